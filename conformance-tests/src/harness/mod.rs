@@ -1,0 +1,34 @@
+//! What stands between a test and the bus, so that nothing happens unrecorded.
+//!
+//! A [`Node`] is one process: a [`Bus`](eventbus_core::Bus) of its own over a backend of its own, with everything on both
+//! sides of the bus observed:
+//!
+//! ```text
+//! test ──► Publisher ──► Bus ──► Observed backend ──► broker      offers and outcomes; commits, claims, losses
+//!                         └───► RecordingHandler                  handler calls
+//!                         └───► RecordingHook                     dead letters, skips, copies, resets, losses
+//! ```
+//!
+//! None of it knows which backend it is. Faults are injected below [`Observed`], by whatever can: the memory backend's own
+//! facility, a proxy, a signal. [`read_back`] reads the log and the committed positions afterwards, by a connection that
+//! the bus under test never had.
+//!
+//! A record is made before what it announces and after what it reports; a [`Process`] that was killed records nothing more,
+//! and nothing that it still does reaches the broker.
+
+mod handler;
+mod hooks;
+mod node;
+mod observed;
+mod process;
+mod publisher;
+mod reader;
+
+pub use handler::{Act, Holding, RecordingHandler, Script, Step, steadily};
+pub use hooks::RecordingHook;
+pub use node::Node;
+pub use observed::Observed;
+pub use process::Process;
+pub(crate) use process::lock;
+pub use publisher::{Numbers, Outcome, Publisher};
+pub use reader::{ReadBack, envelope_of, read_back, read_records};

@@ -1,0 +1,376 @@
+//! The observed backend: a layer that passes every call on and records what concerns the rules.
+//!
+//! Recorded are commits and claims with the finished-beyond set as their notes say it, the sessions that claims begin, and
+//! ownership lost. A claim that follows an assignment begins a session by it; a claim in an ownership that is held begins
+//! another one elsewhere, which is a seek (the bus seeks by itself where a log was replaced).
+//!
+//! A process that was killed reaches nothing any more: its submissions vanish, its calls fail.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use eventbus_core::backend::{
+    Backend, Capabilities, Commit, Fate, GroupDescription, GroupEvent, Health, Join, LogState, Membership, Outbound,
+    TopicDescription,
+};
+use eventbus_core::dead_letter::DeadLetter;
+use eventbus_core::note::Note;
+use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, TicketSink, Topic, TopicSpec};
+
+use super::process::{Process, lock};
+use crate::history::{self, Kind, Name, SessionCause};
+
+/// A backend under observation.
+#[derive(Debug)]
+pub struct Observed {
+    inner: Arc<dyn Backend>,
+    process: Arc<Process>,
+}
+
+impl Observed {
+    /// Puts the layer on a backend.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Backend>, process: Arc<Process>) -> Self {
+        Self { inner, process }
+    }
+
+    /// The backend below.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<dyn Backend> {
+        &self.inner
+    }
+
+    fn reach(&self) -> Result<&dyn Backend> {
+        alive(&self.process)?;
+        Ok(&*self.inner)
+    }
+}
+
+fn alive(process: &Process) -> Result<()> {
+    if process.is_alive() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Closed, "the process was killed"))
+}
+
+#[async_trait]
+impl Backend for Observed {
+    fn system(&self) -> &'static str {
+        self.inner.system()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn open(&self) -> Result<()> {
+        self.inner.open().await
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        self.reach()?.ensure_topic(spec).await
+    }
+
+    async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
+        self.reach()?.describe_topic(topic).await
+    }
+
+    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
+        self.reach()?.delete_topic(topic).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Topic>> {
+        self.reach()?.list_topics().await
+    }
+
+    fn submit(&self, record: Outbound, ticket: Ticket) {
+        match self.reach() {
+            Ok(inner) => match DeadLetter::read(&record.envelope) {
+                Ok(letter) if record.topic.as_str().starts_with("dead-letter.") => {
+                    let place = (letter.topic, letter.group, letter.partition, letter.position);
+                    let witness = Witness { process: self.process.clone(), place, ticket: Mutex::new(Some(ticket)) };
+                    inner.submit(record, Ticket::new(Arc::new(witness), 0));
+                }
+                _ => inner.submit(record, ticket),
+            },
+            // Nobody is left to hear of it.
+            Err(error) => ticket.tell(Fate::Refused(error)),
+        }
+    }
+
+    async fn find_stamp(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        from: Position,
+        stamp: Stamp,
+    ) -> Result<Option<Position>> {
+        self.process.saw("log read for a stamp");
+        self.reach()?.find_stamp(topic, partition, from, stamp).await
+    }
+
+    async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
+        self.reach()?.position_at(topic, partition, unix_millis).await
+    }
+
+    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        let names = Names {
+            topic: join.topic.spec.topic.as_str().into(),
+            group: join.group.as_str().into(),
+            member: join.member.as_str().into(),
+        };
+        // Before the call: an assignment may follow at once.
+        self.process.note(Kind::MemberJoined { group: names.group.clone(), member: names.member.clone() });
+        let inner = self.reach()?.join(join).await?;
+        Ok(Arc::new(ObservedMember { inner, process: self.process.clone(), names, held: Mutex::default() }))
+    }
+
+    async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
+        self.reach()?.list_groups(topic).await
+    }
+
+    async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
+        self.reach()?.describe_group(topic, group).await
+    }
+
+    async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
+        self.reach()?.reset_group(topic, group, to).await
+    }
+
+    async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
+        self.reach()?.delete_group(topic, group).await
+    }
+
+    async fn health(&self) -> Health {
+        self.inner.health().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        match self.reach() {
+            Ok(inner) => inner.close().await,
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Sees a dead letter stored, whatever the bus makes of it.
+struct Witness {
+    process: Arc<Process>,
+    place: (Topic, Group, u32, Position),
+    ticket: Mutex<Option<Ticket>>,
+}
+
+impl TicketSink for Witness {
+    fn told(self: Arc<Self>, _: u64, fate: Fate) {
+        if matches!(fate, Fate::Stored { .. }) {
+            let (topic, group, partition, position) = &self.place;
+            self.process.letter_stored(topic.as_str(), group.as_str(), *partition, position.get());
+        }
+        let ticket = lock(&self.ticket).take();
+        if let Some(ticket) = ticket {
+            ticket.tell(fate);
+        }
+    }
+
+    fn stands(&self, _: u64) -> bool {
+        lock(&self.ticket).as_ref().is_some_and(Ticket::stands)
+    }
+}
+
+#[derive(Debug)]
+struct Names {
+    topic: Name,
+    group: Name,
+    member: Name,
+}
+
+/// What is known of a partition that was assigned.
+#[derive(Debug, Default)]
+struct Held {
+    /// No claim has been confirmed since the assignment.
+    fresh: bool,
+    /// The group had progress when it was assigned.
+    progress: bool,
+    /// Where it begins was recorded.
+    begun: bool,
+    epoch: u64,
+}
+
+#[derive(Debug)]
+struct ObservedMember {
+    inner: Arc<dyn Membership>,
+    process: Arc<Process>,
+    names: Names,
+    held: Mutex<BTreeMap<u32, Held>>,
+}
+
+impl ObservedMember {
+    fn saw(&self, event: &GroupEvent) {
+        match event {
+            GroupEvent::Assigned(assignments) => {
+                for given in assignments {
+                    let held = Held { fresh: true, progress: given.committed.is_some(), ..Held::default() };
+                    lock(&self.held).insert(given.partition, held);
+                }
+            }
+            GroupEvent::Lost(partitions) => partitions.iter().for_each(|partition| self.lost(*partition)),
+            _ => {}
+        }
+    }
+
+    fn lost(&self, partition: u32) {
+        let Some(held) = lock(&self.held).remove(&partition) else { return };
+        if !held.fresh {
+            let Names { topic, group, member } = &self.names;
+            self.process.note(Kind::OwnershipLost {
+                topic: topic.clone(),
+                group: group.clone(),
+                partition,
+                member: member.clone(),
+                epoch: held.epoch,
+            });
+        }
+    }
+
+    /// What a claim announces about where its partition begins.
+    fn before_claim(&self, partition: u32, position: u64) {
+        let Names { topic, group, .. } = &self.names;
+        let (topic, group) = (topic.clone(), group.clone());
+        let mut held = lock(&self.held);
+        let Some(held) = held.get_mut(&partition) else { return };
+        if held.fresh && !held.progress && !std::mem::replace(&mut held.begun, true) {
+            self.process.note(Kind::StartPosition { topic, group, partition, position });
+        }
+    }
+
+    fn session(&self, partition: u32, position: u64, epoch: u64, seek: bool) {
+        if let Some(held) = lock(&self.held).get_mut(&partition) {
+            (held.epoch, held.fresh) = (epoch, false);
+        }
+        // Confirmed late, to an owner that is none any more: its session never was.
+        if !self.process.latest_epoch(&self.names.topic, &self.names.group, partition, epoch) {
+            return;
+        }
+        let Names { topic, group, .. } = &self.names;
+        if self.process.take_reset(topic, group, partition) {
+            let (topic, group) = (topic.clone(), group.clone());
+            self.process.note(Kind::LogReset { topic, group, partition, position });
+        }
+        let cause = if seek { SessionCause::Seek } else { SessionCause::Assigned };
+        let Names { topic, group, member } = &self.names;
+        self.process.note(Kind::SessionStart {
+            topic: topic.clone(),
+            group: group.clone(),
+            partition,
+            member: member.clone(),
+            epoch,
+            cause,
+            from: Some(position),
+        });
+    }
+
+    fn describe(&self, commit: &Commit) -> history::Commit {
+        let Names { topic, group, member } = &self.names;
+        history::Commit {
+            call: self.process.next_call(),
+            topic: topic.clone(),
+            group: group.clone(),
+            partition: commit.partition,
+            position: commit.next.get(),
+            epoch: commit.epoch,
+            member: member.clone(),
+            beyond: self.beyond(commit),
+        }
+    }
+
+    /// The finished-beyond set as the note says it, which is what a successor will skip.
+    fn beyond(&self, commit: &Commit) -> Vec<(u64, u64)> {
+        let Ok(note) = Note::decode(&commit.note) else { return Vec::new() };
+        if note.finished.is_cut() {
+            self.process.saw("horizon cut");
+        }
+        if note.suspect_until.is_some() {
+            self.process.saw("one at a time");
+        }
+        if note.trying.is_some() {
+            self.process.saw("start written to the note");
+        }
+        if note.unclean_starts > 1 {
+            self.process.saw("unclean start");
+        }
+        note.finished.runs().map(|run| (run.first.get(), run.last.get().saturating_add(1))).collect()
+    }
+}
+
+#[async_trait]
+impl Membership for ObservedMember {
+    async fn next(&self) -> Result<GroupEvent> {
+        alive(&self.process)?;
+        let event = tokio::select! {
+            biased;
+            () = self.process.killed() => return Err(Error::new(ErrorKind::Closed, "the process was killed")),
+            event = self.inner.next() => event?,
+        };
+        self.saw(&event);
+        Ok(event)
+    }
+
+    async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
+        alive(&self.process)?;
+        self.inner.read(partition, from).await
+    }
+
+    fn pause(&self, partition: u32) {
+        self.process.saw("intake paused");
+        self.inner.pause(partition);
+    }
+
+    fn resume(&self, partition: u32) {
+        self.inner.resume(partition);
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<()> {
+        alive(&self.process)?;
+        let (partition, position, epoch, claim) = (commit.partition, commit.next.get(), commit.epoch, commit.claim);
+        let seek = claim && lock(&self.held).get(&partition).is_some_and(|held| !held.fresh);
+        if claim {
+            self.before_claim(partition, position);
+        }
+        if seek && self.process.expects_seek() {
+            let Names { topic, group, .. } = &self.names;
+            let (topic, group, to) = (topic.clone(), group.clone(), Some(position));
+            self.process.note(Kind::Seek { topic, group, partition, to });
+        }
+        let told = self.describe(&commit);
+        if !claim {
+            self.process.note(Kind::CommitSent(told.clone()));
+        }
+        let committed = self.inner.commit(commit).await;
+        if committed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Fenced) {
+            self.process.saw("commit fenced");
+        }
+        committed?;
+        alive(&self.process)?;
+        if claim {
+            // A claim is no progress: it repeats what was committed, or moves on purpose.
+            self.session(partition, position, epoch, seek);
+        } else {
+            self.process.note(Kind::CommitConfirmed(told));
+        }
+        Ok(())
+    }
+
+    async fn release(&self, partition: u32) -> Result<()> {
+        alive(&self.process)?;
+        lock(&self.held).remove(&partition);
+        self.inner.release(partition).await
+    }
+
+    async fn leave(&self) -> Result<()> {
+        alive(&self.process)?;
+        let Names { group, member, .. } = &self.names;
+        self.process.note(Kind::MemberLeft { group: group.clone(), member: member.clone() });
+        self.inner.leave().await
+    }
+}

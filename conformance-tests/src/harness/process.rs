@@ -1,0 +1,180 @@
+//! One process of a run: its number in the history, and whether it is still alive.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::history::{CallIds, Kind, Recorder};
+
+/// A process as the history knows it. Several live in one simulation; on real brokers each test program is one.
+#[derive(Debug)]
+pub struct Process {
+    recorder: Arc<dyn Recorder>,
+    number: u32,
+    alive: AtomicBool,
+    seeking: AtomicBool,
+    death: Notify,
+    calls: CallIds,
+    resets: Mutex<BTreeSet<(String, String, u32)>>,
+    offers: Mutex<BTreeMap<(String, String), Offer>>,
+    sights: Mutex<BTreeMap<&'static str, u64>>,
+    letters: Mutex<BTreeSet<(String, String, u32, u64)>>,
+    /// The highest epoch of a session on record, by topic, group and partition; shared by the processes of a run.
+    epochs: Arc<Epochs>,
+}
+
+/// Epochs on record, by topic, group and partition.
+pub(super) type Epochs = Mutex<BTreeMap<(String, String, u32), u64>>;
+
+/// A publish under way, found by topic and envelope id.
+#[derive(Debug, Clone)]
+pub(super) struct Offer {
+    pub(super) call: u64,
+    pub(super) key: String,
+    pub(super) number: u64,
+    pub(super) told: bool,
+}
+
+impl Process {
+    /// Begins a process. Numbers are not used twice in a history; 0 is the test itself.
+    #[must_use]
+    pub fn start(recorder: Arc<dyn Recorder>, number: u32) -> Arc<Self> {
+        Self::among(recorder, number, Arc::default())
+    }
+
+    /// Begins a process that shares its knowledge of epochs with others.
+    pub(super) fn among(recorder: Arc<dyn Recorder>, number: u32, epochs: Arc<Epochs>) -> Arc<Self> {
+        recorder.record(number, Kind::ProcessStarted);
+        Arc::new(Self {
+            recorder,
+            number,
+            alive: AtomicBool::new(true),
+            death: Notify::new(),
+            seeking: AtomicBool::new(false),
+            calls: CallIds::new(),
+            resets: Mutex::default(),
+            offers: Mutex::default(),
+            sights: Mutex::default(),
+            letters: Mutex::default(),
+            epochs,
+        })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether it was not killed.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// Kills it, as far as the history and the broker can see: what it handles ends here, it records nothing more, and
+    /// nothing that it still calls reaches its backend. Whether it was alive.
+    pub fn kill(&self) -> bool {
+        let was_alive = self.alive.swap(false, Ordering::AcqRel);
+        if was_alive {
+            self.recorder.record(0, Kind::ProcessKilled { victim: self.number });
+            self.death.notify_waiters();
+        }
+        was_alive
+    }
+
+    /// Puts the epoch of a session on record. Whether it is not below one that is there.
+    pub(super) fn latest_epoch(&self, topic: &str, group: &str, partition: u32, epoch: u64) -> bool {
+        let mut epochs = lock(&self.epochs);
+        let highest = epochs.entry((topic.into(), group.into(), partition)).or_default();
+        *highest = epoch.max(*highest);
+        epoch == *highest
+    }
+
+    /// The broker has a dead letter.
+    pub(super) fn letter_stored(&self, topic: &str, group: &str, partition: u32, position: u64) {
+        lock(&self.letters).insert((topic.into(), group.into(), partition, position));
+    }
+
+    pub(super) fn has_letter(&self, topic: &str, group: &str, partition: u32, position: u64) -> bool {
+        lock(&self.letters).contains(&(topic.into(), group.into(), partition, position))
+    }
+
+    /// The test asks a subscription of this process to seek: a claim that moves a partition which is held is then no
+    /// surprise, and is recorded as a seek.
+    pub fn expect_seek(&self) {
+        self.seeking.store(true, Ordering::Release);
+    }
+
+    pub(super) fn expects_seek(&self) -> bool {
+        self.seeking.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is killed. Cancel safe.
+    pub async fn killed(&self) {
+        // Woken in the order of waiting, so that a simulation repeats itself.
+        while self.is_alive() {
+            let mut death = pin!(self.death.notified());
+            death.as_mut().enable();
+            if self.is_alive() {
+                death.await;
+            }
+        }
+    }
+
+    /// Appends a record, unless it was killed.
+    pub fn note(&self, kind: Kind) {
+        if self.is_alive() {
+            self.recorder.record(self.number, kind);
+        }
+    }
+
+    /// Counts something worth knowing that no rule is about.
+    pub fn saw(&self, what: &'static str) {
+        *lock(&self.sights).entry(what).or_default() += 1;
+    }
+
+    /// What was counted, by name.
+    #[must_use]
+    pub fn sights(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.sights).clone()
+    }
+
+    /// A fresh number for a call of any sort.
+    pub(super) fn next_call(&self) -> u64 {
+        self.calls.next()
+    }
+
+    /// Publishes of this process whose outcome its hook has not heard.
+    #[must_use]
+    pub fn unresolved(&self) -> usize {
+        self.offers().values().filter(|offer| !offer.told).count()
+    }
+
+    /// The bus reported that the log is another; where it goes on is known with the claim that follows.
+    pub(super) fn expect_reset(&self, topic: &str, group: &str, partition: u32) {
+        lock(&self.resets).insert((topic.into(), group.into(), partition));
+    }
+
+    pub(super) fn take_reset(&self, topic: &str, group: &str, partition: u32) -> bool {
+        lock(&self.resets).remove(&(topic.into(), group.into(), partition))
+    }
+
+    pub(super) fn offers(&self) -> MutexGuard<'_, BTreeMap<(String, String), Offer>> {
+        lock(&self.offers)
+    }
+}
+
+impl Recorder for Process {
+    fn record(&self, _: u32, kind: Kind) {
+        self.note(kind);
+    }
+}
+
+/// A panic of a handler leaves whole values behind.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

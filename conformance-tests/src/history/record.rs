@@ -1,0 +1,82 @@
+//! Where records go while a run is under way.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Event, History, Kind};
+
+/// Gives nanoseconds of one monotonic clock.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The host's monotonic clock: comparable among all processes of one host.
+#[must_use]
+pub fn monotonic_clock() -> Clock {
+    Arc::new(|| {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
+        seconds * 1_000_000_000 + nanos
+    })
+}
+
+/// Takes the records of a run.
+///
+/// When `record` returns, the record is kept: by this process for a [`MemoryRecorder`], by the
+/// operating system for a [`FileRecorder`](super::FileRecorder).
+pub trait Recorder: Send + Sync + fmt::Debug {
+    /// Appends a record of the given process, stamped with the recorder's clock.
+    fn record(&self, process: u32, kind: Kind);
+}
+
+/// Keeps the records in memory, in the order in which they came.
+///
+/// Several simulated processes share one, so that their records have one order even where the
+/// simulation's clock stands still.
+pub struct MemoryRecorder {
+    clock: Clock,
+    events: Mutex<Vec<Event>>,
+}
+
+impl MemoryRecorder {
+    /// An empty recorder that stamps with `clock`.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, events: Mutex::default() }
+    }
+
+    /// What was recorded so far; the recorder keeps it too.
+    #[must_use]
+    pub fn snapshot(&self) -> History {
+        History::new(self.lock().clone())
+    }
+
+    /// Looks at what was recorded so far without copying it.
+    pub fn inspect<R>(&self, look: impl FnOnce(&[Event]) -> R) -> R {
+        look(&self.lock())
+    }
+
+    /// Takes what was recorded so far and leaves the recorder empty.
+    #[must_use]
+    pub fn take(&self) -> History {
+        History::new(std::mem::take(&mut *self.lock()))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Event>> {
+        // A handler that panics while recording leaves a whole vector behind.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recorder for MemoryRecorder {
+    fn record(&self, process: u32, kind: Kind) {
+        let mut events = self.lock();
+        let at = (self.clock)();
+        events.push(Event { at, process, kind });
+    }
+}
+
+impl fmt::Debug for MemoryRecorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryRecorder").field("records", &self.lock().len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,11 @@
+//! The ordering contract as tests: history, oracle, cases, mutants, simulation.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod file_history;
+pub mod harness;
+pub mod history;
+pub mod mutants;
+pub mod oracle;
+pub mod simulation;
+pub mod suite;

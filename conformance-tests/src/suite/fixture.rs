@@ -1,0 +1,383 @@
+//! What a backend's author supplies so that the cases can run: worlds, connections to them, and faults.
+//!
+//! A [`Provider`] makes [`Fixture`]s. A fixture is one isolated bus world (a broker, as the cases see it), and
+//! [`Fixture::connect`] is one process's [`Connection`] to it. Faults are methods with a default: what a fixture cannot do
+//! answers [`Missing`], and its provider leaves the [`Ability`] out of [`Provider::abilities`]. A case states what it needs,
+//! so that a missing ability is a printed SKIP and nothing else is.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventbus_core::backend::Backend;
+use eventbus_core::wire::WireRecord;
+use eventbus_core::{Env, Error, Position};
+
+/// Something that a fixture may be able to do, and a case may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Ability {
+    /// Refuse the n-th publish for good ([`Fixture::on_publish`], [`PublishFault::Refuse`]).
+    RefusePublish,
+    /// Store a publish and lose its confirmation.
+    LoseConfirmation,
+    /// Hold a publish in the network, and let it go later.
+    HoldPublish,
+    /// Take no writes for a topic for a while.
+    TopicDown,
+    /// Keep a commit from arriving.
+    DropCommit,
+    /// Cut one process's connection and heal it ([`Connection::cut`]).
+    CutConnection,
+    /// Freeze one process, as under a debugger, and thaw it ([`Connection::freeze`]).
+    FreezeProcess,
+    /// Kill one process ([`Connection::kill`]).
+    KillProcess,
+    /// End a member's session from outside.
+    ExpireMember,
+    /// Take one partition away from its owner without asking.
+    TakePartition,
+    /// Kill the broker and start it again; what it had confirmed survives.
+    RestartBroker,
+    /// Move a partition's leader or the group's coordinator to another node of a cluster.
+    ChangeLeader,
+    /// Remove a partition's oldest records, as retention would.
+    Truncate,
+    /// Delete a topic and create it again while groups have progress.
+    Recreate,
+    /// Recognise a stamp that is sent again, within a window that ends.
+    DuplicateWindow,
+    /// Store a copy of a record that is in the log already, as an older client would by sending it again too late.
+    StoreCopy,
+    /// Store a record that no envelope can be read from.
+    StoreRaw,
+    /// Limit the size of records.
+    LimitRecords,
+    /// Refuse wrong credentials.
+    Credentials,
+    /// Park a failed envelope: a later step of the library.
+    Park,
+}
+
+impl Ability {
+    /// A stable name, as the matrix prints it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RefusePublish => "refuse a publish",
+            Self::LoseConfirmation => "lose a confirmation",
+            Self::HoldPublish => "hold a publish",
+            Self::TopicDown => "take a topic down",
+            Self::DropCommit => "drop a commit",
+            Self::CutConnection => "cut a connection",
+            Self::FreezeProcess => "freeze a process",
+            Self::KillProcess => "kill a process",
+            Self::ExpireMember => "expire a member",
+            Self::TakePartition => "take a partition away",
+            Self::RestartBroker => "restart the broker",
+            Self::ChangeLeader => "change the leader (a cluster)",
+            Self::Truncate => "truncate a log",
+            Self::Recreate => "recreate a topic",
+            Self::DuplicateWindow => "duplicate window",
+            Self::StoreCopy => "store a second copy",
+            Self::StoreRaw => "store a raw record",
+            Self::LimitRecords => "limit records",
+            Self::Credentials => "credentials",
+            Self::Park => "Park (a later step)",
+        }
+    }
+}
+
+impl fmt::Display for Ability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The abilities of a provider.
+pub type Abilities = BTreeSet<Ability>;
+
+/// The fixture was asked for something that it cannot do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the fixture cannot {0}, and the case did not say that it needs it")]
+pub struct Missing(pub Ability);
+
+/// Which time the cases run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Clock {
+    /// Tokio's clock, paused, on one thread: waits cost nothing and a seed repeats a run.
+    Paused,
+    /// The host's.
+    Real,
+}
+
+/// What a world is made with.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Setup {
+    /// The seed of the run.
+    pub seed: u64,
+    /// Time of day and randomness for the world, where it takes them.
+    pub env: Arc<dyn Env>,
+    /// The clock that this run is on.
+    pub clock: Clock,
+    /// The largest record that the broker is to take, where the case asks for a limit.
+    pub max_record_bytes: Option<usize>,
+    /// The largest note that the broker is to take, where the case asks for a limit and the backend has a choice.
+    pub note_bytes: Option<usize>,
+}
+
+impl Setup {
+    /// A world without limits.
+    #[must_use]
+    pub fn new(seed: u64, env: Arc<dyn Env>, clock: Clock) -> Self {
+        Self { seed, env, clock, max_record_bytes: None, note_bytes: None }
+    }
+}
+
+/// Makes worlds of one kind.
+#[async_trait]
+pub trait Provider: fmt::Debug + Send + Sync + 'static {
+    /// The column's name in the matrix.
+    fn name(&self) -> &str;
+
+    /// What its fixtures can do.
+    fn abilities(&self) -> Abilities;
+
+    /// The clock that its cases run on. A case that needs threads runs on the real one anyway.
+    fn clock(&self) -> Clock;
+
+    /// How long a case may take before it counts as hung, on [`clock`](Self::clock).
+    fn patience(&self) -> Duration {
+        match self.clock() {
+            Clock::Paused => Duration::from_secs(900),
+            Clock::Real => Duration::from_secs(120),
+        }
+    }
+
+    /// Configurations of the backend itself that would break the contract (S8), by what is wrong with them, and whether they
+    /// were accepted. Default: the backend has none.
+    async fn refusals(&self) -> Vec<(String, bool)> {
+        Vec::new()
+    }
+
+    /// A world of its own: empty, and not seen by any other.
+    ///
+    /// # Errors
+    /// What the broker says.
+    async fn world(&self, setup: Setup) -> Result<Arc<dyn Fixture>, Error>;
+}
+
+/// Which publishes a fault is for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Publishes {
+    /// The topic.
+    pub topic: String,
+    /// Only of this key.
+    pub key: Option<Vec<u8>>,
+    /// The first that the fault strikes, counted from 1 among those that match.
+    pub nth: u64,
+    /// How many from there on; none for all, until the fault is lifted.
+    pub times: Option<u64>,
+}
+
+impl Publishes {
+    /// The next one to this topic.
+    #[must_use]
+    pub fn to(topic: impl Into<String>) -> Self {
+        Self { topic: topic.into(), key: None, nth: 1, times: Some(1) }
+    }
+
+    /// Only of this key.
+    #[must_use]
+    pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(key.as_ref().to_vec());
+        self
+    }
+
+    /// The n-th from now on, counted from 1.
+    #[must_use]
+    pub const fn nth(mut self, n: u64) -> Self {
+        self.nth = n;
+        self
+    }
+
+    /// So many, one after another.
+    #[must_use]
+    pub const fn times(mut self, times: u64) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    /// All, until the fault is lifted.
+    #[must_use]
+    pub const fn all(mut self) -> Self {
+        self.times = None;
+        self
+    }
+}
+
+/// What happens to a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishFault {
+    /// Refused for good. Needs [`Ability::RefusePublish`].
+    Refuse,
+    /// Stored, and the confirmation lost. Needs [`Ability::LoseConfirmation`].
+    LoseConfirmation,
+    /// Held until [`Fixture::release`]. Needs [`Ability::HoldPublish`].
+    Hold,
+    /// Not stored, and may be sent again. Needs [`Ability::TopicDown`].
+    NotStored,
+}
+
+impl PublishFault {
+    /// What a fixture must be able to do for it.
+    #[must_use]
+    pub const fn ability(self) -> Ability {
+        match self {
+            Self::Refuse => Ability::RefusePublish,
+            Self::LoseConfirmation => Ability::LoseConfirmation,
+            Self::Hold => Ability::HoldPublish,
+            Self::NotStored => Ability::TopicDown,
+        }
+    }
+}
+
+/// A fault that was armed and can be lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Armed(pub u64);
+
+/// What is left of publishes under way when a connection breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnderWay {
+    /// They are stored, where the fixture has a choice.
+    Stored,
+    /// They are lost, where the fixture has a choice.
+    Lost,
+    /// Some are, some are not.
+    Either,
+}
+
+type Done = Result<(), Missing>;
+
+/// One isolated bus world.
+#[async_trait]
+pub trait Fixture: fmt::Debug + Send + Sync + 'static {
+    /// One more process's connection. Each has a backend of its own.
+    ///
+    /// # Errors
+    /// What the broker says.
+    async fn connect(&self) -> Result<Arc<dyn Connection>, Error>;
+
+    /// Makes something happen to publishes to come.
+    ///
+    /// # Errors
+    /// Where the fixture cannot.
+    async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, Missing> {
+        let _ = which;
+        Err(Missing(fault.ability()))
+    }
+
+    /// Takes an armed fault back.
+    async fn lift(&self, armed: Armed) {
+        let _ = armed;
+    }
+
+    /// Lets all held publishes go.
+    async fn release(&self) -> Done {
+        Err(Missing(Ability::HoldPublish))
+    }
+
+    /// Ends the session of a member, from outside.
+    async fn expire(&self, topic: &str, group: &str, member: &str) -> Done {
+        let _ = (topic, group, member);
+        Err(Missing(Ability::ExpireMember))
+    }
+
+    /// Takes one partition away from its owner without asking, and gives it out anew.
+    async fn take_away(&self, topic: &str, group: &str, member: &str, partition: u32) -> Done {
+        let _ = (topic, group, member, partition);
+        Err(Missing(Ability::TakePartition))
+    }
+
+    /// Kills the broker and starts it again after some time.
+    async fn restart(&self, under_way: UnderWay, down: Duration) -> Done {
+        let _ = (under_way, down);
+        Err(Missing(Ability::RestartBroker))
+    }
+
+    /// Moves a leader or coordinator.
+    async fn change_leader(&self, topic: &str, group: &str) -> Done {
+        let _ = (topic, group);
+        Err(Missing(Ability::ChangeLeader))
+    }
+
+    /// Removes the records of a partition below `first`.
+    async fn truncate(&self, topic: &str, partition: u32, first: Position) -> Done {
+        let _ = (topic, partition, first);
+        Err(Missing(Ability::Truncate))
+    }
+
+    /// Deletes the topic and creates it again, empty; the groups' progress stays as far as the broker keeps it.
+    async fn recreate(&self, topic: &str) -> Done {
+        let _ = topic;
+        Err(Missing(Ability::Recreate))
+    }
+
+    /// Stores a second copy of the record at this position at the partition's end, stamp and all.
+    async fn store_copy(&self, topic: &str, partition: u32, position: Position) -> Done {
+        let _ = (topic, partition, position);
+        Err(Missing(Ability::StoreCopy))
+    }
+
+    /// Stores bytes that no bus of this library wrote.
+    async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Done {
+        let _ = (topic, partition, record);
+        Err(Missing(Ability::StoreRaw))
+    }
+
+    /// A connection with wrong credentials, or the error of making one.
+    async fn connect_unauthorized(&self) -> Result<Result<Arc<dyn Connection>, Error>, Missing> {
+        Err(Missing(Ability::Credentials))
+    }
+}
+
+/// One process's connection to a world.
+#[async_trait]
+pub trait Connection: fmt::Debug + Send + Sync + 'static {
+    /// The backend; always the same.
+    fn backend(&self) -> Arc<dyn Backend>;
+
+    /// Cuts the connection until [`heal`](Self::heal).
+    async fn cut(&self, under_way: UnderWay) -> Done {
+        let _ = under_way;
+        Err(Missing(Ability::CutConnection))
+    }
+
+    /// Ends a cut.
+    async fn heal(&self) -> Done {
+        Err(Missing(Ability::CutConnection))
+    }
+
+    /// Freezes the process until [`thaw`](Self::thaw), as far as the broker can see: nothing is sent, nothing is heard.
+    async fn freeze(&self) -> Done {
+        Err(Missing(Ability::FreezeProcess))
+    }
+
+    /// Ends a freeze: what came meanwhile arrives.
+    async fn thaw(&self) -> Done {
+        Err(Missing(Ability::FreezeProcess))
+    }
+
+    /// Ends the process as kill -9 would, as far as the broker can see: nothing is released, nothing is said.
+    async fn kill(&self, under_way: UnderWay) -> Done {
+        let _ = under_way;
+        Err(Missing(Ability::KillProcess))
+    }
+}

@@ -1,0 +1,98 @@
+//! Cases 8, 22 and 23: the broker itself goes away.
+
+use std::time::Duration;
+
+use crate::harness::steadily;
+use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe, unsteadily};
+use crate::suite::p0::members::topic;
+use crate::suite::p0::publish::confirmed;
+use crate::suite::run::ensure;
+use crate::suite::{Failure, Run, UnderWay};
+
+async fn restart(run: &Run, under_way: UnderWay) -> Result<(), Failure> {
+    let down = millis(700);
+    run.fault("broker down", true);
+    run.fixture().restart(under_way, down).await?;
+    tokio::time::sleep(down).await;
+    run.healed("broker down");
+    Ok(())
+}
+
+/// Case 8.
+pub(in crate::suite) async fn restarted_mid_stream(run: Run) -> Result<(), Failure> {
+    let (publishing, handling) = (run.process().await?, run.process().await?);
+    topic(&publishing, 6).await?;
+    let one = handling.subscribe(subscribe(), unsteadily(run.seed(), millis(10))).await?;
+    let two = publishing.subscribe(subscribe(), unsteadily(run.seed(), millis(10))).await?;
+    let all = keys("order", 150);
+    for under_way in [UnderWay::Stored, UnderWay::Lost, UnderWay::Either] {
+        let publisher = publishing.publisher();
+        let outcomes: Vec<_> = (0..8).flat_map(|_| all.iter().map(|key| publisher.publish(TOPIC, key, 0))).collect();
+        let (answered, handled) = (confirmed(&run), run.count(|call| call.succeeded()));
+        run.until("both sides are at it", || {
+            confirmed(&run) > answered + 50 && run.count(|call| call.succeeded()) > handled + 20
+        })
+        .await;
+        restart(&run, under_way).await?;
+        for outcome in outcomes {
+            outcome.await?;
+        }
+    }
+    run.settled(TOPIC, &[GROUP]).await?;
+    run.judge(&expect().overlap().spread(150, 6), &[(TOPIC, &[GROUP])]).await?;
+    drop((one, two));
+    Ok(())
+}
+
+/// Case 22.
+pub(in crate::suite) async fn leader_changes(run: Run) -> Result<(), Failure> {
+    let peer = run.process().await?;
+    topic(&peer, 6).await?;
+    let subscription = peer.subscribe(subscribe(), unsteadily(run.seed(), millis(10))).await?;
+    let all = keys("order", 100);
+    for _ in 0..3 {
+        let outcomes: Vec<_> =
+            (0..5).flat_map(|_| all.iter().map(|key| peer.publisher().publish(TOPIC, key, 0))).collect();
+        let answered = confirmed(&run);
+        run.until("publishing is under way", || confirmed(&run) > answered + 20).await;
+        run.fault("leader changed", false);
+        run.fixture().change_leader(TOPIC, GROUP).await?;
+        for outcome in outcomes {
+            outcome.await?;
+        }
+    }
+    run.settled(TOPIC, &[GROUP]).await?;
+    run.judge(&expect().overlap().spread(100, 6), &[(TOPIC, &[GROUP])]).await?;
+    drop(subscription);
+    Ok(())
+}
+
+/// Case 23.
+pub(in crate::suite) async fn confirmed_survives(run: Run) -> Result<(), Failure> {
+    let peer = run.process().await?;
+    topic(&peer, 6).await?;
+    let all = keys("order", 100);
+    for _ in 0..3 {
+        let more = |rounds: usize| {
+            (0..rounds).flat_map(|_| all.iter().map(|key| peer.publisher().publish(TOPIC, key, 0))).collect::<Vec<_>>()
+        };
+        let (mut outcomes, answered) = (more(3), confirmed(&run));
+        outcomes.remove(0).await?;
+        // These cannot have an answer yet.
+        outcomes.extend(more(2));
+        ensure!(
+            confirmed(&run) < answered + 500,
+            "all was confirmed before the broker was killed: the case shows nothing"
+        );
+        restart(&run, UnderWay::Lost).await?;
+        for outcome in outcomes {
+            outcome.await?;
+        }
+    }
+    // What the log holds is read afterwards: the oracle misses what was confirmed and is not there (O5).
+    let subscription = peer.subscribe(subscribe(), steadily(millis(1))).await?;
+    run.settled(TOPIC, &[GROUP]).await?;
+    subscription.drain(Duration::from_secs(5)).await?;
+    run.judge(&expect().overlap().spread(100, 6), &[(TOPIC, &[GROUP])]).await?;
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Case 1: the suite can fail. Each of these cases, run with one thing broken in the library, must not pass.
+//!
+//! The drawn schedules of the simulation meet every mutant; here the cases themselves are put to the proof, on whatever
+//! backend they run.
+
+use std::time::Duration;
+
+use eventbus_core::Mutant;
+use eventbus_core::backend::Pipelining;
+
+use super::{broker, failure, log, order, progress, publish, shutdown};
+use crate::suite::p1::flow;
+use crate::suite::registry::Running;
+use crate::suite::run::ensure;
+use crate::suite::{Failure, Run};
+
+type Broken = (Mutant, &'static str, fn(Run) -> Running);
+
+macro_rules! broken {
+    ($($mutant:ident => $($part:ident)::+;)*) => {
+        &[$((Mutant::$mutant, stringify!($($part)::+), |run| Box::pin($($part)::+(run)))),*]
+    };
+}
+
+/// A defect, and the case that shows it.
+const BROKEN: &[Broken] = broken! {
+    KeyNotRouted => order::random_handler_times;
+    LanesRoundRobin => order::random_handler_times;
+    OneTask => order::random_handler_times;
+    OnePartition => order::per_key_order;
+    OtherBytes => order::per_key_order;
+    CopyBySequence => order::per_key_order;
+    RetryAtTail => order::prefetched_do_not_overtake;
+    NegativeAcknowledge => order::prefetched_do_not_overtake;
+    RetryHoldsSlot => order::failure_holds_no_slot;
+    AckBeforeHandling => shutdown::deadline_passes;
+    CommitPastHole => flow::stall_is_reported;
+    ReverseReplay => flow::hot_key;
+    NoteIgnored => progress::fast_tail_is_not_repeated;
+    ShutdownAcknowledges => shutdown::drained;
+    SeekKeepsCopies => log::seek_back_handles_all_again;
+    NoCascade => publish::refusal_seals_until_seen;
+    NoSeal => publish::refusal_seals_until_seen;
+    NoShare => publish::black_holed_key;
+    UnknownGivenUp => publish::lost_confirmation;
+    SeveralInFlight => broker::restarted_mid_stream;
+    DeadLetterUnconfirmed => failure::dead_letter_topic_down;
+    DeadLaneAfterPanic => failure::skipped;
+};
+
+/// How long a broken case may hang before that counts as its failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Case 1.
+pub(in crate::suite) async fn every_defect_is_caught(run: Run) -> Result<(), Failure> {
+    let pipelined = run.control().await?.capabilities().pipelining == Pipelining::PerPartition;
+    let mut passed = Vec::new();
+    for (mutant, name, case) in BROKEN {
+        // Where any number may be in flight, several of a key are no defect.
+        if pipelined && *mutant == Mutant::SeveralInFlight {
+            continue;
+        }
+        let broken = run.broken(*mutant).await?;
+        let ended = tokio::time::timeout(PATIENCE, tokio::spawn(case(broken))).await;
+        if matches!(ended, Ok(Ok(Ok(())))) {
+            passed.push(format!("{name} with {mutant:?}"));
+        }
+    }
+    ensure!(passed.is_empty(), "passed although broken: {}", passed.join(", "));
+    Ok(())
+}

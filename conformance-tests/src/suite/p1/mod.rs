@@ -1,0 +1,8 @@
+//! Priority 1: flow, keys, life cycle.
+
+pub(super) mod flow;
+pub(super) mod handlers;
+pub(super) mod keys;
+pub(super) mod life;
+pub(super) mod publishing;
+pub(super) mod retention;

@@ -1,0 +1,5 @@
+//! Priority 2: the plain contract.
+
+pub(super) mod answers;
+pub(super) mod content;
+pub(super) mod wire;

@@ -1,0 +1,118 @@
+//! Runs one case: makes its runtime and its world, waits no longer than patience says, and writes what is left of a failure.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::fixture::{Clock, Provider};
+use super::matrix::Outcome;
+use super::registry::{Case, Place};
+use super::run::{Failure, Run};
+use crate::oracle::{failures_dir, write_failure};
+
+/// How a case is run.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RunOptions {
+    /// The first seed.
+    pub seed: u64,
+    /// How many seeds, one after another. On the real clock one is enough: its threads draw their own schedules.
+    pub seeds: u64,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { seed: 1, seeds: 1 }
+    }
+}
+
+impl RunOptions {
+    /// By the environment: `EVENTBUS_SEED` is the first seed (default 1), `EVENTBUS_SEEDS` their number (default as given).
+    ///
+    /// # Errors
+    /// A variable that is no number, by name.
+    pub fn from_env(seeds: u64) -> Result<Self, String> {
+        let number = |name: &str, default: u64| match std::env::var(name) {
+            Err(_) => Ok(default),
+            Ok(text) => text.parse().map_err(|_| format!("{name}: expected a number, got {text:?}")),
+        };
+        Ok(Self { seed: number("EVENTBUS_SEED", 1)?, seeds: number("EVENTBUS_SEEDS", seeds)?.max(1) })
+    }
+}
+
+/// Runs a case on worlds of a provider, one a seed, to the first failure.
+///
+/// Makes a runtime of its own; call it outside of any. A failure's history is written by
+/// [`write_failure`](crate::oracle::write_failure) and named in the outcome.
+#[must_use]
+pub fn run_case(case: &Case, provider: &Arc<dyn Provider>, options: &RunOptions) -> Outcome {
+    let abilities = provider.abilities();
+    let missing: Vec<_> = case.needs.iter().copied().filter(|need| !abilities.contains(need)).collect();
+    if !missing.is_empty() {
+        return Outcome::Skip(missing);
+    }
+    let clock = if case.place == Place::Threads { Clock::Real } else { provider.clock() };
+    let seeds = if clock == Clock::Real || case.place == Place::Large { 1 } else { options.seeds };
+    for seed in (options.seed..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
+        if let Err((run, failure)) = run_seed(case, provider, clock, seed) {
+            return left_of(case, provider, seed, run.as_ref(), &failure);
+        }
+    }
+    Outcome::Pass
+}
+
+type Failed = (Option<Run>, Failure);
+
+fn run_seed(case: &Case, provider: &Arc<dyn Provider>, clock: Clock, seed: u64) -> Result<(), Failed> {
+    let runtime = runtime(case.place, clock).map_err(|error| (None, Failure::wrong(format!("no runtime: {error}"))))?;
+    let run = runtime.block_on(Run::make(provider.clone(), clock, seed)).map_err(|failure| (None, failure))?;
+    let patience = if clock == provider.clock() { provider.patience() } else { Duration::from_secs(120) };
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let mut task = tokio::spawn((case.run)(run.clone()));
+            match tokio::time::timeout(patience, &mut task).await {
+                Ok(ended) => ended.unwrap_or_else(|error| Err(Failure::wrong(format!("the case panicked: {error}")))),
+                Err(_) => {
+                    task.abort();
+                    Err(Failure::wrong(format!("hung: {}", run.waiting_for())))
+                }
+            }
+        })
+    }));
+    // A handler that blocks its thread must not keep the suite.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(failure)) => Err((Some(run), failure)),
+        Err(_) => Err((Some(run), Failure::wrong("the case panicked"))),
+    }
+}
+
+fn runtime(place: Place, clock: Clock) -> std::io::Result<Runtime> {
+    if place == Place::Threads {
+        return Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    }
+    Builder::new_current_thread().enable_all().start_paused(clock == Clock::Paused).build()
+}
+
+fn left_of(case: &Case, provider: &Arc<dyn Provider>, seed: u64, run: Option<&Run>, failure: &Failure) -> Outcome {
+    let mut message = failure.to_string();
+    let history = run.and_then(|run| {
+        let name = format!("{} on {}", case.name, provider.name());
+        let verdict = failure.verdict().cloned().unwrap_or_default();
+        match write_failure(failures_dir(), &name, seed, &run.history(), &verdict) {
+            Ok(path) => {
+                message.push_str(&format!("\nhistory: {}", path.display()));
+                Some(path)
+            }
+            Err(error) => {
+                message.push_str(&format!("\nthe history could not be written: {error}"));
+                None
+            }
+        }
+    });
+    message.push_str(&format!("\nseed: {seed}"));
+    Outcome::Fail { message, seed, history }
+}

@@ -1,0 +1,61 @@
+//! The conformance suite on the in-memory backend, in the three shapes that brokers have.
+//!
+//! Not by the standard harness: the tests are the registry's cases times the backends, which is known at run time only, and
+//! the matrix can be printed only behind the last of them. Filters, `--list` and the closing line are as usual; a case that
+//! the backend cannot run shows as ignored, and in the matrix with the reason.
+//!
+//! `EVENTBUS_SEED` and `EVENTBUS_SEEDS` choose the schedules.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use conformance_tests::suite::{CASES, Matrix, MemoryKind, MemoryProvider, Outcome, Provider, RunOptions, run_case};
+use libtest_mimic::{Arguments, Trial};
+
+/// Schedules of each case. The paused clock makes them cheap.
+const SEEDS: u64 = 5;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let options = match RunOptions::from_env(SEEDS) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let providers: Vec<Arc<dyn Provider>> = [MemoryKind::Plain, MemoryKind::Streams, MemoryKind::Logs]
+        .into_iter()
+        .map(|kind| Arc::new(MemoryProvider::new(kind)) as Arc<dyn Provider>)
+        .collect();
+    let matrix = Matrix::new(providers.iter().map(|provider| provider.name().to_owned()).collect());
+    let matrix = Arc::new(Mutex::new(matrix));
+    let mut trials = Vec::new();
+    for provider in &providers {
+        let abilities = provider.abilities();
+        for case in CASES {
+            let missing: Vec<_> = case.needs.iter().copied().filter(|need| !abilities.contains(need)).collect();
+            let skipped = !missing.is_empty();
+            if skipped {
+                matrix.lock().unwrap().enter(case, provider.name(), Outcome::Skip(missing));
+            }
+            let name = format!("{}::{}", provider.name().replace(' ', "-"), case.name.replace(' ', ""));
+            let (matrix, provider) = (matrix.clone(), provider.clone());
+            let run = move || {
+                let outcome = run_case(case, &provider, &options);
+                matrix.lock().unwrap().enter(case, provider.name(), outcome.clone());
+                match outcome {
+                    Outcome::Pass => Ok(()),
+                    Outcome::Fail { message, .. } => Err(message.into()),
+                    other => Err(format!("nothing may be skipped here: {other}").into()),
+                }
+            };
+            trials.push(Trial::test(name, run).with_ignored_flag(skipped));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        println!("{}", matrix.lock().unwrap());
+    }
+    conclusion.exit_code()
+}

@@ -1,0 +1,342 @@
+//! Order, loss and duplicates, judged while the clock runs.
+//!
+//! Two checks. Every run has the *inline* one: for each key the last number handled and whether a handler of it runs, two
+//! atomics, compared at every start (O1, O2, O4, O6), and a count of what is missing at the end (O5). Runs of up to
+//! [`ORACLE_MESSAGES`] messages are also recorded call by call and given to the conformance suite's oracle, rules O1 to O8.
+//! Recording costs several hundred nanoseconds a message, which a run of a million would measure instead of the bus. The
+//! output says which check a run had.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use conformance_tests::history::{
+    CallIds, EndOutcome, HandlerCall, Kind, MemoryRecorder, Name, PublishOutcome, Recorder, SessionCause, Start,
+    digest, monotonic_clock,
+};
+use eventbus::{BusEvent, Delivery, ErrorKind, OwnershipChange, Receipt};
+use tokio::sync::Notify;
+
+use super::workloads::Plan;
+
+/// The most messages of a run whose history is recorded.
+pub(crate) const ORACLE_MESSAGES: usize = 50_000;
+
+/// Times are nanoseconds from the run's making; this is none.
+const NEVER: u64 = u64::MAX;
+
+/// What the inline check found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// A number started before the one before it was finished, or after a later one (O1, O2).
+    pub(crate) order: AtomicUsize,
+    /// Two handlers of one key at once (O4).
+    pub(crate) overlaps: AtomicUsize,
+    /// Delivered, never offered, or with other bytes (O6).
+    pub(crate) foreign: AtomicUsize,
+    /// Handled more often than once.
+    pub(crate) duplicates: AtomicUsize,
+}
+
+/// A key's line.
+#[derive(Debug, Default)]
+struct Line {
+    last: AtomicU32,
+    busy: AtomicBool,
+    /// Nanoseconds spent in its handlers.
+    spent: AtomicU64,
+}
+
+/// What a run is judged and timed by. Shared by its publishers, its handlers and the bus's hook.
+#[derive(Debug)]
+pub(crate) struct Check {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) found: Found,
+    origin: Instant,
+    offered_at: Vec<AtomicU64>,
+    confirmed_at: Vec<AtomicU64>,
+    handled_at: Vec<AtomicU64>,
+    lines: Vec<Line>,
+    /// Time spent in all handlers, and the longest of those without a key.
+    spent: AtomicU64,
+    longest: AtomicU64,
+    confirmed: AtomicUsize,
+    failed: AtomicUsize,
+    handled: AtomicUsize,
+    /// Messages of this key are not waited for.
+    ignored: Option<u32>,
+    /// Handled messages that the run still waits for.
+    awaited: AtomicUsize,
+    pub(crate) done: Notify,
+    pub(crate) recorder: Option<Arc<MemoryRecorder>>,
+    calls: CallIds,
+}
+
+impl Check {
+    pub(crate) fn new(plan: Arc<Plan>, ignored: Option<u32>, recorded: bool) -> Self {
+        let times = || plan.items.iter().map(|_| AtomicU64::new(NEVER)).collect();
+        let awaited = plan.items.iter().filter(|item| ignored.is_none() || item.key != ignored).count();
+        Self {
+            found: Found::default(),
+            origin: Instant::now(),
+            offered_at: times(),
+            confirmed_at: times(),
+            handled_at: times(),
+            lines: plan.keys.iter().map(|_| Line::default()).collect(),
+            spent: AtomicU64::new(0),
+            longest: AtomicU64::new(0),
+            confirmed: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+            handled: AtomicUsize::new(0),
+            ignored,
+            awaited: AtomicUsize::new(awaited),
+            done: Notify::new(),
+            recorder: recorded.then(|| Arc::new(MemoryRecorder::new(monotonic_clock()))),
+            calls: CallIds::new(),
+            plan,
+        }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.nanos(Instant::now())
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.origin).as_nanos()).unwrap_or(NEVER - 1)
+    }
+
+    pub(crate) fn record(&self, kind: Kind) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(0, kind);
+        }
+    }
+
+    /// Just before the publish; `due` is when it should have been, where it is behind its timetable.
+    pub(crate) fn offered(&self, index: u32, due: Option<Instant>) {
+        if self.recorder.is_some() {
+            let item = &self.plan.items[index as usize];
+            self.record(Kind::Offered {
+                call: index.into(),
+                bus: 0,
+                topic: self.plan.topics[item.topic as usize].clone(),
+                key: self.key(item.key),
+                number: item.number.into(),
+                id: item.envelope.id().into(),
+                digest: digest(item.envelope.payload()),
+            });
+        }
+        let at = due.map_or_else(|| self.now(), |due| self.nanos(due));
+        self.offered_at[index as usize].store(at, Ordering::Relaxed);
+    }
+
+    fn key(&self, key: Option<u32>) -> conformance_tests::history::Key {
+        key.map(|key| self.plan.keys[key as usize].clone()).unwrap_or_default()
+    }
+
+    /// What the bus says of itself.
+    pub(crate) fn told(&self, event: &BusEvent<'_>) {
+        match event {
+            BusEvent::Published { envelope, result, .. } => {
+                if let Some(index) = self.plan.index_of(envelope) {
+                    self.published(index, result);
+                }
+            }
+            BusEvent::Ownership { at, epoch, change: OwnershipChange::Claimed } => self.record(Kind::SessionStart {
+                topic: at.topic.as_str().into(),
+                group: at.group.as_str().into(),
+                partition: at.partition,
+                member: at.member.clone(),
+                epoch: *epoch,
+                cause: SessionCause::Assigned,
+                from: None,
+            }),
+            _ => {}
+        }
+    }
+
+    /// A publish is over. Its time is taken here, when the bus knows, so that a caller who awaits confirmations in bulk
+    /// measures the bus and not its own reading.
+    fn published(&self, index: usize, result: &Result<Receipt, eventbus::Error>) {
+        let outcome = match result {
+            Ok(receipt) => {
+                self.confirmed_at[index].store(self.now(), Ordering::Relaxed);
+                self.confirmed.fetch_add(1, Ordering::Relaxed);
+                let (partition, position) = (receipt.partition, Some(receipt.position.get()));
+                PublishOutcome::Confirmed { partition, position, duplicate: receipt.duplicate }
+            }
+            Err(error) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                // It will not come: do not wait for it.
+                self.settle(self.plan.items[index].key);
+                match error.kind() {
+                    ErrorKind::Unknown => PublishOutcome::Unknown,
+                    kind => PublishOutcome::Refused { class: kind.as_str().into(), root: None },
+                }
+            }
+        };
+        self.record(Kind::Published { call: index as u64, outcome });
+    }
+
+    /// One message less to wait for.
+    fn settle(&self, key: Option<u32>) {
+        if (self.ignored.is_none() || key != self.ignored) && self.awaited.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.notify_one();
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.awaited.load(Ordering::Acquire) == 0
+    }
+
+    /// A handler starts; none where the delivery is not one of ours.
+    pub(crate) fn start(self: &Arc<Self>, delivery: &Delivery) -> Option<Running> {
+        let envelope = delivery.envelope();
+        let index = self.plan.index_of(envelope).filter(|index| {
+            let item = &self.plan.items[*index];
+            item.envelope.key() == envelope.key() && item.envelope.payload() == envelope.payload()
+        });
+        let Some(index) = index else {
+            self.found.foreign.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let call = self.recorder.clone().map(|recorder| HandlerCall::begin(recorder, 0, self.started(index, delivery)));
+        let item = &self.plan.items[index];
+        if let Some(key) = item.key {
+            let line = &self.lines[key as usize];
+            if line.busy.swap(true, Ordering::AcqRel) {
+                self.found.overlaps.fetch_add(1, Ordering::Relaxed);
+            }
+            if line.last.load(Ordering::Acquire) + 1 != item.number {
+                self.found.order.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Some(Running { check: self.clone(), index, call, began: Instant::now() })
+    }
+
+    fn started(&self, index: usize, delivery: &Delivery) -> Start {
+        let item = &self.plan.items[index];
+        Start {
+            call: self.calls.next(),
+            topic: self.plan.topics[item.topic as usize].clone(),
+            group: GROUP.into(),
+            key: self.key(item.key),
+            number: item.number.into(),
+            digest: digest(delivery.envelope().payload()),
+            attempt: delivery.attempt(),
+            member: Name::from(delivery.member()),
+            epoch: delivery.epoch(),
+            partition: delivery.partition(),
+            position: delivery.position().get(),
+            replayed: delivery.is_replayed(),
+            checked: None,
+        }
+    }
+}
+
+/// The group that handles.
+pub(crate) const GROUP: &str = "compare";
+
+/// A handler call under way.
+#[derive(Debug)]
+pub(crate) struct Running {
+    check: Arc<Check>,
+    index: usize,
+    call: Option<HandlerCall>,
+    began: Instant,
+}
+
+impl Running {
+    pub(crate) fn key(&self) -> Option<u32> {
+        self.check.plan.items[self.index].key
+    }
+
+    /// The handler succeeds.
+    pub(crate) fn end(mut self) {
+        let check = &self.check;
+        let now = Instant::now();
+        let spent = u64::try_from((now - self.began).as_nanos()).unwrap_or(u64::MAX);
+        check.spent.fetch_add(spent, Ordering::Relaxed);
+        let item = &check.plan.items[self.index];
+        match item.key {
+            None => {
+                check.longest.fetch_max(spent, Ordering::Relaxed);
+            }
+            Some(key) => {
+                let line = &check.lines[key as usize];
+                line.spent.fetch_add(spent, Ordering::Relaxed);
+                line.last.store(item.number, Ordering::Release);
+                line.busy.store(false, Ordering::Release);
+            }
+        }
+        if let Some(call) = self.call.take() {
+            call.end(EndOutcome::Ok);
+        }
+        if check.handled_at[self.index].swap(check.nanos(now), Ordering::AcqRel) == NEVER {
+            check.handled.fetch_add(1, Ordering::Relaxed);
+            check.settle(item.key);
+        } else {
+            check.found.duplicates.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the clock says of a run.
+#[derive(Debug)]
+pub(crate) struct Times {
+    pub(crate) confirmed: usize,
+    pub(crate) failed: usize,
+    pub(crate) handled: usize,
+    /// First publish to last confirmed.
+    pub(crate) publishing: Duration,
+    /// First publish (or, with a log that was filled before, the subscription) to last handled.
+    pub(crate) handling: Duration,
+    /// max(longest key's sum, total / handlers) of the measured handler times.
+    pub(crate) ideal: Duration,
+    pub(crate) losses: usize,
+}
+
+impl Check {
+    /// Sums up; `began` is when the clock started, where not with the first publish.
+    pub(crate) fn times(&self, began: Option<u64>, handlers: usize) -> Times {
+        let known = |times: &[AtomicU64]| -> Vec<u64> { times.iter().map(|at| at.load(Ordering::Relaxed)).collect() };
+        let offered = known(&self.offered_at);
+        let first = offered.iter().copied().min().unwrap_or_default();
+        let last = |times: &[AtomicU64], all: bool| {
+            let waited = |index: &usize| all || self.ignored.is_none() || self.plan.items[*index].key != self.ignored;
+            let times = (0..times.len()).filter(waited).map(|index| times[index].load(Ordering::Relaxed));
+            times.filter(|at| *at != NEVER).max().unwrap_or(first)
+        };
+        let longest = self.lines.iter().map(|line| line.spent.load(Ordering::Relaxed)).max().unwrap_or_default();
+        let longest = longest.max(self.longest.load(Ordering::Relaxed));
+        let shared = self.spent.load(Ordering::Relaxed) / handlers.max(1) as u64;
+        let lost = |index: &usize| {
+            let confirmed = self.confirmed_at[*index].load(Ordering::Relaxed) != NEVER;
+            let waited = self.ignored.is_none() || self.plan.items[*index].key != self.ignored;
+            confirmed && waited && self.handled_at[*index].load(Ordering::Relaxed) == NEVER
+        };
+        Times {
+            confirmed: self.confirmed.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            handled: self.handled.load(Ordering::Relaxed),
+            publishing: Duration::from_nanos(last(&self.confirmed_at, true).saturating_sub(first)),
+            handling: Duration::from_nanos(last(&self.handled_at, false).saturating_sub(began.unwrap_or(first))),
+            ideal: Duration::from_nanos(longest.max(shared)),
+            losses: (0..self.plan.items.len()).filter(lost).count(),
+        }
+    }
+
+    /// From offer to confirmation, in nanoseconds, of all that were confirmed.
+    pub(crate) fn confirm_spans(&self) -> impl Iterator<Item = u64> {
+        spans(&self.offered_at, &self.confirmed_at)
+    }
+
+    /// From offer to the end of handling, of all that were handled.
+    pub(crate) fn handle_spans(&self) -> impl Iterator<Item = u64> {
+        spans(&self.offered_at, &self.handled_at)
+    }
+}
+
+fn spans(from: &[AtomicU64], to: &[AtomicU64]) -> impl Iterator<Item = u64> {
+    let known = |at: &AtomicU64| Some(at.load(Ordering::Relaxed)).filter(|at| *at != NEVER);
+    from.iter().zip(to).filter_map(move |(from, to)| Some(known(to)?.saturating_sub(known(from)?)))
+}

@@ -1,0 +1,80 @@
+//! Peak memory and peak task count of a run.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// How often tasks are counted.
+const EVERY: Duration = Duration::from_millis(5);
+
+/// Watches this process from its making on.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Resident memory when the watch began: what an earlier run left with the allocator is in it.
+    at_start: Option<u64>,
+    cpu: Duration,
+    peak: Arc<AtomicUsize>,
+    sampler: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Begins to watch: the kernel forgets the peak so far, where it lets us.
+    pub(crate) fn start() -> Self {
+        // Refused or unknown, the peak is that of the process's whole life.
+        let _ = fs::write("/proc/self/clear_refs", "5");
+        let peak = Arc::new(AtomicUsize::new(0));
+        let sampler = tokio::spawn(sample(peak.clone()));
+        Self { at_start: memory("VmRSS:"), cpu: cpu(), peak, sampler }
+    }
+
+    /// Ends the watch.
+    pub(crate) fn stop(&self) -> Used {
+        self.sampler.abort();
+        Used {
+            cpu: cpu().saturating_sub(self.cpu),
+            memory_at_start: self.at_start,
+            memory_at_peak: memory("VmHWM:"),
+            tasks: self.peak.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What a run used.
+#[derive(Debug)]
+pub(crate) struct Used {
+    /// CPU time of all threads, the check's included.
+    pub(crate) cpu: Duration,
+    /// Resident memory in bytes, where the system tells.
+    pub(crate) memory_at_start: Option<u64>,
+    /// Its peak.
+    pub(crate) memory_at_peak: Option<u64>,
+    /// The most tasks alive at once on the program's runtime (sampled; its publishers, its workers and this watch
+    /// included).
+    pub(crate) tasks: usize,
+}
+
+fn cpu() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(used).unwrap_or_default()
+}
+
+async fn sample(peak: Arc<AtomicUsize>) {
+    let metrics = Handle::current().metrics();
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        peak.fetch_max(metrics.num_alive_tasks(), Ordering::Relaxed);
+    }
+}
+
+fn memory(field: &str) -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1_024)
+}

@@ -1,0 +1,40 @@
+//! SIGINT and SIGTERM: the command drains and ends with 130.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Whether the program was interrupted, to look at or to wait for.
+#[derive(Debug, Clone)]
+pub(crate) struct Interrupt(watch::Receiver<bool>);
+
+impl Interrupt {
+    /// Listens from now on. A second signal ends the process at once, undrained.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (tell, seen) = watch::channel(false);
+        tokio::spawn(async move {
+            let mut either = async || {
+                tokio::select! { biased; _ = int.recv() => {}, _ = term.recv() => {} }
+            };
+            either().await;
+            // Nobody listens any more only where the program is ending anyway.
+            let _ = tell.send(true);
+            either().await;
+            std::process::exit(crate::exit::Exit::Interrupted.code().into());
+        });
+        Ok(Self(seen))
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits for it; for ever, if it never comes.
+    pub(crate) async fn wait(&self) {
+        if self.0.clone().wait_for(|set| *set).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

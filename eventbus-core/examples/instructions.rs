@@ -1,0 +1,42 @@
+//! One case, so many times: what `scripts/instructions` counts.
+//!
+//! `scripts/instructions eventbus-core/instructions.txt -- target/release/examples/instructions`
+#![allow(clippy::print_stderr)]
+
+use std::process::ExitCode;
+
+use eventbus_core::bench::Dispatch;
+
+/// Records that a backend delivers at once.
+const BATCH: usize = 100;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [case, count] = arguments.as_slice() else {
+        eprintln!("usage: instructions CASE COUNT");
+        return ExitCode::from(2);
+    };
+    let Ok(count) = count.parse::<usize>() else {
+        eprintln!("COUNT: expected a number, got {count:?}");
+        return ExitCode::from(2);
+    };
+    let (keys, step): (usize, fn(&mut Dispatch, Vec<_>)) = match case.as_str() {
+        "dispatch-1-key" => (1, Dispatch::dispatch),
+        "dispatch-1000-keys" => (1_000, Dispatch::dispatch),
+        "pool-1-key" => (1, Dispatch::pass),
+        "pool-1000-keys" => (1_000, Dispatch::pass),
+        "records" => (1_000, |_, records| drop(records)),
+        other => {
+            eprintln!(
+                "CASE: expected dispatch-1-key, dispatch-1000-keys, pool-1-key, pool-1000-keys or records, got {other:?}"
+            );
+            return ExitCode::from(2);
+        }
+    };
+    let Ok(mut dispatch) = Dispatch::new(keys) else { return ExitCode::FAILURE };
+    for _ in 0..count.div_ceil(BATCH) {
+        let records = dispatch.records(BATCH);
+        step(&mut dispatch, records);
+    }
+    if case == "records" || dispatch.is_through() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,200 @@
+//! Second copies, as a reader sees them (P3).
+//!
+//! A re-sent envelope can end up in the log twice. Both copies carry one stamp: the producer's id and
+//! a number that the producer counts up. One `Copies` belongs to one partition and one session of
+//! reading it.
+//!
+//! # Invariant
+//!
+//! **A delivery is a copy only if its stamp was seen at a lower position.** A stamp is compared only when
+//! the position is above every position observed before it, so the same position delivered again never
+//! is one; and stamps are remembered exactly, never by a digest, so no two envelopes are confused.
+//!
+//! What is forgotten errs on the side of handling twice. For each producer the last `window` numbers
+//! up to its highest are remembered, one bit each; a lower number counts as not seen. Of the producers
+//! the most recently seen are remembered. A seek, or any return to a lower position, needs
+//! [`Copies::clear`] and a rebuild from the records before the new start: the guard would otherwise let
+//! second copies pass up to the highest position seen.
+
+use std::collections::VecDeque;
+
+use crate::position::Position;
+
+/// Default reach, in stamp numbers, below a producer's highest.
+pub const DEFAULT_WINDOW: u64 = 65_536;
+
+/// Default bound of producers that are remembered.
+pub const DEFAULT_PRODUCERS: usize = 128;
+
+const WORD: u64 = 64;
+
+/// What a delivery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Not known to be a second copy: to be handled.
+    First,
+    /// A second copy: to be dropped and counted.
+    Copy,
+}
+
+/// The stamps seen in one session of one partition. See the [module](self) for the invariant.
+#[derive(Debug)]
+pub struct Copies {
+    window: u64,
+    most_producers: usize,
+    highest: Option<Position>,
+    /// Sorted by id, so that neither lookup nor eviction depends on a hash seed.
+    producers: Vec<Producer>,
+    /// Observations so far: the time by which the least recently seen producer is found.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Producer {
+    id: u128,
+    last_seen: u64,
+    numbers: Numbers,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Copies::new(DEFAULT_WINDOW, DEFAULT_PRODUCERS)
+    }
+}
+
+impl Copies {
+    /// Remembers the last `window` numbers (at least one) of each of at most `producers` producers (at
+    /// least one). At most `window / 8` bytes for each producer; less while its numbers lie close
+    /// together.
+    #[must_use]
+    pub fn new(window: u64, producers: usize) -> Self {
+        Copies {
+            window: window.max(1),
+            most_producers: producers.max(1),
+            highest: None,
+            producers: Vec::new(),
+            clock: 0,
+        }
+    }
+
+    /// Takes note of a delivery and says whether it is a second copy. `stamp` is the producer's id and
+    /// its number.
+    pub fn observe(&mut self, stamp: (u128, u64), position: Position) -> Seen {
+        self.clock += 1;
+        let (id, number) = stamp;
+        let (clock, window) = (self.clock, self.window);
+        let producer = self.producer(id);
+        producer.last_seen = clock;
+        let known = producer.numbers.insert(number, window);
+        let risen = self.highest.is_none_or(|highest| position > highest);
+        if risen {
+            self.highest = Some(position);
+        }
+        if known && risen { Seen::Copy } else { Seen::First }
+    }
+
+    /// Forgets everything; for a seek or a new session.
+    pub fn clear(&mut self) {
+        self.highest = None;
+        self.producers.clear();
+    }
+
+    /// Forgets where it was, but not what was seen there: what comes again looks like a copy.
+    #[cfg(feature = "mutants")]
+    pub fn forget_place(&mut self) {
+        self.highest = None;
+    }
+
+    /// Producers that are remembered.
+    #[must_use]
+    pub fn producers(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// The memory of `id`, made where there is none.
+    fn producer(&mut self, id: u128) -> &mut Producer {
+        let index = match self.producers.binary_search_by_key(&id, |producer| producer.id) {
+            Ok(index) => index,
+            Err(_) => {
+                self.make_room();
+                let index = self.producers.partition_point(|producer| producer.id < id);
+                let producer = Producer { id, last_seen: self.clock, numbers: Numbers::default() };
+                self.producers.insert(index, producer);
+                index
+            }
+        };
+        &mut self.producers[index]
+    }
+
+    /// Forgets the producer that was not seen for the longest, where there are too many. Times of
+    /// observation differ, so there is exactly one.
+    fn make_room(&mut self) {
+        if self.producers.len() < self.most_producers {
+            return;
+        }
+        let eldest = self.producers.iter().enumerate().min_by_key(|(_, producer)| producer.last_seen);
+        if let Some((index, _)) = eldest {
+            self.producers.remove(index);
+        }
+    }
+}
+
+/// The last numbers of one producer: a bitmap that slides with the highest and grows with the distance
+/// from the lowest.
+#[derive(Debug, Default)]
+struct Numbers {
+    highest: u64,
+    /// Words from the one that holds the lowest remembered number to the one that holds `highest`, at
+    /// most as many as the window can touch.
+    words: VecDeque<u64>,
+}
+
+impl Numbers {
+    /// Remembers `number` and says whether it was remembered already. Numbers out of reach are neither.
+    fn insert(&mut self, number: u64, window: u64) -> bool {
+        if self.words.is_empty() {
+            self.words.push_back(0);
+            self.highest = number;
+        } else if number > self.highest {
+            self.slide(number, window);
+        } else if self.highest - number >= window {
+            return false;
+        } else {
+            while number / WORD < self.lowest_word() {
+                self.words.push_front(0);
+            }
+        }
+        let index = (number / WORD - self.lowest_word()) as usize;
+        let bit = 1 << (number % WORD);
+        let known = self.words[index] & bit != 0;
+        self.words[index] |= bit;
+        known
+    }
+
+    /// Makes `number` the highest, and forgets what the window no longer touches.
+    fn slide(&mut self, number: u64, window: u64) {
+        let lowest = number.saturating_sub(window - 1) / WORD;
+        let (from, to) = (self.highest / WORD, number / WORD);
+        if from == to {
+            // At most one word too many, until the next.
+            self.highest = number;
+            return;
+        }
+        if lowest > from {
+            self.words.clear();
+            self.words.resize((to - lowest + 1) as usize, 0);
+        } else {
+            let gone = lowest.saturating_sub(self.lowest_word()) as usize;
+            self.words.drain(..gone);
+            self.words.extend(std::iter::repeat_n(0, (to - from) as usize));
+        }
+        self.highest = number;
+    }
+
+    fn lowest_word(&self) -> u64 {
+        self.highest / WORD + 1 - self.words.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

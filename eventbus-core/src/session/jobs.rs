@@ -1,0 +1,317 @@
+//! The session's jobs: what takes a round trip to the broker, or waits for handlers. One at a time per partition.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{OnceCell, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::Shared;
+use crate::backend::{Assignment, Inbound, Lease, LogState, TopicDescription};
+use crate::dead_letter;
+use crate::error::{ErrorKind, Result};
+use crate::hooks::BusEvent;
+use crate::membership::{self, Claimed, commit_of};
+use crate::mutant::Mutant;
+use crate::note::Trying;
+use crate::pool::{DeadJob, Progress};
+use crate::position::Position;
+use crate::shutdown::{self, Drained};
+use crate::subscribe::StartFrom;
+
+/// Waits before something is asked of the broker again.
+const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+
+pub(super) enum Job {
+    Open(Box<Assignment>),
+    Commit(Box<Progress>),
+    Turn(Trying),
+    Read,
+    Seek(StartFrom, Logs, SeekReply),
+    /// The log is another one: handling begins with its first record.
+    Restart(LogState),
+    HandBack(Instant),
+}
+
+/// A topic's logs as they were when a seek began, described once for all its partitions.
+pub(super) type Logs = Arc<OnceCell<TopicDescription>>;
+
+/// The log as a read found it.
+pub(super) struct Looked {
+    /// What was expected next when the read was asked for: records that came before its answer do not count.
+    pub(super) expected: Position,
+    pub(super) log: LogState,
+}
+
+/// The ownership that a job belongs to.
+pub(super) struct At {
+    pub(super) partition: u32,
+    pub(super) generation: u64,
+    pub(super) claimed: Option<Claimed>,
+    /// What the note says of unclean starts.
+    pub(super) unclean: u32,
+}
+
+type Place = (u32, u64);
+
+pub(super) enum Done {
+    Opened(Place, Result<(Claimed, Looked)>),
+    Committed(Place, Box<Progress>, Result<()>),
+    Granted(Place, Trying, Result<()>),
+    Read(Place, Result<Looked>),
+    HandedBack(Place, Drained),
+    /// A seek that found no place to go to; nothing was touched.
+    NotSought(Place),
+    Buried,
+    /// Its ownership ended before it did.
+    Aborted,
+}
+
+impl Done {
+    pub(super) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Opened(place, _)
+            | Self::Committed(place, ..)
+            | Self::Granted(place, ..)
+            | Self::Read(place, _)
+            | Self::NotSought(place)
+            | Self::HandedBack(place, _) => Some(*place),
+            Self::Buried | Self::Aborted => None,
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn start(self, shared: Arc<Shared>, at: At, lease: Lease) -> BoxFuture<'static, Done> {
+        let place = (at.partition, at.generation);
+        match self {
+            Self::Open(assignment) => async move {
+                let opened = shared.until_closed(open(&shared, &assignment)).await;
+                Done::Opened(place, opened)
+            }
+            .boxed(),
+            Self::Commit(progress) => commit(shared, at, progress).boxed(),
+            Self::Turn(trying) => async move {
+                let granted = shared.until_closed(turn(&shared, &at)).await;
+                Done::Granted(place, trying, granted)
+            }
+            .boxed(),
+            Self::Read => async move {
+                let looked = shared.until_closed(read(&shared, at.partition)).await;
+                Done::Read(place, looked)
+            }
+            .boxed(),
+            Self::Seek(to, logs, reply) => async move {
+                let target = shared.until_closed(target(&shared, at.partition, &to, &logs)).await;
+                let Ok((log, next)) = target else {
+                    reply.tell(&target);
+                    return Done::NotSought(place);
+                };
+                let result = shared.until_closed(seek(&shared, &at, lease, &log, next)).await;
+                reply.tell(&result);
+                Done::Opened(place, result)
+            }
+            .boxed(),
+            Self::Restart(log) => async move {
+                let restarted = shared.until_closed(seek(&shared, &at, lease, &log, log.first)).await;
+                Done::Opened(place, restarted)
+            }
+            .boxed(),
+            Self::HandBack(deadline) => async move {
+                let drained = match at.claimed {
+                    Some(claimed) => shutdown::hand_back(shared, claimed, deadline).await,
+                    None => {
+                        let _ = shared.membership.release(at.partition).await;
+                        Drained::default()
+                    }
+                };
+                Done::HandedBack(place, drained)
+            }
+            .boxed(),
+        }
+    }
+}
+
+/// Claims, waits for handlers of an earlier ownership, opens the pool, reads.
+async fn open(shared: &Arc<Shared>, assignment: &Assignment) -> Result<(Claimed, Looked)> {
+    let claimed = membership::claim(shared, assignment).await?;
+    shared.crew.pool.at_rest(claimed.partition).await;
+    shared.open(&claimed, assignment.lease.clone());
+    let looked = read(shared, claimed.partition).await?;
+    Ok((claimed, looked))
+}
+
+/// Reads on from what was delivered last, until the broker answers.
+async fn read(shared: &Arc<Shared>, partition: u32) -> Result<Looked> {
+    let [mut wait, longest] = RETRY;
+    loop {
+        let pool = &shared.crew.pool;
+        let places = pool.read_from(partition, shared.settings.lookback).zip(pool.expected(partition));
+        let Some((from, expected)) = places else {
+            return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
+        };
+        match shared.membership.read(partition, from).await {
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(longest);
+            }
+            known => return known.map(|log| Looked { expected, log }),
+        }
+    }
+}
+
+/// One try to commit; what failed is committed with the next.
+async fn commit(shared: Arc<Shared>, at: At, progress: Box<Progress>) -> Done {
+    let place = (at.partition, at.generation);
+    let result = match &at.claimed {
+        None => Ok(()),
+        Some(claimed) => match commit_of(&shared, &progress, &claimed.incarnation, 0, false) {
+            Ok(commit) => {
+                // An answer that comes later than the session lasts is no answer, and a drain waits behind this.
+                let stored = timeout(shared.settings.session_timeout, shared.membership.commit(commit));
+                let late = || crate::Error::new(ErrorKind::Unavailable, "a commit was not answered");
+                shared.until_closed(async { stored.await.unwrap_or_else(|_| Err(late())) }).await
+            }
+            Err(error) => Err(error),
+        },
+    };
+    Done::Committed(place, progress, result)
+}
+
+/// Writes the note that names the envelope whose turn it is (S2, one at a time).
+async fn turn(shared: &Arc<Shared>, at: &At) -> Result<()> {
+    let (Some(claimed), Some(progress)) = (&at.claimed, shared.crew.pool.progress_of(at.partition)) else {
+        return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
+    };
+    let commit = commit_of(shared, &progress, &claimed.incarnation, at.unclean, false)?;
+    membership::commit_until_known(&*shared.membership, commit).await
+}
+
+/// Where a seek goes.
+async fn target(shared: &Shared, partition: u32, to: &StartFrom, logs: &Logs) -> Result<(LogState, Position)> {
+    let description = logs.get_or_try_init(|| shared.backend.describe_topic(&shared.topic)).await?;
+    let log = description.partitions.get(partition as usize).cloned().unwrap_or_default();
+    let next = membership::start(shared, partition, &log, to).await?;
+    Ok((log, next))
+}
+
+/// A new epoch from elsewhere: what runs finishes first, note and memory of copies are cleared (S3).
+async fn seek(
+    shared: &Arc<Shared>,
+    at: &At,
+    lease: Lease,
+    log: &LogState,
+    next: Position,
+) -> Result<(Claimed, Looked)> {
+    let Some(old) = &at.claimed else {
+        return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
+    };
+    let partition = at.partition;
+    shutdown::quiesce(shared, partition, Instant::now() + shared.settings.drain_deadline).await;
+    let claimed = membership::claim_anew(shared, old, log, next).await?;
+    let pool = &shared.crew.pool;
+    pool.at_rest(partition).await;
+    // What the delivery before the seek would bring next: it goes on until the new one has begun.
+    let before = pool.read_from(partition, shared.settings.lookback);
+    shared.open(&claimed, lease);
+    pool.distrust(partition, before, shared.settings.lookback);
+    // Nothing of the old start is held any more: an intake that was paused for it goes on.
+    shared.membership.resume(partition);
+    let mut looked = read(shared, partition).await?;
+    if pool.trust(partition) && before.is_some_and(|before| before <= looked.log.first) {
+        // Retention took all that would have told the new delivery from the old one.
+        looked = read(shared, partition).await?;
+    }
+    Ok((claimed, looked))
+}
+
+/// Writes a dead letter until it is confirmed; only then is its envelope finished (S2).
+pub(super) fn bury(shared: Arc<Shared>, job: DeadJob) -> BoxFuture<'static, Done> {
+    async move {
+        let [mut wait, longest] = RETRY;
+        let mut by_reference = false;
+        while let Err(error) = write_letter(&shared, &job, by_reference).await {
+            tracing::warn!(target: "eventbus", %error, "a dead letter is not written yet; its key waits");
+            // A record that the topic does not take whole goes as a reference to its position.
+            by_reference |= matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Refused);
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(longest);
+            if !shared.crew.pool.awaits_letter(job.lane, &job.context) {
+                break;
+            }
+        }
+        // Its ownership may be over by now: then whoever has the partition decides about it, and nothing is told here.
+        if !shared.crew.pool.awaits_letter(job.lane, &job.context) {
+            return Done::Buried;
+        }
+        // Told before the next of the key may start.
+        let at = dead_letter::location(&job.context, &job.record);
+        shared.crew.hooks.emit(&BusEvent::DeadLettered { at: &at, attempts: job.attempts, error: &job.error });
+        shared.crew.telemetry.dead_lettered();
+        shared.crew.pool.buried(job.lane, &job.context, Instant::now());
+        Done::Buried
+    }
+    .boxed()
+}
+
+async fn write_letter(shared: &Shared, job: &DeadJob, by_reference: bool) -> Result<()> {
+    let Some(topic) = &shared.dead_letters else { return Ok(()) };
+    let mut letter = dead_letter::wrap(&job.record, &job.context, job.attempts, &job.error)?;
+    if by_reference {
+        letter = dead_letter::as_reference(letter)?;
+    }
+    let stamp = dead_letter::stamp(&job.context, job.record.position);
+    let confirmation = shared.lanes.publish_reserved(topic, stamp, letter);
+    if shared.crew.seam.is(Mutant::DeadLetterUnconfirmed) {
+        return Ok(());
+    }
+    confirmation.await.map(|_| ())
+}
+
+/// Answers a seek when all partitions have done it.
+#[derive(Clone)]
+pub(super) struct SeekReply(Option<Arc<SeekState>>);
+
+struct SeekState {
+    left: AtomicUsize,
+    reply: Mutex<Option<oneshot::Sender<Result<()>>>>,
+}
+
+impl SeekReply {
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn new(partitions: usize, reply: oneshot::Sender<Result<()>>) -> Self {
+        if partitions == 0 {
+            let _ = reply.send(Ok(()));
+            return Self::none();
+        }
+        Self(Some(Arc::new(SeekState { left: AtomicUsize::new(partitions), reply: Mutex::new(Some(reply)) })))
+    }
+
+    fn tell<T>(&self, result: &Result<T>) {
+        let Some(state) = &self.0 else { return };
+        let last = state.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        let mut reply = state.reply.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(error) => drop(reply.take().map(|reply| reply.send(Err(error.clone())))),
+            Ok(_) if last => drop(reply.take().map(|reply| reply.send(Ok(())))),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// The mutant's: every record trades its content with its key's next in the batch, position staying in place.
+pub(super) fn swap_neighbours(records: &mut [Inbound]) {
+    for index in 1..records.len() {
+        let (before, after) = records.split_at_mut(index);
+        let (a, b) = (&mut before[index - 1], &mut after[0]);
+        if a.partition == b.partition && a.key == b.key {
+            std::mem::swap(&mut a.body, &mut b.body);
+        }
+    }
+}

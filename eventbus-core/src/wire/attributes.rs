@@ -1,0 +1,296 @@
+//! The attributes of an event by their names on the wire: [`write`] lists them, a [`Reader`] gathers them, in whichever
+//! order and from whichever mode they come.
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use bytes::Bytes;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{Binding, DecodeContext, Decoded, FOREIGN_TYPE, Hop, WireRecord, is_hop, undecodable};
+use crate::envelope::{Attributes, Envelope, EnvelopeBuilder, check_header, is_text};
+use crate::error::Error;
+use crate::key::Key;
+use crate::stamp::Stamp;
+
+/// A key that is no text, where the record has no key of its own.
+pub(super) const BINARY_KEY: &str = "eventbuskeybase64";
+
+/// Base64 as foreign producers write it, with or without padding.
+pub(super) const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Calls `put` with each attribute but `datacontenttype`, which has a place of its own in each mode.
+pub(super) fn write(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mut put: impl FnMut(&str, &str)) {
+    put("specversion", "1.0");
+    put("id", envelope.id());
+    put("source", envelope.source());
+    put("type", envelope.event_type());
+    // An envelope's time always has this form: its builder made sure.
+    if let Ok(time) = envelope.time().format(&Rfc3339) {
+        put("time", &time);
+    }
+    write_key(envelope, binding, &mut put);
+    if let Some(sequence) = envelope.sequence() {
+        put("sequence", &format!("{sequence:020}"));
+    }
+    if let Some(version) = envelope.version() {
+        put("eventversion", &version.to_string());
+    }
+    let optional = [
+        ("correlationid", envelope.correlation_id()),
+        ("causationid", envelope.causation_id()),
+        ("tenant", envelope.tenant()),
+        ("traceparent", envelope.traceparent()),
+        ("tracestate", envelope.tracestate()),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            put(name, value);
+        }
+    }
+    if let Some(stamp) = stamp {
+        put("producer", &stamp.producer.to_string());
+        put("number", &stamp.number.to_string());
+    }
+    for (name, value) in envelope.extensions() {
+        // What a foreign producer wrote under a name of ours gives way to ours.
+        let ours = match name {
+            "sequence" => envelope.sequence().is_some(),
+            "eventversion" => envelope.version().is_some(),
+            "producer" | "number" => stamp.is_some(),
+            _ => false,
+        };
+        if !ours {
+            put(name, value);
+        }
+    }
+}
+
+fn write_key(envelope: &Envelope, binding: &Binding, put: &mut impl FnMut(&str, &str)) {
+    let Some(key) = envelope.key() else { return };
+    match key_text(key) {
+        Some(text) => {
+            // An extension of this name is what a foreign producer said; it is written with the others.
+            if envelope.extension("subject").is_none() {
+                put("subject", text);
+            }
+            put("partitionkey", text);
+        }
+        None if binding.keyed => {}
+        None => put(BINARY_KEY, &STANDARD.encode(key.as_bytes())),
+    }
+}
+
+/// A key as an attribute can carry it: control characters may stand in no attribute.
+fn key_text(key: &Key) -> Option<&str> {
+    key.as_str().filter(|text| is_text(text))
+}
+
+/// Gathers what a record says. Where an attribute comes twice, the last one counts.
+pub(super) struct Reader {
+    id: Option<String>,
+    source: Option<String>,
+    event_type: Option<String>,
+    time: Option<OffsetDateTime>,
+    subject: Option<String>,
+    record_key: Option<Bytes>,
+    partition_key: Option<String>,
+    binary_key: Option<String>,
+    producer: Option<String>,
+    number: Option<String>,
+    message_id: Option<Stamp>,
+    hop: Hops,
+    headers: Vec<(String, String)>,
+    left_out: Vec<String>,
+    rest: Attributes,
+}
+
+#[derive(Default)]
+struct Hops {
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+}
+
+impl Reader {
+    pub(super) fn new() -> Self {
+        Self {
+            id: None,
+            source: None,
+            event_type: None,
+            time: None,
+            subject: None,
+            record_key: None,
+            partition_key: None,
+            binary_key: None,
+            producer: None,
+            number: None,
+            message_id: None,
+            hop: Hops::default(),
+            headers: Vec::new(),
+            left_out: Vec::new(),
+            rest: Attributes::new(String::new(), String::new()),
+        }
+    }
+
+    /// An attribute, by its name in lower case.
+    pub(super) fn attribute(&mut self, name: &str, value: String) -> Result<(), Error> {
+        match name {
+            "specversion" if value == "1.0" => {}
+            "specversion" => return Err(undecodable(name, format!("expected \"1.0\", got {value:?}"))),
+            "id" => self.id = Some(value),
+            "source" => self.source = Some(value),
+            "type" => self.event_type = Some(value),
+            // An empty value of anything optional says as much as none.
+            _ if value.is_empty() => {}
+            "time" => {
+                let time = OffsetDateTime::parse(&value, &Rfc3339);
+                self.time = Some(time.map_err(|error| undecodable(name, format!("expected RFC 3339: {error}")))?);
+            }
+            "datacontenttype" => self.content_type(value),
+            "subject" => self.subject = Some(value),
+            "partitionkey" => self.partition_key = Some(value),
+            BINARY_KEY => self.binary_key = Some(value),
+            "correlationid" => self.rest.correlation_id = Some(value),
+            "causationid" => self.rest.causation_id = Some(value),
+            "tenant" => self.rest.tenant = Some(value),
+            "traceparent" => self.rest.traceparent = Some(value),
+            "tracestate" => self.rest.tracestate = Some(value),
+            "producer" => self.producer = Some(value),
+            "number" => self.number = Some(value),
+            "sequence" if whole::<u64>(&value).is_some() => self.rest.sequence = whole(&value),
+            "eventversion" if whole::<u32>(&value).is_some() => self.rest.version = whole(&value),
+            _ if extension_name(name) => {
+                self.rest.extensions.insert(name.to_owned(), value);
+            }
+            _ => self.left_out.push(name.to_owned()),
+        }
+        Ok(())
+    }
+
+    /// The payload's media type.
+    pub(super) fn content_type(&mut self, value: String) {
+        self.rest.content_type = Some(value);
+    }
+
+    /// The payload's media type so far.
+    pub(super) fn known_content_type(&self) -> Option<&str> {
+        self.rest.content_type.as_deref()
+    }
+
+    /// The record's own key.
+    pub(super) fn record_key(&mut self, record: &WireRecord, binding: &Binding) {
+        if binding.keyed {
+            self.record_key = record.key.clone();
+        }
+    }
+
+    /// A header that is no attribute.
+    pub(super) fn header(&mut self, name: String, value: &Bytes, binding: &Binding) {
+        let text = match std::str::from_utf8(value) {
+            Ok(text) => text,
+            Err(_) => return self.left_out.push(name),
+        };
+        if binding.message_id.is_some_and(|header| header.eq_ignore_ascii_case(&name)) {
+            match text.parse() {
+                Ok(stamp) => self.message_id = Some(stamp),
+                Err(_) => self.left_out.push(name),
+            }
+        } else if is_hop(&name) {
+            let text = Some(text.to_owned());
+            match name.eq_ignore_ascii_case("traceparent") {
+                true => self.hop.traceparent = text,
+                false => self.hop.tracestate = text,
+            }
+        } else if check_header(&name, text).is_err() {
+            self.left_out.push(name);
+        } else if let Some(known) = self.headers.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+            known.1 = text.to_owned();
+            self.left_out.push(name);
+        } else {
+            self.headers.push((name, text.to_owned()));
+        }
+    }
+
+    /// Takes out what an envelope cannot hold.
+    pub(super) fn leave_out(&mut self, name: String) {
+        self.left_out.push(name);
+    }
+
+    /// The key. The record's own goes first: it chose the partition.
+    pub(super) fn key(&self) -> Result<Option<Key>, Error> {
+        let present = |bytes: &Bytes| !bytes.is_empty();
+        let (name, bytes) = if let Some(bytes) = self.record_key.clone().filter(present) {
+            ("key", bytes)
+        } else if let Some(text) = &self.binary_key {
+            let bytes = LENIENT.decode(text).map_err(|error| undecodable(BINARY_KEY, error))?;
+            (BINARY_KEY, Bytes::from(bytes))
+        } else if let Some(text) = &self.partition_key {
+            ("partitionkey", Bytes::copy_from_slice(text.as_bytes()))
+        } else {
+            return Ok(None);
+        };
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        Key::from_bytes(bytes).map(Some).map_err(|error| undecodable(name, error.message()))
+    }
+
+    /// The stamp: the message id, or else the two attributes.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.message_id.or_else(|| self.attribute_stamp())
+    }
+
+    fn attribute_stamp(&self) -> Option<Stamp> {
+        format!("{}-{}", self.producer.as_deref()?, self.number.as_deref()?).parse().ok()
+    }
+
+    /// Makes the envelope, with what the record lacks filled in from where it was read.
+    pub(super) fn finish(mut self, payload: Bytes, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
+        let key = self.key()?;
+        let stamp = self.stamp();
+        let mut extensions = std::mem::take(&mut self.rest.extensions);
+        if self.attribute_stamp().is_none() {
+            // Not ours: a foreign producer's extensions that happen to have these names.
+            extensions.extend(self.producer.take().map(|value| ("producer".to_owned(), value)));
+            extensions.extend(self.number.take().map(|value| ("number".to_owned(), value)));
+        }
+        let said_by_key = self.subject.as_deref() == key.as_ref().and_then(key_text);
+        if let Some(subject) = self.subject.take().filter(|_| !said_by_key) {
+            extensions.insert("subject".to_owned(), subject);
+        }
+        let topic = context.topic;
+        let attributes = Attributes {
+            id: self.id.unwrap_or_else(|| format!("{topic}/{}/{}", context.partition, context.position)),
+            source: self.source.unwrap_or_else(|| format!("/{topic}")),
+            event_type: self.event_type.unwrap_or_else(|| FOREIGN_TYPE.to_owned()),
+            time: self.time.unwrap_or_else(|| context.time()),
+            key,
+            extensions,
+            headers: self.headers,
+            payload,
+            ..self.rest
+        };
+        let envelope = EnvelopeBuilder::of(attributes)
+            .build()
+            .map_err(|error| Error::new(crate::ErrorKind::Undecodable, error.message().to_owned()).caused_by(error))?;
+        let Hops { traceparent, tracestate } = self.hop;
+        let hop = traceparent.map(|traceparent| Hop { traceparent, tracestate });
+        Ok(Decoded { envelope, stamp, hop, left_out: self.left_out })
+    }
+}
+
+/// The number that is written here: digits only, and one that fits.
+fn whole<T: std::str::FromStr>(value: &str) -> Option<T> {
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
+}
+
+/// Whether an envelope may hold an extension of this name: any length that is sane, whatever other producers reserve.
+fn extension_name(name: &str) -> bool {
+    let letters = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    (1..=64).contains(&name.len()) && letters && name != "data"
+}

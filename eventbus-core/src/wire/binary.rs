@@ -1,0 +1,101 @@
+//! Binary mode: attributes in headers, the payload as it is.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
+
+use super::attributes::{self, BINARY_KEY, Reader};
+use super::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, WireRecord, undecodable};
+use crate::envelope::Envelope;
+use crate::error::Error;
+use crate::stamp::Stamp;
+
+/// What is encoded in a header's value: everything outside `!` to `~`, and the two characters that readers of the HTTP
+/// rules would take for something else.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+pub(super) fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding) -> WireRecord {
+    let mut record = WireRecord { key: None, headers: Vec::with_capacity(16), payload: envelope.payload().clone() };
+    // Where the broker has a message id, that is the stamp's place.
+    let stamp = stamp.filter(|_| binding.message_id.is_none());
+    attributes::write(envelope, stamp, binding, |name, value| {
+        record.push(format!("{}{name}", binding.prefix), &written(value, binding));
+    });
+    if let Some(content_type) = envelope.content_type() {
+        match binding.content_type {
+            Some(header) => record.push(header, content_type),
+            None => record.push(format!("{}datacontenttype", binding.prefix), &written(content_type, binding)),
+        }
+    }
+    record
+}
+
+pub(super) fn decode(record: WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
+    let mut reader = Reader::new();
+    reader.record_key(&record, binding);
+    let WireRecord { headers, payload, .. } = record;
+    let mut media = None;
+    for (header, value) in headers {
+        if let Some(name) = attribute_name(&header, binding) {
+            let text = read(&value, binding).ok_or_else(|| undecodable(&name, "expected UTF-8"))?;
+            reader.attribute(&name, text)?;
+        } else if header.eq_ignore_ascii_case(binding.content_type.unwrap_or(CONTENT_TYPE))
+            || header.eq_ignore_ascii_case(CONTENT_TYPE)
+        {
+            media = Some(String::from_utf8(value.into()).map_err(|_| undecodable(CONTENT_TYPE, "expected UTF-8"))?);
+        } else {
+            reader.header(header, &value, binding);
+        }
+    }
+    // A plain content type is what most foreign producers write; the attribute goes first where it has no other place.
+    if let Some(media) = media.filter(|media| !media.is_empty())
+        && (binding.content_type.is_some() || reader.known_content_type().is_none())
+    {
+        reader.content_type(media);
+    }
+    reader.finish(payload, context)
+}
+
+pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
+    let mut reader = Reader::new();
+    reader.record_key(record, binding);
+    for (header, value) in &record.headers {
+        let wanted = |name: &str| matches!(name, "partitionkey" | BINARY_KEY | "producer" | "number");
+        if let Some(name) = attribute_name(header, binding) {
+            if let Some(text) = wanted(&name).then(|| read(value, binding)).flatten() {
+                // None of these can be refused at this point.
+                reader.attribute(&name, text).ok();
+            }
+        } else if binding.message_id.is_some_and(|id| id.eq_ignore_ascii_case(header)) {
+            reader.header(header.clone(), value, binding);
+        }
+    }
+    Peek { key: reader.key().ok().flatten(), stamp: reader.stamp() }
+}
+
+/// The attribute that a header carries, in lower case, in which all attributes are written.
+fn attribute_name(header: &str, binding: &Binding) -> Option<String> {
+    let (prefix, name) = header.split_at_checked(binding.prefix.len())?;
+    prefix.eq_ignore_ascii_case(binding.prefix).then(|| name.to_ascii_lowercase())
+}
+
+fn written<'a>(value: &'a str, binding: &Binding) -> Cow<'a, str> {
+    if binding.percent_encoded { utf8_percent_encode(value, ENCODED).into() } else { value.into() }
+}
+
+/// A header's value as text. By the HTTP rules a value may also come in quotes, with backslashes before what they protect.
+fn read(value: &[u8], binding: &Binding) -> Option<String> {
+    if !binding.percent_encoded {
+        return std::str::from_utf8(value).ok().map(str::to_owned);
+    }
+    let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    let Some(quoted) = quoted else {
+        return String::from_utf8(percent_decode(value).collect()).ok();
+    };
+    let mut plain = Vec::with_capacity(quoted.len());
+    let mut bytes = quoted.iter();
+    while let Some(byte) = bytes.next() {
+        plain.push(if *byte == b'\\' { *bytes.next().unwrap_or(byte) } else { *byte });
+    }
+    String::from_utf8(percent_decode(&plain).collect()).ok()
+}

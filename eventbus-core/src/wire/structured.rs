@@ -1,0 +1,162 @@
+//! Structured mode: one JSON document with the payload inside.
+//!
+//! A JSON payload is embedded byte for byte, and read as the same bytes without a copy: it is never parsed into a tree
+//! and written again, which would change numbers, white space and the order of members.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::attributes::{self, BINARY_KEY, LENIENT, Reader};
+use super::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, STRUCTURED, WireRecord, media_type, undecodable};
+use crate::envelope::Envelope;
+use crate::error::Error;
+use crate::stamp::Stamp;
+
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+pub(super) fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding) -> WireRecord {
+    let mut document = String::with_capacity(512 + envelope.payload().len());
+    let mut member = |name: &str, value: &str| {
+        document.push(if document.is_empty() { '{' } else { ',' });
+        push_text(&mut document, name);
+        document.push(':');
+        push_text(&mut document, value);
+    };
+    attributes::write(envelope, stamp, binding, &mut member);
+    if let Some(content_type) = envelope.content_type() {
+        member("datacontenttype", content_type);
+    }
+    push_data(&mut document, envelope);
+    document.push('}');
+    let mut record = WireRecord { key: None, headers: Vec::new(), payload: document.into() };
+    record.push(CONTENT_TYPE, STRUCTURED);
+    record
+}
+
+fn push_text(document: &mut String, text: &str) {
+    // Writing into a string cannot fail.
+    write!(document, "{}", Value::from(text)).ok();
+}
+
+fn push_data(document: &mut String, envelope: &Envelope) {
+    let payload = envelope.payload();
+    if payload.is_empty() {
+        return;
+    }
+    let media = envelope.content_type().map(media_type);
+    let text = std::str::from_utf8(payload).ok();
+    match text {
+        Some(text) if is_json(media.as_deref()) && is_one_value(text) => {
+            document.push_str(",\"data\":");
+            document.push_str(text);
+        }
+        Some(text) if !is_json(media.as_deref()) && media.is_some_and(|media| media.starts_with("text/")) => {
+            document.push_str(",\"data\":");
+            push_text(document, text);
+        }
+        _ => {
+            document.push_str(",\"data_base64\":\"");
+            STANDARD.encode_string(payload, document);
+            document.push('"');
+        }
+    }
+}
+
+/// Whether the payload is JSON; without a media type it is, by the rules of the format.
+fn is_json(media: Option<&str>) -> bool {
+    media.is_none_or(|media| media.ends_with("/json") || media.ends_with("+json"))
+}
+
+/// Whether this is one JSON value from end to end: white space around it would be lost inside a document.
+fn is_one_value(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok_and(|value| value.get().len() == text.len())
+}
+
+pub(super) fn decode(record: WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
+    let mut reader = Reader::new();
+    reader.record_key(&record, binding);
+    let payload = read_document(&record.payload, &mut reader)?;
+    for (header, value) in record.headers {
+        if header.eq_ignore_ascii_case(CONTENT_TYPE) {
+            continue;
+        }
+        // Attributes beside the document are not the event's: the document is whole.
+        match header.get(..binding.prefix.len()) {
+            Some(prefix) if prefix.eq_ignore_ascii_case(binding.prefix) => reader.leave_out(header),
+            _ => reader.header(header, &value, binding),
+        }
+    }
+    reader.finish(payload, context)
+}
+
+fn read_document(document: &Bytes, reader: &mut Reader) -> Result<Bytes, Error> {
+    let members: Members<'_> = serde_json::from_slice(document)
+        .map_err(|error| undecodable("document", format!("expected a JSON object: {error}")).caused_by(error))?;
+    for (name, value) in &members {
+        if matches!(&**name, "data" | "data_base64") {
+            continue;
+        }
+        if let Some(value) = text(name, value)? {
+            reader.attribute(name, value)?;
+        }
+    }
+    let data = members.get("data").copied();
+    let encoded = members.get("data_base64").copied().filter(|raw| raw.get() != "null");
+    match (data, encoded) {
+        (Some(_), Some(_)) => Err(undecodable("data", "expected one of data and data_base64, got both")),
+        (Some(data), None) => read_data(document, data, reader),
+        (None, Some(encoded)) => {
+            let text: String = serde_json::from_str(encoded.get())
+                .map_err(|error| undecodable("data_base64", format!("expected a string: {error}")))?;
+            let bytes = LENIENT.decode(text).map_err(|error| undecodable("data_base64", error))?;
+            Ok(bytes.into())
+        }
+        (None, None) => Ok(Bytes::new()),
+    }
+}
+
+/// `data` is the value itself for JSON; for anything else a string stands for its text.
+fn read_data(document: &Bytes, data: &RawValue, reader: &Reader) -> Result<Bytes, Error> {
+    let media = reader.known_content_type().map(media_type);
+    if is_json(media.as_deref()) || !data.get().starts_with('"') {
+        return Ok(document.slice_ref(data.get().as_bytes()));
+    }
+    let text: String = serde_json::from_str(data.get()).map_err(|error| undecodable("data", error))?;
+    Ok(text.into())
+}
+
+/// An attribute's value as text; `null` says that there is none.
+fn text(name: &str, raw: &RawValue) -> Result<Option<String>, Error> {
+    match serde_json::from_str(raw.get()).map_err(|error| undecodable(name, error))? {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        Value::Bool(_) | Value::Number(_) => Ok(Some(raw.get().to_owned())),
+        Value::Array(_) | Value::Object(_) => Err(undecodable(name, "expected a string, a number or a boolean")),
+    }
+}
+
+pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
+    let mut reader = Reader::new();
+    reader.record_key(record, binding);
+    if let Ok(members) = serde_json::from_slice::<Members<'_>>(&record.payload) {
+        for name in ["partitionkey", BINARY_KEY, "producer", "number"] {
+            let value = members.get(name).and_then(|value| text(name, value).ok().flatten());
+            if let Some(value) = value {
+                // None of these can be refused at this point.
+                reader.attribute(name, value).ok();
+            }
+        }
+    }
+    let id = binding.message_id.and_then(|id| record.headers.iter().rev().find(|(n, _)| n.eq_ignore_ascii_case(id)));
+    if let Some((header, value)) = id {
+        reader.header(header.clone(), value, binding);
+    }
+    Peek { key: reader.key().ok().flatten(), stamp: reader.stamp() }
+}

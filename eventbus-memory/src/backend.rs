@@ -1,0 +1,158 @@
+//! [`MemoryBackend`]: one connection to a world.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use eventbus_core::backend::{
+    Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
+};
+use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use tokio::runtime::Handle;
+
+use crate::connection::{Connection, call};
+use crate::health::capabilities;
+use crate::membership::MemoryMember;
+use crate::state::State;
+use crate::world::{MemoryWorld, Step, World};
+
+/// One process's connection to a [`MemoryWorld`]. Clones are the same connection; for another, connect again.
+#[derive(Clone)]
+pub struct MemoryBackend {
+    pub(crate) world: Arc<World>,
+    pub(crate) connection: u64,
+    capabilities: Arc<Capabilities>,
+}
+
+impl MemoryBackend {
+    pub(crate) fn connect(world: &Arc<World>) -> Self {
+        let (connection, capabilities) = world.step(|state, _| {
+            let id = state.fresh_id();
+            state.connections.insert(id, Connection::default());
+            if let Ok(runtime) = Handle::try_current() {
+                state.timers.runtime = Some(runtime);
+            }
+            (id, capabilities(&state.config))
+        });
+        Self { world: Arc::clone(world), connection, capabilities: Arc::new(capabilities) }
+    }
+
+    /// The world that this is connected to.
+    #[must_use]
+    pub fn world(&self) -> MemoryWorld {
+        MemoryWorld(Arc::clone(&self.world))
+    }
+
+    /// The number of this connection in its world, as faults name it.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// A call to the broker and back.
+    async fn ask<R>(&self, ask: impl FnOnce(&mut State, &mut Step) -> Result<R>) -> Result<R> {
+        call(&self.world, self.connection).await?;
+        let answer = self.world.step(ask);
+        call(&self.world, self.connection).await?;
+        answer
+    }
+}
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for MemoryBackend {
+    fn system(&self) -> &'static str {
+        "memory"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (*self.capabilities).clone()
+    }
+
+    async fn open(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        self.ask(|state, step| state.ensure_topic(spec, step)).await
+    }
+
+    async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
+        self.ask(|state, step| {
+            state.current(topic, step.unix_millis)?;
+            Ok(state.topic(topic)?.describe(&state.config))
+        })
+        .await
+    }
+
+    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
+        self.ask(|state, step| state.delete_topic(topic, step)).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Topic>> {
+        self.ask(|state, _| Ok(state.topics.keys().cloned().collect())).await
+    }
+
+    fn submit(&self, record: Outbound, ticket: Ticket) {
+        let told = self.world.step(|state, step| state.submit(self.connection, record, ticket, step));
+        if let Some((ticket, fate)) = told {
+            ticket.tell(fate);
+        }
+    }
+
+    async fn find_stamp(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        from: Position,
+        stamp: Stamp,
+    ) -> Result<Option<Position>> {
+        self.ask(|state, _| Ok(state.topic(topic)?.log(partition)?.find(from, stamp))).await
+    }
+
+    async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
+        self.ask(|state, step| {
+            let topic = state.current(topic, step.unix_millis)?;
+            let found = topic.log(partition)?.first_stored_at(unix_millis);
+            Ok(found.unwrap_or_else(|| topic.end(partition as usize)))
+        })
+        .await
+    }
+
+    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        call(&self.world, self.connection).await?;
+        let member = MemoryMember::join(&self.world, self.connection, join)?;
+        call(&self.world, self.connection).await?;
+        Ok(Arc::new(member))
+    }
+
+    async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
+        self.ask(|state, _| state.list_groups(topic)).await
+    }
+
+    async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
+        self.ask(|state, step| state.describe_group(topic, group, step.unix_millis)).await
+    }
+
+    async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
+        self.ask(|state, _| state.reset_group(topic, group, to)).await
+    }
+
+    async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
+        self.ask(|state, _| state.delete_group(topic, group)).await
+    }
+
+    async fn health(&self) -> Health {
+        self.world.step(|state, _| state.health(self.connection))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.world.step(|state, step| state.close(self.connection, step));
+        Ok(())
+    }
+}

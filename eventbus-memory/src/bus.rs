@@ -1,0 +1,204 @@
+//! [`MemoryEventBus`]: the core's engine on this backend.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventbus_core::backend::{Capabilities, GroupDescription, Health, TopicDescription};
+use eventbus_core::{
+    BatchPublishing, Bus, BusConfig, Envelope, EventBus, Handler, Key, Publishing, Result, StartFrom, Subscribe,
+    Subscription, Threads, TopicSpec,
+};
+
+use crate::backend::MemoryBackend;
+use crate::config::MemoryConfig;
+use crate::faults::Faults;
+use crate::testing::Probe;
+use crate::world::MemoryWorld;
+
+/// An event bus in the process. For what tests do with it, see [`testing`](crate::testing).
+///
+/// Its log ends with its world: a private one with the last handle, a named one with the process.
+pub struct MemoryEventBus {
+    bus: Bus,
+    backend: MemoryBackend,
+    pub(crate) probe: Probe,
+}
+
+impl MemoryEventBus {
+    /// A bus on a world of its own (`memory://`).
+    ///
+    /// # Errors
+    /// `Unavailable` where the bus's thread cannot be started.
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// A bus on the process's one world of this name (`memory://NAME`): what several such buses publish and handle, they
+    /// share, like processes on one broker.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn named(name: &str) -> Result<Self> {
+        Self::builder().world(MemoryWorld::named(name)).build()
+    }
+
+    /// A bus for unit tests: on a world of its own, everything on the runtime of the caller, so that a paused clock rules
+    /// all of it.
+    ///
+    /// # Errors
+    /// `Unavailable` outside a tokio runtime.
+    pub fn for_tests() -> Result<Self> {
+        Self::builder().config(BusConfig::new().threads(Threads::Caller)).build()
+    }
+
+    /// A builder, for other settings.
+    pub fn builder() -> MemoryEventBusBuilder {
+        MemoryEventBusBuilder { world: None, memory: MemoryConfig::new(), config: BusConfig::new() }
+    }
+
+    /// The world that it is connected to. Connect more buses to it, and there are several processes.
+    #[must_use]
+    pub fn world(&self) -> MemoryWorld {
+        self.backend.world()
+    }
+
+    /// This bus's connection, as faults name it.
+    #[must_use]
+    pub fn backend(&self) -> &MemoryBackend {
+        &self.backend
+    }
+
+    /// The place to inject faults.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.world().faults()
+    }
+}
+
+impl fmt::Debug for MemoryEventBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryEventBus").field("backend", &self.backend).finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`MemoryEventBus`].
+///
+/// ```
+/// use std::time::Duration;
+/// use eventbus_core::BusConfig;
+/// use eventbus_memory::{Latency, MemoryConfig, MemoryEventBus, Wait};
+///
+/// let near = Wait::between(Duration::from_micros(100), Duration::from_millis(2));
+/// let bus = MemoryEventBus::builder()
+///     .memory(MemoryConfig::new().latency(Latency::everywhere(near)))
+///     .config(BusConfig::new().budget_envelopes(1_000))
+///     .build()?;
+/// # Ok::<(), eventbus_core::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct MemoryEventBusBuilder {
+    world: Option<MemoryWorld>,
+    memory: MemoryConfig,
+    config: BusConfig,
+}
+
+impl MemoryEventBusBuilder {
+    /// Connects to this world instead of a new one.
+    pub fn world(mut self, world: MemoryWorld) -> Self {
+        self.world = Some(world);
+        self
+    }
+
+    /// The settings of the new world; an existing one keeps its own.
+    pub fn memory(mut self, memory: MemoryConfig) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// The settings of the bus.
+    pub fn config(mut self, config: BusConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// `InvalidConfig` naming the setting; `Unavailable` where the bus's thread cannot be started.
+    pub fn build(self) -> Result<MemoryEventBus> {
+        let world = match self.world {
+            Some(world) => world,
+            None => self.memory.build()?,
+        };
+        let backend = world.connect();
+        let probe = Probe::new();
+        let bus = Bus::new(Arc::new(backend.clone()), self.config.handle_layer(probe.clone()))?;
+        Ok(MemoryEventBus { bus, backend, probe })
+    }
+}
+
+#[async_trait]
+impl EventBus for MemoryEventBus {
+    fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
+        self.bus.publish(topic, envelope)
+    }
+
+    fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
+        self.bus.publish_batch(topic, envelopes)
+    }
+
+    fn resume(&self, topic: &str, key: Option<&Key>) -> Result<()> {
+        self.bus.resume(topic, key)
+    }
+
+    async fn subscribe(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription> {
+        self.bus.subscribe(options, handler).await
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        self.bus.ensure_topic(spec).await
+    }
+
+    async fn describe_topic(&self, topic: &str) -> Result<TopicDescription> {
+        self.bus.describe_topic(topic).await
+    }
+
+    async fn delete_topic(&self, topic: &str) -> Result<()> {
+        self.bus.delete_topic(topic).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<String>> {
+        self.bus.list_topics().await
+    }
+
+    async fn list_groups(&self, topic: &str) -> Result<Vec<String>> {
+        self.bus.list_groups(topic).await
+    }
+
+    async fn describe_group(&self, topic: &str, group: &str) -> Result<GroupDescription> {
+        self.bus.describe_group(topic, group).await
+    }
+
+    async fn reset_group(&self, topic: &str, group: &str, to: &StartFrom) -> Result<()> {
+        self.bus.reset_group(topic, group, to).await
+    }
+
+    async fn delete_group(&self, topic: &str, group: &str) -> Result<()> {
+        self.bus.delete_group(topic, group).await
+    }
+
+    async fn health(&self) -> Health {
+        self.bus.health().await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.bus.capabilities()
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<()> {
+        self.bus.close(deadline).await
+    }
+}

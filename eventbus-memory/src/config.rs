@@ -1,0 +1,224 @@
+//! What a world is like: [`MemoryConfig`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::backend::Pipelining;
+use eventbus_core::{Env, Error, ErrorKind, Result, SystemEnv};
+
+/// How the positions of a topic's partitions are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Positions {
+    /// Each partition counts its own records from 0 on, without gaps. The default.
+    #[default]
+    PerPartition,
+    /// All partitions of a topic share one sequence from 1 on, so that a partition's positions have gaps. The log's first
+    /// position is then the topic's: an idle partition beside a busy one sees it pass, and retention counts topic-wide.
+    Shared,
+}
+
+/// Whether a stamp that is sent again is recognised (P3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Copies {
+    /// Within the topic's duplicate window. It is exact: at its end, to the nanosecond, the stamp is stored again. The
+    /// default.
+    #[default]
+    Window,
+    /// Never: each submission is stored, like on a broker that knows no message ids. Topics then say a window of zero.
+    Stored,
+    /// Always, whatever window a topic asks for. Topics then say the longest window there is.
+    Dropped,
+}
+
+/// A range of waits, both ends included. A number out of it is drawn for every use from the world's [`Env`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wait {
+    pub(crate) least: Duration,
+    pub(crate) most: Duration,
+}
+
+impl Wait {
+    /// No wait at all.
+    pub const NONE: Self = Self { least: Duration::ZERO, most: Duration::ZERO };
+
+    /// A wait between these two, in any order.
+    #[must_use]
+    pub fn between(one: Duration, other: Duration) -> Self {
+        Self { least: one.min(other), most: one.max(other) }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.most.is_zero()
+    }
+
+    /// A wait of the range, in steps of a microsecond.
+    pub(crate) fn draw(&self, env: &dyn Env) -> Duration {
+        let span = u64::try_from((self.most - self.least).as_micros()).unwrap_or(u64::MAX);
+        if span == 0 {
+            return self.least;
+        }
+        self.least + Duration::from_micros(env.random() % (span + 1))
+    }
+}
+
+/// How far away the broker is. Default: nowhere, everything is answered inside the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Latency {
+    /// From a submission to its storing.
+    pub submit: Wait,
+    /// From the storing to the ticket.
+    pub answer: Wait,
+    /// Either way of every other call: commits, reads, joins, descriptions.
+    pub call: Wait,
+    /// Between two batches of records to one member.
+    pub fetch: Wait,
+}
+
+impl Latency {
+    /// The same wait everywhere.
+    #[must_use]
+    pub fn everywhere(wait: Wait) -> Self {
+        Self { submit: wait, answer: wait, call: wait, fetch: wait }
+    }
+}
+
+/// Settings of a world, all with defaults; [`build`](Self::build) makes it.
+///
+/// ```
+/// use eventbus_memory::{MemoryConfig, Positions};
+///
+/// let world = MemoryConfig::new().positions(Positions::Shared).build()?;
+/// # Ok::<(), eventbus_core::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct MemoryConfig {
+    pub(crate) pipelining: Pipelining,
+    pub(crate) positions: Positions,
+    pub(crate) copies: Copies,
+    pub(crate) latency: Latency,
+    pub(crate) max_record_bytes: Option<usize>,
+    pub(crate) note_bytes: usize,
+    pub(crate) fetch_batch: usize,
+    pub(crate) overshoot: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) answer_timeout: Duration,
+    pub(crate) caught_up_interval: Duration,
+    pub(crate) expire_killed_at_once: bool,
+    pub(crate) env: Arc<dyn Env>,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            pipelining: Pipelining::OnePerKey,
+            positions: Positions::PerPartition,
+            copies: Copies::default(),
+            latency: Latency::default(),
+            max_record_bytes: None,
+            note_bytes: 3_072,
+            fetch_batch: 1_024,
+            overshoot: 0,
+            in_flight: 4_096,
+            answer_timeout: Duration::from_secs(1),
+            caught_up_interval: Duration::from_millis(100),
+            expire_killed_at_once: false,
+            env: Arc::new(SystemEnv),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $name;
+            self
+        })*
+    };
+}
+
+impl MemoryConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! {
+        /// How much a publisher may have outstanding. With [`Pipelining::PerPartition`] the log has no hole behind a
+        /// record that failed, whatever fault is injected. Default [`Pipelining::OnePerKey`].
+        pipelining: Pipelining,
+        /// How positions are counted. Default [`Positions::PerPartition`].
+        positions: Positions,
+        /// Whether a stamp that is sent again is recognised. Default [`Copies::Window`].
+        copies: Copies,
+        /// How far away the broker is. Default: no wait.
+        latency: Latency,
+        /// The largest note beside a watermark in bytes. Default 3 072.
+        note_bytes: usize,
+        /// The most records in one batch to a member. Default 1 024.
+        fetch_batch: usize,
+        /// How many records of a partition still come after a pause, to be like a broker with batches under way.
+        /// Default 0.
+        overshoot: usize,
+        /// The most records that a publisher is told to have outstanding. Default 4 096.
+        in_flight: usize,
+        /// When a submission that got no answer is told as unknown. Default 1 s.
+        answer_timeout: Duration,
+        /// With shared positions: how often at most an idle partition is told how far the sequence has come.
+        /// Default 100 ms.
+        caught_up_interval: Duration,
+        /// Whether the partitions of a member that was killed are free at once, instead of after its session time-out.
+        /// Default no.
+        expire_killed_at_once: bool,
+        /// Where the time of day (read once, when the world is made; tokio's clock counts on from there) and all
+        /// randomness come from. Default [`SystemEnv`].
+        env: Arc<dyn Env>,
+    }
+
+    /// The largest record in bytes, as `Envelope::size` counts. Default: no limit.
+    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
+        self.max_record_bytes = Some(bytes);
+        self
+    }
+
+    /// Makes a world of its own, with no name.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting.
+    pub fn build(self) -> Result<crate::MemoryWorld> {
+        for (name, value) in [("fetch_batch", self.fetch_batch), ("in_flight", self.in_flight)] {
+            if value == 0 {
+                return Err(invalid(name, "at least 1, got 0"));
+            }
+        }
+        if self.max_record_bytes == Some(0) {
+            return Err(invalid("max_record_bytes", "at least 1, got 0"));
+        }
+        if self.answer_timeout.is_zero() {
+            return Err(invalid("answer_timeout", "more than zero"));
+        }
+        Ok(crate::MemoryWorld::with(self))
+    }
+}
+
+fn invalid(name: &'static str, expected: &str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, format!("{name}: expected {expected}")).with("setting", name)
+}
+
+impl fmt::Debug for MemoryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryConfig")
+            .field("pipelining", &self.pipelining)
+            .field("positions", &self.positions)
+            .field("copies", &self.copies)
+            .field("latency", &self.latency)
+            .field("max_record_bytes", &self.max_record_bytes)
+            .field("fetch_batch", &self.fetch_batch)
+            .finish_non_exhaustive()
+    }
+}

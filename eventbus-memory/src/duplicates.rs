@@ -1,0 +1,92 @@
+//! Which stamps a topic has stored lately (P3).
+//!
+//! A producer's numbers rise as it publishes, so the stamps of each producer are kept as one sorted run: remembering a new
+//! one is a push at the end, and only a stamp below the newest is searched. The window is exact: a stamp is known strictly
+//! less than `window` after it was stored, and unknown from then on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use eventbus_core::{Position, Stamp};
+use tokio::time::Instant;
+
+#[derive(Debug)]
+struct Known {
+    number: u64,
+    at: Instant,
+    position: Position,
+}
+
+#[derive(Debug)]
+pub(crate) struct Duplicates {
+    /// `None`: for ever.
+    window: Option<Duration>,
+    producers: BTreeMap<u128, VecDeque<Known>>,
+    /// When producers that fell silent are looked through next.
+    sweep_at: Option<Instant>,
+}
+
+impl Duplicates {
+    pub(crate) fn new(window: Option<Duration>) -> Self {
+        Self { window, producers: BTreeMap::new(), sweep_at: None }
+    }
+
+    pub(crate) fn set_window(&mut self, window: Option<Duration>) {
+        self.window = window;
+        self.sweep_at = None;
+    }
+
+    /// Where the stamp is stored, if it was within the window.
+    pub(crate) fn find(&self, stamp: Stamp, now: Instant) -> Option<Position> {
+        let run = self.producers.get(&producer(stamp))?;
+        if run.back().is_none_or(|newest| newest.number < stamp.number) {
+            return None;
+        }
+        let known = run.get(run.binary_search_by_key(&stamp.number, |known| known.number).ok()?)?;
+        fresh(self.window, known, now).then_some(known.position)
+    }
+
+    pub(crate) fn remember(&mut self, stamp: Stamp, position: Position, now: Instant) {
+        if self.window == Some(Duration::ZERO) {
+            return;
+        }
+        let run = self.producers.entry(producer(stamp)).or_default();
+        let known = Known { number: stamp.number, at: now, position };
+        if run.back().is_none_or(|newest| newest.number < stamp.number) {
+            run.push_back(known);
+        } else {
+            match run.binary_search_by_key(&stamp.number, |known| known.number) {
+                Ok(index) => run[index] = known,
+                Err(index) => run.insert(index, known),
+            }
+        }
+        // Two at a time, so that the run of a burst shrinks again while its producer goes on.
+        for _ in 0..2 {
+            if run.front().is_some_and(|oldest| !fresh(self.window, oldest, now)) {
+                run.pop_front();
+            }
+        }
+        self.sweep(now);
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let Some(window) = self.window else { return };
+        let due = *self.sweep_at.get_or_insert(now + window);
+        if now < due {
+            return;
+        }
+        self.sweep_at = Some(now + window);
+        self.producers.retain(|_, run| {
+            run.retain(|known| fresh(Some(window), known, now));
+            !run.is_empty()
+        });
+    }
+}
+
+fn producer(stamp: Stamp) -> u128 {
+    stamp.producer.get()
+}
+
+fn fresh(window: Option<Duration>, known: &Known, now: Instant) -> bool {
+    window.is_none_or(|window| now.saturating_duration_since(known.at) < window)
+}

@@ -1,0 +1,374 @@
+//! Faults on demand: what networks, brokers and processes do to a bus, one call each.
+//!
+//! A fault is either *armed* for submissions or commits to come, within a [`Scope`], or done *at once* to a connection, a
+//! member, a topic or the broker. Each one that takes effect is told to the observers before its effect can be seen.
+//!
+//! ```
+//! use eventbus_memory::{MemoryWorld, Scope, SubmitFault};
+//!
+//! let world = MemoryWorld::new();
+//! let faults = world.faults();
+//! faults.on_fault(|fault| println!("{fault}"));
+//! // The third submission of this key is stored, and its confirmation lost.
+//! faults.submit(SubmitFault::LoseConfirmation, Scope::topic("orders").key("order-42").nth(3));
+//! // The broker takes no dead letters until further notice.
+//! let down = faults.submit(SubmitFault::NotStored, Scope::topic("orders.billing.dead").always());
+//! faults.disarm(down);
+//! ```
+
+mod event;
+mod scope;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::backend::Outbound;
+use eventbus_core::{Group, Position, Result, Topic};
+
+pub use self::event::{FaultEvent, FaultKind, Place};
+pub(crate) use self::scope::Rules;
+pub use self::scope::{FaultId, Scope};
+
+use crate::backend::MemoryBackend;
+use crate::state::State;
+use crate::timers::{MemberKey, Timer};
+use crate::world::{Step, World};
+
+/// What happens to a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubmitFault {
+    /// It vanishes; told as unknown after the answer time-out.
+    Drop,
+    /// It takes this much longer to arrive.
+    Delay(Duration),
+    /// It is refused for good.
+    Refuse,
+    /// It is not stored, and may be sent again.
+    NotStored,
+    /// It is stored and its confirmation lost; told as unknown after the answer time-out.
+    LoseConfirmation,
+    /// It is held in the network until [`Faults::release_held`]; told as unknown after the answer time-out. Released
+    /// after the duplicate window it is stored once more, unless partitions are pipelined: then it is discarded, as by a
+    /// broker that counts each producer's records.
+    Hold,
+}
+
+/// What happens to a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommitFault {
+    /// The partition is taken away just before, so that the commit is fenced. The partition is then given out anew.
+    Fence,
+    /// It does not arrive; a retryable error.
+    Unavailable,
+    /// It is stored and the answer lost; a retryable error.
+    LoseAnswer,
+}
+
+/// What becomes of the submissions that a cut finds on their way. All are told as unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnCut {
+    /// They are stored.
+    Stored,
+    /// They are lost.
+    Lost,
+    /// Each is stored or lost as a random number says.
+    Drawn,
+}
+
+impl OnCut {
+    pub(crate) fn draw(self, env: &dyn eventbus_core::Env) -> bool {
+        match self {
+            Self::Stored => true,
+            Self::Lost => false,
+            Self::Drawn => env.random().is_multiple_of(2),
+        }
+    }
+}
+
+pub(crate) type Observer = Arc<dyn Fn(&FaultEvent) + Send + Sync>;
+
+/// What is armed.
+#[derive(Debug, Default)]
+pub(crate) struct Armed {
+    pub(crate) submits: Rules<SubmitFault>,
+    pub(crate) commits: Rules<CommitFault>,
+}
+
+impl State {
+    pub(crate) fn fault_on_submit(
+        &mut self,
+        connection: u64,
+        record: &Outbound,
+        step: &mut Step,
+    ) -> Option<SubmitFault> {
+        if self.armed.submits.is_empty() {
+            return None;
+        }
+        let place = Place::record(connection, record);
+        let fault = self.armed.submits.strike(&place)?;
+        let kind = match fault {
+            SubmitFault::Drop => FaultKind::Dropped,
+            SubmitFault::Delay(_) => FaultKind::Delayed,
+            SubmitFault::Refuse => FaultKind::Refused,
+            SubmitFault::NotStored => FaultKind::NotStored,
+            SubmitFault::LoseConfirmation => FaultKind::ConfirmationLost,
+            SubmitFault::Hold => FaultKind::Held,
+        };
+        step.faults.push(kind.at(place));
+        Some(fault)
+    }
+
+    fn member_named(&self, topic: &str, group: &str, member: &str) -> Option<MemberKey> {
+        let (topic, group): (Topic, Group) = (topic.parse().ok()?, group.parse().ok()?);
+        let group = self.groups.get(&topic)?.get(&group)?;
+        let (id, _) = group.members.iter().find(|(_, m)| m.name == member && !m.killed)?;
+        Some(group.key(*id))
+    }
+
+    fn report(&mut self, kind: FaultKind, key: &MemberKey, step: &mut Step) {
+        let member = self.group(&key.topic, &key.group).and_then(|group| group.members.get(&key.id));
+        if let Some(member) = member {
+            step.faults.push(kind.at(Place::member(key, member)));
+        }
+    }
+}
+
+/// The handle to inject faults into one world. Get it by [`MemoryWorld::faults`](crate::MemoryWorld::faults).
+#[derive(Clone)]
+pub struct Faults {
+    world: Arc<World>,
+}
+
+impl Faults {
+    pub(crate) fn new(world: Arc<World>) -> Self {
+        Self { world }
+    }
+
+    /// Calls this for each fault that takes effect from now on, in their order. It must not block, and may call back.
+    pub fn on_fault(&self, observer: impl Fn(&FaultEvent) + Send + Sync + 'static) {
+        self.world.observe(Arc::new(observer));
+    }
+
+    /// Arms a fault for submissions. Of several that match one submission, the one armed first strikes.
+    pub fn submit(&self, fault: SubmitFault, scope: Scope) -> FaultId {
+        self.world.step(|state, _| {
+            let id = FaultId(state.fresh_id());
+            state.armed.submits.arm(id, scope, fault);
+            id
+        })
+    }
+
+    /// Arms a fault for commits, claims among them.
+    pub fn commit(&self, fault: CommitFault, scope: Scope) -> FaultId {
+        self.world.step(|state, _| {
+            let id = FaultId(state.fresh_id());
+            state.armed.commits.arm(id, scope, fault);
+            id
+        })
+    }
+
+    /// Takes an armed fault back. Whether it was still armed.
+    pub fn disarm(&self, fault: FaultId) -> bool {
+        self.world.step(|state, _| state.armed.submits.disarm(fault) | state.armed.commits.disarm(fault))
+    }
+
+    /// Takes all armed faults back, heals all cuts, thaws what is frozen, lets heartbeats through and held submissions go.
+    pub fn heal_all(&self) {
+        self.world.step(|state, step| {
+            state.armed = Armed::default();
+            state.release_held(step);
+            let connections: Vec<u64> = state.connections.keys().copied().collect();
+            for id in connections {
+                state.heal(id, step);
+                state.thaw(id, step);
+                for key in state.members_of(id) {
+                    state.mute(&key, false, step);
+                }
+            }
+            state.restarted(step);
+        });
+    }
+
+    /// Lets all held submissions arrive; how many there were.
+    pub fn release_held(&self) -> usize {
+        self.world.step(|state, step| state.release_held(step))
+    }
+
+    /// Cuts a backend's connection until [`heal`](Self::heal). Whether it was up.
+    ///
+    /// Submissions are not stored from now on, calls and commits fail retryable, deliveries break off with *interrupted*,
+    /// and sessions run out after their time.
+    pub fn cut(&self, backend: &MemoryBackend, stored: OnCut) -> bool {
+        self.world.step(|state, step| state.cut(backend.connection(), stored, step))
+    }
+
+    /// As [`cut`](Self::cut), healed after a time. Whether it was up.
+    pub fn cut_for(&self, backend: &MemoryBackend, stored: OnCut, time: Duration) -> bool {
+        self.world.step(|state, step| {
+            let cut = state.cut(backend.connection(), stored, step);
+            if cut {
+                state.timers.set(step.now + time, Timer::Heal(backend.connection()));
+            }
+            cut
+        })
+    }
+
+    /// Ends a cut. Members whose session ran out meanwhile learn that they lost everything, and join again.
+    pub fn heal(&self, backend: &MemoryBackend) {
+        self.world.step(|state, step| state.heal(backend.connection(), step));
+    }
+
+    /// Freezes a backend, like a process under a debugger: it hears and says nothing, calls hang, no heartbeat is sent.
+    /// Whether it ran.
+    pub fn freeze(&self, backend: &MemoryBackend) -> bool {
+        self.world.step(|state, step| state.freeze(backend.connection(), step))
+    }
+
+    /// As [`freeze`](Self::freeze), thawed after a time. Whether it ran.
+    pub fn freeze_for(&self, backend: &MemoryBackend, time: Duration) -> bool {
+        self.world.step(|state, step| {
+            let frozen = state.freeze(backend.connection(), step);
+            if frozen {
+                state.timers.set(step.now + time, Timer::Thaw(backend.connection()));
+            }
+            frozen
+        })
+    }
+
+    /// Ends a freeze: what came meanwhile arrives now.
+    pub fn thaw(&self, backend: &MemoryBackend) {
+        self.world.step(|state, step| state.thaw(backend.connection(), step));
+    }
+
+    /// Ends a backend like kill -9 of its process: all its members are silent from now on, nothing is released. What it
+    /// had under way is stored or lost as said.
+    pub fn kill(&self, backend: &MemoryBackend, stored: OnCut) {
+        self.world.step(|state, step| {
+            state.cut_flights(backend.connection(), stored, step);
+            state.close(backend.connection(), step);
+        });
+    }
+
+    /// Kills one member: its handle fails from now on, and its partitions are free once its session is over (at once, by
+    /// [`MemoryConfig::expire_killed_at_once`](crate::MemoryConfig::expire_killed_at_once)). Whether there was one.
+    pub fn kill_member(&self, topic: &str, group: &str, member: &str) -> bool {
+        self.with_member(topic, group, member, |state, key, step| {
+            state.kill_member(key, step);
+        })
+    }
+
+    /// Ends a member's session: it loses all its partitions, at once and without being asked, and joins again when it next
+    /// asks for an event. Whether there was one.
+    pub fn expire_session(&self, topic: &str, group: &str, member: &str) -> bool {
+        self.with_member(topic, group, member, |state, key, step| {
+            state.report(FaultKind::SessionExpired, key, step);
+            if let Some((group, timers)) = state.group_and_timers(&key.topic, &key.group) {
+                group.expire(key.id, timers, step);
+            }
+        })
+    }
+
+    /// Suppresses a member's heartbeats: its leases end, and after its session time-out it loses its partitions. Whether
+    /// there was one.
+    pub fn stop_heartbeats(&self, topic: &str, group: &str, member: &str) -> bool {
+        self.with_member(topic, group, member, |state, key, step| state.mute(key, true, step))
+    }
+
+    /// Lets a member's heartbeats through again. Whether there was one.
+    pub fn resume_heartbeats(&self, topic: &str, group: &str, member: &str) -> bool {
+        self.with_member(topic, group, member, |state, key, step| state.mute(key, false, step))
+    }
+
+    /// Takes one partition away from its owner without asking, and gives it out anew. Whether the member had it.
+    pub fn take_away(&self, topic: &str, group: &str, member: &str, partition: u32) -> bool {
+        self.with_member(topic, group, member, |state, key, step| {
+            state.report(FaultKind::TakenAway, key, step);
+            state.fence_partition(key, partition, step);
+        })
+    }
+
+    /// Removes a partition's records below a position, as retention would.
+    ///
+    /// # Errors
+    /// `InvalidName`, `UnknownTopic`.
+    pub fn truncate(&self, topic: &str, partition: u32, first: Position) -> Result<()> {
+        let topic: Topic = topic.parse()?;
+        self.world.step(|state, step| {
+            state.current(&topic, step.unix_millis)?.truncate(partition, first);
+            step.faults.push(FaultKind::Truncated.at(Place::partition(&topic, partition)));
+            state.wake_all(&topic, step);
+            Ok(())
+        })
+    }
+
+    /// Deletes a topic and creates it again: another incarnation, an empty log, and the groups' old progress.
+    ///
+    /// # Errors
+    /// `InvalidName`, `UnknownTopic`.
+    pub fn recreate(&self, topic: &str) -> Result<()> {
+        let topic: Topic = topic.parse()?;
+        self.world.step(|state, step| {
+            state.recreate_topic(&topic, step)?;
+            step.faults.push(FaultKind::Recreated.at(Place::topic(&topic)));
+            Ok(())
+        })
+    }
+
+    /// Takes the broker down for a time. All connections are cut; no session runs out meanwhile; the logs and the groups'
+    /// progress survive.
+    pub fn restart_broker(&self, stored: OnCut, down: Duration) {
+        self.world.step(|state, step| {
+            if !state.broker_down {
+                state.broker_stops(stored, down, step);
+            }
+        });
+    }
+
+    fn with_member(
+        &self,
+        topic: &str,
+        group: &str,
+        member: &str,
+        change: impl FnOnce(&mut State, &MemberKey, &mut Step),
+    ) -> bool {
+        self.world.step(|state, step| match state.member_named(topic, group, member) {
+            Some(key) => {
+                change(state, &key, step);
+                true
+            }
+            None => false,
+        })
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn mute(&mut self, key: &MemberKey, muted: bool, step: &mut Step) {
+        let Some((group, timers)) = self.group_and_timers(&key.topic, &key.group) else { return };
+        let Some(member) = group.members.get_mut(&key.id).filter(|member| member.muted != muted) else { return };
+        member.muted = muted;
+        if muted {
+            group.silence(key.id, timers, step);
+        } else {
+            self.heard(key, step);
+        }
+        let kind = if muted { FaultKind::HeartbeatsStopped } else { FaultKind::HeartbeatsResumed };
+        self.report(kind, key, step);
+    }
+
+    fn wake_all(&mut self, topic: &Topic, step: &mut Step) {
+        for group in self.groups.get_mut(topic).into_iter().flat_map(|groups| groups.values_mut()) {
+            let members: Vec<u64> = group.members.keys().copied().collect();
+            members.into_iter().for_each(|member| group.wake(member, step));
+        }
+    }
+}

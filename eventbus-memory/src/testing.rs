@@ -1,0 +1,382 @@
+//! Unit tests of services that publish and handle events.
+//!
+//! A service takes an `Arc<dyn EventBus>`; its test gives it a [`MemoryEventBus`] and looks at what was published and
+//! handled. With [`MemoryEventBus::for_tests`] under a paused clock no test waits for real time: back-offs, time-outs and
+//! time-triggered commits pass as soon as nothing else is left to do.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use eventbus_core::{Delivery, Envelope, EventBus, Subscribe, TopicSpec, handler_fn};
+//! use eventbus_memory::MemoryEventBus;
+//!
+//! # async fn test() -> eventbus_core::Result<()> {
+//! let bus = Arc::new(MemoryEventBus::for_tests()?);
+//! bus.ensure_topic(&TopicSpec::new("orders").partitions(4)).await?;
+//!
+//! // What is tested: it answers each order with an invoice.
+//! let answers = bus.clone();
+//! let invoicing = handler_fn(move |order: Delivery| {
+//!     let bus = answers.clone();
+//!     async move {
+//!         let key = order.envelope().key().cloned();
+//!         let invoice = Envelope::builder("InvoiceSent", "/billing").key(key.ok_or_else(|| {
+//!             eventbus_core::HandlerError::permanent("an order without a key")
+//!         })?);
+//!         bus.publish("invoices", invoice.build()?).await?.await?;
+//!         Ok(())
+//!     }
+//! });
+//! bus.ensure_topic(&TopicSpec::new("invoices")).await?;
+//! let _billing = bus.subscribe(Subscribe::to("orders").group("billing"), invoicing).await?;
+//!
+//! // What happens to it.
+//! for event_type in ["OrderPlaced", "OrderChanged"] {
+//!     bus.publish("orders", Envelope::builder(event_type, "/shop").key("order-42").build()?).await?;
+//! }
+//!
+//! // What is expected of it.
+//! bus.wait_until_handled("orders", "billing", 2).await;
+//! bus.assert_handled_in_order("orders", "billing");
+//! assert_eq!(bus.published("invoices").len(), 2);
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test()).unwrap();
+//! ```
+//!
+//! # When things go wrong
+//!
+//! [`MemoryEventBus::faults`] injects what networks and brokers do, and handlers can fail by themselves:
+//!
+//! ```
+//! use eventbus_core::{Envelope, EventBus, FailurePolicy, HandlerError, Subscribe, TopicSpec, handler_fn};
+//! use eventbus_memory::{MemoryEventBus, Scope, SubmitFault};
+//!
+//! # async fn test() -> eventbus_core::Result<()> {
+//! let bus = MemoryEventBus::for_tests()?;
+//! bus.ensure_topic(&TopicSpec::new("orders")).await?;
+//! bus.faults().submit(SubmitFault::LoseConfirmation, Scope::topic("orders"));
+//!
+//! let fails = handler_fn(|_| async { Err(HandlerError::retry("no stock")) });
+//! let options = Subscribe::to("orders").group("stock").attempts(3).then(FailurePolicy::DeadLetter);
+//! let _stock = bus.subscribe(options, fails).await?;
+//!
+//! // The lost confirmation is asked for again, and one copy is stored.
+//! bus.publish("orders", Envelope::builder("OrderPlaced", "/shop").key("7").build()?).await?.await?;
+//! assert_eq!(bus.published("orders").len(), 1);
+//!
+//! bus.wait_until_idle("orders", "stock").await;
+//! let letters = bus.dead_letters("orders", "stock")?;
+//! assert_eq!((letters.len(), letters[0].attempts), (1, 3));
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test()).unwrap();
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventbus_core::dead_letter::{self, DeadLetter};
+use eventbus_core::{Delivery, Envelope, EventBus, HandleLayer, Handler, HandlerError, Position, Result, Stamp, Topic};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::bus::MemoryEventBus;
+use crate::world::MemoryWorld;
+
+/// How long the waiting helpers wait before they say what is missing: a minute by tokio's clock.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A record in a log, as [`MemoryWorld::published`] finds it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Published {
+    /// The partition.
+    pub partition: u32,
+    /// The position there.
+    pub position: Position,
+    /// The publish's stamp.
+    pub stamp: Stamp,
+    /// When it was stored, in milliseconds since the Unix epoch.
+    pub stored_at: u64,
+    /// The envelope.
+    pub envelope: Envelope,
+}
+
+impl MemoryWorld {
+    /// What a topic's log holds, in the order of storing over all partitions; nothing where there is no such topic.
+    #[must_use]
+    pub fn published(&self, topic: &str) -> Vec<Published> {
+        let Ok(topic) = topic.parse::<Topic>() else { return Vec::new() };
+        self.0.step(|state, step| {
+            let Ok(topic) = state.current(&topic, step.unix_millis) else { return Vec::new() };
+            let logs = (0..).zip(&topic.logs);
+            let mut records: Vec<(u64, Published)> = logs
+                .flat_map(|(partition, log)| log.records().map(move |record| (partition, record)))
+                .map(|(partition, record)| {
+                    let (position, stamp, stored_at) = (record.position, record.stamp, record.stored_at);
+                    let envelope = record.envelope.clone();
+                    (record.serial, Published { partition, position, stamp, stored_at, envelope })
+                })
+                .collect();
+            records.sort_by_key(|(serial, _)| *serial);
+            records.into_iter().map(|(_, record)| record).collect()
+        })
+    }
+}
+
+/// One attempt of a handler that came to its end.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Call {
+    /// What it was given.
+    pub delivery: Delivery,
+    /// What went wrong, if something did.
+    pub error: Option<String>,
+}
+
+/// Records what handlers are given and how they end.
+///
+/// Every [`MemoryEventBus`] has one around all its handlers, behind the methods of the bus. One of one's own goes around a
+/// single handler ([`around`](Self::around)), stands in for one ([`Handler`]: it records and succeeds), or goes around all
+/// handlers of any bus ([`BusConfig::handle_layer`](eventbus_core::BusConfig::handle_layer)). Clones share the record.
+#[derive(Clone, Default)]
+pub struct Probe {
+    record: Arc<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    calls: Mutex<Vec<Call>>,
+    changed: Notify,
+}
+
+impl Probe {
+    /// A probe that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The handler, with this probe around it.
+    #[must_use]
+    pub fn around(&self, handler: Arc<dyn Handler>) -> Arc<dyn Handler> {
+        Arc::new(Probed { probe: self.clone(), inner: handler })
+    }
+
+    /// All attempts that came to their end, in the order of their ends.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.lock().clone()
+    }
+
+    /// What was handled successfully, in the order of the handlers' ends.
+    #[must_use]
+    pub fn handled(&self) -> Vec<Delivery> {
+        self.lock().iter().filter(|call| call.error.is_none()).map(|call| call.delivery.clone()).collect()
+    }
+
+    /// Waits until so many were handled successfully, and gives them. Cancel safe.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`], saying what was handled.
+    pub async fn wait_until_handled(&self, count: usize) -> Vec<Delivery> {
+        self.wait_for(count, |_| true).await.unwrap_or_else(|seen| panic!("expected {count} handled, got {seen}"))
+    }
+
+    async fn wait_for(&self, count: usize, wanted: impl Fn(&Delivery) -> bool) -> Result<Vec<Delivery>, Seen> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let changed = self.record.changed.notified();
+            let handled: Vec<Delivery> = self.handled().into_iter().filter(&wanted).collect();
+            if handled.len() >= count {
+                return Ok(handled);
+            }
+            if timeout_at(until, changed).await.is_err() {
+                return Err(Seen(self.calls().into_iter().filter(|call| wanted(&call.delivery)).collect()));
+            }
+        }
+    }
+
+    fn end(&self, delivery: Delivery, error: Option<String>) {
+        self.lock().push(Call { delivery, error });
+        self.record.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.record.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probe").field("calls", &self.lock().len()).finish()
+    }
+}
+
+#[async_trait]
+impl Handler for Probe {
+    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
+        self.end(delivery, None);
+        Ok(())
+    }
+}
+
+impl HandleLayer for Probe {
+    fn layer(&self, inner: Arc<dyn Handler>) -> Arc<dyn Handler> {
+        self.around(inner)
+    }
+}
+
+struct Probed {
+    probe: Probe,
+    inner: Arc<dyn Handler>,
+}
+
+#[async_trait]
+impl Handler for Probed {
+    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
+        let result = self.inner.handle(delivery.clone()).await;
+        self.probe.end(delivery, result.as_ref().err().map(|error| error.message().to_owned()));
+        result
+    }
+}
+
+/// Calls as a failing test prints them.
+struct Seen(Vec<Call>);
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.iter().filter(|call| call.error.is_none()).count())?;
+        for Call { delivery, error } in &self.0 {
+            let envelope = delivery.envelope();
+            write!(f, "\n  {} {}", key_of(envelope), envelope.event_type())?;
+            write!(f, " at {}:{} attempt {}", delivery.partition(), delivery.position(), delivery.attempt())?;
+            write!(f, ": {}", error.as_deref().unwrap_or("handled"))?;
+        }
+        Ok(())
+    }
+}
+
+fn key_of(envelope: &Envelope) -> String {
+    envelope.key().map_or_else(|| "(no key)".into(), |key| String::from_utf8_lossy(key.as_bytes()).into_owned())
+}
+
+/// What tests ask of a bus. The helpers that assert panic with what they found.
+impl MemoryEventBus {
+    /// What a topic's log holds, in the order of storing; nothing where there is no such topic.
+    #[must_use]
+    pub fn published(&self, topic: &str) -> Vec<Published> {
+        self.world().published(topic)
+    }
+
+    /// What this bus's subscriptions in a group handled successfully, in the order of the handlers' ends.
+    #[must_use]
+    pub fn handled(&self, topic: &str, group: &str) -> Vec<Delivery> {
+        self.probe.handled().into_iter().filter(|delivery| of(delivery, topic, group)).collect()
+    }
+
+    /// All attempts of this bus's subscriptions in a group, failed ones too.
+    #[must_use]
+    pub fn calls(&self, topic: &str, group: &str) -> Vec<Call> {
+        self.probe.calls().into_iter().filter(|call| of(&call.delivery, topic, group)).collect()
+    }
+
+    /// The group's dead letters, in the order of their writing.
+    ///
+    /// # Errors
+    /// `InvalidName` for a topic or group that is none; `Undecodable` for a record that is no dead letter.
+    pub fn dead_letters(&self, topic: &str, group: &str) -> Result<Vec<DeadLetter>> {
+        let letters = dead_letter::topic_of(&topic.parse()?, &group.parse()?)?;
+        self.published(letters.as_str()).iter().map(|record| DeadLetter::read(&record.envelope)).collect()
+    }
+
+    /// Waits until this bus handled so many of a topic in a group, and gives them. Cancel safe.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`], saying what was published and handled.
+    pub async fn wait_until_handled(&self, topic: &str, group: &str, count: usize) -> Vec<Delivery> {
+        let handled = self.probe.wait_for(count, |delivery| of(delivery, topic, group)).await;
+        handled.unwrap_or_else(|seen| {
+            let published = self.published(topic).len();
+            panic!("{group} on {topic}: expected {count} handled of {published} published, got {seen}")
+        })
+    }
+
+    /// Waits until the group has finished everything in the topic's log, by itself or others, and committed it. Cancel
+    /// safe.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`], saying which partitions are behind.
+    pub async fn wait_until_idle(&self, topic: &str, group: &str) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let behind = match self.describe_group(topic, group).await {
+                Ok(description) => {
+                    let behind = description.partitions.into_iter().filter(|partition| partition.lag > 0);
+                    let said: Vec<String> = behind.map(|p| format!("partition {} by {}", p.partition, p.lag)).collect();
+                    if said.is_empty() {
+                        return;
+                    }
+                    format!("behind in {}", said.join(", "))
+                }
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= until {
+                let calls = self.calls(topic, group);
+                panic!("{group} on {topic} is not idle: {behind}; handled {}", Seen(calls));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Asserts that for each key what this bus handled in the group came in the order of publishing, whatever was repeated
+    /// later.
+    ///
+    /// # Panics
+    /// Where one was handled for the first time after a later one of its key, naming both.
+    #[track_caller]
+    pub fn assert_handled_in_order(&self, topic: &str, group: &str) {
+        let mut newest: BTreeMap<(u32, Vec<u8>), Delivery> = BTreeMap::new();
+        let mut seen: Vec<(u32, Position)> = Vec::new();
+        for delivery in self.handled(topic, group) {
+            let Some(key) = delivery.envelope().key().map(|key| key.as_bytes().to_vec()) else { continue };
+            let place = (delivery.partition(), delivery.position());
+            if let Some(later) = newest.get(&(place.0, key.clone())).filter(|newest| newest.position() > place.1) {
+                let again = seen.contains(&place);
+                assert!(
+                    again,
+                    "{group} on {topic}: of key {}, {} at {}:{} was handled after {} at {}:{}",
+                    key_of(delivery.envelope()),
+                    delivery.envelope().event_type(),
+                    place.0,
+                    place.1,
+                    later.envelope().event_type(),
+                    later.partition(),
+                    later.position(),
+                );
+                continue;
+            }
+            seen.push(place);
+            newest.insert((place.0, key), delivery);
+        }
+    }
+
+    /// Asserts that these event types, in this order, are what a key's published envelopes are.
+    ///
+    /// # Panics
+    /// Where they are not, showing both.
+    #[track_caller]
+    pub fn assert_published(&self, topic: &str, key: &str, event_types: &[&str]) {
+        let published = self.published(topic);
+        let of_key = published.iter().filter(|record| record.envelope.key().and_then(|key| key.as_str()) == Some(key));
+        let found: Vec<&str> = of_key.map(|record| record.envelope.event_type()).collect();
+        assert_eq!(found, event_types, "{topic}: what was published under {key} (left) is not what was expected");
+    }
+}
+
+fn of(delivery: &Delivery, topic: &str, group: &str) -> bool {
+    delivery.topic().as_str() == topic && delivery.group().as_str() == group
+}

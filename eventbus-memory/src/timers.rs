@@ -1,0 +1,144 @@
+//! What is to happen later, in the order of its time; equal times in the order of their making, so that a run under a
+//! paused clock repeats exactly.
+//!
+//! Timers are fired by whoever next takes a step in the world, and by one task that sleeps until the first of them. That
+//! task exists only while there is a timer, and is started on the runtime of the caller; nothing here has a thread.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use eventbus_core::{Group, Topic};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::world::World;
+
+/// Something that is due at a time.
+#[derive(Debug, Clone)]
+pub(crate) enum Timer {
+    /// A submission reaches the log.
+    Arrive(u64),
+    /// A submission's fate reaches its publisher.
+    Answer(u64),
+    /// A silent member's session is over.
+    Expire(MemberKey),
+    /// A revoked partition was not released in time.
+    Fence { topic: Topic, group: Group, partition: u32, ownership: u64 },
+    /// A member may fetch again.
+    Wake(MemberKey),
+    /// A connection that was cut comes back.
+    Heal(u64),
+    /// A connection that was frozen goes on.
+    Thaw(u64),
+    /// The broker comes back.
+    Restart,
+}
+
+/// Names a member for as long as the world exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemberKey {
+    pub(crate) topic: Topic,
+    pub(crate) group: Group,
+    pub(crate) id: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    queue: BTreeMap<(Instant, u64), Timer>,
+    made: u64,
+    /// The driver that runs, by number, and until when it sleeps.
+    driver: Option<(u64, Instant)>,
+    drivers: u64,
+    /// A runtime on which a driver can be started by a caller that is on none.
+    pub(crate) runtime: Option<Handle>,
+}
+
+impl Timers {
+    pub(crate) fn set(&mut self, at: Instant, timer: Timer) {
+        self.made += 1;
+        self.queue.insert((at, self.made), timer);
+    }
+
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        let first = self.queue.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    fn first(&self) -> Option<Instant> {
+        self.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// What the driver needs after a step.
+    pub(crate) fn driving(&mut self) -> Driving {
+        match (self.first(), self.driver) {
+            (None, _) => Driving::Enough,
+            (Some(first), Some((_, until))) if until <= first => Driving::Enough,
+            (Some(_), Some(_)) => Driving::Notify,
+            (Some(first), None) => {
+                self.drivers += 1;
+                self.driver = Some((self.drivers, first));
+                Driving::Start(self.drivers, self.runtime.clone())
+            }
+        }
+    }
+
+    /// Until when the driver sleeps; `None` ends it.
+    fn next_sleep(&mut self, driver: u64) -> Option<Instant> {
+        let first = self.first();
+        self.driver = first.map(|first| (driver, first));
+        first
+    }
+
+    fn driver_gone(&mut self, driver: u64) {
+        if self.driver.is_some_and(|(running, _)| running == driver) {
+            self.driver = None;
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Driving {
+    Enough,
+    Notify,
+    Start(u64, Option<Handle>),
+}
+
+/// Starts a driver on the caller's runtime, or else on one seen before. Where there is neither, timers wait for the next
+/// step that anybody takes.
+pub(crate) fn start_driver(world: &Arc<World>, driver: u64, seen: Option<Handle>) {
+    let gone = Gone { world: Arc::downgrade(world), driver };
+    if let Ok(runtime) = Handle::try_current().or(seen.ok_or(())) {
+        drop(runtime.spawn(drive(gone)));
+    }
+}
+
+async fn drive(gone: Gone) {
+    loop {
+        let Some(world) = gone.world.upgrade() else { return };
+        let Some(until) = world.with_timers(|timers| timers.next_sleep(gone.driver)) else { return };
+        let earlier = Arc::clone(&world.earlier);
+        drop(world);
+        tokio::select! {
+            biased;
+            () = earlier.notified() => {}
+            () = sleep_until(until) => {}
+        }
+        if let Some(world) = gone.world.upgrade() {
+            world.step(|_, _| ());
+        }
+    }
+}
+
+/// Tells the world when its driver is gone, also when its runtime was shut down around it.
+struct Gone {
+    world: Weak<World>,
+    driver: u64,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if let Some(world) = self.world.upgrade() {
+            world.with_timers(|timers| timers.driver_gone(self.driver));
+        }
+    }
+}

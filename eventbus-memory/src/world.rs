@@ -1,0 +1,181 @@
+//! [`MemoryWorld`]: one broker in the process, and the lock around it.
+//!
+//! Everything happens in *steps*. A step takes the world's one lock, fires the timers that are due, changes the state, and
+//! gives the lock back; only then are observers told, tickets answered and readers woken, so that no code of others ever
+//! runs under the lock.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use eventbus_core::Ticket;
+use eventbus_core::backend::Fate;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::backend::MemoryBackend;
+use crate::config::MemoryConfig;
+use crate::faults::{FaultEvent, Faults, Observer};
+use crate::producer::PipeKey;
+use crate::state::State;
+use crate::timers::{Driving, Timers, start_driver};
+
+/// One isolated broker in the process. Each [`connect`](Self::connect) is one process's handle on it.
+///
+/// Cheap to clone; the log lives as long as a handle does, a named one as long as the process.
+///
+/// A world belongs to one clock: do not share one between a runtime whose time is paused and another.
+#[derive(Clone)]
+pub struct MemoryWorld(pub(crate) Arc<World>);
+
+static NAMED: Mutex<BTreeMap<String, MemoryWorld>> = Mutex::new(BTreeMap::new());
+
+impl MemoryWorld {
+    /// A world of its own with the default settings; see [`MemoryConfig::build`] for others.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(MemoryConfig::default())
+    }
+
+    /// The one world of this name in the process (`memory://NAME`), made with the default settings at its first use.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        named.entry(name.to_owned()).or_default().clone()
+    }
+
+    /// Takes a name away from its world, so that the next use of the name makes another. Handles keep the old one.
+    /// Whether there was one.
+    pub fn forget(name: &str) -> bool {
+        NAMED.lock().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
+    }
+
+    pub(crate) fn with(config: MemoryConfig) -> Self {
+        Self(Arc::new(World {
+            base: Instant::now(),
+            base_millis: config.env.unix_millis(),
+            state: Mutex::new(State::new(config)),
+            observers: Mutex::new(Vec::new()),
+            earlier: Arc::new(Notify::new()),
+        }))
+    }
+
+    /// A connection, as of one more process.
+    #[must_use]
+    pub fn connect(&self) -> MemoryBackend {
+        MemoryBackend::connect(&self.0)
+    }
+
+    /// The place to inject faults and to watch them.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        Faults::new(Arc::clone(&self.0))
+    }
+
+    /// The time of day in this world, in milliseconds since the Unix epoch. It follows tokio's clock and never goes back.
+    #[must_use]
+    pub fn unix_millis(&self) -> u64 {
+        self.0.unix_millis(Instant::now())
+    }
+}
+
+impl Default for MemoryWorld {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryWorld").finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct World {
+    base: Instant,
+    base_millis: u64,
+    state: Mutex<State>,
+    observers: Mutex<Vec<Observer>>,
+    /// Tells the driver that a timer was set before the one it sleeps for.
+    pub(crate) earlier: Arc<Notify>,
+}
+
+/// What a step saw of the clock, and what is left to do after the lock.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) now: Instant,
+    pub(crate) unix_millis: u64,
+    pub(crate) wakers: Vec<Waker>,
+    pub(crate) told: Vec<Told>,
+    pub(crate) faults: Vec<FaultEvent>,
+}
+
+/// A fate on its way to a ticket.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) ticket: Ticket,
+    pub(crate) fate: Fate,
+    /// The partition whose later submissions fail until this one is told.
+    pub(crate) pipe: Option<PipeKey>,
+}
+
+impl World {
+    /// Takes one step; see the module.
+    pub(crate) fn step<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, &mut Step) -> R) -> R {
+        let now = Instant::now();
+        let mut step =
+            Step { now, unix_millis: self.unix_millis(now), wakers: Vec::new(), told: Vec::new(), faults: Vec::new() };
+        let (result, driving) = {
+            let mut state = self.lock();
+            while let Some(timer) = state.timers.pop_due(now) {
+                state.fire(timer, &mut step);
+            }
+            let result = change(&mut state, &mut step);
+            (result, state.timers.driving())
+        };
+        self.finish(step);
+        match driving {
+            Driving::Enough => {}
+            Driving::Notify => self.earlier.notify_one(),
+            Driving::Start(driver, seen) => start_driver(self, driver, seen),
+        }
+        result
+    }
+
+    fn finish(&self, step: Step) {
+        if !step.faults.is_empty() {
+            let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for (fault, observer) in step.faults.iter().flat_map(|fault| observers.iter().map(move |o| (fault, o))) {
+                observer(fault);
+            }
+        }
+        for Told { ticket, fate, pipe } in step.told {
+            ticket.tell(fate);
+            if let Some(pipe) = pipe {
+                self.lock().pipes.told(&pipe);
+            }
+        }
+        for waker in step.wakers {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn with_timers<R>(&self, change: impl FnOnce(&mut Timers) -> R) -> R {
+        change(&mut self.lock().timers)
+    }
+
+    pub(crate) fn observe(&self, observer: Observer) {
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
+    }
+
+    fn unix_millis(&self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.base).as_millis();
+        self.base_millis.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    /// A panic of this crate under the lock would be a defect; the state is kept rather than every later call lost.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

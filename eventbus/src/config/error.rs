@@ -1,0 +1,97 @@
+//! Why a configuration is refused.
+
+use std::io;
+use std::path::PathBuf;
+
+use eventbus_core::{Error, ErrorKind};
+
+/// Why a configuration is refused. Names the part and what was expected; never holds a password, nor a URL as a whole,
+/// since one may be in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A URL without a scheme, or a part of it that cannot be read.
+    #[error("bus URL: {problem}")]
+    Url {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A scheme, or a backend's type, that no backend has.
+    #[error("unknown scheme {scheme:?}, known are: {}", known.join(", "))]
+    UnknownScheme {
+        /// What was given.
+        scheme: String,
+        /// All that are known.
+        known: Vec<&'static str>,
+    },
+    /// A scheme whose backend is not part of this program.
+    #[error("the backend of scheme {scheme:?} is not part of this program: {why}")]
+    NotBuilt {
+        /// The scheme.
+        scheme: &'static str,
+        /// What would have to be done.
+        why: &'static str,
+    },
+    /// A parameter, section or setting that does not exist.
+    #[error("unknown {what} {name:?}{}; known are: {}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default(), known.join(", "))]
+    Unknown {
+        /// Parameter, section or setting.
+        what: &'static str,
+        /// What was given.
+        name: String,
+        /// The known one that it is most like, if it is like one.
+        nearest: Option<&'static str>,
+        /// All that are known.
+        known: Vec<&'static str>,
+    },
+    /// A parameter that is given twice.
+    #[error("parameter {name:?} is given twice")]
+    Twice {
+        /// Which.
+        name: &'static str,
+    },
+    /// A value that is impossible.
+    #[error("{name}: expected {expected}, got {got}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// What it takes.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A setting that has to be there.
+    #[error("{name} is missing: expected {expected}")]
+    Missing {
+        /// Which.
+        name: &'static str,
+        /// What it takes.
+        expected: String,
+    },
+    /// Text that is no TOML. The text itself is not repeated.
+    #[error("no valid TOML{}: {message}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Toml {
+        /// The line, from 1 on, where it is known.
+        line: Option<usize>,
+        /// What the parser expected.
+        message: String,
+    },
+    /// A file that cannot be read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        let kind = match &error {
+            ConfigError::NotBuilt { .. } => ErrorKind::Unsupported,
+            _ => ErrorKind::InvalidConfig,
+        };
+        Self::new(kind, error.to_string()).caused_by(error)
+    }
+}

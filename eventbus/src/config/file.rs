@@ -1,0 +1,88 @@
+//! Configuration from TOML.
+//!
+//! The table is checked against the list of settings before it is read, so that a refused value is named together with what
+//! its setting takes, and nothing of the text is repeated that might be secret.
+
+use serde::Deserialize;
+
+use super::knobs::find;
+use super::url::{memory_name, scheme, unknown_key};
+use super::{BackendConfig, ConfigError, EventBusConfig, Section, schemes};
+
+const SECTIONS: [Section; 3] = [Section::Publish, Section::Subscribe, Section::Topic];
+
+pub(super) fn parse(text: &str) -> Result<EventBusConfig, ConfigError> {
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+        ConfigError::Toml { line, message: error.message().to_owned() }
+    })?;
+    let backend = backend(table.remove("backend"))?;
+    for (name, section) in &table {
+        let known = SECTIONS.into_iter().find(|known| known.as_str() == name);
+        let Some(known) = known else {
+            return Err(unknown_key("section", name, &["backend", "publish", "subscribe", "topic"]));
+        };
+        let toml::Value::Table(section) = section else {
+            return Err(ConfigError::Value { name: known.as_str(), expected: "a table".into(), got: kind(section) });
+        };
+        for (name, value) in section {
+            find("setting", Some(known), name)?.check(value)?;
+        }
+    }
+    assemble(backend, table)
+}
+
+fn backend(value: Option<toml::Value>) -> Result<BackendConfig, ConfigError> {
+    let expected = || format!("a table with a type, one of {}", names().join(", "));
+    let table = match value {
+        Some(toml::Value::Table(table)) => table,
+        Some(other) => return Err(ConfigError::Value { name: "backend", expected: expected(), got: kind(&other) }),
+        None => return Err(ConfigError::Missing { name: "backend", expected: expected() }),
+    };
+    match table.get("type") {
+        Some(toml::Value::String(name)) => scheme(name)?,
+        Some(other) => {
+            return Err(ConfigError::Value { name: "backend.type", expected: "text".into(), got: kind(other) });
+        }
+        None => {
+            return Err(ConfigError::Missing {
+                name: "backend.type",
+                expected: format!("one of {}", names().join(", ")),
+            });
+        }
+    };
+    if let Some((name, _)) = table.iter().find(|(name, _)| !["type", "name"].contains(&name.as_str())) {
+        return Err(unknown_key("setting of [backend]", name, &["type", "name"]));
+    }
+    match table.get("name") {
+        None => memory_name(None),
+        Some(toml::Value::String(name)) => memory_name(Some(name.clone())),
+        Some(other) => Err(ConfigError::Value { name: "backend.name", expected: "text".into(), got: kind(other) }),
+    }
+}
+
+/// Makes the configuration of its backend and of sections whose settings were checked.
+pub(super) fn assemble(backend: BackendConfig, sections: toml::Table) -> Result<EventBusConfig, ConfigError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    #[derive(Default)]
+    struct Sections {
+        publish: super::PublishSection,
+        subscribe: super::SubscribeSection,
+        topic: super::TopicSection,
+    }
+    let sections: Sections = sections
+        .try_into()
+        .map_err(|error: toml::de::Error| ConfigError::Toml { line: None, message: error.message().to_owned() })?;
+    let Sections { publish, subscribe, topic } = sections;
+    EventBusConfig { backend, publish, subscribe, topic }.check_together()
+}
+
+fn names() -> Vec<&'static str> {
+    schemes().iter().map(|scheme| scheme.name).collect()
+}
+
+/// What a value is, without the value.
+fn kind(value: &toml::Value) -> String {
+    format!("a value of type {}", value.type_str())
+}

@@ -1,0 +1,162 @@
+//! A bus as plain data: [`EventBusConfig`], the same from a URL, from TOML and from code.
+//!
+//! What is not said stays at the library's default. What is said and cannot be honoured is an error, never ignored: an
+//! unknown scheme, an unknown parameter, an impossible value ([`ConfigError`]).
+
+mod error;
+mod file;
+mod knobs;
+mod sections;
+mod url;
+
+use std::fmt;
+use std::path::Path;
+
+use eventbus_core::{BusConfig, Subscribe, TopicSpec};
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use knobs::{Knob, KnobKind, Section, knobs};
+pub use sections::{PublishSection, Start, SubscribeSection, TopicSection};
+pub use url::{Scheme, schemes};
+
+/// A bus as plain data.
+///
+/// In TOML it has a table for each section; in a URL the backend is the scheme, and every setting a parameter of the same
+/// name. [`knobs`] lists them all.
+///
+/// ```
+/// use eventbus::EventBusConfig;
+///
+/// let by_url = EventBusConfig::from_url("memory://shop?partitions=4&concurrency=64")?;
+/// let by_toml = EventBusConfig::from_toml(
+///     r#"
+///         [backend]
+///         type = "memory"
+///         name = "shop"
+///
+///         [subscribe]
+///         concurrency = 64
+///
+///         [topic]
+///         partitions = 4
+///     "#,
+/// )?;
+/// assert_eq!(by_url, by_toml);
+/// # Ok::<(), eventbus::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct EventBusConfig {
+    /// Which broker, and how it is reached.
+    pub backend: BackendConfig,
+    /// The publishing side.
+    #[serde(default)]
+    pub publish: PublishSection,
+    /// What a subscription has that does not say otherwise.
+    #[serde(default)]
+    pub subscribe: SubscribeSection,
+    /// What a topic is asked to be that does not say otherwise.
+    #[serde(default)]
+    pub topic: TopicSection,
+}
+
+/// Which broker, and how it is reached. Each backend adds its own settings here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum BackendConfig {
+    /// A log in this process.
+    Memory {
+        /// One log per process and name; without a name a log of this bus's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+}
+
+impl BackendConfig {
+    /// The scheme of its URLs.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "memory",
+        }
+    }
+}
+
+impl fmt::Display for BackendConfig {
+    /// The URL without its parameters, and without anything that is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory { name } => write!(f, "memory://{}", name.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+impl EventBusConfig {
+    /// A log in this process: one per name, or a private one.
+    #[must_use]
+    pub fn memory(name: Option<&str>) -> Self {
+        Self {
+            backend: BackendConfig::Memory { name: name.map(str::to_owned) },
+            publish: PublishSection::default(),
+            subscribe: SubscribeSection::default(),
+            topic: TopicSection::default(),
+        }
+    }
+
+    /// Reads a URL, for instance `memory://shop?partitions=4&concurrency=64`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the part that is wrong and what is known; never a password.
+    pub fn from_url(url: &str) -> Result<Self, ConfigError> {
+        url::parse(url)
+    }
+
+    /// Reads TOML.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the setting and what is known.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        file::parse(text)
+    }
+
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] where it cannot be read, else as [`from_toml`](Self::from_toml).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let unreadable = |source| ConfigError::File { path: path.to_owned(), source };
+        Self::from_toml(&std::fs::read_to_string(path).map_err(unreadable)?)
+    }
+
+    /// The publishing side as the core takes it: add hooks and layers to it for
+    /// [`connect_customized`](crate::connect_customized).
+    pub fn bus(&self) -> BusConfig {
+        self.publish.apply(BusConfig::new())
+    }
+
+    /// A subscription with what is configured. A bus out of [`connect`](crate::connect()) adds it by itself to what a
+    /// subscription does not set.
+    pub fn subscription(&self, topic: impl Into<String>) -> Subscribe {
+        self.subscribe.apply(Subscribe::to(topic))
+    }
+
+    /// A topic with what is configured. A bus out of [`connect`](crate::connect()) adds it by itself to what a spec does not
+    /// set.
+    pub fn topic(&self, name: impl Into<String>) -> TopicSpec {
+        self.topic.apply(TopicSpec::new(name))
+    }
+
+    /// What no single setting shows to be impossible.
+    fn check_together(self) -> Result<Self, ConfigError> {
+        self.publish.check()?;
+        self.subscribe.check()?;
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! A bus of a URL or a configuration.
+//!
+//! What comes out is `Arc<dyn EventBus>`: nothing of the caller's code knows which broker it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventbus_core::backend::Backend;
+use eventbus_core::{
+    BatchPublishing, Bus, BusConfig, Capabilities, Envelope, EventBus, GroupDescription, Handler, Health, Key,
+    Publishing, Result, StartFrom, Subscribe, Subscription, TopicDescription, TopicSpec,
+};
+use eventbus_memory::MemoryWorld;
+
+use crate::config::{BackendConfig, EventBusConfig};
+
+/// Connects to the broker that the URL names.
+///
+/// `memory://NAME` is one log per process and name, `memory://` a private one; neither outlives the process. Settings are
+/// parameters: `memory://shop?partitions=4&concurrency=64`; [`config::knobs`](crate::config::knobs) lists them. Those of
+/// topics and subscriptions are defaults: what code sets goes before them.
+///
+/// # Errors
+/// `InvalidConfig`, whose source is a [`ConfigError`](crate::ConfigError) that names what is wrong; `Unsupported` for a
+/// scheme whose backend is not part of this program; and what the broker says.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let bus = eventbus::connect("memory://?partitions=4").await?;
+/// let topic = bus.ensure_topic(&eventbus::TopicSpec::new("orders")).await?;
+/// assert_eq!(topic.spec.partitions, 4);
+/// # Ok::<(), eventbus::Error>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub async fn connect(url: &str) -> Result<Arc<dyn EventBus>> {
+    connect_with(&EventBusConfig::from_url(url)?).await
+}
+
+/// Connects to the broker that the configuration names.
+///
+/// # Errors
+/// `InvalidConfig` and what the broker says.
+pub async fn connect_with(config: &EventBusConfig) -> Result<Arc<dyn EventBus>> {
+    connect_customized(config, |bus| bus).await
+}
+
+/// As [`connect_with`], with what is no plain data (hooks, layers, a clock of one's own) added by `customize`.
+///
+/// # Errors
+/// As [`connect_with`].
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// use eventbus::{BusEvent, EventBusConfig};
+///
+/// let config = EventBusConfig::from_url("memory://shop")?;
+/// let bus = eventbus::connect_customized(&config, |bus| {
+///     bus.hook(|event: &BusEvent<'_>| println!("{event:?}"))
+/// })
+/// .await?;
+/// # drop(bus);
+/// # Ok::<(), eventbus::Error>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub async fn connect_customized(
+    config: &EventBusConfig,
+    customize: impl FnOnce(BusConfig) -> BusConfig,
+) -> Result<Arc<dyn EventBus>> {
+    let backend: Arc<dyn Backend> = match &config.backend {
+        BackendConfig::Memory { name: Some(name) } => Arc::new(MemoryWorld::named(name).connect()),
+        BackendConfig::Memory { name: None } => Arc::new(MemoryWorld::new().connect()),
+    };
+    let bus = Bus::connect(backend, customize(config.bus())).await?;
+    let untouched = EventBusConfig { backend: config.backend.clone(), ..EventBusConfig::memory(None) };
+    if (&config.subscribe, &config.topic) == (&untouched.subscribe, &untouched.topic) {
+        return Ok(Arc::new(bus));
+    }
+    Ok(Arc::new(Configured { bus, subscribe: config.subscription("any"), topic: config.topic("any") }))
+}
+
+/// A bus whose configuration has defaults for topics and subscriptions. All else passes through.
+#[derive(Debug)]
+struct Configured {
+    bus: Bus,
+    subscribe: Subscribe,
+    topic: TopicSpec,
+}
+
+#[async_trait]
+impl EventBus for Configured {
+    fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
+        self.bus.publish(topic, envelope)
+    }
+
+    fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
+        self.bus.publish_batch(topic, envelopes)
+    }
+
+    fn resume(&self, topic: &str, key: Option<&Key>) -> Result<()> {
+        self.bus.resume(topic, key)
+    }
+
+    async fn subscribe(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription> {
+        self.bus.subscribe(options.or(&self.subscribe), handler).await
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        self.bus.ensure_topic(&spec.clone().or(&self.topic)).await
+    }
+
+    async fn describe_topic(&self, topic: &str) -> Result<TopicDescription> {
+        self.bus.describe_topic(topic).await
+    }
+
+    async fn delete_topic(&self, topic: &str) -> Result<()> {
+        self.bus.delete_topic(topic).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<String>> {
+        self.bus.list_topics().await
+    }
+
+    async fn list_groups(&self, topic: &str) -> Result<Vec<String>> {
+        self.bus.list_groups(topic).await
+    }
+
+    async fn describe_group(&self, topic: &str, group: &str) -> Result<GroupDescription> {
+        self.bus.describe_group(topic, group).await
+    }
+
+    async fn reset_group(&self, topic: &str, group: &str, to: &StartFrom) -> Result<()> {
+        self.bus.reset_group(topic, group, to).await
+    }
+
+    async fn delete_group(&self, topic: &str, group: &str) -> Result<()> {
+        self.bus.delete_group(topic, group).await
+    }
+
+    async fn health(&self) -> Health {
+        self.bus.health().await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.bus.capabilities()
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<()> {
+        self.bus.close(deadline).await
+    }
+}
