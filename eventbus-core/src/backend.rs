@@ -494,6 +494,13 @@ impl Lease {
         self.0.until.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::AcqRel);
     }
 
+    /// Moves the deadline to this instant, also back: for a backend that can no longer vouch for as long as it said. Not to
+    /// be called beside [`extend`](Self::extend) without a lock of the backend's own.
+    pub fn end_at(&self, deadline: Instant) {
+        let nanos = deadline.saturating_duration_since(self.0.base).as_nanos();
+        self.0.until.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
     /// Ends the lease now. A later [`extend`](Self::extend) revives it, after a successful renewal in the same epoch.
     pub fn revoke(&self) {
         self.0.until.store(0, Ordering::Release);

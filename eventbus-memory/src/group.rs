@@ -122,7 +122,7 @@ impl Ownership {
     /// Sets the lease by what is known of the member and of a revocation.
     fn renew(&self, member: &Member, now: Instant) {
         let until = [member.vouched_until(), self.fence_at].into_iter().flatten().min();
-        self.lease.extend(until.unwrap_or(now + UNLIMITED));
+        self.lease.end_at(until.unwrap_or(now + UNLIMITED));
     }
 }
 

@@ -109,8 +109,7 @@ cases! {
         "10" p0::members::killed_mid_key [KillProcess]: "member killed mid-key: each key resumes at its first unfinished";
         "11" p0::members::slower_than_the_session: "handler slower than the broker's time-outs: nothing comes twice";
         "12" p0::members::planned_hand_over: "a second member joins and leaves mid-processing: nothing comes twice";
-        // Open: case 13 (p0::members::taken_and_given_back) is refuted as it is recorded now, and not listed until it is not.
-        // "13" p0::members::taken_and_given_back [TakePartition]: "partition taken and given back while a handler runs";
+        "13" p0::members::taken_and_given_back [TakePartition]: "partition taken and given back while a handler runs";
         "14" p0::churn::soak [KillProcess, FreezeProcess, ExpireMember, TakePartition]: "churn soak";
         "15a" p0::progress::fast_tail_is_not_repeated [KillProcess]: "slow head, fast tail, kill: what is committed is not repeated";
         "15b" p0::progress::cut_note_repeats_a_suffix [KillProcess] on Large: "the same with 50 000 holes: the note is cut, a suffix repeated";
