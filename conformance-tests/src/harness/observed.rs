@@ -190,11 +190,31 @@ struct Names {
 struct Held {
     /// No claim has been confirmed since the assignment.
     fresh: bool,
-    /// The group had progress when it was assigned.
-    progress: bool,
+    /// The group's progress as it was assigned, or stored since.
+    progress: Option<Progress>,
     /// Where it begins was recorded.
     begun: bool,
     epoch: u64,
+}
+
+/// A watermark, and the log that it was written for as its note says.
+#[derive(Debug)]
+struct Progress {
+    next: Position,
+    incarnation: String,
+}
+
+impl Progress {
+    fn of(next: Position, note: &[u8]) -> Self {
+        Self { next, incarnation: Note::decode(note).map(|note| note.incarnation).unwrap_or_default() }
+    }
+
+    /// Whether progress for this log was discarded for the other's: that log is another one, or, as the bus `said` it would,
+    /// begins again below where this ended.
+    fn is_discarded_by(&self, other: &Self, said: bool) -> bool {
+        let both_known = !self.incarnation.is_empty() && !other.incarnation.is_empty();
+        (both_known && self.incarnation != other.incarnation) || (said && other.next < self.next)
+    }
 }
 
 #[derive(Debug)]
@@ -210,7 +230,8 @@ impl ObservedMember {
         match event {
             GroupEvent::Assigned(assignments) => {
                 for given in assignments {
-                    let held = Held { fresh: true, progress: given.committed.is_some(), ..Held::default() };
+                    let progress = given.committed.as_ref().map(|found| Progress::of(found.next, &found.note));
+                    let held = Held { fresh: true, progress, ..Held::default() };
                     lock(&self.held).insert(given.partition, held);
                 }
             }
@@ -239,21 +260,29 @@ impl ObservedMember {
         let (topic, group) = (topic.clone(), group.clone());
         let mut held = lock(&self.held);
         let Some(held) = held.get_mut(&partition) else { return };
-        if held.fresh && !held.progress && !std::mem::replace(&mut held.begun, true) {
+        if held.fresh && held.progress.is_none() && !std::mem::replace(&mut held.begun, true) {
             self.process.note(Kind::StartPosition { topic, group, partition, position });
         }
     }
 
-    fn session(&self, partition: u32, position: u64, epoch: u64, seek: bool) {
+    fn session(&self, partition: u32, claimed: Progress, epoch: u64, seek: bool) {
+        let Names { topic, group, .. } = &self.names;
+        // What the bus said of an ownership that ended before its claim is not about this one.
+        let said = self.process.take_reset(topic, group, partition);
+        let (position, incarnation) = (claimed.next.get(), claimed.incarnation.clone());
+        let mut reset = false;
         if let Some(held) = lock(&self.held).get_mut(&partition) {
             (held.epoch, held.fresh) = (epoch, false);
+            reset = held.progress.as_ref().is_some_and(|before| before.is_discarded_by(&claimed, said));
+            held.progress = Some(claimed);
         }
+        // A claim whose answer was lost may have told the next owner of another log.
+        let (entered, another) = self.process.enter_session((topic, group, partition), epoch, &incarnation);
         // Confirmed late, to an owner that is none any more: its session never was.
-        if !self.process.latest_epoch(&self.names.topic, &self.names.group, partition, epoch) {
+        if !entered {
             return;
         }
-        let Names { topic, group, .. } = &self.names;
-        if self.process.take_reset(topic, group, partition) {
+        if reset || another {
             let (topic, group) = (topic.clone(), group.clone());
             self.process.note(Kind::LogReset { topic, group, partition, position });
         }
@@ -343,6 +372,7 @@ impl Membership for ObservedMember {
             self.process.note(Kind::Seek { topic, group, partition, to });
         }
         let told = self.describe(&commit);
+        let progress = Progress::of(commit.next, &commit.note);
         if !claim {
             self.process.note(Kind::CommitSent(told.clone()));
         }
@@ -354,8 +384,11 @@ impl Membership for ObservedMember {
         alive(&self.process)?;
         if claim {
             // A claim is no progress: it repeats what was committed, or moves on purpose.
-            self.session(partition, position, epoch, seek);
+            self.session(partition, progress, epoch, seek);
         } else {
+            if let Some(held) = lock(&self.held).get_mut(&partition) {
+                held.progress = Some(progress);
+            }
             self.process.note(Kind::CommitConfirmed(told));
         }
         Ok(())

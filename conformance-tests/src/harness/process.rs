@@ -22,12 +22,12 @@ pub struct Process {
     offers: Mutex<BTreeMap<(String, String), Offer>>,
     sights: Mutex<BTreeMap<&'static str, u64>>,
     letters: Mutex<BTreeSet<(String, String, u32, u64)>>,
-    /// The highest epoch of a session on record, by topic, group and partition; shared by the processes of a run.
+    /// Shared by the processes of a run.
     epochs: Arc<Epochs>,
 }
 
-/// Epochs on record, by topic, group and partition.
-pub(super) type Epochs = Mutex<BTreeMap<(String, String, u32), u64>>;
+/// The highest epoch of a session on record and the log that it was for, by topic, group and partition.
+pub(super) type Epochs = Mutex<BTreeMap<(String, String, u32), (u64, String)>>;
 
 /// A publish under way, found by topic and envelope id.
 #[derive(Debug, Clone)]
@@ -86,12 +86,22 @@ impl Process {
         was_alive
     }
 
-    /// Puts the epoch of a session on record. Whether it is not below one that is there.
-    pub(super) fn latest_epoch(&self, topic: &str, group: &str, partition: u32, epoch: u64) -> bool {
+    /// Puts a session on record, unless one of a higher epoch is there. Whether it is, and whether the one before was for
+    /// another log.
+    pub(super) fn enter_session(
+        &self,
+        (topic, group, partition): (&str, &str, u32),
+        epoch: u64,
+        incarnation: &str,
+    ) -> (bool, bool) {
         let mut epochs = lock(&self.epochs);
-        let highest = epochs.entry((topic.into(), group.into(), partition)).or_default();
-        *highest = epoch.max(*highest);
-        epoch == *highest
+        let (highest, log) = epochs.entry((topic.into(), group.into(), partition)).or_default();
+        if epoch < *highest {
+            return (false, false);
+        }
+        *highest = epoch;
+        let before = std::mem::replace(log, incarnation.to_owned());
+        (true, !before.is_empty() && !incarnation.is_empty() && before != incarnation)
     }
 
     /// The broker has a dead letter.
