@@ -18,7 +18,7 @@ use eventbus_core::dead_letter::DeadLetter;
 use eventbus_core::note::Note;
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, TicketSink, Topic, TopicSpec};
 
-use super::process::{Process, lock};
+use super::process::{Elsewhere, Process, lock};
 use crate::history::{self, Kind, Name, SessionCause};
 
 /// A backend under observation.
@@ -197,16 +197,19 @@ struct Held {
     epoch: u64,
 }
 
-/// A watermark, and the log that it was written for as its note says.
+/// A watermark, and what its note says of who wrote it for which log.
 #[derive(Debug)]
 struct Progress {
     next: Position,
+    owner: String,
+    epoch: u64,
     incarnation: String,
 }
 
 impl Progress {
-    fn of(next: Position, note: &[u8]) -> Self {
-        Self { next, incarnation: Note::decode(note).map(|note| note.incarnation).unwrap_or_default() }
+    fn of(next: Position, epoch: u64, note: &[u8]) -> Self {
+        let Note { owner, incarnation, .. } = Note::decode(note).unwrap_or_default();
+        Self { next, owner, epoch, incarnation }
     }
 
     /// Whether progress for this log was discarded for the other's: that log is another one, or, as the bus `said` it would,
@@ -230,7 +233,8 @@ impl ObservedMember {
         match event {
             GroupEvent::Assigned(assignments) => {
                 for given in assignments {
-                    let progress = given.committed.as_ref().map(|found| Progress::of(found.next, &found.note));
+                    let progress =
+                        given.committed.as_ref().map(|found| Progress::of(found.next, found.epoch, &found.note));
                     let held = Held { fresh: true, progress, ..Held::default() };
                     lock(&self.held).insert(given.partition, held);
                 }
@@ -265,26 +269,40 @@ impl ObservedMember {
         }
     }
 
-    fn session(&self, partition: u32, claimed: Progress, epoch: u64, seek: bool) {
+    /// Why a claim that is about to be sent begins elsewhere, if it does.
+    fn elsewhere(&self, claim: &Progress, partition: u32, seek: bool) -> Option<Elsewhere> {
         let Names { topic, group, .. } = &self.names;
-        // What the bus said of an ownership that ended before its claim is not about this one.
-        let said = self.process.take_reset(topic, group, partition);
-        let (position, incarnation) = (claimed.next.get(), claimed.incarnation.clone());
-        let mut reset = false;
+        let said = self.process.expects_reset(topic, group, partition);
+        let held = lock(&self.held);
+        let before = held.get(&partition).and_then(|held| held.progress.as_ref());
+        if before.is_some_and(|before| before.is_discarded_by(claim, said)) {
+            return Some(Elsewhere::Reset);
+        }
+        (seek && self.process.expects_seek()).then_some(Elsewhere::Seek)
+    }
+
+    /// A claim was confirmed: a session begins.
+    fn session(&self, partition: u32, claimed: Progress, seek: bool) {
+        let Names { topic, group, member } = &self.names;
+        let (view, epoch, position) = ((&**topic, &**group, partition), claimed.epoch, claimed.next.get());
+        self.process.take_reset(topic, group, partition);
+        let mut found = None;
         if let Some(held) = lock(&self.held).get_mut(&partition) {
             (held.epoch, held.fresh) = (epoch, false);
-            reset = held.progress.as_ref().is_some_and(|before| before.is_discarded_by(&claimed, said));
-            held.progress = Some(claimed);
+            found = held.progress.replace(claimed);
         }
-        // A claim whose answer was lost may have told the next owner of another log.
-        let (entered, another) = self.process.enter_session((topic, group, partition), epoch, &incarnation);
+        // What was found may be a claim that was stored and never answered.
+        let found = found.and_then(|found| self.process.answered(view, found.epoch, &found.owner));
+        let elsewhere = self.process.answered(view, epoch, member).or(found);
         // Confirmed late, to an owner that is none any more: its session never was.
-        if !entered {
+        if !self.process.latest_epoch(view, epoch) {
             return;
         }
-        if reset || another {
-            let (topic, group) = (topic.clone(), group.clone());
-            self.process.note(Kind::LogReset { topic, group, partition, position });
+        let (topic, group, to) = (topic.clone(), group.clone(), Some(position));
+        match elsewhere {
+            Some(Elsewhere::Seek) => self.process.note(Kind::Seek { topic, group, partition, to }),
+            Some(Elsewhere::Reset) => self.process.note(Kind::LogReset { topic, group, partition, position }),
+            None => {}
         }
         let cause = if seek { SessionCause::Seek } else { SessionCause::Assigned };
         let Names { topic, group, member } = &self.names;
@@ -361,18 +379,17 @@ impl Membership for ObservedMember {
 
     async fn commit(&self, commit: Commit) -> Result<()> {
         alive(&self.process)?;
-        let (partition, position, epoch, claim) = (commit.partition, commit.next.get(), commit.epoch, commit.claim);
+        let (partition, claim) = (commit.partition, commit.claim);
+        let progress = Progress::of(commit.next, commit.epoch, &commit.note);
         let seek = claim && lock(&self.held).get(&partition).is_some_and(|held| !held.fresh);
         if claim {
-            self.before_claim(partition, position);
-        }
-        if seek && self.process.expects_seek() {
-            let Names { topic, group, .. } = &self.names;
-            let (topic, group, to) = (topic.clone(), group.clone(), Some(position));
-            self.process.note(Kind::Seek { topic, group, partition, to });
+            self.before_claim(partition, commit.next.get());
+            if let Some(why) = self.elsewhere(&progress, partition, seek) {
+                let Names { topic, group, member } = &self.names;
+                self.process.claims_elsewhere((topic, group, partition), commit.epoch, member, why);
+            }
         }
         let told = self.describe(&commit);
-        let progress = Progress::of(commit.next, &commit.note);
         if !claim {
             self.process.note(Kind::CommitSent(told.clone()));
         }
@@ -384,7 +401,7 @@ impl Membership for ObservedMember {
         alive(&self.process)?;
         if claim {
             // A claim is no progress: it repeats what was committed, or moves on purpose.
-            self.session(partition, progress, epoch, seek);
+            self.session(partition, progress, seek);
         } else {
             if let Some(held) = lock(&self.held).get_mut(&partition) {
                 held.progress = Some(progress);

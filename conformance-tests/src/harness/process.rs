@@ -26,8 +26,27 @@ pub struct Process {
     epochs: Arc<Epochs>,
 }
 
-/// The highest epoch of a session on record and the log that it was for, by topic, group and partition.
-pub(super) type Epochs = Mutex<BTreeMap<(String, String, u32), (u64, String)>>;
+/// What is on record of claims, by topic, group and partition.
+pub(super) type Epochs = Mutex<BTreeMap<(String, String, u32), Claims>>;
+
+/// The claims of a partition in a group.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// The highest epoch of a session.
+    highest: u64,
+    /// Claims that began elsewhere than where their group stood, and whose answer has not come: epoch, member, and why.
+    /// One may be stored all the same; then whoever finds it begins there.
+    unanswered: Vec<(u64, String, Elsewhere)>,
+}
+
+/// Why a claim begins elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// The subscription sought.
+    Seek,
+    /// The log is another one.
+    Reset,
+}
 
 /// A publish under way, found by topic and envelope id.
 #[derive(Debug, Clone)]
@@ -86,22 +105,29 @@ impl Process {
         was_alive
     }
 
-    /// Puts a session on record, unless one of a higher epoch is there. Whether it is, and whether the one before was for
-    /// another log.
-    pub(super) fn enter_session(
-        &self,
-        (topic, group, partition): (&str, &str, u32),
-        epoch: u64,
-        incarnation: &str,
-    ) -> (bool, bool) {
+    /// A claim is sent that begins elsewhere.
+    pub(super) fn claims_elsewhere(&self, view: (&str, &str, u32), epoch: u64, member: &str, why: Elsewhere) {
         let mut epochs = lock(&self.epochs);
-        let (highest, log) = epochs.entry((topic.into(), group.into(), partition)).or_default();
-        if epoch < *highest {
-            return (false, false);
+        let claims = epochs.entry((view.0.into(), view.1.into(), view.2)).or_default();
+        if !claims.unanswered.iter().any(|(e, m, _)| (*e, m.as_str()) == (epoch, member)) {
+            claims.unanswered.push((epoch, member.to_owned(), why));
         }
-        *highest = epoch;
-        let before = std::mem::replace(log, incarnation.to_owned());
-        (true, !before.is_empty() && !incarnation.is_empty() && before != incarnation)
+    }
+
+    /// Takes the claim of this epoch and member, if it began elsewhere and was not answered.
+    pub(super) fn answered(&self, view: (&str, &str, u32), epoch: u64, member: &str) -> Option<Elsewhere> {
+        let mut epochs = lock(&self.epochs);
+        let claims = epochs.get_mut(&(view.0.into(), view.1.into(), view.2))?;
+        let index = claims.unanswered.iter().position(|(e, m, _)| (*e, m.as_str()) == (epoch, member))?;
+        Some(claims.unanswered.remove(index).2)
+    }
+
+    /// Puts the epoch of a session on record. Whether it is not below one that is there.
+    pub(super) fn latest_epoch(&self, view: (&str, &str, u32), epoch: u64) -> bool {
+        let mut epochs = lock(&self.epochs);
+        let claims = epochs.entry((view.0.into(), view.1.into(), view.2)).or_default();
+        claims.highest = epoch.max(claims.highest);
+        epoch == claims.highest
     }
 
     /// The broker has a dead letter.
@@ -169,8 +195,12 @@ impl Process {
         lock(&self.resets).insert((topic.into(), group.into(), partition));
     }
 
-    pub(super) fn take_reset(&self, topic: &str, group: &str, partition: u32) -> bool {
-        lock(&self.resets).remove(&(topic.into(), group.into(), partition))
+    pub(super) fn expects_reset(&self, topic: &str, group: &str, partition: u32) -> bool {
+        lock(&self.resets).contains(&(topic.into(), group.into(), partition))
+    }
+
+    pub(super) fn take_reset(&self, topic: &str, group: &str, partition: u32) {
+        lock(&self.resets).remove(&(topic.into(), group.into(), partition));
     }
 
     pub(super) fn offers(&self) -> MutexGuard<'_, BTreeMap<(String, String), Offer>> {
