@@ -212,11 +212,9 @@ impl Progress {
         Self { next, owner, epoch, incarnation }
     }
 
-    /// Whether progress for this log was discarded for the other's: that log is another one, or, as the bus `said` it would,
-    /// begins again below where this ended.
-    fn is_discarded_by(&self, other: &Self, said: bool) -> bool {
-        let both_known = !self.incarnation.is_empty() && !other.incarnation.is_empty();
-        (both_known && self.incarnation != other.incarnation) || (said && other.next < self.next)
+    /// Whether progress for this log is discarded for the other's, as the bus said it would be.
+    fn is_discarded_by(&self, other: &Self) -> bool {
+        self.incarnation != other.incarnation || other.next < self.next
     }
 }
 
@@ -275,7 +273,7 @@ impl ObservedMember {
         let said = self.process.expects_reset(topic, group, partition);
         let held = lock(&self.held);
         let before = held.get(&partition).and_then(|held| held.progress.as_ref());
-        if before.is_some_and(|before| before.is_discarded_by(claim, said)) {
+        if said && before.is_some_and(|before| before.is_discarded_by(claim)) {
             return Some(Elsewhere::Reset);
         }
         (seek && self.process.expects_seek()).then_some(Elsewhere::Seek)
