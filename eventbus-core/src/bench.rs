@@ -16,7 +16,7 @@ use crate::handler::{Delivery, DeliveryContext, Handler, handler_fn};
 use crate::hooks::Hooks;
 use crate::mutant::Seam;
 use crate::partition::Opening;
-use crate::pool::{Next, Outcome, Pool};
+use crate::pool::{Next, Pool};
 use crate::position::Position;
 use crate::stamp::{ProducerId, Stamp};
 use crate::subscribe::Settings;
@@ -131,7 +131,7 @@ impl Dispatch {
         let now = self.look(records);
         let mut done = None;
         while let Next::Run(job) = self.crew.pool.next(0, done.take(), now) {
-            done = Some((job.lane, Outcome::Finished));
+            done = Some((job.lane, job.finished()));
         }
     }
 

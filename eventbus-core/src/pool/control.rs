@@ -5,15 +5,12 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::{DeadJob, LaneState, Mutant, NONE, Pool, State, wake_workers};
+use super::{DeadJob, KEPT_CAPACITY, LaneState, Mutant, NONE, Pool, State, wake_workers};
 use crate::finished::FinishedSet;
 use crate::handler::DeliveryContext;
 use crate::note::Trying;
 use crate::partition::{Partition, Turn};
 use crate::position::Position;
-
-/// Room for this many records is kept when the pool runs empty.
-const KEPT_CAPACITY: usize = 8_192;
 
 /// What a commit of one partition would store.
 #[derive(Debug, Clone)]
@@ -80,7 +77,7 @@ impl Pool {
     /// Whether the partition is still held in the epoch of this delivery.
     pub(crate) fn owns(&self, context: &DeliveryContext) -> bool {
         let state = self.state.lock();
-        state.partitions.get(&context.partition).is_some_and(|owned| owned.context.epoch == context.epoch)
+        state.partitions.get(context.partition).is_some_and(|owned| owned.epoch == context.epoch)
     }
 
     /// What can be committed; only partitions with something new, unless `all`.
@@ -93,13 +90,13 @@ impl Pool {
     /// The same for one partition.
     pub(crate) fn progress_of(&self, partition: u32) -> Option<Progress> {
         let state = self.state.lock();
-        state.partitions.get(&partition).map(|owned| state.progress_of(owned))
+        state.partitions.get(partition).map(|owned| state.progress_of(owned))
     }
 
     /// A commit is confirmed.
     pub(crate) fn committed(&self, progress: &Progress) {
         let mut state = self.state.lock();
-        if let Some(owned) = state.partitions.get_mut(&progress.partition)
+        if let Some(owned) = state.partitions.get_mut(progress.partition)
             && owned.context.epoch == progress.epoch
         {
             owned.tracker.committed(progress.count);
@@ -110,7 +107,7 @@ impl Pool {
     /// Nothing of this partition is left below `next`.
     pub(crate) fn lift(&self, partition: u32, next: Position) {
         let mut state = self.state.lock();
-        if let Some(owned) = state.partitions.get_mut(&partition)
+        if let Some(owned) = state.partitions.get_mut(partition)
             && !owned.draining
             && !owned.beginning
         {
@@ -120,12 +117,12 @@ impl Pool {
 
     /// The first position of a partition about which nothing is known yet.
     pub(crate) fn expected(&self, partition: u32) -> Option<Position> {
-        self.state.lock().partitions.get(&partition).map(Partition::expected)
+        self.state.lock().partitions.get(partition).map(Partition::expected)
     }
 
     /// Where delivery of a partition goes on after it broke off.
     pub(crate) fn read_from(&self, partition: u32, lookback: u64) -> Option<Position> {
-        self.state.lock().partitions.get(&partition).map(|owned| owned.read_from(lookback))
+        self.state.lock().partitions.get(partition).map(|owned| owned.read_from(lookback))
     }
 
     /// The partition was opened elsewhere while the delivery before it goes on, with `before` as its next position. Where the
@@ -133,7 +130,7 @@ impl Pool {
     /// begins above, the old one brings nothing that the new one would not, in the same order.
     pub(crate) fn distrust(&self, partition: u32, before: Option<Position>, lookback: u64) {
         let mut state = self.state.lock();
-        if let Some(owned) = state.partitions.get_mut(&partition) {
+        if let Some(owned) = state.partitions.get_mut(partition) {
             let begin = owned.read_from(lookback);
             owned.stale_from = before.filter(|before| begin < *before);
             owned.beginning = true;
@@ -143,7 +140,7 @@ impl Pool {
     /// The new delivery has begun, and the old one is over. Whether nothing of the new one was recognised yet.
     pub(crate) fn trust(&self, partition: u32) -> bool {
         let mut state = self.state.lock();
-        state.partitions.get_mut(&partition).is_some_and(|owned| {
+        state.partitions.get_mut(partition).is_some_and(|owned| {
             owned.beginning = false;
             owned.stale_from.take().is_some()
         })
@@ -173,7 +170,7 @@ impl Pool {
     /// Handlers of this partition that run, whatever their epoch.
     pub(crate) fn running_in(&self, partition: u32) -> usize {
         let state = self.state.lock();
-        let owned = state.partitions.get(&partition).map_or(0, |owned| owned.running);
+        let owned = state.partitions.get(partition).map_or(0, |owned| owned.running);
         owned + state.orphans.get(&partition).copied().unwrap_or(0)
     }
 
@@ -264,10 +261,10 @@ impl State {
 
     fn resumable(&mut self) -> Vec<u32> {
         let window = self.window;
-        let full = self.partitions.iter_mut().filter(|(_, owned)| owned.full && owned.has_room(window));
-        full.map(|(number, owned)| {
+        let full = self.partitions.values_mut().filter(|owned| owned.full && owned.has_room(window));
+        full.map(|owned| {
             owned.full = false;
-            *number
+            owned.context.partition
         })
         .collect()
     }
@@ -285,7 +282,7 @@ impl State {
     fn give_back_memory(&mut self) {
         if self.items.is_empty() && self.items.capacity() > KEPT_CAPACITY {
             self.items.shrink_to_fit();
-            self.records = Vec::new();
+            self.spare.shrink_to(KEPT_CAPACITY);
             self.lanes.shrink_to_fit();
             self.ready.shrink_to(KEPT_CAPACITY);
             self.index.shrink_to(KEPT_CAPACITY, |_| 0);
@@ -295,7 +292,7 @@ impl State {
     pub(super) fn drain(&mut self, partition: u32) -> usize {
         let acknowledge = self.seam.is(Mutant::ShutdownAcknowledges);
         self.forget_queued(partition, acknowledge);
-        let Some(owned) = self.partitions.get_mut(&partition) else { return 0 };
+        let Some(owned) = self.partitions.get_mut(partition) else { return 0 };
         owned.draining = true;
         owned.held.clear();
         owned.running
@@ -303,7 +300,7 @@ impl State {
 
     pub(super) fn remove(&mut self, partition: u32) {
         let running = self.drain(partition);
-        let removed = self.partitions.remove(&partition);
+        let removed = self.partitions.remove(partition);
         if removed.is_some() && running > 0 {
             *self.orphans.entry(partition).or_default() += running;
         }
@@ -348,7 +345,7 @@ impl State {
 
     /// The mutant's: finishes what was never started.
     fn acknowledge_lane(&mut self, lane: usize) {
-        let Some(owned) = self.partitions.get_mut(&self.lanes[lane].partition) else { return };
+        let Some(owned) = self.partitions.get_mut(self.lanes[lane].partition) else { return };
         let mut item = self.lanes[lane].head;
         while item != NONE {
             owned.tracker.finish(self.items[item].queued.ordinal);
