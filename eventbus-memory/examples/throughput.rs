@@ -1,6 +1,6 @@
 //! Envelopes per second and CPU time for each through the whole bus on memory, over numbers of keys, and what a bare tokio
 //! channel needs to hand over the same envelopes, in the same run. Everything under the default configuration; CPU time is
-//! the process's.
+//! the process's. Each is the best of three rounds.
 //!
 //! `cargo run --release -p eventbus-memory --example throughput -- [ENVELOPES [KEYS...]]`
 //!
@@ -32,12 +32,19 @@ fn envelopes(count: usize, keys: usize) -> Result<Vec<Envelope>> {
 }
 
 /// What a run showed: envelopes a second, and CPU time for each in microseconds.
+#[derive(Clone, Copy)]
 struct Seen {
     rate: f64,
     each: f64,
 }
 
 impl Seen {
+    const NONE: Self = Self { rate: 0.0, each: f64::INFINITY };
+
+    fn better(self, other: Self) -> Self {
+        Self { rate: self.rate.max(other.rate), each: self.each.min(other.each) }
+    }
+
     fn since(count: usize, start: Instant, used: Duration) -> Self {
         let each = (cpu() - used).as_secs_f64() * 1e6 / count as f64;
         Self { rate: count as f64 / start.elapsed().as_secs_f64(), each }
@@ -90,6 +97,9 @@ async fn bus(envelopes: Vec<Envelope>) -> Result<Seen> {
     Ok(seen)
 }
 
+/// How often everything is run. What others do to the machine only ever adds, so of each case the cheapest run counts.
+const ROUNDS: usize = 3;
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut numbers = std::env::args().skip(1).filter_map(|number| number.parse().ok());
@@ -98,15 +108,19 @@ async fn main() -> Result<()> {
     let keys = if keys.is_empty() { vec![1, 100, 10_000, 1_000_000] } else { keys };
     // Once unmeasured: the first run pays for memory that the others find.
     bus(envelopes(count, keys[0])?).await?;
-    let bare = channel(envelopes(count, keys[0])?).await;
+    let mut bare = Seen::NONE;
+    let mut best = vec![Seen::NONE; keys.len()];
+    for _ in 0..ROUNDS {
+        bare = bare.better(channel(envelopes(count, keys[0])?).await);
+        for (best, keys) in best.iter_mut().zip(&keys) {
+            *best = best.better(bus(envelopes(count, *keys)?).await?);
+        }
+    }
     println!("{:24} {:>13} {:>8} {:>14} {:>9}", "", "envelopes/s", "of mpsc", "us CPU each", "relative");
     println!("{:24} {:>13.0} {:>8.2} {:>14.3}", "tokio mpsc", bare.rate, 1.0, bare.each);
-    let mut first = None;
-    for keys in keys {
-        let Seen { rate, each } = bus(envelopes(count, keys)?).await?;
-        let relative = each / *first.get_or_insert(each);
+    for (Seen { rate, each }, keys) in best.iter().zip(&keys) {
         let name = format!("bus, {keys} keys");
-        println!("{name:24} {rate:>13.0} {:>8.2} {each:>14.3} {relative:>9.2}", rate / bare.rate);
+        println!("{name:24} {rate:>13.0} {:>8.2} {each:>14.3} {:>9.2}", rate / bare.rate, each / best[0].each);
     }
     Ok(())
 }
