@@ -39,6 +39,8 @@ pub(crate) struct Opening {
 /// A partition that this member owns, in one epoch.
 #[derive(Debug)]
 pub(crate) struct Partition {
+    /// The context's.
+    pub(crate) epoch: u64,
     pub(crate) context: Arc<DeliveryContext>,
     pub(crate) lease: Lease,
     pub(crate) tracker: Tracker,
@@ -131,6 +133,7 @@ impl Partition {
             head_since: None,
             stall_reported: None,
             committed: Some(opening.watermark),
+            epoch: opening.context.epoch,
             context: opening.context,
             lease: opening.lease,
             stale_from: None,
@@ -167,6 +170,7 @@ impl Partition {
     }
 
     /// Takes a delivered record into the ledger and says what to do with it.
+    #[inline]
     pub(crate) fn admit(&mut self, record: &Inbound) -> Admit {
         if self.newest.is_some_and(|newest| record.position <= newest) {
             return Admit::Repeated;
@@ -194,6 +198,7 @@ impl Partition {
     }
 
     /// P3: the same stamp at a lower position of the same partition.
+    #[inline]
     fn is_copy(&mut self, record: &Inbound) -> bool {
         let Some(stamp) = record.stamp else { return false };
         let mut identity = (stamp.producer.get(), stamp.number);
@@ -222,6 +227,7 @@ impl Partition {
     }
 
     /// Keeps the time at which the first unfinished record became the first.
+    #[inline]
     pub(crate) fn note_head(&mut self, now: Instant) {
         let head = self.tracker.head();
         if self.head_since.map(|(position, _)| position) != head {
@@ -230,6 +236,7 @@ impl Partition {
     }
 
     /// A record is finished. Returns whether intake may go on after it had stopped.
+    #[inline]
     pub(crate) fn finish(&mut self, ordinal: Ordinal, bytes: usize, now: Instant, window: usize) -> bool {
         self.bytes = self.bytes.saturating_sub(bytes);
         if self.tracker.finish(ordinal) {
