@@ -51,6 +51,7 @@ pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Crew
         budget_bytes: settings.budget_bytes,
         suspect_until: None,
         tried: None,
+        dedup_by_id: false,
         seam: Seam::default(),
     });
     pool.set_concurrency(settings.concurrency);

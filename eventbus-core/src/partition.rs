@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::backend::{Inbound, Lease};
+use crate::by_id::Names;
 use crate::copies::{Copies, Seen};
 use crate::finished::{FinishedSet, Run};
 use crate::handler::DeliveryContext;
@@ -33,6 +34,8 @@ pub(crate) struct Opening {
     pub(crate) suspect_until: Option<Position>,
     /// The envelope that was being tried when the process ended.
     pub(crate) tried: Option<Trying>,
+    /// Whether a source and id seen before make a copy, too.
+    pub(crate) dedup_by_id: bool,
     pub(crate) seam: Seam,
 }
 
@@ -45,6 +48,7 @@ pub(crate) struct Partition {
     pub(crate) lease: Lease,
     pub(crate) tracker: Tracker,
     copies: Copies,
+    names: Option<Box<Names>>,
     finished: FinishedSet,
     /// Deliveries below it were handled before this session and only feed the memory of copies.
     start: Position,
@@ -119,6 +123,7 @@ impl Partition {
         Self {
             tracker: Tracker::new(opening.watermark, usize::MAX),
             copies: Copies::new(COPY_WINDOW, COPY_PRODUCERS),
+            names: opening.dedup_by_id.then(Box::default),
             finished: opening.finished,
             start: opening.watermark,
             newest: None,
@@ -187,7 +192,9 @@ impl Partition {
             return Admit::Broken;
         }
         self.newest = Some(record.position);
-        let copy = self.is_copy(record);
+        // Both are asked: each has to see every record.
+        let known = self.names.as_mut().is_some_and(|names| names.observe(record, &self.context.topic));
+        let copy = self.is_copy(record) || known;
         let Some(ordinal) = ordinal else { return Admit::Done };
         if self.finished.contains(record.position) {
             self.tracker.finish(ordinal);

@@ -61,6 +61,7 @@ pub(super) fn opening(partition: u32, epoch: u64, lease: &Lease, suspect_until: 
         budget_bytes: 1 << 20,
         suspect_until: suspect_until.map(Position::new),
         tried: None,
+        dedup_by_id: false,
         seam: Seam::default(),
     }
 }
