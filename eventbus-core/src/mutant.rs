@@ -6,7 +6,6 @@
 #[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))] // exported, and all of it used, with the feature
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))]
 pub enum Mutant {
     /// Every envelope gets a lane of its own (O1, O4).
     KeyNotRouted,

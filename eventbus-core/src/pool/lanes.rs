@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, Hasher};
 use std::vec;
 
 use hashbrown::hash_table::Entry;
-
 use tokio::time::Instant;
 
 use super::{Mutant, Offered, Parcel, State, owner};
