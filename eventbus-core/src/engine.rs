@@ -56,8 +56,15 @@ pub struct Bus {
     propagator: Option<Arc<dyn Propagator>>,
     /// Where the bus's own work runs.
     own: Own,
-    subscriptions: Mutex<BTreeMap<u64, Weak<Running>>>,
+    subscriptions: Mutex<Subscriptions>,
     seam: Seam,
+}
+
+/// The subscriptions of a bus, until it is closed.
+#[derive(Default)]
+struct Subscriptions {
+    closed: bool,
+    running: BTreeMap<u64, Weak<Running>>,
 }
 
 /// The runtime of the bus's own work.
@@ -148,14 +155,14 @@ impl Bus {
             env: config.env,
             propagator: config.propagator,
             own,
-            subscriptions: Mutex::new(BTreeMap::new()),
+            subscriptions: Mutex::default(),
             seam: config.seam,
         })
     }
 
     async fn join(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription> {
         let (topic, group) = options.validate()?;
-        let backend = self.backend.clone();
+        let backend = self.reach()?;
         let described = {
             let (backend, topic) = (backend.clone(), topic.clone());
             self.own.run(async move { backend.describe_topic(&topic).await }).await?
@@ -213,8 +220,11 @@ impl Bus {
         let handlers = current_runtime()?;
         let backend = self.backend.clone();
         let running = Arc::new(Running { topic, group, member, commands, ended, crew, backend, handlers });
+        if !self.remember(number, &running) {
+            self.own.run(async move { shared.membership.leave().await }).await?;
+            return Err(closed());
+        }
         running.start_workers(concurrency);
-        self.remember(number, &running);
         let hooks = self.hooks.clone();
         self.own.spawn(async move {
             let (topic, group) = (shared.topic.clone(), shared.group.clone());
@@ -227,10 +237,19 @@ impl Bus {
         Ok(Subscription { inner: running })
     }
 
-    fn remember(&self, number: u64, running: &Arc<Running>) {
+    /// Whether the bus is still open; then closing will drain this subscription, too.
+    fn remember(&self, number: u64, running: &Arc<Running>) -> bool {
         let mut subscriptions = self.subscriptions.lock();
-        subscriptions.retain(|_, known| known.strong_count() > 0);
-        subscriptions.insert(number, Arc::downgrade(running));
+        subscriptions.running.retain(|_, known| known.strong_count() > 0);
+        if !subscriptions.closed {
+            subscriptions.running.insert(number, Arc::downgrade(running));
+        }
+        !subscriptions.closed
+    }
+
+    /// The backend, for a call that a closed bus does not take.
+    fn reach(&self) -> Result<Arc<dyn Backend>> {
+        if self.subscriptions.lock().closed { Err(closed()) } else { Ok(self.backend.clone()) }
     }
 
     /// The dead-letter topic exists before the first envelope can fail (S2).
@@ -248,7 +267,7 @@ impl Bus {
     }
 
     async fn reset(&self, topic: Topic, group: Group, to: StartFrom) -> Result<()> {
-        let backend = self.backend.clone();
+        let backend = self.reach()?;
         self.own
             .run(async move {
                 let described = backend.describe_topic(&topic).await?;
@@ -268,7 +287,7 @@ impl Bus {
     }
 
     fn running(&self) -> Vec<Arc<Running>> {
-        self.subscriptions.lock().values().filter_map(Weak::upgrade).collect()
+        self.subscriptions.lock().running.values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -302,7 +321,7 @@ impl EventBus for Bus {
 
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
         spec.validate()?;
-        let (backend, asked) = (self.backend.clone(), spec.clone());
+        let (backend, asked) = (self.reach()?, spec.clone());
         let mut described = self.own.run(async move { backend.ensure_topic(&asked).await }).await?;
         // What a refusal does is the bus's own setting, not the broker's.
         described.spec.after_refusal = spec.after_refusal;
@@ -311,30 +330,30 @@ impl EventBus for Bus {
     }
 
     async fn describe_topic(&self, topic: &str) -> Result<TopicDescription> {
-        let (backend, topic) = (self.backend.clone(), topic.parse::<Topic>()?);
+        let (backend, topic) = (self.reach()?, topic.parse::<Topic>()?);
         self.own.run(async move { backend.describe_topic(&topic).await }).await
     }
 
     async fn delete_topic(&self, topic: &str) -> Result<()> {
-        let (backend, topic) = (self.backend.clone(), topic.parse::<Topic>()?);
+        let (backend, topic) = (self.reach()?, topic.parse::<Topic>()?);
         self.lanes.forget_topic(&topic);
         self.own.run(async move { backend.delete_topic(&topic).await }).await
     }
 
     async fn list_topics(&self) -> Result<Vec<String>> {
-        let backend = self.backend.clone();
+        let backend = self.reach()?;
         let topics = self.own.run(async move { backend.list_topics().await }).await?;
         Ok(topics.into_iter().map(String::from).collect())
     }
 
     async fn list_groups(&self, topic: &str) -> Result<Vec<String>> {
-        let (backend, topic) = (self.backend.clone(), topic.parse::<Topic>()?);
+        let (backend, topic) = (self.reach()?, topic.parse::<Topic>()?);
         let groups = self.own.run(async move { backend.list_groups(&topic).await }).await?;
         Ok(groups.into_iter().map(String::from).collect())
     }
 
     async fn describe_group(&self, topic: &str, group: &str) -> Result<GroupDescription> {
-        let (backend, topic, group) = (self.backend.clone(), topic.parse::<Topic>()?, group.parse::<Group>()?);
+        let (backend, topic, group) = (self.reach()?, topic.parse::<Topic>()?, group.parse::<Group>()?);
         self.own.run(async move { backend.describe_group(&topic, &group).await }).await
     }
 
@@ -343,7 +362,7 @@ impl EventBus for Bus {
     }
 
     async fn delete_group(&self, topic: &str, group: &str) -> Result<()> {
-        let (backend, topic, group) = (self.backend.clone(), topic.parse::<Topic>()?, group.parse::<Group>()?);
+        let (backend, topic, group) = (self.reach()?, topic.parse::<Topic>()?, group.parse::<Group>()?);
         self.own.run(async move { backend.delete_group(&topic, &group).await }).await
     }
 
@@ -364,6 +383,7 @@ impl EventBus for Bus {
         }
         let end = Instant::now() + deadline;
         let left = || end.saturating_duration_since(Instant::now());
+        self.subscriptions.lock().closed = true;
         let running = self.running();
         let drains = running.iter().map(|subscription| subscription.drain(left()));
         let drained = futures_util::future::join_all(drains).await;

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         let skipped = !case.needs.is_empty() || BEYOND.contains(&case.name.replace(' ', "").as_str());
         let run = move || match run_case(case, &provider, &RunOptions::default()) {
             Outcome::Pass => Ok(()),
+            Outcome::Fail { message, .. } => Err(message.into()),
             other => Err(other.to_string().into()),
         };
         Trial::test(case.name.replace(' ', ""), run).with_ignored_flag(skipped)
