@@ -49,7 +49,7 @@ pub(super) struct Lane {
 impl Lane {
     #[inline]
     fn new(partition: u32, epoch: u64, hash: u64, key: Option<Key>, item: usize) -> Self {
-        Self { partition, epoch, hash, key, head: item, tail: item, state: LaneState::Held }
+        Self { partition, epoch, hash, key, head: item, tail: item, state: LaneState::Ready }
     }
 }
 
@@ -99,7 +99,7 @@ impl State {
         }
         self.items.insert(Item { record: Some(parcel), position, bytes, queued, next: NONE });
         if let Some(lane) = lane {
-            self.make_ready(lane);
+            self.line_up(lane);
         }
     }
 
@@ -151,11 +151,16 @@ impl State {
     /// Puts a lane in line, unless its partition handles one at a time and it is not this one's turn.
     #[inline]
     pub(super) fn make_ready(&mut self, number: usize) {
-        if self.any_alone && self.hold_back(number) {
-            return;
-        }
         self.lanes[number].state = LaneState::Ready;
-        self.ready.push_back(number);
+        self.line_up(number);
+    }
+
+    /// The same for a lane that says it is ready.
+    #[inline]
+    fn line_up(&mut self, number: usize) {
+        if !(self.any_alone && self.hold_back(number)) {
+            self.ready.push_back(number);
+        }
     }
 
     /// Has a lane wait for its turn, where its partition handles one at a time and this is not it.
