@@ -2,10 +2,14 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "brokers")]
+pub mod brokers;
 pub mod file_history;
 pub mod harness;
 pub mod history;
 pub mod mutants;
 pub mod oracle;
+#[cfg(feature = "brokers")]
+pub mod proxy;
 pub mod simulation;
 pub mod suite;
