@@ -22,7 +22,8 @@ mod run;
 mod runner;
 
 pub use fixture::{
-    Abilities, Ability, Armed, Clock, Connection, Fixture, Missing, Provider, PublishFault, Publishes, Setup, UnderWay,
+    Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
+    Setup, UnderWay,
 };
 pub use gate::{Gate, Gated};
 pub use matrix::{Matrix, Outcome};

@@ -9,11 +9,15 @@ use eventbus_core::backend::Backend;
 use eventbus_core::{
     BusConfig, Env, Envelope, EventBus, Group, Mutant, Subscribe, Subscription, Threads, Topic, TopicSpec,
 };
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::env::SeededEnv;
-use super::fixture::{Armed, Clock, Connection, Fixture, Missing, Provider, PublishFault, Publishes, Setup, UnderWay};
-use crate::harness::{Node, Numbers, Publisher, Script, envelope_of, read_back, read_records};
+use super::fixture::Ability;
+use super::fixture::{
+    Armed, Clock, Connection, FaultError, Fixture, Provider, PublishFault, Publishes, Setup, UnderWay,
+};
+use crate::harness::{BackendReader, LogReader, Node, Numbers, Publisher, Script, envelope_of, read_back};
 use crate::history::{EndOutcome, Event, History, Kind, MemoryRecorder, Recorder, Start, monotonic_clock};
 use crate::oracle::{Expectations, Oracle, Verdict};
 
@@ -24,8 +28,8 @@ const LOOK: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// It asked for something that it had not said it needs.
-    Missing(Missing),
+    /// A fault was not injected: most often the case asked for something that it had not said it needs.
+    Fault(FaultError),
     /// The bus answered with an error that the case did not expect.
     Bus(eventbus_core::Error),
     /// Something that the case demands did not hold.
@@ -53,7 +57,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing(missing) => missing.fmt(f),
+            Self::Fault(error) => error.fmt(f),
             Self::Bus(error) => write!(f, "the bus answered: {error}"),
             Self::Wrong(what) => f.write_str(what),
             Self::Illegal(verdict) => verdict.fmt(f),
@@ -67,9 +71,9 @@ impl From<eventbus_core::Error> for Failure {
     }
 }
 
-impl From<Missing> for Failure {
-    fn from(missing: Missing) -> Self {
-        Self::Missing(missing)
+impl From<FaultError> for Failure {
+    fn from(error: FaultError) -> Self {
+        Self::Fault(error)
     }
 }
 
@@ -97,14 +101,23 @@ struct Inner {
     numbers: Arc<Numbers>,
     processes: Arc<AtomicU32>,
     waiting: Mutex<String>,
+    /// The case's name and needs.
+    case: (&'static str, &'static [Ability]),
+    /// The connection that no bus under test has.
+    control: OnceCell<Arc<dyn Connection>>,
     /// What is broken in every bus of the run, if anything is.
     mutant: Option<Mutant>,
 }
 
 impl Run {
-    pub(super) async fn make(provider: Arc<dyn Provider>, clock: Clock, seed: u64) -> Result<Self, Failure> {
+    pub(super) async fn make(
+        provider: Arc<dyn Provider>,
+        clock: Clock,
+        seed: u64,
+        case: (&'static str, &'static [Ability]),
+    ) -> Result<Self, Failure> {
         let env: Arc<dyn Env> = Arc::new(SeededEnv::new(seed, clock));
-        let fixture = provider.world(Setup::new(seed, env.clone(), clock)).await?;
+        let fixture = provider.world(Setup::new(seed, env.clone(), clock).for_case(case.0, case.1)).await?;
         let began = Instant::now();
         let nanos = move || u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let clock_of = match clock {
@@ -121,13 +134,15 @@ impl Run {
             numbers: Arc::default(),
             processes: Arc::new(AtomicU32::new(1)),
             waiting: Mutex::default(),
+            case,
+            control: OnceCell::new(),
             mutant: None,
         })))
     }
 
     /// A run of its own with the same seed, in whose buses one thing is broken.
     pub(super) async fn broken(&self, mutant: Mutant) -> Result<Self, Failure> {
-        let mut run = Self::make(self.0.provider.clone(), self.0.clock, self.0.seed).await?;
+        let mut run = Self::make(self.0.provider.clone(), self.0.clock, self.0.seed, self.0.case).await?;
         if let Some(inner) = Arc::get_mut(&mut run.0) {
             inner.mutant = Some(mutant);
         }
@@ -140,7 +155,8 @@ impl Run {
     /// What the broker says.
     pub async fn elsewhere(&self, change: impl FnOnce(&mut Setup)) -> Result<Self, Failure> {
         let inner = &self.0;
-        let mut setup = Setup::new(inner.seed, inner.env.clone(), inner.clock);
+        let setup = Setup::new(inner.seed, inner.env.clone(), inner.clock);
+        let mut setup = setup.for_case(inner.case.0, inner.case.1);
         change(&mut setup);
         let fixture = inner.provider.world(setup).await?;
         Ok(Self(Arc::new(Inner {
@@ -153,6 +169,8 @@ impl Run {
             numbers: inner.numbers.clone(),
             processes: inner.processes.clone(),
             waiting: Mutex::default(),
+            case: inner.case,
+            control: OnceCell::new(),
             mutant: inner.mutant,
         })))
     }
@@ -228,12 +246,17 @@ impl Run {
         Ok(Peer { run: self.clone(), connection, node })
     }
 
-    /// A backend of its own, that no bus under test has.
+    /// A backend of its own, opened, that no bus under test has; one for all of the run.
     ///
     /// # Errors
     /// What the broker says.
     pub async fn control(&self) -> Result<Arc<dyn Backend>, Failure> {
-        Ok(self.0.fixture.connect().await?.backend())
+        let connect = || async {
+            let connection = self.0.fixture.connect().await?;
+            connection.backend().open().await?;
+            Ok::<_, Failure>(connection)
+        };
+        Ok(self.0.control.get_or_try_init(connect).await?.backend())
     }
 
     /// Records that a fault was injected. A lasting one is ended by [`healed`](Self::healed).
@@ -337,10 +360,17 @@ impl Run {
     /// # Errors
     /// What the broker says, and `Undecodable`.
     pub async fn log(&self, topic: &str) -> Result<Vec<Envelope>, Failure> {
-        let (control, topic) = (self.control().await?, topic.parse::<Topic>()?);
-        let described = control.describe_topic(&topic).await?;
-        let records = read_records(&control, described).await?;
+        let topic: Topic = topic.parse()?;
+        let records = self.reader().await?.records(&topic).await?;
         records.iter().map(|record| Ok(envelope_of(&topic, record)?)).collect()
+    }
+
+    /// What reads logs and positions: the suite's own client where the fixture has one.
+    async fn reader(&self) -> Result<Arc<dyn LogReader>, Failure> {
+        match self.0.fixture.reader().await? {
+            Some(reader) => Ok(reader),
+            None => Ok(Arc::new(BackendReader::new(self.control().await?))),
+        }
     }
 
     /// Reads logs and committed positions back by a connection of its own, and has the oracle judge the whole history.
@@ -350,7 +380,7 @@ impl Run {
     pub async fn judge(&self, expect: &Expectations, read: &[(&str, &[&str])]) -> Result<Verdict, Failure> {
         for (topic, groups) in read {
             let groups = groups.iter().map(|group| group.parse()).collect::<Result<Vec<Group>, _>>()?;
-            let back = read_back(&self.control().await?, &topic.parse()?, &groups).await?;
+            let back = read_back(&*self.reader().await?, &topic.parse()?, &groups).await?;
             back.kinds.into_iter().for_each(|kind| self.note(kind));
         }
         let verdict = Oracle::judge(&self.history(), expect);
