@@ -18,7 +18,7 @@ use eventbus_core::dead_letter::DeadLetter;
 use eventbus_core::note::Note;
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, TicketSink, Topic, TopicSpec};
 
-use super::process::{Process, lock};
+use super::process::{Elsewhere, Process, lock};
 use crate::history::{self, Kind, Name, SessionCause};
 
 /// A backend under observation.
@@ -190,11 +190,34 @@ struct Names {
 struct Held {
     /// No claim has been confirmed since the assignment.
     fresh: bool,
-    /// The group had progress when it was assigned.
-    progress: bool,
+    /// The group's progress as it was assigned, or stored since.
+    progress: Option<Progress>,
     /// Where it begins was recorded.
     begun: bool,
     epoch: u64,
+}
+
+/// A watermark, and what its note says of who wrote it for which log.
+#[derive(Debug)]
+struct Progress {
+    next: Position,
+    owner: String,
+    epoch: u64,
+    incarnation: String,
+}
+
+impl Progress {
+    fn of(next: Position, epoch: u64, note: &[u8]) -> Self {
+        let Note { owner, incarnation, .. } = Note::decode(note).unwrap_or_default();
+        Self { next, owner, epoch, incarnation }
+    }
+
+    /// Whether progress for this log was discarded for the other's: that log is another one, or, as the bus `said` it would,
+    /// begins again below where this ended.
+    fn is_discarded_by(&self, other: &Self, said: bool) -> bool {
+        let both_known = !self.incarnation.is_empty() && !other.incarnation.is_empty();
+        (both_known && self.incarnation != other.incarnation) || (said && other.next < self.next)
+    }
 }
 
 #[derive(Debug)]
@@ -210,7 +233,9 @@ impl ObservedMember {
         match event {
             GroupEvent::Assigned(assignments) => {
                 for given in assignments {
-                    let held = Held { fresh: true, progress: given.committed.is_some(), ..Held::default() };
+                    let progress =
+                        given.committed.as_ref().map(|found| Progress::of(found.next, found.epoch, &found.note));
+                    let held = Held { fresh: true, progress, ..Held::default() };
                     lock(&self.held).insert(given.partition, held);
                 }
             }
@@ -239,23 +264,45 @@ impl ObservedMember {
         let (topic, group) = (topic.clone(), group.clone());
         let mut held = lock(&self.held);
         let Some(held) = held.get_mut(&partition) else { return };
-        if held.fresh && !held.progress && !std::mem::replace(&mut held.begun, true) {
+        if held.fresh && held.progress.is_none() && !std::mem::replace(&mut held.begun, true) {
             self.process.note(Kind::StartPosition { topic, group, partition, position });
         }
     }
 
-    fn session(&self, partition: u32, position: u64, epoch: u64, seek: bool) {
+    /// Why a claim that is about to be sent begins elsewhere, if it does.
+    fn elsewhere(&self, claim: &Progress, partition: u32, seek: bool) -> Option<Elsewhere> {
+        let Names { topic, group, .. } = &self.names;
+        let said = self.process.expects_reset(topic, group, partition);
+        let held = lock(&self.held);
+        let before = held.get(&partition).and_then(|held| held.progress.as_ref());
+        if before.is_some_and(|before| before.is_discarded_by(claim, said)) {
+            return Some(Elsewhere::Reset);
+        }
+        (seek && self.process.expects_seek()).then_some(Elsewhere::Seek)
+    }
+
+    /// A claim was confirmed: a session begins.
+    fn session(&self, partition: u32, claimed: Progress, seek: bool) {
+        let Names { topic, group, member } = &self.names;
+        let (view, epoch, position) = ((&**topic, &**group, partition), claimed.epoch, claimed.next.get());
+        self.process.take_reset(topic, group, partition);
+        let mut found = None;
         if let Some(held) = lock(&self.held).get_mut(&partition) {
             (held.epoch, held.fresh) = (epoch, false);
+            found = held.progress.replace(claimed);
         }
+        // What was found may be a claim that was stored and never answered.
+        let found = found.and_then(|found| self.process.answered(view, found.epoch, &found.owner));
+        let elsewhere = self.process.answered(view, epoch, member).or(found);
         // Confirmed late, to an owner that is none any more: its session never was.
-        if !self.process.latest_epoch(&self.names.topic, &self.names.group, partition, epoch) {
+        if !self.process.latest_epoch(view, epoch) {
             return;
         }
-        let Names { topic, group, .. } = &self.names;
-        if self.process.take_reset(topic, group, partition) {
-            let (topic, group) = (topic.clone(), group.clone());
-            self.process.note(Kind::LogReset { topic, group, partition, position });
+        let (topic, group, to) = (topic.clone(), group.clone(), Some(position));
+        match elsewhere {
+            Some(Elsewhere::Seek) => self.process.note(Kind::Seek { topic, group, partition, to }),
+            Some(Elsewhere::Reset) => self.process.note(Kind::LogReset { topic, group, partition, position }),
+            None => {}
         }
         let cause = if seek { SessionCause::Seek } else { SessionCause::Assigned };
         let Names { topic, group, member } = &self.names;
@@ -332,15 +379,15 @@ impl Membership for ObservedMember {
 
     async fn commit(&self, commit: Commit) -> Result<()> {
         alive(&self.process)?;
-        let (partition, position, epoch, claim) = (commit.partition, commit.next.get(), commit.epoch, commit.claim);
+        let (partition, claim) = (commit.partition, commit.claim);
+        let progress = Progress::of(commit.next, commit.epoch, &commit.note);
         let seek = claim && lock(&self.held).get(&partition).is_some_and(|held| !held.fresh);
         if claim {
-            self.before_claim(partition, position);
-        }
-        if seek && self.process.expects_seek() {
-            let Names { topic, group, .. } = &self.names;
-            let (topic, group, to) = (topic.clone(), group.clone(), Some(position));
-            self.process.note(Kind::Seek { topic, group, partition, to });
+            self.before_claim(partition, commit.next.get());
+            if let Some(why) = self.elsewhere(&progress, partition, seek) {
+                let Names { topic, group, member } = &self.names;
+                self.process.claims_elsewhere((topic, group, partition), commit.epoch, member, why);
+            }
         }
         let told = self.describe(&commit);
         if !claim {
@@ -354,8 +401,11 @@ impl Membership for ObservedMember {
         alive(&self.process)?;
         if claim {
             // A claim is no progress: it repeats what was committed, or moves on purpose.
-            self.session(partition, position, epoch, seek);
+            self.session(partition, progress, seek);
         } else {
+            if let Some(held) = lock(&self.held).get_mut(&partition) {
+                held.progress = Some(progress);
+            }
             self.process.note(Kind::CommitConfirmed(told));
         }
         Ok(())

@@ -22,12 +22,31 @@ pub struct Process {
     offers: Mutex<BTreeMap<(String, String), Offer>>,
     sights: Mutex<BTreeMap<&'static str, u64>>,
     letters: Mutex<BTreeSet<(String, String, u32, u64)>>,
-    /// The highest epoch of a session on record, by topic, group and partition; shared by the processes of a run.
+    /// Shared by the processes of a run.
     epochs: Arc<Epochs>,
 }
 
-/// Epochs on record, by topic, group and partition.
-pub(super) type Epochs = Mutex<BTreeMap<(String, String, u32), u64>>;
+/// What is on record of claims, by topic, group and partition.
+pub(super) type Epochs = Mutex<BTreeMap<(String, String, u32), Claims>>;
+
+/// The claims of a partition in a group.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// The highest epoch of a session.
+    highest: u64,
+    /// Claims that began elsewhere than where their group stood, and whose answer has not come: epoch, member, and why.
+    /// One may be stored all the same; then whoever finds it begins there.
+    unanswered: Vec<(u64, String, Elsewhere)>,
+}
+
+/// Why a claim begins elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// The subscription sought.
+    Seek,
+    /// The log is another one.
+    Reset,
+}
 
 /// A publish under way, found by topic and envelope id.
 #[derive(Debug, Clone)]
@@ -86,12 +105,29 @@ impl Process {
         was_alive
     }
 
-    /// Puts the epoch of a session on record. Whether it is not below one that is there.
-    pub(super) fn latest_epoch(&self, topic: &str, group: &str, partition: u32, epoch: u64) -> bool {
+    /// A claim is sent that begins elsewhere.
+    pub(super) fn claims_elsewhere(&self, view: (&str, &str, u32), epoch: u64, member: &str, why: Elsewhere) {
         let mut epochs = lock(&self.epochs);
-        let highest = epochs.entry((topic.into(), group.into(), partition)).or_default();
-        *highest = epoch.max(*highest);
-        epoch == *highest
+        let claims = epochs.entry((view.0.into(), view.1.into(), view.2)).or_default();
+        if !claims.unanswered.iter().any(|(e, m, _)| (*e, m.as_str()) == (epoch, member)) {
+            claims.unanswered.push((epoch, member.to_owned(), why));
+        }
+    }
+
+    /// Takes the claim of this epoch and member, if it began elsewhere and was not answered.
+    pub(super) fn answered(&self, view: (&str, &str, u32), epoch: u64, member: &str) -> Option<Elsewhere> {
+        let mut epochs = lock(&self.epochs);
+        let claims = epochs.get_mut(&(view.0.into(), view.1.into(), view.2))?;
+        let index = claims.unanswered.iter().position(|(e, m, _)| (*e, m.as_str()) == (epoch, member))?;
+        Some(claims.unanswered.remove(index).2)
+    }
+
+    /// Puts the epoch of a session on record. Whether it is not below one that is there.
+    pub(super) fn latest_epoch(&self, view: (&str, &str, u32), epoch: u64) -> bool {
+        let mut epochs = lock(&self.epochs);
+        let claims = epochs.entry((view.0.into(), view.1.into(), view.2)).or_default();
+        claims.highest = epoch.max(claims.highest);
+        epoch == claims.highest
     }
 
     /// The broker has a dead letter.
@@ -159,8 +195,12 @@ impl Process {
         lock(&self.resets).insert((topic.into(), group.into(), partition));
     }
 
-    pub(super) fn take_reset(&self, topic: &str, group: &str, partition: u32) -> bool {
-        lock(&self.resets).remove(&(topic.into(), group.into(), partition))
+    pub(super) fn expects_reset(&self, topic: &str, group: &str, partition: u32) -> bool {
+        lock(&self.resets).contains(&(topic.into(), group.into(), partition))
+    }
+
+    pub(super) fn take_reset(&self, topic: &str, group: &str, partition: u32) {
+        lock(&self.resets).remove(&(topic.into(), group.into(), partition));
     }
 
     pub(super) fn offers(&self) -> MutexGuard<'_, BTreeMap<(String, String), Offer>> {

@@ -128,14 +128,14 @@ impl Pool {
         self.state.lock().partitions.get(&partition).map(|owned| owned.read_from(lookback))
     }
 
-    /// The partition was opened elsewhere while the delivery before it goes on, with `before` as its next position. Where the
-    /// new one begins below that, what comes from there on is of the old one until something comes from below; where it
-    /// begins above, the old one brings nothing that the new one would not, in the same order.
-    pub(crate) fn distrust(&self, partition: u32, before: Option<Position>, lookback: u64) {
+    /// The partition was opened elsewhere while the delivery before it goes on, which brings nothing from below `parked`.
+    /// Where the new one begins below that, what comes from there on is of the old one until something comes from below;
+    /// where it begins above, the old one brings nothing that the new one would not, in the same order.
+    pub(crate) fn distrust(&self, partition: u32, parked: Position, lookback: u64) {
         let mut state = self.state.lock();
         if let Some(owned) = state.partitions.get_mut(&partition) {
             let begin = owned.read_from(lookback);
-            owned.stale_from = before.filter(|before| begin < *before);
+            owned.stale_from = Some(parked).filter(|parked| begin < *parked);
             owned.beginning = true;
         }
     }

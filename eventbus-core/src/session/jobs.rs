@@ -146,9 +146,9 @@ async fn open(shared: &Arc<Shared>, assignment: &Assignment) -> Result<(Claimed,
 
 /// Reads on from what was delivered last, until the broker answers.
 async fn read(shared: &Arc<Shared>, partition: u32) -> Result<Looked> {
+    let pool = &shared.crew.pool;
     let [mut wait, longest] = RETRY;
     loop {
-        let pool = &shared.crew.pool;
         let places = pool.read_from(partition, shared.settings.lookback).zip(pool.expected(partition));
         let Some((from, expected)) = places else {
             return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
@@ -159,6 +159,20 @@ async fn read(shared: &Arc<Shared>, partition: u32) -> Result<Looked> {
                 wait = (wait * 2).min(longest);
             }
             known => return known.map(|log| Looked { expected, log }),
+        }
+    }
+}
+
+/// Reads from this position, until the broker answers.
+async fn read_at(shared: &Shared, partition: u32, from: Position) -> Result<LogState> {
+    let [mut wait, longest] = RETRY;
+    loop {
+        match shared.membership.read(partition, from).await {
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(longest);
+            }
+            known => return known,
         }
     }
 }
@@ -214,14 +228,15 @@ async fn seek(
     let claimed = membership::claim_anew(shared, old, log, next).await?;
     let pool = &shared.crew.pool;
     pool.at_rest(partition).await;
-    // What the delivery before the seek would bring next: it goes on until the new one has begun.
-    let before = pool.read_from(partition, shared.settings.lookback);
+    // The delivery before goes on until the new one has begun. Parked at the log's end, it brings nothing from below that.
+    let parked = log.end;
+    read_at(shared, partition, parked).await?;
     shared.open(&claimed, lease);
-    pool.distrust(partition, before, shared.settings.lookback);
+    pool.distrust(partition, parked, shared.settings.lookback);
     // Nothing of the old start is held any more: an intake that was paused for it goes on.
     shared.membership.resume(partition);
     let mut looked = read(shared, partition).await?;
-    if pool.trust(partition) && before.is_some_and(|before| before <= looked.log.first) {
+    if pool.trust(partition) && parked <= looked.log.first {
         // Retention took all that would have told the new delivery from the old one.
         looked = read(shared, partition).await?;
     }
