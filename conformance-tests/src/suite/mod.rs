@@ -14,6 +14,8 @@ mod fixture;
 mod gate;
 mod matrix;
 mod memory;
+#[cfg(feature = "brokers")]
+mod nats;
 mod p0;
 mod p1;
 mod p2;
@@ -28,6 +30,8 @@ pub use fixture::{
 pub use gate::{Gate, Gated};
 pub use matrix::{Matrix, Outcome};
 pub use memory::{MemoryKind, MemoryProvider};
+#[cfg(feature = "brokers")]
+pub use nats::NatsProvider;
 pub use registry::{CASES, Case, Place, Priority};
 pub use run::{Call, Failure, Peer, Run};
 pub use runner::{RunOptions, run_case};
