@@ -44,16 +44,18 @@ remove_stale_pid_file() {
 
 # Starts dockerd in a session of its own, so that it outlives this script, and waits until it answers.
 start_engine() {
-  local log=$broker_work/dockerd.log tries=0
+  local log=$broker_work/dockerd.log tries=0 engine=""
   remove_stale_pid_file /var/run/docker.pid dockerd
   remove_stale_pid_file /var/run/docker/containerd/containerd.pid containerd
-  if ! pgrep -x dockerd >/dev/null; then
+  # One that starts already has its pid file by now.
+  if [[ ! -f /var/run/docker.pid ]]; then
     say "starting dockerd (log: $log)"
     setsid dockerd >"$log" 2>&1 </dev/null &
+    engine=$!
     disown
   fi
   until engine_answers; do
-    if ((++tries > 60)) || ! { pgrep -x dockerd >/dev/null || ((tries < 5)); }; then
+    if ((++tries > 60)) || { [[ -n $engine ]] && ! kill -0 "$engine" 2>/dev/null; }; then
       say "the engine does not answer; the end of its log:" "$(tail -n 5 "$log" 2>/dev/null)" >&2
       return 1
     fi
@@ -72,7 +74,7 @@ require_engine() {
     fail 2 "no Docker engine answers (--provision installs and starts one; --no-brokers leaves its tests out)"
   if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
     say "brokers: installing docker.io"
-    apt_install docker.io iptables procps ||
+    apt_install docker.io iptables ||
       fail 2 "no Docker engine answers and docker.io could not be installed (apt-get as root; see $broker_work/apt.log)"
   fi
   ((EUID == 0)) || fail 2 "no Docker engine answers, and only root can start one"

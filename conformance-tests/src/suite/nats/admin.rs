@@ -231,7 +231,7 @@ impl Admin {
             record["owner"] = "conformance-usurper".into();
             record["nonce"] = revision.into();
             let mut headers = HeaderMap::new();
-            headers.insert("Nats-Expected-Last-Subject-Sequence", revision);
+            headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
             if self.store(format!("{subjects}{partition}"), headers, record.to_string().into()).await.is_ok() {
                 return Ok(true);
             }
