@@ -187,6 +187,12 @@ impl Run {
         self.0.provider.abilities().contains(&ability)
     }
 
+    /// Whether it is on the host's clock.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        self.0.clock == Clock::Real
+    }
+
     /// What [`Provider::refusals`] says.
     pub async fn refusals(&self) -> Vec<(String, bool)> {
         self.0.provider.refusals().await
