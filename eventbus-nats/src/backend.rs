@@ -5,13 +5,19 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use eventbus_core::backend::{
-    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
+    Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
 };
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 
+use crate::bucket::Bucket;
 use crate::config::NatsConfig;
 use crate::connection::{Link, Signals};
+use crate::consumer::Start;
+use crate::groups::{Groups, find};
+use crate::health::{capabilities, health};
+use crate::membership::NatsMember;
 use crate::producer::{Producer, Signalled};
+use crate::topics::Topics;
 
 /// A connection to JetStream, made by [`open`](Backend::open), as a backend of the core.
 ///
@@ -31,8 +37,33 @@ impl NatsBackend {
         Self { config, link: OnceLock::new(), producer }
     }
 
-    pub(crate) fn link(&self) -> Result<&Arc<Link>> {
+    fn link(&self) -> Result<&Arc<Link>> {
         self.link.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
+    }
+
+    fn topics(&self) -> Result<Topics> {
+        Ok(Topics::new(Arc::clone(self.link()?), &self.config.prefix))
+    }
+
+    fn bucket(&self, topic: &Topic) -> Result<Bucket> {
+        Ok(Bucket { link: Arc::clone(self.link()?), names: self.topics()?.names(topic) })
+    }
+
+    fn groups(&self, topic: &Topic) -> Result<Groups> {
+        Ok(Groups::new(self.bucket(topic)?, topic.clone()))
+    }
+
+    /// The first record of a partition whose message id fits.
+    async fn find(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        start: Start,
+        fits: impl FnMut(Option<&str>) -> bool + Send,
+    ) -> Result<Option<Position>> {
+        let names = self.topics()?.names(topic);
+        let found = find(self.link()?, &names.stream, &names.partition(partition), start, fits).await;
+        found.map_err(|failure| Error::from(failure).with("topic", topic).with("partition", partition))
     }
 }
 
@@ -49,7 +80,7 @@ impl Backend for NatsBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        capabilities(&self.config)
     }
 
     async fn open(&self) -> Result<()> {
@@ -60,56 +91,69 @@ impl Backend for NatsBackend {
         self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
     }
 
-    async fn ensure_topic(&self, _: &TopicSpec) -> Result<TopicDescription> {
-        Err(not_yet())
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        self.topics()?.ensure(spec).await
     }
 
-    async fn describe_topic(&self, _: &Topic) -> Result<TopicDescription> {
-        Err(not_yet())
+    async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
+        self.topics()?.describe(topic).await
     }
 
-    async fn delete_topic(&self, _: &Topic) -> Result<()> {
-        Err(not_yet())
+    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
+        self.topics()?.delete(topic).await
     }
 
     async fn list_topics(&self) -> Result<Vec<Topic>> {
-        Err(not_yet())
+        self.topics()?.list().await
     }
 
     fn submit(&self, record: Outbound, ticket: Ticket) {
         self.producer.submit(record, ticket);
     }
 
-    async fn find_stamp(&self, _: &Topic, _: u32, _: Position, _: Stamp) -> Result<Option<Position>> {
-        Err(not_yet())
+    async fn find_stamp(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        from: Position,
+        stamp: Stamp,
+    ) -> Result<Option<Position>> {
+        let stamp = stamp.to_string();
+        self.find(topic, partition, Start::Sequence(from.get()), |id| id == Some(&stamp)).await
     }
 
-    async fn position_at(&self, _: &Topic, _: u32, _: u64) -> Result<Position> {
-        Err(not_yet())
+    async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
+        // The end as it was before: what is stored meanwhile is not missed.
+        let end = self.topics()?.describe(topic).await?.partitions.first().map(|log| log.end).unwrap_or_default();
+        let found = self.find(topic, partition, Start::Time(unix_millis), |_| true).await?;
+        Ok(found.unwrap_or(end))
     }
 
-    async fn join(&self, _: Join) -> Result<Arc<dyn Membership>> {
-        Err(not_yet())
+    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        let topic = join.topic.spec.validate()?;
+        Ok(Arc::new(NatsMember::join(self.bucket(&topic)?, join).await?))
     }
 
-    async fn list_groups(&self, _: &Topic) -> Result<Vec<Group>> {
-        Err(not_yet())
+    async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
+        self.groups(topic)?.list().await
     }
 
-    async fn describe_group(&self, _: &Topic, _: &Group) -> Result<GroupDescription> {
-        Err(not_yet())
+    async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
+        self.groups(topic)?.describe(group).await
     }
 
-    async fn reset_group(&self, _: &Topic, _: &Group, _: &[(u32, Position)]) -> Result<()> {
-        Err(not_yet())
+    async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
+        let groups = self.groups(topic)?;
+        groups.bucket().ensure(&self.describe_topic(topic).await?).await?;
+        groups.reset(group, to).await
     }
 
-    async fn delete_group(&self, _: &Topic, _: &Group) -> Result<()> {
-        Err(not_yet())
+    async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
+        self.groups(topic)?.delete(group).await
     }
 
     async fn health(&self) -> Health {
-        Health::new(self.link.get().map_or(ConnectionState::Disconnected, |link| link.state()))
+        health(self.link.get()).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -119,8 +163,4 @@ impl Backend for NatsBackend {
         }
         Ok(())
     }
-}
-
-fn not_yet() -> Error {
-    Error::new(ErrorKind::Unsupported, "not part of this backend yet")
 }

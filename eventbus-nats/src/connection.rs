@@ -197,7 +197,11 @@ impl Link {
         subject: &str,
         request: &impl Serialize,
     ) -> std::result::Result<T, Failure> {
-        let body = serde_json::to_vec(request).map_err(|error| Failure::Unanswered(error.to_string()))?;
+        let mut body = serde_json::to_vec(request).map_err(|error| Failure::Unanswered(error.to_string()))?;
+        if body == b"null" {
+            // Some requests must be empty.
+            body.clear();
+        }
         let answer = self.ask(format!("$JS.API.{subject}"), Request::new().payload(body.into())).await?;
         read(&answer)
     }

@@ -15,6 +15,7 @@
 //! | `topics` | streams as topics |
 //! | `producer`, `answers` | submissions, and their fates (P1 to P3) |
 //! | `membership`, `spread` | events, members, who owns what (S5) |
+//! | `bucket` | the bucket of a topic, and what it holds at a moment |
 //! | `record` | one partition's record: compare-and-swap, read-back, lease (S4, S5) |
 //! | `reader`, `consumer` | delivery without a record skipped (S3) |
 //! | `groups` | progress and lag as seen from outside |
@@ -24,12 +25,21 @@
 
 mod answers;
 mod backend;
+mod bucket;
 mod bus;
 mod config;
 mod connection;
+mod consumer;
 mod error;
+mod groups;
+mod health;
+mod membership;
 mod names;
 mod producer;
+mod reader;
+mod record;
+mod spread;
+mod topics;
 mod wire;
 
 pub use backend::NatsBackend;

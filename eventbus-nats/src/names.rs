@@ -99,12 +99,12 @@ impl Names {
     }
 
     /// What a subject in the bucket is about.
-    pub(crate) fn parse<'a>(&self, subject: &'a str) -> Option<Entry<'a>> {
-        let mut tokens = subject.strip_prefix(&self.keys)?.split('.');
-        let (group, kind, last) = (tokens.next()?, tokens.next()?, tokens.next()?);
+    pub(crate) fn parse(&self, subject: &str) -> Option<Entry> {
+        let mut tokens = subject.strip_prefix(&self.keys)?.split('.').skip(1);
+        let (kind, last) = (tokens.next()?, tokens.next()?);
         match (kind, tokens.next()) {
-            ("p", None) => Some(Entry::Record { group, partition: last.parse().ok()? }),
-            ("m", None) => Some(Entry::Member { group }),
+            ("p", None) => Some(Entry::Record { partition: last.parse().ok()? }),
+            ("m", None) => Some(Entry::Member),
             _ => None,
         }
     }
@@ -118,9 +118,9 @@ fn plain(member: &str) -> String {
 
 /// A key of the bucket.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Entry<'a> {
-    Record { group: &'a str, partition: u32 },
-    Member { group: &'a str },
+pub(crate) enum Entry {
+    Record { partition: u32 },
+    Member,
 }
 
 #[cfg(test)]
@@ -159,8 +159,8 @@ mod tests {
     #[test]
     fn a_key_of_the_bucket_is_read_back() {
         let (names, group): (_, Group) = (names("t"), "g".parse().unwrap());
-        assert_eq!(names.parse(&names.record(&group, 7)), Some(Entry::Record { group: "g", partition: 7 }));
-        assert_eq!(names.parse(&names.member(&group, "m")), Some(Entry::Member { group: "g" }));
+        assert_eq!(names.parse(&names.record(&group, 7)), Some(Entry::Record { partition: 7 }));
+        assert_eq!(names.parse(&names.member(&group, "m")), Some(Entry::Member));
         assert_eq!(names.parse("$KV.other.g.p.7"), None);
     }
 
