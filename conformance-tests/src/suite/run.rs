@@ -248,7 +248,7 @@ impl Run {
         let number = self.0.processes.fetch_add(1, Ordering::Relaxed);
         let connection = self.0.fixture.connect().await?;
         let recorder: Arc<dyn Recorder> = self.0.recorder.clone();
-        let node = Node::start(recorder, number, connection.backend(), self.0.numbers.clone(), config)?;
+        let node = Node::connect(recorder, number, connection.backend(), self.0.numbers.clone(), config).await?;
         Ok(Peer { run: self.clone(), connection, node })
     }
 
