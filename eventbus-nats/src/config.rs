@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use eventbus_core::wire::Mode;
 use eventbus_core::{Error, ErrorKind, Result};
+use percent_encoding::percent_decode_str;
 
 /// How a bus shows who it is. No part of it is ever printed.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -43,9 +44,9 @@ impl fmt::Debug for Auth {
 
 /// How the connection is encrypted. Server certificates are checked against the system's roots and `root_certificates`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
+#[allow(clippy::exhaustive_structs)] // set as a whole
 pub struct Tls {
-    /// Refuses a connection that is not encrypted. Default: off, but `tls://` URLs ask for it.
+    /// Refuses a connection that is not encrypted. Default: off, unless a URL begins with `tls://`.
     pub required: bool,
     /// Encrypts before the server's first word, where the server is configured so (`handshake_first`). Default: off.
     pub first: bool,
@@ -68,6 +69,7 @@ pub struct Tls {
 #[derive(Clone, PartialEq, Eq)]
 #[must_use]
 pub struct NatsConfig {
+    /// Without what may be secret in a URL.
     pub(crate) servers: Vec<String>,
     pub(crate) auth: Auth,
     pub(crate) tls: Tls,
@@ -100,13 +102,27 @@ macro_rules! setters {
 
 impl NatsConfig {
     /// A bus on these servers: `nats://` or `tls://` URLs, several with commas between them. A user and password, or a
-    /// token, may stand in them.
+    /// token, may stand before a host, percent-encoded; the first counts for all.
     pub fn new(servers: impl Into<String>) -> Self {
-        let servers = servers.into().split(',').map(|server| server.trim().to_owned()).collect();
+        let mut auth = Auth::None;
+        let mut hosts = Vec::new();
+        for server in servers.into().split(',').map(str::trim) {
+            let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
+            let (user, host) = rest.rsplit_once('@').map_or((None, rest), |(user, host)| (Some(user), host));
+            if let (Auth::None, Some(user)) = (&auth, user) {
+                let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+                auth = match user.split_once(':') {
+                    Some((user, password)) => Auth::UserPassword(plain(user), plain(password)),
+                    None => Auth::Token(plain(user)),
+                };
+            }
+            hosts.push(format!("{scheme}://{host}"));
+        }
+        let required = hosts.iter().any(|host| host.starts_with("tls://"));
         Self {
-            servers,
-            auth: Auth::None,
-            tls: Tls::default(),
+            servers: hosts,
+            auth,
+            tls: Tls { required, ..Tls::default() },
             name: "eventbus".into(),
             prefix: "eventbus".into(),
             connect_timeout: Duration::from_secs(5),
@@ -125,6 +141,12 @@ impl NatsConfig {
         }
     }
 
+    /// The servers' URLs, without what may be secret in them.
+    #[must_use]
+    pub fn servers(&self) -> &[String] {
+        &self.servers
+    }
+
     /// Sets the name under which the server lists the connection. Default `eventbus`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -138,11 +160,15 @@ impl NatsConfig {
         self
     }
 
+    /// Sets how the connection is encrypted; what a `tls://` URL asks for stays. Default: as the server and the URL ask.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Tls { required: tls.required || self.tls.required, ..tls };
+        self
+    }
+
     setters! {
         /// Sets how the bus shows who it is; goes before what a URL says. Default none.
         auth: Auth,
-        /// Sets how the connection is encrypted. Default: as the server and the URL ask.
-        tls: Tls,
         /// How long connecting may take, each server. Default 5 s.
         connect_timeout: Duration,
         /// How long the answer to a request to the server's interface may take. Default 2 s.
@@ -178,8 +204,9 @@ impl NatsConfig {
     /// `InvalidConfig` or `UnsafeConfig`, naming the setting, what was expected and why.
     pub fn validate(&self) -> Result<()> {
         for server in &self.servers {
-            let (scheme, host) = server.split_once("://").unwrap_or(("nats", server));
-            if !matches!(scheme, "nats" | "tls") || host.is_empty() {
+            let (scheme, host) = server.split_once("://").unwrap_or_default();
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+            if !matches!(scheme, "nats" | "tls") || host.is_empty() || !host.chars().all(plain) {
                 return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT]".into()));
             }
         }
@@ -210,7 +237,7 @@ impl NatsConfig {
             ("connect_timeout", self.connect_timeout, ms(10), ms(600_000)),
             ("request_timeout", self.request_timeout, ms(100), ms(60_000)),
             ("publish_timeout", self.publish_timeout, ms(100), ms(60_000)),
-            ("fetch_wait", self.fetch_wait, ms(1_000), ms(600_000)),
+            ("fetch_wait", self.fetch_wait, ms(2_000), ms(600_000)),
             ("heartbeat", self.heartbeat, ms(100), self.fetch_wait / 2),
             ("inactive_threshold", self.inactive_threshold, ms(30_000), ms(86_400_000)),
             ("ping_interval", self.ping_interval, ms(100), ms(600_000)),
@@ -224,7 +251,7 @@ impl NatsConfig {
     }
 }
 
-/// Settings of JetStream consumers that would break the contract, and why. They are refused by name wherever settings
+/// Settings of JetStream that would break the contract, and why. They are refused by name wherever settings
 /// are read from text.
 pub const REFUSED: &[(&str, &str)] = &[
     ("ack_wait", "readers acknowledge nothing, so nothing comes again out of its turn; progress is kept in a record"),
@@ -243,20 +270,12 @@ fn invalid(setting: &'static str, expected: String) -> Error {
 impl fmt::Debug for NatsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsConfig")
-            .field("servers", &self.servers.iter().map(|server| without_secrets(server)).collect::<Vec<_>>())
+            .field("servers", &self.servers)
             .field("auth", &self.auth)
             .field("tls", &self.tls)
             .field("prefix", &self.prefix)
             .finish_non_exhaustive()
     }
-}
-
-/// A server's URL without what stands before its host.
-#[must_use]
-pub fn without_secrets(server: &str) -> String {
-    let (scheme, rest) = server.split_once("://").map_or(("", server), |(scheme, rest)| (scheme, rest));
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
 }
 
 #[cfg(test)]
@@ -275,6 +294,15 @@ mod tests {
             let config = NatsConfig::new("nats://u:s3cret@a:1,tls://s3cret@b:2,s3cret@c").auth(auth);
             assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
         }
+    }
+
+    #[test]
+    fn credentials_of_a_url_are_taken_out_of_it() {
+        let config = NatsConfig::new("tls://me:p%40ss@a:1, nats://b");
+        assert_eq!(config.auth, Auth::UserPassword("me".into(), "p@ss".into()));
+        assert_eq!(config.servers, ["tls://a:1", "nats://b"]);
+        assert!(config.tls.required);
+        assert_eq!(NatsConfig::new("tok@b:4").auth, Auth::Token("tok".into()));
     }
 
     #[test]

@@ -7,8 +7,6 @@ use serde::Deserialize;
 
 /// No such stream.
 pub(crate) const NO_STREAM: u64 = 10_059;
-/// No such consumer.
-pub(crate) const NO_CONSUMER: u64 = 10_014;
 /// No message found.
 pub(crate) const NO_MESSAGE: u64 = 10_037;
 /// JetStream is not enabled for the account, or not at all.

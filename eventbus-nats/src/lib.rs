@@ -44,5 +44,5 @@ mod wire;
 
 pub use backend::NatsBackend;
 pub use bus::NatsEventBus;
-pub use config::{Auth, NatsConfig, REFUSED, Tls, without_secrets};
+pub use config::{Auth, NatsConfig, REFUSED, Tls};
 pub use wire::BINDING;

@@ -159,10 +159,6 @@ impl Held {
         &self.lease
     }
 
-    pub(crate) async fn nonce(&self) -> u64 {
-        self.state.lock().await.record.nonce
-    }
-
     /// Writes again if the lease would otherwise be at risk. `Fenced` where it is over.
     pub(crate) async fn renew(&self) -> Result<()> {
         let mut state = self.state.lock().await;

@@ -1,7 +1,10 @@
 //! What the tests on a running server share.
 //!
 //! They find it by `EVENTBUS_TEST_NATS_URL`, and are skipped visibly without.
-#![allow(dead_code, unreachable_pub)] // each test file uses its own part
+#![allow(dead_code, unreachable_pub, missing_debug_implementations)] // each test file uses its own part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)] // tests, though no function here is one
+
+pub mod server;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
