@@ -57,7 +57,7 @@ impl Signals {
 
     fn event(&self, event: &Event) {
         match event {
-            Event::Connected => drop(self.state.send_replace(ConnectionState::Connected)),
+            Event::Connected => self.becomes(ConnectionState::Connected),
             Event::Disconnected | Event::Closed => self.lost(),
             Event::ServerError(ServerError::Other(text)) => {
                 tracing::warn!(target: "eventbus", error = %text, "the server refuses");
@@ -80,8 +80,19 @@ impl Signals {
 
     fn lost(&self) {
         self.breaks.fetch_add(1, Ordering::AcqRel);
-        self.state.send_replace(ConnectionState::Disconnected);
+        self.becomes(ConnectionState::Disconnected);
         self.on_denied.lost();
+    }
+
+    /// Closed by us, it stays so.
+    fn becomes(&self, state: ConnectionState) {
+        self.state.send_if_modified(|known| {
+            let changes = *known != ConnectionState::Closed && *known != state;
+            if changes {
+                *known = state;
+            }
+            changes
+        });
     }
 
     fn is_denied(&self, subject: &str) -> bool {
@@ -208,8 +219,10 @@ impl Link {
 
     /// A request to any subject; the answer's payload.
     pub(crate) async fn ask(&self, subject: String, request: Request) -> std::result::Result<Bytes, Failure> {
-        if !self.is_up() {
-            return Err(Failure::Unanswered("there is no connection".into()));
+        match self.state() {
+            ConnectionState::Connected => {}
+            ConnectionState::Closed => return Err(Failure::Closed),
+            _ => return Err(Failure::Unanswered("there is no connection".into())),
         }
         match self.client.send_request(subject.clone(), request).await {
             Ok(message) => Ok(message.payload),
