@@ -108,6 +108,13 @@ impl Proxy {
         });
     }
 
+    /// Whether nothing gets through now, or not in both directions.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        let mode = *self.mode.borrow();
+        mode != Mode { cuts: mode.cuts, delay: mode.delay, ..Mode::default() }
+    }
+
     /// Ends all connections; new ones are let through.
     pub fn reset(&self) {
         self.mode.send_modify(|mode| mode.cuts += 1);

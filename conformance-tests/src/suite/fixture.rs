@@ -337,6 +337,10 @@ pub trait Fixture: fmt::Debug + Send + Sync + 'static {
         Err(Missing(Ability::RestartBroker).into())
     }
 
+    /// Waits until a broker that was restarted answers again, and every process that is not cut off is connected. Default:
+    /// it does when the time that it was to be down is over.
+    async fn back(&self) {}
+
     /// Moves a leader or coordinator.
     async fn change_leader(&self, topic: &str, group: &str) -> Done {
         let _ = (topic, group);

@@ -1,6 +1,6 @@
 //! A world on a server, and its connections.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,8 +33,12 @@ pub(super) struct NatsFixture {
     admin: Admin,
     rules: Arc<Rules>,
     armed: Mutex<Vec<RuleId>>,
+    connections: Mutex<Vec<Weak<NatsConnection>>>,
     setup: Setup,
 }
+
+/// How long a broker that was started may take until all are connected.
+const BACK: Duration = Duration::from_secs(20);
 
 fn tried<T>(result: Result<T, impl std::fmt::Display>) -> Result<T, FaultError> {
     result.map_err(|error| FaultError::Failed(error.to_string()))
@@ -50,7 +54,15 @@ fn refusal(code: u16, err_code: u64, description: &str) -> Fault {
 
 impl NatsFixture {
     pub(super) fn new(server: Used, prefix: String, admin: Admin, setup: Setup) -> Self {
-        Self { server, prefix, admin, rules: Rules::new(), armed: Mutex::default(), setup }
+        Self {
+            server,
+            prefix,
+            admin,
+            rules: Rules::new(),
+            armed: Mutex::default(),
+            connections: Mutex::default(),
+            setup,
+        }
     }
 }
 
@@ -63,7 +75,11 @@ impl Fixture for NatsFixture {
             Some(bytes) => Arc::new(Limited::new(backend, self.admin.clone(), bytes)),
             None => backend,
         };
-        Ok(Arc::new(NatsConnection { proxy: Arc::new(proxy), backend }))
+        let connection = Arc::new(NatsConnection { proxy: Arc::new(proxy), backend });
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|known| known.strong_count() > 0);
+        connections.push(Arc::downgrade(&connection));
+        Ok(connection)
     }
 
     async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, FaultError> {
@@ -115,6 +131,26 @@ impl Fixture for NatsFixture {
         };
         tried(background())?.spawn(start);
         Ok(())
+    }
+
+    async fn back(&self) {
+        let connections: Vec<_> = {
+            let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            known.iter().filter_map(Weak::upgrade).filter(|connection| !connection.proxy.is_shut()).collect()
+        };
+        let all = async {
+            while tokio::net::TcpStream::connect(self.server.address).await.is_err() {
+                tokio::time::sleep(LAST_WORDS).await;
+            }
+            for connection in connections {
+                // One that was never opened has nothing to come back to.
+                while connection.backend.list_topics().await.is_err_and(|error| error.is_retryable()) {
+                    tokio::time::sleep(LAST_WORDS).await;
+                }
+            }
+        };
+        // What does not come back in time shows in the case.
+        let _ = tokio::time::timeout(BACK, all).await;
     }
 
     async fn truncate(&self, topic: &str, _: u32, first: Position) -> Done {

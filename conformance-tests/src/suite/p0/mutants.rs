@@ -9,7 +9,7 @@ use eventbus_core::Mutant;
 use eventbus_core::backend::Pipelining;
 use tokio::task::JoinSet;
 
-use super::{broker, failure, log, order, progress, publish, shutdown};
+use super::{failure, log, order, progress, publish, shutdown};
 use crate::suite::p1::flow;
 use crate::suite::registry::Running;
 use crate::suite::run::ensure;
@@ -44,7 +44,7 @@ const BROKEN: &[Broken] = broken! {
     NoSeal => publish::refusal_seals_until_seen;
     NoShare => publish::black_holed_key;
     UnknownGivenUp => publish::lost_confirmation;
-    SeveralInFlight => broker::restarted_mid_stream;
+    SeveralInFlight => publish::held_past_the_duplicate_window;
     DeadLetterUnconfirmed => failure::dead_letter_topic_down;
     DeadLaneAfterPanic => failure::skipped;
 };
@@ -65,12 +65,10 @@ pub(in crate::suite) async fn every_defect_is_caught(run: Run) -> Result<(), Fai
     let pipelined = run.control().await?.capabilities().pipelining == Pipelining::PerPartition;
     // Where any number may be in flight, several of a key are no defect.
     let is_one = |mutant: &Mutant| !(pipelined && *mutant == Mutant::SeveralInFlight);
-    // A broker that is killed for one is not to be the others'.
-    let (alone, rest): (Vec<&Broken>, Vec<&Broken>) =
-        BROKEN.iter().filter(|(mutant, ..)| is_one(mutant)).partition(|(_, name, _)| name.starts_with("broker"));
+    let broken: Vec<&Broken> = BROKEN.iter().filter(|(mutant, ..)| is_one(mutant)).collect();
     let (at_once, patience) = if run.is_real() { (AT_ONCE, REAL_PATIENCE) } else { (1, PATIENCE) };
     let mut passed = Vec::new();
-    for some in alone.chunks(1).chain(rest.chunks(at_once)) {
+    for some in broken.chunks(at_once) {
         let mut running = JoinSet::new();
         for (mutant, name, case) in some.iter().copied() {
             let broken = run.broken(*mutant).await?;
