@@ -153,7 +153,6 @@ pub(in crate::suite) async fn planned_hand_over(run: Run) -> Result<(), Failure>
 }
 
 /// Case 13.
-#[allow(dead_code)] // open: see the registry
 pub(in crate::suite) async fn taken_and_given_back(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 6).await?;
@@ -170,7 +169,7 @@ pub(in crate::suite) async fn taken_and_given_back(run: Run) -> Result<(), Failu
     let partition = run.calls().iter().find(|call| call.is("k", 2)).map_or(0, |call| call.start.partition);
     let epochs = |run: &Run| {
         let of = |kind: &Kind| match kind {
-            Kind::CommitConfirmed(commit) if commit.partition == partition => Some(commit.epoch),
+            Kind::SessionStart { partition: of, epoch, .. } if *of == partition => Some(*epoch),
             _ => None,
         };
         run.inspect(|events| events.iter().filter_map(|event| of(&event.kind)).max())
