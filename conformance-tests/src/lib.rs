@@ -7,6 +7,8 @@ pub mod brokers;
 pub mod file_history;
 pub mod harness;
 pub mod history;
+#[cfg(feature = "brokers")]
+pub mod members;
 pub mod mutants;
 pub mod oracle;
 #[cfg(feature = "brokers")]

@@ -391,6 +391,12 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
     /// The backend; always the same.
     fn backend(&self) -> Arc<dyn Backend>;
 
+    /// The server's URL and the prefix of names by which a process of its own takes this connection's place, so that what is
+    /// done to the connection is done to it. Default: none can.
+    fn outside(&self) -> Option<(String, String)> {
+        None
+    }
+
     /// Cuts the connection until [`heal`](Self::heal).
     async fn cut(&self, under_way: UnderWay) -> Done {
         let _ = under_way;

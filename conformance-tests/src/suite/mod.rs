@@ -31,7 +31,7 @@ pub use gate::{Gate, Gated};
 pub use matrix::{Matrix, Outcome};
 pub use memory::{MemoryKind, MemoryProvider};
 #[cfg(feature = "brokers")]
-pub use nats::NatsProvider;
+pub use nats::{NatsProvider, nats_config};
 pub use registry::{CASES, Case, Place, Priority};
 pub use run::{Call, Failure, Peer, Run};
 pub use runner::{RunOptions, run_case};

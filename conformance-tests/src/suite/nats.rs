@@ -117,9 +117,9 @@ fn prefix() -> String {
     format!("t{:x}-{:x}-{}", since.as_millis(), std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The settings of every bus under test: what is waited for is short, all else is the default.
-fn config(server: SocketAddr, prefix: &str) -> NatsConfig {
-    NatsConfig::new(format!("nats://{server}"))
+/// The settings of every bus under test on NATS: what is waited for is short, all else is the default.
+pub fn nats_config(server: &str, prefix: &str) -> NatsConfig {
+    NatsConfig::new(server)
         .prefix(prefix)
         .request_timeout(Duration::from_secs(1))
         .publish_timeout(Duration::from_secs(1))

@@ -1,6 +1,7 @@
 //! What a case works with: [`Run`], one isolated world with its processes, its faults and its history.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -105,11 +106,27 @@ struct Inner {
     case: (&'static str, &'static [Ability]),
     /// The connection that no bus under test has.
     control: OnceCell<Arc<dyn Connection>>,
+    /// Where processes of their own record; read with the rest.
+    files: Mutex<Vec<PathBuf>>,
     /// What is broken in every bus of the run, if anything is.
     mutant: Option<Mutant>,
 }
 
 impl Run {
+    /// A run outside of the registry, in a world of its own. `case` names it where the provider keeps cases apart.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn start(
+        provider: Arc<dyn Provider>,
+        seed: u64,
+        case: &'static str,
+        needs: &'static [Ability],
+    ) -> Result<Self, Failure> {
+        let clock = provider.clock();
+        Self::make(provider, clock, seed, (case, needs)).await
+    }
+
     pub(super) async fn make(
         provider: Arc<dyn Provider>,
         clock: Clock,
@@ -136,6 +153,7 @@ impl Run {
             waiting: Mutex::default(),
             case,
             control: OnceCell::new(),
+            files: Mutex::default(),
             mutant: None,
         })))
     }
@@ -171,6 +189,7 @@ impl Run {
             waiting: Mutex::default(),
             case: inner.case,
             control: OnceCell::new(),
+            files: Mutex::default(),
             mutant: inner.mutant,
         })))
     }
@@ -289,10 +308,28 @@ impl Run {
         Ok(self.0.fixture.on_publish(fault, which).await?)
     }
 
-    /// The history so far.
+    /// A number for one more process, which no other has.
+    #[must_use]
+    pub fn next_process(&self) -> u32 {
+        self.0.processes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has the history of a process of its own read with the rest.
+    pub fn adopt(&self, file: impl Into<PathBuf>) {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
+    }
+
+    /// The history so far, with that of processes of their own.
     #[must_use]
     pub fn history(&self) -> History {
-        self.0.recorder.snapshot()
+        let own = self.0.recorder.snapshot();
+        let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.is_empty() {
+            return own;
+        }
+        // A file that is not there yet holds nothing.
+        let others = files.iter().filter_map(|file| History::read(file).ok());
+        crate::history::merge_processes(std::iter::once(own).chain(others))
     }
 
     /// Looks at the records so far.
@@ -303,7 +340,10 @@ impl Run {
     /// All handler calls so far, in the order of their starts.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
-        self.inspect(calls_of)
+        if self.0.files.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return self.inspect(calls_of);
+        }
+        calls_of(&self.history().events)
     }
 
     /// How many handler calls so far are like this.

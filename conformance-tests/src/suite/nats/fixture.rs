@@ -13,7 +13,7 @@ use eventbus_nats::{Auth, NatsBackend};
 use super::admin::Admin;
 use super::limited::Limited;
 use super::reader::NatsReader;
-use super::{Used, config, names, unavailable};
+use super::{Used, names, nats_config, unavailable};
 use crate::brokers::{NatsBroker, NatsOptions, background};
 use crate::harness::LogReader;
 use crate::proxy::{Direction, Fault, Kind, Proxy, RuleId, Rules, Scope};
@@ -44,6 +44,10 @@ fn tried<T>(result: Result<T, impl std::fmt::Display>) -> Result<T, FaultError> 
     result.map_err(|error| FaultError::Failed(error.to_string()))
 }
 
+fn url(proxy: &Proxy) -> String {
+    format!("nats://{}", proxy.address())
+}
+
 /// An error of JetStream's, as it stands in the answer to a publish.
 fn refusal(code: u16, err_code: u64, description: &str) -> Fault {
     let answer = serde_json::json!({
@@ -70,12 +74,12 @@ impl NatsFixture {
 impl Fixture for NatsFixture {
     async fn connect(&self) -> Result<Arc<dyn Connection>, Error> {
         let proxy = Proxy::start(self.server.address, self.rules.clone()).await.map_err(|error| unavailable(&error))?;
-        let backend: Arc<dyn Backend> = Arc::new(NatsBackend::new(config(proxy.address(), &self.prefix)));
+        let backend: Arc<dyn Backend> = Arc::new(NatsBackend::new(nats_config(&url(&proxy), &self.prefix)));
         let backend = match self.setup.max_record_bytes {
             Some(bytes) => Arc::new(Limited::new(backend, self.admin.clone(), bytes)),
             None => backend,
         };
-        let connection = Arc::new(NatsConnection { proxy: Arc::new(proxy), backend });
+        let connection = Arc::new(NatsConnection { proxy: Arc::new(proxy), backend, prefix: self.prefix.clone() });
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.retain(|known| known.strong_count() > 0);
         connections.push(Arc::downgrade(&connection));
@@ -143,7 +147,7 @@ impl Fixture for NatsFixture {
                 tokio::time::sleep(LAST_WORDS).await;
             }
             for connection in connections {
-                // One that was never opened has nothing to come back to.
+                // One that was never opened has nothing to come back to; nor has one that a process of its own uses.
                 while connection.backend.list_topics().await.is_err_and(|error| error.is_retryable()) {
                     tokio::time::sleep(LAST_WORDS).await;
                 }
@@ -180,14 +184,18 @@ impl Fixture for NatsFixture {
         let proxy = Arc::new(tried(Proxy::start(broker.address(), Rules::new()).await)?);
         let connect = |password: &str| {
             let auth = Auth::UserPassword("conformance".into(), password.into());
-            NatsBackend::new(config(proxy.address(), &self.prefix).auth(auth))
+            NatsBackend::new(nats_config(&url(&proxy), &self.prefix).auth(auth))
         };
         // With the right ones it is let in: what is refused below is nothing else.
         tried(connect("right").open().await)?;
         let wrong = connect("wrong");
         Ok(match wrong.open().await {
             Err(error) => Err(error),
-            Ok(()) => Ok(Arc::new(NatsConnection { proxy: proxy.clone(), backend: Arc::new(wrong) })),
+            Ok(()) => Ok(Arc::new(NatsConnection {
+                proxy: proxy.clone(),
+                backend: Arc::new(wrong),
+                prefix: self.prefix.clone(),
+            })),
         })
     }
 }
@@ -196,6 +204,7 @@ impl Fixture for NatsFixture {
 struct NatsConnection {
     proxy: Arc<Proxy>,
     backend: Arc<dyn Backend>,
+    prefix: String,
 }
 
 impl NatsConnection {
@@ -220,6 +229,10 @@ impl NatsConnection {
 impl Connection for NatsConnection {
     fn backend(&self) -> Arc<dyn Backend> {
         self.backend.clone()
+    }
+
+    fn outside(&self) -> Option<(String, String)> {
+        Some((url(&self.proxy), self.prefix.clone()))
     }
 
     async fn cut(&self, under_way: UnderWay) -> Done {
