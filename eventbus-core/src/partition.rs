@@ -68,6 +68,9 @@ pub(crate) struct Partition {
     pub(crate) stale_from: Option<Position>,
     /// The delivery before may not have ended yet: what it says of the log's end is not this one's.
     pub(crate) beginning: bool,
+    /// A read is under way, and what it says of the log is not known: from this position on nothing starts, since it may
+    /// be of another log, or stand behind a loss.
+    pub(crate) unread: Option<Position>,
     seam: Seam,
 }
 
@@ -132,8 +135,23 @@ impl Partition {
             lease: opening.lease,
             stale_from: None,
             beginning: false,
+            unread: None,
             seam: opening.seam,
         }
+    }
+
+    /// Whether the log is known up to this position (S3).
+    pub(crate) fn is_read(&self, position: Position) -> bool {
+        self.unread.is_none_or(|unread| position < unread)
+    }
+
+    /// Lanes that wait although they need not any more.
+    pub(crate) fn revived(&mut self) -> BTreeMap<Position, usize> {
+        if self.held.is_empty() || !self.lease.is_valid() {
+            return BTreeMap::new();
+        }
+        let waiting = self.unread.map_or_else(BTreeMap::new, |unread| self.held.split_off(&unread));
+        std::mem::replace(&mut self.held, waiting)
     }
 
     /// Ends the turn of what ran alone; whether the partition handles one at a time.

@@ -313,8 +313,7 @@ impl State {
     fn admit(&mut self, record: &Inbound, now: Instant, offered: &mut Offered) -> Option<(usize, Option<usize>)> {
         let partition = self.partitions.get_mut(&record.partition)?;
         if partition.draining {
-            // Not taken; but how far the delivery has come must be known if another is begun beside it.
-            partition.newest = partition.newest.max(Some(record.position));
+            // As if it had never come: what is committed last must not count it as seen.
             return None;
         }
         let (ordinal, copy) = match partition.admit(record) {
@@ -408,7 +407,8 @@ impl State {
             let item = &mut self.items[head];
             // S5: a member that may have lost the partition starts nothing more. The session revives or drops it.
             let unchecked = self.seam.is(Mutant::NoStartCheck) || self.seam.is(Mutant::StaleOwner);
-            if !partition.lease.is_valid() && !unchecked {
+            let owned = unchecked || partition.lease.is_valid();
+            if !owned || !partition.is_read(item.position) {
                 self.lanes[lane].state = LaneState::Held;
                 partition.held.insert(item.position, lane);
                 partition.free_turn();

@@ -401,7 +401,9 @@ impl Session {
             self.enqueue(partition, Job::Restart(log.clone()));
             return Ok(());
         }
-        self.check_loss(partition, *expected, log.first)
+        self.check_loss(partition, *expected, log.first)?;
+        self.shared.crew.pool.read_is_good(partition);
+        Ok(())
     }
 
     fn read(&mut self, partition: u32, result: Result<Looked>) -> Result<()> {

@@ -282,7 +282,7 @@ impl ObservedMember {
     }
 
     /// A claim was confirmed: a session begins.
-    fn session(&self, partition: u32, claimed: Progress, seek: bool) {
+    fn session(&self, partition: u32, claimed: Progress, seek: bool, elsewhere: Option<Elsewhere>) {
         let Names { topic, group, member } = &self.names;
         let (view, epoch, position) = ((&**topic, &**group, partition), claimed.epoch, claimed.next.get());
         self.process.take_reset(topic, group, partition);
@@ -293,7 +293,9 @@ impl ObservedMember {
         }
         // What was found may be a claim that was stored and never answered.
         let found = found.and_then(|found| self.process.answered(view, found.epoch, &found.owner));
-        let elsewhere = self.process.answered(view, epoch, member).or(found);
+        // No longer unanswered, nor is an earlier one of the same epoch, which was fenced.
+        let _ = self.process.answered(view, epoch, member);
+        let elsewhere = elsewhere.or(found);
         // Confirmed late, to an owner that is none any more: its session never was.
         if !self.process.latest_epoch(view, epoch) {
             return;
@@ -382,9 +384,10 @@ impl Membership for ObservedMember {
         let (partition, claim) = (commit.partition, commit.claim);
         let progress = Progress::of(commit.next, commit.epoch, &commit.note);
         let seek = claim && lock(&self.held).get(&partition).is_some_and(|held| !held.fresh);
+        let elsewhere = if claim { self.elsewhere(&progress, partition, seek) } else { None };
         if claim {
             self.before_claim(partition, commit.next.get());
-            if let Some(why) = self.elsewhere(&progress, partition, seek) {
+            if let Some(why) = elsewhere {
                 let Names { topic, group, member } = &self.names;
                 self.process.claims_elsewhere((topic, group, partition), commit.epoch, member, why);
             }
@@ -401,7 +404,7 @@ impl Membership for ObservedMember {
         alive(&self.process)?;
         if claim {
             // A claim is no progress: it repeats what was committed, or moves on purpose.
-            self.session(partition, progress, seek);
+            self.session(partition, progress, seek, elsewhere);
         } else {
             if let Some(held) = lock(&self.held).get_mut(&partition) {
                 held.progress = Some(progress);

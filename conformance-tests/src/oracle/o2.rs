@@ -139,6 +139,10 @@ impl Walk<'_, '_> {
         let view = &facts.views[finish.view as usize];
         let session = view.sessions.iter().rev();
         let session = session.copied().find(|&session| facts.sessions[session as usize].at < at).unwrap_or(NONE);
+        if session != NONE && facts.sessions[session as usize].process != finish.process {
+            // By an owner that was superseded: its successor's run goes on where it stands.
+            return;
+        }
         let now = Last {
             rank: rec.rank,
             session,

@@ -62,14 +62,15 @@ impl Walk<'_, '_> {
             Step::End(delivery) => {
                 let delivery = &facts.deliveries[delivery as usize];
                 if let (true, Some(place)) = (delivery.finished, self.place(delivery.group, delivery.slot)) {
-                    self.finished[place] = delivery.segment + 1;
+                    // A superseded owner may end late what its successor has finished.
+                    self.finished[place] = self.finished[place].max(delivery.segment + 1);
                 }
             }
             Step::Finish(finish) => {
                 let finish = &facts.finishes[finish as usize];
                 let group = facts.views[finish.view as usize].group;
                 if let Some(place) = self.place(group, finish.slot) {
-                    self.finished[place] = finish.segment + 1;
+                    self.finished[place] = self.finished[place].max(finish.segment + 1);
                 }
             }
             Step::Commit(commit) => {

@@ -60,7 +60,8 @@ impl<'f, 'h> Progress<'f, 'h> {
 
     fn finish(&mut self, group: u32, rec: u32, segment: u32) {
         let place = self.place(group, rec);
-        self.done[place] = segment + 1;
+        // A superseded owner may end late what its successor has finished.
+        self.done[place] = self.done[place].max(segment + 1);
     }
 
     const fn place(&self, group: u32, rec: u32) -> usize {

@@ -82,7 +82,7 @@ impl Inbox {
 
 enum Done {
     Described(Arc<TopicLanes>, u64, Result<TopicDescription>),
-    Looked(Arc<TopicLanes>, Place, Result<Option<Position>>),
+    Looked(Arc<TopicLanes>, Place, Result<Found, Error>),
 }
 
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -215,10 +215,28 @@ async fn describe(engine: &Engine, topic: &TopicLanes) -> Result<TopicDescriptio
     }
 }
 
+/// What the log says of a stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is there.
+    At(Position),
+    /// It is not, and never was in this log.
+    Absent,
+    /// It is not, but this is not the log that it was sent to first, or no longer all of it.
+    Untold,
+}
+
 /// P3: reads the log from its end as known before the first send, unless it is another one by now: then that end says nothing,
 /// and what was sent since may stand anywhere in it.
-async fn find(backend: &dyn Backend, look: &Look) -> Result<Option<Position>> {
+async fn find(backend: &dyn Backend, look: &Look) -> Result<Found, Error> {
     let described = backend.describe_topic(look.topic.name()).await?;
-    let from = if described.incarnation == *look.log { look.from } else { Position::ZERO };
-    backend.find_stamp(look.topic.name(), look.partition, from, look.stamp).await
+    let same = described.incarnation == *look.log;
+    let from = if same { look.from } else { Position::ZERO };
+    if let Some(position) = backend.find_stamp(look.topic.name(), look.partition, from, look.stamp).await? {
+        return Ok(Found::At(position));
+    }
+    // Looked at again: retention may have passed while the log was read.
+    let described = backend.describe_topic(look.topic.name()).await?;
+    let first = described.partitions.get(look.partition as usize).map_or(Position::ZERO, |log| log.first);
+    Ok(if same && first <= from { Found::Absent } else { Found::Untold })
 }

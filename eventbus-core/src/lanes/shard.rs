@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::driver::Found;
 use super::effects::Effects;
 use super::gate::Ask;
 use super::slot::Slot;
@@ -358,16 +359,17 @@ impl Shard {
     }
 
     /// The log was read for an envelope's stamp.
-    pub(super) fn looked(&mut self, fx: &mut Effects<'_>, place: Place, found: Result<Option<Position>, Error>) {
+    pub(super) fn looked(&mut self, fx: &mut Effects<'_>, place: Place, found: Result<Found, Error>) {
         let Some(lane_index) = self.store.node(place.index, place.generation).map(|node| node.lane) else { return };
         let node = &mut self.store.nodes[place.index];
         self.store.lanes[lane_index].hold = Hold::Open;
         match found {
-            Ok(Some(position)) => self.confirm(fx, place.index, position, true),
-            Ok(None) => {
+            Ok(Found::At(position)) => self.confirm(fx, place.index, position, true),
+            Ok(told @ (Found::Absent | Found::Untold)) => {
                 // It is not there, so what comes now is as good as a first send.
                 (node.unknown, node.first_sent) = (false, None);
                 if let Some(error) = node.refused.take() {
+                    let error = if told == Found::Untold { perhaps_gone(error) } else { error };
                     self.refuse(fx, place.index, error);
                 }
             }
@@ -441,6 +443,13 @@ fn needs_look(node: &Node, facts: &Facts) -> bool {
     }
     let Some(window) = facts.resend_window.filter(|_| node.unknown) else { return false };
     node.first_sent.is_none_or(|first| first.elapsed() >= window)
+}
+
+/// Sent again it was refused, and whether it was stored before cannot be known any more. Those behind it fail all the same:
+/// they may not be stored behind a hole.
+fn perhaps_gone(refusal: Error) -> Error {
+    let message = "sent again it was refused, and the log no longer tells whether it was stored before";
+    Error::new(ErrorKind::Unknown, message).caused_by(refusal)
 }
 
 /// The failure of a refused publish, which names itself.

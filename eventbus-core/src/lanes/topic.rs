@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::Command;
+use super::driver::{Command, Found};
 use super::effects::Effects;
 use super::engine::{Engine, Ready};
 use super::observe;
@@ -270,7 +270,7 @@ impl TopicLanes {
     }
 
     /// The log was read for a stamp.
-    pub(super) fn looked(self: &Arc<Self>, place: Place, found: Result<Option<Position>, Error>) {
+    pub(super) fn looked(self: &Arc<Self>, place: Place, found: Result<Found, Error>) {
         self.with(place.shard, |shard, fx| shard.looked(fx, place, found));
     }
 

@@ -123,9 +123,21 @@ impl Pool {
         self.state.lock().partitions.get(&partition).map(Partition::expected)
     }
 
-    /// Where delivery of a partition goes on after it broke off.
-    pub(crate) fn read_from(&self, partition: u32, lookback: u64) -> Option<Position> {
-        self.state.lock().partitions.get(&partition).map(|owned| owned.read_from(lookback))
+    /// A read of a partition begins: where it goes on, and the first position about which nothing is known yet. From there
+    /// on nothing starts until [`read_is_good`](Self::read_is_good).
+    pub(crate) fn begin_read(&self, partition: u32, lookback: u64) -> Option<(Position, Position)> {
+        let mut state = self.state.lock();
+        let owned = state.partitions.get_mut(&partition)?;
+        let expected = owned.expected();
+        owned.unread.get_or_insert(expected);
+        Some((owned.read_from(lookback), expected))
+    }
+
+    /// The log that was found by a read is the one that was expected.
+    pub(crate) fn read_is_good(&self, partition: u32) {
+        if let Some(owned) = self.state.lock().partitions.get_mut(&partition) {
+            owned.unread = None;
+        }
     }
 
     /// The partition was opened elsewhere while the delivery before it goes on, which brings nothing from below `parked`.

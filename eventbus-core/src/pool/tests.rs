@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Next, Outcome};
+use crate::finished::{FinishedSet, Run};
 use crate::note::Trying;
+use crate::partition::Opening;
 use crate::position::Position;
 
 mod properties;
@@ -108,6 +110,18 @@ fn what_finishes_in_a_drain_never_frees_the_next_of_its_key() {
     assert_eq!(rig.take(1), None);
     assert_eq!(rig.pool.running_in(0), 0);
     assert_eq!(rig.watermark(0), Position::new(2), "what was queued stays unfinished");
+}
+
+#[test]
+fn what_comes_in_a_drain_hides_what_the_note_says_is_finished() {
+    let mut rig = Rig::new(1);
+    let lease = rig.leases[0].clone();
+    let run = Run { first: Position::new(5), last: Position::new(6) };
+    rig.pool.open(Opening { finished: FinishedSet::from_runs([run]), ..rig::opening(0, 1, &lease, None) });
+    rig.offer(0, &[(1, "a")]);
+    rig.pool.drain(0);
+    rig.offer(0, &[(2, "a"), (5, "b"), (8, "c")]);
+    assert_eq!(rig.finished_beyond(0), [(5, 6)], "the last commit would forget it");
 }
 
 #[test]

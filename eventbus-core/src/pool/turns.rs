@@ -31,9 +31,8 @@ impl State {
 
     /// Puts lanes that waited for a lease in line again, where it is valid again.
     pub(super) fn revive(&mut self) {
-        let waiting = self.partitions.values_mut().filter(|owned| owned.alone.is_none() && !owned.held.is_empty());
-        let revived = waiting.filter(|owned| owned.lease.is_valid());
-        let lanes: Vec<usize> = revived.flat_map(|owned| std::mem::take(&mut owned.held).into_values()).collect();
+        let waiting = self.partitions.values_mut().filter(|owned| owned.alone.is_none());
+        let lanes: Vec<usize> = waiting.flat_map(|owned| owned.revived().into_values()).collect();
         self.requeue(lanes);
     }
 
@@ -45,16 +44,20 @@ impl State {
         let mut turns = Vec::new();
         let mut back = Vec::new();
         for (number, owned) in &mut self.partitions {
+            let unread = owned.unread;
             let Some(alone) = &mut owned.alone else { continue };
             if owned.tracker.watermark() >= alone.until {
                 owned.alone = None;
                 back.extend(std::mem::take(&mut owned.held).into_values());
                 continue;
             }
-            if alone.turn != Turn::Free || owned.running > 0 || owned.draining || !owned.lease.is_valid() {
+            if alone.turn != Turn::Free || owned.running > 0 || owned.draining {
                 continue;
             }
-            if let Some((position, lane)) = owned.held.first_key_value() {
+            if let Some((position, lane)) = owned.held.first_key_value()
+                && unread.is_none_or(|unread| *position < unread)
+                && owned.lease.is_valid()
+            {
                 let attempts = self.items[self.lanes[*lane].head].queued.attempts + 1;
                 let trying = Trying { position: *position, attempts };
                 alone.turn = Turn::Writing(trying);

@@ -149,8 +149,7 @@ async fn read(shared: &Arc<Shared>, partition: u32) -> Result<Looked> {
     let pool = &shared.crew.pool;
     let [mut wait, longest] = RETRY;
     loop {
-        let places = pool.read_from(partition, shared.settings.lookback).zip(pool.expected(partition));
-        let Some((from, expected)) = places else {
+        let Some((from, expected)) = pool.begin_read(partition, shared.settings.lookback) else {
             return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
         };
         match shared.membership.read(partition, from).await {

@@ -1,5 +1,7 @@
 //! The one pass over a history that gives the facts.
 
+use std::collections::BTreeSet;
+
 use hashbrown::HashMap;
 
 use crate::history::{Commit, Event, History, Kind, SessionCause, Start};
@@ -82,15 +84,15 @@ impl<'h> Builder<'h> {
             }
             Kind::TopicRecreated { topic } => {
                 let topic = self.tables.name(&mut self.facts, topic);
-                self.replace_logs(topic, None, 0);
+                self.replace_logs(index, topic, None, 0);
                 Step::Nothing
             }
             Kind::LogShortened { topic, partition, end } => {
                 let topic = self.tables.name(&mut self.facts, topic);
-                self.replace_logs(topic, Some(*partition), *end);
+                self.replace_logs(index, topic, Some(*partition), *end);
                 Step::Nothing
             }
-            kind => self.publish_step(index, process, kind).unwrap_or_else(|| self.view_step(index, kind)),
+            kind => self.publish_step(index, process, kind).unwrap_or_else(|| self.view_step(index, process, kind)),
         }
     }
 
@@ -146,13 +148,14 @@ impl<'h> Builder<'h> {
     }
 
     /// Records about a partition as a group sees it.
-    fn view_step(&mut self, index: u32, kind: &'h Kind) -> Step {
+    fn view_step(&mut self, index: u32, process: u32, kind: &'h Kind) -> Step {
         match kind {
             Kind::Finished { topic, group, partition, position, by } => {
                 let view = self.view(topic, group, *partition);
                 let segment = self.facts.views[view as usize].segment;
                 self.facts.finishes.push(Finish {
                     view,
+                    process,
                     segment,
                     era: self.facts.segments[segment as usize].era,
                     position: *position,
@@ -174,7 +177,7 @@ impl<'h> Builder<'h> {
                 });
                 Step::Commit(next(&self.facts.commits) - 1)
             }
-            Kind::SessionStart { .. } => self.session(index, kind),
+            Kind::SessionStart { .. } => self.session(index, process, kind),
             Kind::Seek { topic, group, partition, to } => {
                 let view = self.view(topic, group, *partition);
                 self.facts.views[view as usize].pending_seek = Some(*to);
@@ -264,7 +267,7 @@ impl<'h> Builder<'h> {
         found.copied().unwrap_or(NONE)
     }
 
-    fn session(&mut self, index: u32, kind: &'h Kind) -> Step {
+    fn session(&mut self, index: u32, process: u32, kind: &'h Kind) -> Step {
         let Kind::SessionStart { topic, group, partition, member, epoch, cause, from } = kind else {
             return Step::Nothing;
         };
@@ -304,7 +307,7 @@ impl<'h> Builder<'h> {
         }
         let session = next(&self.facts.sessions);
         known.sessions.push(session);
-        self.facts.sessions.push(Session { view, member, epoch: *epoch, at: index, opens });
+        self.facts.sessions.push(Session { view, process, member, epoch: *epoch, at: index, opens });
         Step::Session(session)
     }
 
@@ -362,7 +365,9 @@ impl<'h> Builder<'h> {
     }
 
     /// Begins a new era of a topic's logs, in which only positions below `end` are kept.
-    fn replace_logs(&mut self, topic: u32, partition: Option<u32>, end: u64) {
+    fn replace_logs(&mut self, at: u32, topic: u32, partition: Option<u32>, end: u64) {
+        // What was fetched from the old log may still be handled before the group notices.
+        let noticed = self.resets_after(at, topic);
         let facts = &mut self.facts;
         for (index, part) in (0_u32..).zip(&mut facts.parts) {
             if part.topic != topic || partition.is_some_and(|p| p != part.partition) {
@@ -375,12 +380,29 @@ impl<'h> Builder<'h> {
                     slot.gone = slot.gone.min(part.era);
                 }
             }
-            // A group that had not come so far does not notice.
-            let unaware = |view: &&mut View| view.part == index && view.reached <= end;
+            // A group that had not come so far need not notice.
+            let number = part.partition;
+            let groups = &facts.groups;
+            let unaware = |view: &&mut View| {
+                let name = facts.names[groups[view.group as usize].name as usize];
+                view.part == index && view.reached <= end && !noticed.contains(&(name, number))
+            };
             for view in facts.views.iter_mut().filter(unaware) {
                 facts.segments[view.segment as usize].era = part.era;
             }
         }
+    }
+
+    /// The groups and partitions of a topic that report a reset later on.
+    fn resets_after(&self, at: u32, topic: u32) -> BTreeSet<(&'h str, u32)> {
+        let name = self.facts.names[topic as usize];
+        let later = self.facts.events[at as usize..].iter().map(|event| &event.kind);
+        later
+            .filter_map(|kind| match kind {
+                Kind::LogReset { topic, group, partition, .. } if &**topic == name => Some((&**group, *partition)),
+                _ => None,
+            })
+            .collect()
     }
 
     fn finish(mut self) -> Facts<'h> {

@@ -154,6 +154,7 @@ pub(super) struct Segment {
 
 pub(super) struct Session {
     pub(super) view: u32,
+    pub(super) process: u32,
     pub(super) member: u32,
     pub(super) epoch: u64,
     pub(super) at: u32,
@@ -201,6 +202,7 @@ impl Delivery {
 /// A record finished outside a handler call.
 pub(super) struct Finish {
     pub(super) view: u32,
+    pub(super) process: u32,
     pub(super) segment: u32,
     pub(super) era: u32,
     pub(super) position: u64,

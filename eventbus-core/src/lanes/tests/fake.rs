@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub(crate) describe_errors: VecDeque<Error>,
     pub(crate) described: usize,
     pub(crate) incarnation: String,
+    /// Nothing below is in the log any more.
+    pub(crate) first: Position,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Fake {
             describe_errors: VecDeque::new(),
             described: 0,
             incarnation: "one".into(),
+            first: Position::ZERO,
         };
         Self {
             capabilities,
@@ -95,10 +98,22 @@ impl Fake {
 
     pub(crate) fn description(&self) -> TopicDescription {
         let state = self.state();
-        let end = state.log.last().map_or(Position::ZERO, |stored| stored.position.next());
-        let log = LogState { incarnation: state.incarnation.clone(), first: Position::ZERO, end };
+        let end = state.log.last().map_or(state.first, |stored| stored.position.next());
+        let log = LogState { incarnation: state.incarnation.clone(), first: state.first, end };
         let partitions = vec![log; self.spec.partitions as usize];
         TopicDescription::new(self.spec.clone(), state.incarnation.clone(), partitions)
+    }
+
+    /// Where the next record goes.
+    pub(crate) fn end(&self) -> Position {
+        self.state().log.last().map_or(Position::ZERO, |stored| stored.position.next())
+    }
+
+    /// Takes everything below this position away, as retention does.
+    pub(crate) fn retain_from(&self, first: Position) {
+        let mut state = self.state();
+        state.first = first;
+        state.log.retain(|stored| stored.position >= first);
     }
 
     /// The ids that are submitted and not answered.

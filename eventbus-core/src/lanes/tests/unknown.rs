@@ -86,6 +86,19 @@ async fn refused_on_a_re_send_does_not_hide_that_the_first_send_was_stored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn refused_on_a_re_send_is_believed_though_retention_took_the_first_send() {
+    let world = start(Pipelining::OnePerKey).await;
+    let (mut a, mut b) = (world.confirm("k", "a"), world.confirm("k", "b"));
+    world.fake.lose_answer("a");
+    world.fake.retain_from(world.fake.end());
+    rest().await;
+    world.fake.refuse("a");
+    rest().await;
+    assert_eq!(kind_of(&mut a), ErrorKind::Unknown);
+    assert_eq!(kind_of(&mut b), ErrorKind::Cascaded, "nothing may follow on what is perhaps a hole");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_ends_the_callers_waiting_and_nothing_else() {
     let world = start(Pipelining::OnePerKey).await;
     let mut a = world.confirm("k", "a");
