@@ -42,7 +42,7 @@ async fn every_setting_reaches_the_server_and_comes_back() {
     let (bus, context) = (connect(&config.clone().prefix("settings")).await, raw(&config).await);
     sweep(&bus).await;
     let described = bus.ensure_topic(&spec()).await.unwrap();
-    assert_eq!(described.spec, TopicSpec { on_existing: OnExisting::Validate, ..spec() });
+    assert_eq!(described.spec, spec());
     assert_eq!(described.partitions.len(), 5);
     let stream = context.get_stream("settings_T_a_db__c").await.unwrap().get_info().await.unwrap().config;
     assert_eq!(stream.subjects, ["settings.a_db__c.*"]);
