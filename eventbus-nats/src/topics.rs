@@ -32,9 +32,9 @@ pub(crate) struct StreamInfo {
     /// When it was created, as the server words it.
     created: String,
     pub(crate) state: StreamState,
-    /// There is a cluster.
+    /// Who leads it; with a name where there is a cluster.
     #[serde(default)]
-    cluster: Option<Value>,
+    cluster: Value,
     /// The server's time when it answered.
     #[serde(default)]
     ts: Option<String>,
@@ -322,7 +322,7 @@ fn changeable(topic: &Topic, has: &TopicSpec, asked: &TopicSpec) -> Result<()> {
 
 /// P4: old servers take a number of replicas that they have no place for, and say that it is in force.
 fn replicable(topic: &Topic, info: &StreamInfo, asked: &TopicSpec) -> Result<()> {
-    if asked.replicas == 1 || info.cluster.is_some() {
+    if asked.replicas == 1 || info.cluster.get("name").is_some() {
         return Ok(());
     }
     let message = format!("replicas: expected 1 on a server without a cluster, got {}", asked.replicas);
