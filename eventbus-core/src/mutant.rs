@@ -5,7 +5,7 @@
 /// One deliberate defect. The comment names the rule that must catch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))] // exported with the feature alone
+#[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))]
 pub enum Mutant {
     /// Every envelope gets a lane of its own (O1, O4).
     KeyNotRouted,

@@ -44,9 +44,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Bucket {
-    pub(crate) fn slot(&self, group: &Group, partition: u32) -> Slot {
+    /// The place of a partition's record, for an owner with this lease.
+    pub(crate) fn slot(&self, group: &Group, partition: u32, lease: Duration) -> Slot {
+        let patience = self.link.config.request_timeout.min(lease / 5);
         let subject = self.names.record(group, partition);
-        Slot { link: Arc::clone(&self.link), bucket: self.names.bucket.clone(), subject }
+        Slot { link: Arc::clone(&self.link), bucket: self.names.bucket.clone(), subject, patience }
     }
 
     /// Makes it, with the replicas and the storage of its topic, if it is not there.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventbus_core::backend::{GroupDescription, GroupPartition};
@@ -17,6 +18,9 @@ use crate::topics::{StreamInfo, stream_info};
 
 /// Questions to the server at once.
 const AT_ONCE: usize = 16;
+
+/// What a reset that owns nothing goes by in place of a lease.
+const LEASE: Duration = Duration::from_secs(10);
 
 /// A topic's groups.
 pub(crate) struct Groups {
@@ -136,7 +140,7 @@ impl Groups {
                 note: String::new(),
                 ..before
             };
-            match self.bucket.slot(group, *partition).swap(revision, &record).await {
+            match self.bucket.slot(group, *partition, LEASE).swap(revision, &record).await {
                 Swap::Done(_) => {}
                 Swap::Conflict => {
                     let message = "a member came while the group was reset";

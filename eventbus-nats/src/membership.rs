@@ -280,7 +280,8 @@ impl Core {
             lease_ms: lease_ms(self.join.session_timeout),
             ..before
         };
-        let (slot, nonce, sent) = (self.bucket.slot(&self.join.group, partition), record.nonce, Instant::now());
+        let (slot, nonce, sent) =
+            (self.bucket.slot(&self.join.group, partition, self.join.session_timeout), record.nonce, Instant::now());
         match slot.swap(revision, &record).await {
             Swap::Done(revision) => {
                 let committed = record.committed();

@@ -72,6 +72,8 @@ pub(crate) struct Slot {
     /// The bucket's stream.
     pub(crate) bucket: String,
     pub(crate) subject: String,
+    /// How long an answer may take: a lost one must not cost the lease.
+    pub(crate) patience: Duration,
 }
 
 impl Slot {
@@ -87,7 +89,7 @@ impl Slot {
         };
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
-        let request = Request::new().payload(body.into()).headers(headers);
+        let request = Request::new().payload(body.into()).headers(headers).timeout(Some(self.patience));
         let answer = self.link.ask(self.subject.clone(), request).await;
         match answer.and_then(|answer| read::<Ack>(&answer)) {
             Ok(ack) => Swap::Done(ack.seq),

@@ -32,6 +32,9 @@ pub(crate) struct StreamInfo {
     /// When it was created, as the server words it.
     created: String,
     pub(crate) state: StreamState,
+    /// Who leads it; with a name where there is a cluster.
+    #[serde(default)]
+    cluster: Value,
     /// The server's time when it answered.
     #[serde(default)]
     ts: Option<String>,
@@ -162,6 +165,7 @@ impl Topics {
             OnExisting::LeaveAlone => self.describe_as(&topic, &info, None),
             OnExisting::CreateOrUpdate => {
                 fixed(&topic, &info.spec(&topic)?, &asked)?;
+                replicable(&topic, &info, &asked)?;
                 let updated = self.update(&topic, info, &asked).await?;
                 self.describe_as(&topic, &updated, Some(&asked))
             }
@@ -211,6 +215,7 @@ impl Topics {
         if let Some(asked) = asked {
             fixed(topic, &spec, asked)?;
             changeable(topic, &spec, asked)?;
+            replicable(topic, info, asked)?;
         }
         let log = info.log();
         let logs = (0..spec.partitions).map(|_| log.clone()).collect();
@@ -313,6 +318,15 @@ fn changeable(topic: &Topic, has: &TopicSpec, asked: &TopicSpec) -> Result<()> {
     same(topic, "max_messages", &has.max_messages, &asked.max_messages)?;
     same(topic, "replicas", &has.replicas, &asked.replicas)?;
     same(topic, "duplicate_window", &has.duplicate_window, &asked.duplicate_window)
+}
+
+/// P4: old servers take a number of replicas that they have no place for, and say that it is in force.
+fn replicable(topic: &Topic, info: &StreamInfo, asked: &TopicSpec) -> Result<()> {
+    if asked.replicas == 1 || info.cluster.get("name").is_some() {
+        return Ok(());
+    }
+    let message = format!("replicas: expected 1 on a server without a cluster, got {}", asked.replicas);
+    Err(Error::new(ErrorKind::InvalidConfig, message).with("topic", topic).with("setting", "replicas"))
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(topic: &Topic, setting: &'static str, has: &T, asked: &T) -> Result<()> {

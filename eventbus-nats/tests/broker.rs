@@ -1,5 +1,7 @@
 //! The server killed, frozen, out of reach and unwilling: order and single copies all the same (P2, P3, S3).
 
+#![allow(clippy::unwrap_used)] // tests, though not every function here is one
+
 mod common;
 
 use std::time::Duration;

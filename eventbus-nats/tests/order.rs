@@ -1,5 +1,7 @@
 //! End to end: what is published is handled, each key in order, whatever fails.
 
+#![allow(clippy::unwrap_used)] // tests, though not every function here is one
+
 mod common;
 
 use std::sync::Arc;

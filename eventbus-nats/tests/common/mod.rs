@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, missing_debug_implementations)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)] // tests, though no function here is one
 
+pub mod proxy;
 pub mod server;
 
 use std::collections::BTreeMap;

@@ -13,6 +13,7 @@ use eventbus_core::wire::{Binding, WireRecord};
 use eventbus_core::{Error, ErrorKind, Position, Result};
 use futures_util::StreamExt;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use serde_json::Value;
 
 use super::names;
 
@@ -182,19 +183,34 @@ impl Admin {
         Ok(read)
     }
 
-    /// The records of a group on a topic: partition, revision, and what it says.
-    pub(super) async fn group(&self, topic: &str, group: &str) -> Result<Vec<(u32, u64, serde_json::Value)>> {
-        let name = names::bucket(&self.prefix, topic);
-        let Ok(bucket) = self.context.get_stream(&name).await else { return Ok(Vec::new()) };
-        let subjects = names::records(&self.prefix, topic, group);
+    /// How many partitions a topic has, as its metadata say.
+    pub(super) async fn partitions(&self, topic: &str) -> Result<u32> {
+        let stream = self.topic(topic).await?;
+        let count =
+            stream.cached_info().config.metadata.get("eventbus-partitions").and_then(|count| count.parse().ok());
+        count.ok_or_else(|| failed("describing", "no count of partitions"))
+    }
+
+    /// The record of a group's partition: its revision, and what it says. One by one, each from the stream's leader: they are
+    /// overwritten all the time, and a consumer may miss one meanwhile.
+    async fn record(&self, topic: &str, group: &str, partition: u32) -> Result<Option<(u64, Value)>> {
+        let Ok(bucket) = self.context.get_stream(names::bucket(&self.prefix, topic)).await else { return Ok(None) };
+        let subject = format!("{}{partition}", names::records(&self.prefix, topic, group));
+        match bucket.get_last_raw_message_by_subject(&subject).await {
+            Ok(found) => {
+                let said = serde_json::from_slice(&found.payload).map_err(|error| failed(&subject, error))?;
+                Ok(Some((found.sequence, said)))
+            }
+            Err(error) if matches!(error.kind(), stream::LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(error) => Err(failed(&subject, error)),
+        }
+    }
+
+    /// The records of a group on a topic, by partition.
+    pub(super) async fn group(&self, topic: &str, group: &str) -> Result<Vec<(u32, Value)>> {
         let mut records = Vec::new();
-        for (revision, subject, record) in self.read(&bucket, format!("{subjects}*")).await? {
-            let Some(partition) = subject.strip_prefix(&subjects).and_then(|number| number.parse().ok()) else {
-                continue;
-            };
-            let Body::Encoded { record, .. } = record.body else { continue };
-            let said = serde_json::from_slice(&record.payload).map_err(|error| failed(&subject, error))?;
-            records.push((partition, revision, said));
+        for partition in 0..self.partitions(topic).await? {
+            records.extend(self.record(topic, group, partition).await?.map(|(_, record)| (partition, record)));
         }
         Ok(records)
     }
@@ -202,37 +218,28 @@ impl Admin {
     /// Ends a member's ownership of partitions, all or one: another has taken them, as the bucket says, and falls silent at
     /// once. Until its lease is over nobody takes them, which is as long as the ended one may believe in its own. How many.
     pub(super) async fn supersede(&self, topic: &str, group: &str, member: &str, only: Option<u32>) -> Result<usize> {
-        let subjects = names::records(&self.prefix, topic, group);
         let mut ended = 0;
-        for (partition, ..) in self.group(topic, group).await? {
-            if only.is_some_and(|only| only != partition) {
-                continue;
+        for partition in 0..self.partitions(topic).await? {
+            if only.is_none_or(|only| only == partition) {
+                ended += usize::from(self.supersede_one(topic, group, member, partition).await?);
             }
-            ended += usize::from(self.supersede_one(topic, group, member, &subjects, partition).await?);
         }
         Ok(ended)
     }
 
-    async fn supersede_one(
-        &self,
-        topic: &str,
-        group: &str,
-        member: &str,
-        subjects: &str,
-        partition: u32,
-    ) -> Result<bool> {
+    async fn supersede_one(&self, topic: &str, group: &str, member: &str, partition: u32) -> Result<bool> {
         // The owner writes too: a few tries lose the race.
         for _ in 0..50 {
-            let found = self.group(topic, group).await?.into_iter().find(|(number, ..)| *number == partition);
-            let Some((_, revision, mut record)) = found else { return Ok(false) };
-            if record.get("owner").and_then(serde_json::Value::as_str) != Some(member) {
+            let Some((revision, mut record)) = self.record(topic, group, partition).await? else { return Ok(false) };
+            if record.get("owner").and_then(Value::as_str) != Some(member) {
                 return Ok(false);
             }
             record["owner"] = "conformance-usurper".into();
             record["nonce"] = revision.into();
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
-            if self.store(format!("{subjects}{partition}"), headers, record.to_string().into()).await.is_ok() {
+            let subject = format!("{}{partition}", names::records(&self.prefix, topic, group));
+            if self.store(subject, headers, record.to_string().into()).await.is_ok() {
                 return Ok(true);
             }
         }

@@ -16,8 +16,7 @@ impl LogReader for NatsReader {
     async fn bounds(&self, topic: &Topic) -> Result<Vec<(u64, u64)>> {
         let stream = self.0.topic(topic.as_str()).await?;
         let info = stream.get_info().await.map_err(|error| failed("describing", error))?;
-        let partitions = info.config.metadata.get("eventbus-partitions").and_then(|count| count.parse().ok());
-        let partitions: usize = partitions.ok_or_else(|| failed("describing", "no count of partitions"))?;
+        let partitions = self.0.partitions(topic.as_str()).await? as usize;
         // One sequence for all partitions. An empty log begins where it ends.
         let end = info.state.last_sequence + 1;
         let first = if info.state.messages == 0 { end } else { info.state.first_sequence };
@@ -35,6 +34,6 @@ impl LogReader for NatsReader {
     async fn committed(&self, topic: &Topic, group: &Group) -> Result<Vec<(u32, u64)>> {
         let records = self.0.group(topic.as_str(), group.as_str()).await?;
         let next = |record: &Value| record.get("next").and_then(Value::as_u64);
-        Ok(records.iter().filter_map(|(partition, _, record)| Some((*partition, next(record)?))).collect())
+        Ok(records.iter().filter_map(|(partition, record)| Some((*partition, next(record)?))).collect())
     }
 }
