@@ -12,12 +12,12 @@ use conformance_tests::history::{FinishedBy, Kind};
 use conformance_tests::members::{MemberProcess, MemberSpec, Work};
 use conformance_tests::oracle::{Expectations, failures_dir, write_failure};
 use conformance_tests::suite::{Connection, Failure, NatsProvider, Peer, Provider, Run, RunOptions};
+use eventbus_core::dead_letter::topic_of;
 use eventbus_core::{FailurePolicy, Position, Subscribe, TopicSpec};
 use libtest_mimic::{Arguments, Trial};
 
 const TOPIC: &str = "orders";
 const GROUP: &str = "billing";
-const LETTERS: &str = "orders.billing.dead";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_member");
 
 type Tested = Result<(), Failure>;
@@ -257,9 +257,10 @@ async fn dead_letter_then_killed(run: Run, folder: Arc<tempfile::TempDir>) -> Te
     run.judge(&expect(), &[(TOPIC, &[GROUP])]).await?;
     // One letter for readers on this library, however many the log holds.
     let reader = run.process().await?;
-    let options = Subscribe::to(LETTERS).group("letters").then(FailurePolicy::Skip);
+    let letters = topic_of(&TOPIC.parse()?, &GROUP.parse()?)?.to_string();
+    let options = Subscribe::to(letters.as_str()).group("letters").then(FailurePolicy::Skip);
     let reading = reader.subscribe(options, conformance_tests::harness::steadily(Duration::ZERO)).await?;
-    run.settled(LETTERS, &["letters"]).await?;
+    run.settled(&letters, &["letters"]).await?;
     reading.drain(Duration::from_secs(5)).await?;
     let read = run.count(|call| &*call.start.group == "letters" && call.end.is_some());
     if read != 1 {

@@ -136,6 +136,12 @@ impl MemberProcess {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// What the operating system says of it: memory, threads and more, as in `/proc`.
+    #[must_use]
+    pub fn status(&self) -> Option<String> {
+        std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()
+    }
+
     /// What it has recorded so far.
     ///
     /// # Errors

@@ -337,6 +337,12 @@ pub trait Fixture: fmt::Debug + Send + Sync + 'static {
         Err(Missing(Ability::RestartBroker).into())
     }
 
+    /// Freezes the broker for some time: connections stay, and nothing is answered.
+    async fn freeze_broker(&self, long: Duration) -> Done {
+        let _ = long;
+        Err(Missing(Ability::RestartBroker).into())
+    }
+
     /// Waits until a broker that was restarted answers again, and every process that is not cut off is connected. Default:
     /// it does when the time that it was to be down is over.
     async fn back(&self) {}

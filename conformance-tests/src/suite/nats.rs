@@ -47,7 +47,7 @@ enum Server {
 #[derive(Clone, Debug)]
 pub(super) struct Used {
     pub(super) address: SocketAddr,
-    /// The container, where it is one.
+    /// The container, where it is the world's to be harmed.
     pub(super) broker: Option<Arc<NatsBroker>>,
     /// The server of the same version that demands credentials, where there can be one.
     pub(super) guarded: Option<NatsVersion>,
@@ -84,7 +84,13 @@ impl NatsProvider {
             Server::Running(address) => return Ok(Used { address, broker: None, guarded: None }),
             Server::Container(version) => version,
         };
-        let broker = if setup.needs.contains(&Ability::RestartBroker) {
+        if !setup.needs.contains(&Ability::RestartBroker) {
+            // Shared: it goes with the run, and nothing here may harm it.
+            let broker = NatsBroker::shared(version, NatsOptions::default()).await;
+            let address = broker.map_err(|error| unavailable(&error))?.address();
+            return Ok(Used { address, broker: None, guarded: Some(version) });
+        }
+        let broker = {
             // Worlds of one case wait for one another here, those of different cases for their turn.
             let of_case = self.own.lock().await.entry(setup.case).or_default().clone();
             let mut own = of_case.lock().await;
@@ -97,8 +103,6 @@ impl NatsProvider {
                     broker
                 }
             }
-        } else {
-            Arc::new(NatsBroker::shared(version, NatsOptions::default()).await.map_err(|error| unavailable(&error))?)
         };
         Ok(Used { address: broker.address(), broker: Some(broker), guarded: Some(version) })
     }

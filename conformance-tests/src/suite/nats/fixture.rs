@@ -1,5 +1,6 @@
 //! A world on a server, and its connections.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -79,7 +80,12 @@ impl Fixture for NatsFixture {
             Some(bytes) => Arc::new(Limited::new(backend, self.admin.clone(), bytes)),
             None => backend,
         };
-        let connection = Arc::new(NatsConnection { proxy: Arc::new(proxy), backend, prefix: self.prefix.clone() });
+        let connection = Arc::new(NatsConnection {
+            proxy: Arc::new(proxy),
+            backend,
+            prefix: self.prefix.clone(),
+            is_outside: AtomicBool::new(false),
+        });
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.retain(|known| known.strong_count() > 0);
         connections.push(Arc::downgrade(&connection));
@@ -137,17 +143,23 @@ impl Fixture for NatsFixture {
         Ok(())
     }
 
+    async fn freeze_broker(&self, long: Duration) -> Done {
+        let Some(broker) = &self.server.broker else { return Err(Missing(Ability::RestartBroker).into()) };
+        tried(broker.pause().await)?;
+        tokio::time::sleep(long).await;
+        tried(broker.unpause().await)
+    }
+
     async fn back(&self) {
         let connections: Vec<_> = {
             let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            known.iter().filter_map(Weak::upgrade).filter(|connection| !connection.proxy.is_shut()).collect()
+            known.iter().filter_map(Weak::upgrade).filter(|connection| connection.is_up()).collect()
         };
         let all = async {
             while tokio::net::TcpStream::connect(self.server.address).await.is_err() {
                 tokio::time::sleep(LAST_WORDS).await;
             }
             for connection in connections {
-                // One that was never opened has nothing to come back to; nor has one that a process of its own uses.
                 while connection.backend.list_topics().await.is_err_and(|error| error.is_retryable()) {
                     tokio::time::sleep(LAST_WORDS).await;
                 }
@@ -195,6 +207,7 @@ impl Fixture for NatsFixture {
                 proxy: proxy.clone(),
                 backend: Arc::new(wrong),
                 prefix: self.prefix.clone(),
+                is_outside: AtomicBool::new(false),
             })),
         })
     }
@@ -205,9 +218,16 @@ struct NatsConnection {
     proxy: Arc<Proxy>,
     backend: Arc<dyn Backend>,
     prefix: String,
+    /// A process of its own has taken its place.
+    is_outside: AtomicBool,
 }
 
 impl NatsConnection {
+    /// Whether its backend can be connected now.
+    fn is_up(&self) -> bool {
+        !self.proxy.is_shut() && !self.is_outside.load(Ordering::Relaxed)
+    }
+
     /// Ends the connection so that publishes under way end as asked.
     async fn break_off(&self, under_way: UnderWay) {
         match under_way {
@@ -232,6 +252,7 @@ impl Connection for NatsConnection {
     }
 
     fn outside(&self) -> Option<(String, String)> {
+        self.is_outside.store(true, Ordering::Relaxed);
         Some((url(&self.proxy), self.prefix.clone()))
     }
 
