@@ -125,7 +125,6 @@ impl MemberSpec {
     }
 
     /// The subscription that it asks for.
-    #[must_use]
     pub fn subscribe(&self) -> Subscribe {
         Subscribe::to(self.topic.as_str())
             .group(self.group.as_str())

@@ -109,7 +109,9 @@ impl Fixture for NatsFixture {
     async fn lift(&self, armed: Armed) {
         let known = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         let id = usize::try_from(armed.0).ok().and_then(|index| known.get(index).copied());
-        id.map(|id| self.rules.disarm(id));
+        if let Some(id) = id {
+            self.rules.disarm(id);
+        }
     }
 
     async fn release(&self) -> Done {
