@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use eventbus_core::bench::Dispatch;
+use eventbus_core::bench::{Dispatch, Publishes};
 
 /// Records that a backend delivers at once.
 const BATCH: usize = 100;
@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         eprintln!("COUNT: expected a number, got {count:?}");
         return ExitCode::from(2);
     };
+    if let Some(keys) = publish_keys(case) {
+        let Ok(mut bus) = Publishes::new(keys) else { return ExitCode::FAILURE };
+        return if bus.publish(count) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let (keys, step): (usize, fn(&mut Dispatch, Vec<_>)) = match case.as_str() {
         "dispatch-1-key" => (1, Dispatch::dispatch),
         "dispatch-1000-keys" => (1_000, Dispatch::dispatch),
@@ -27,9 +31,7 @@ fn main() -> ExitCode {
         "pool-1000-keys" => (1_000, Dispatch::pass),
         "records" => (1_000, |_, records| drop(records)),
         other => {
-            eprintln!(
-                "CASE: expected dispatch-1-key, dispatch-1000-keys, pool-1-key, pool-1000-keys or records, got {other:?}"
-            );
+            eprintln!("CASE: expected records, or pool, dispatch or publish with -1-key or -1000-keys, got {other:?}");
             return ExitCode::from(2);
         }
     };
@@ -39,4 +41,13 @@ fn main() -> ExitCode {
         step(&mut dispatch, records);
     }
     if case == "records" || dispatch.is_through() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The keys of a case that publishes.
+fn publish_keys(case: &str) -> Option<usize> {
+    match case {
+        "publish-1-key" => Some(1),
+        "publish-1000-keys" => Some(1_000),
+        _ => None,
+    }
 }

@@ -580,6 +580,14 @@ impl Inbound {
         self.stamp = stamp;
         self
     }
+
+    /// A record of nothing.
+    pub(crate) const fn nothing() -> Self {
+        static BINDING: Binding = Binding::new("");
+        let record = WireRecord { key: None, headers: Vec::new(), payload: Bytes::new() };
+        let body = Body::Encoded { record, binding: &BINDING };
+        Self { partition: 0, position: Position::ZERO, key: None, stamp: None, bytes: 0, stored_at: 0, body }
+    }
 }
 
 /// A record's content.

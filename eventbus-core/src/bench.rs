@@ -1,22 +1,28 @@
-//! The shipped pool and worker without a bus around them, for benchmarks and instruction counts. No public interface.
+//! The shipped pool and worker without a bus around them, and the shipped bus over a backend that does nothing, for
+//! benchmarks and instruction counts. No public interface.
+
+mod stored;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
 use crate::backend::{Body, Inbound, Lease};
+use crate::bus::EventBus;
+use crate::config::BusConfig;
+use crate::engine::Bus;
 use crate::env::SystemEnv;
 use crate::envelope::Envelope;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::finished::FinishedSet;
 use crate::handler::{Delivery, DeliveryContext, Handler, handler_fn};
 use crate::hooks::Hooks;
 use crate::mutant::Seam;
 use crate::partition::Opening;
-use crate::pool::{Next, Outcome, Pool};
+use crate::pool::{Next, Pool};
 use crate::position::Position;
 use crate::stamp::{ProducerId, Stamp};
 use crate::subscribe::Settings;
@@ -45,6 +51,7 @@ pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Crew
         budget_bytes: settings.budget_bytes,
         suspect_until: None,
         tried: None,
+        dedup_by_id: false,
         seam: Seam::default(),
     });
     pool.set_concurrency(settings.concurrency);
@@ -62,6 +69,11 @@ pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Crew
         stop: Mutex::new(None),
         seam: Seam::default(),
     })
+}
+
+/// An envelope for each key.
+fn named(keys: usize) -> Result<Vec<Envelope>> {
+    (0..keys).map(|key| Envelope::builder("Measured", "/bench").key(format!("order-{key}")).build()).collect()
 }
 
 /// One partition, one worker, and a handler that does nothing.
@@ -90,9 +102,7 @@ impl Dispatch {
             Ok(())
         });
         let crew = Arc::new(crew(handler, Settings::default())?);
-        let named = (0..keys).map(|key| Envelope::builder("Measured", "/bench").key(format!("order-{key}")).build());
-        let envelopes = named.collect::<Result<_>>()?;
-        Ok(Self { worker: Box::pin(crew.clone().work(0)), crew, envelopes, next: 1 })
+        Ok(Self { worker: Box::pin(crew.clone().work(0)), crew, envelopes: named(keys)?, next: 1 })
     }
 
     /// The next `count` records, as a backend would deliver them.
@@ -131,7 +141,7 @@ impl Dispatch {
         let now = self.look(records);
         let mut done = None;
         while let Next::Run(job) = self.crew.pool.next(0, done.take(), now) {
-            done = Some((job.lane, Outcome::Finished));
+            done = Some((job.lane, job.finished()));
         }
     }
 
@@ -139,5 +149,44 @@ impl Dispatch {
     #[must_use]
     pub fn is_through(&self) -> bool {
         self.crew.pool.progress_of(0).is_some_and(|progress| progress.next == Position::new(self.next))
+    }
+}
+
+/// A bus whose backend answers inside the call: what is left of a publish is the key lanes.
+#[derive(Debug)]
+pub struct Publishes {
+    bus: Bus,
+    envelopes: Vec<Envelope>,
+    next: usize,
+}
+
+impl Publishes {
+    /// A bus under the default configuration, and envelopes of `keys` keys in turn. Blocks until the topic is known.
+    ///
+    /// # Errors
+    /// Where no runtime can be started.
+    pub fn new(keys: usize) -> Result<Self> {
+        let bus = Bus::new(Arc::new(stored::Stored::default()), BusConfig::new())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::new(ErrorKind::Unavailable, error.to_string()))?;
+        runtime.block_on(bus.ensure_topic(&crate::topic::TopicSpec::new("measured")))?;
+        Ok(Self { bus, envelopes: named(keys)?, next: 0 })
+    }
+
+    /// Publishes so many envelopes; how many were not confirmed by then.
+    pub fn publish(&mut self, count: usize) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut open = 0;
+        for _ in 0..count {
+            let envelope = self.envelopes[self.next % self.envelopes.len()].clone();
+            self.next += 1;
+            let mut publishing = std::pin::pin!(self.bus.publish("measured", envelope));
+            let confirmed = match publishing.as_mut().poll(&mut cx) {
+                Poll::Ready(Ok(confirmation)) => std::pin::pin!(confirmation).poll(&mut cx).is_ready(),
+                Poll::Ready(Err(_)) | Poll::Pending => false,
+            };
+            open += usize::from(!confirmed);
+        }
+        open
     }
 }

@@ -45,6 +45,8 @@ pub struct Copies {
     highest: Option<Position>,
     /// Sorted by id, so that neither lookup nor eviction depends on a hash seed.
     producers: Vec<Producer>,
+    /// Where the last one was found: mostly it is the next one's too.
+    recent: usize,
     /// Observations so far: the time by which the least recently seen producer is found.
     clock: u64,
 }
@@ -73,17 +75,22 @@ impl Copies {
             most_producers: producers.max(1),
             highest: None,
             producers: Vec::new(),
+            recent: 0,
             clock: 0,
         }
     }
 
     /// Takes note of a delivery and says whether it is a second copy. `stamp` is the producer's id and
     /// its number.
+    #[inline]
     pub fn observe(&mut self, stamp: (u128, u64), position: Position) -> Seen {
         self.clock += 1;
         let (id, number) = stamp;
         let (clock, window) = (self.clock, self.window);
-        let producer = self.producer(id);
+        let producer = match self.producers.get_mut(self.recent) {
+            Some(recent) if recent.id == id => recent,
+            _ => self.producer(id),
+        };
         producer.last_seen = clock;
         let known = producer.numbers.insert(number, window);
         let risen = self.highest.is_none_or(|highest| position > highest);
@@ -112,18 +119,22 @@ impl Copies {
     }
 
     /// The memory of `id`, made where there is none.
+    #[cold]
     fn producer(&mut self, id: u128) -> &mut Producer {
-        let index = match self.producers.binary_search_by_key(&id, |producer| producer.id) {
-            Ok(index) => index,
-            Err(_) => {
-                self.make_room();
-                let index = self.producers.partition_point(|producer| producer.id < id);
-                let producer = Producer { id, last_seen: self.clock, numbers: Numbers::default() };
-                self.producers.insert(index, producer);
-                index
-            }
-        };
-        &mut self.producers[index]
+        self.recent = self.find(id);
+        &mut self.producers[self.recent]
+    }
+
+    /// Where the memory of `id` is, made where there is none.
+    fn find(&mut self, id: u128) -> usize {
+        if let Ok(index) = self.producers.binary_search_by_key(&id, |producer| producer.id) {
+            return index;
+        }
+        self.make_room();
+        let index = self.producers.partition_point(|producer| producer.id < id);
+        let producer = Producer { id, last_seen: self.clock, numbers: Numbers::default() };
+        self.producers.insert(index, producer);
+        index
     }
 
     /// Forgets the producer that was not seen for the longest, where there are too many. Times of
@@ -151,7 +162,21 @@ struct Numbers {
 
 impl Numbers {
     /// Remembers `number` and says whether it was remembered already. Numbers out of reach are neither.
+    #[inline]
     fn insert(&mut self, number: u64, window: u64) -> bool {
+        // The usual case: the next number, in the word of the highest.
+        if number > self.highest
+            && number / WORD == self.highest / WORD
+            && let Some(word) = self.words.back_mut()
+        {
+            *word |= 1 << (number % WORD);
+            self.highest = number;
+            return false;
+        }
+        self.insert_elsewhere(number, window)
+    }
+
+    fn insert_elsewhere(&mut self, number: u64, window: u64) -> bool {
         if self.words.is_empty() {
             self.words.push_back(0);
             self.highest = number;

@@ -52,6 +52,8 @@ pub(crate) struct Attributes {
     pub(crate) extensions: BTreeMap<String, String>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) payload: Bytes,
+    /// See [`Envelope::size`]; counted once, when it is built.
+    pub(crate) size: usize,
 }
 
 impl Envelope {
@@ -180,8 +182,15 @@ impl Envelope {
     /// What budgets count, in bytes: payload, key, headers and attributes, with a fixed sum for what the wire adds.
     #[must_use]
     pub fn size(&self) -> usize {
+        self.0.size
+    }
+}
+
+impl Attributes {
+    /// What [`Envelope::size`] tells.
+    pub(crate) fn count_size(&self) -> usize {
         const FRAME: usize = 64;
-        let a = &*self.0;
+        let a = self;
         let optional = [&a.correlation_id, &a.causation_id, &a.tenant, &a.content_type, &a.traceparent, &a.tracestate];
         FRAME
             + a.payload.len()

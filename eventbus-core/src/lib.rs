@@ -9,6 +9,7 @@ mod backoff;
 #[doc(hidden)]
 pub mod bench;
 mod bus;
+mod by_id;
 mod config;
 #[doc(hidden)]
 pub mod copies;

@@ -3,9 +3,9 @@
 //! Without the feature `mutants` every question is answered `false` at compile time and nothing remains of this.
 
 /// One deliberate defect. The comment names the rule that must catch it.
+#[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))] // exported, and all of it used, with the feature
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))]
 pub enum Mutant {
     /// Every envelope gets a lane of its own (O1, O4).
     KeyNotRouted,

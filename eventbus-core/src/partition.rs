@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::backend::{Inbound, Lease};
+use crate::by_id::Names;
 use crate::copies::{Copies, Seen};
 use crate::finished::{FinishedSet, Run};
 use crate::handler::DeliveryContext;
@@ -33,16 +34,21 @@ pub(crate) struct Opening {
     pub(crate) suspect_until: Option<Position>,
     /// The envelope that was being tried when the process ended.
     pub(crate) tried: Option<Trying>,
+    /// Whether a source and id seen before make a copy, too.
+    pub(crate) dedup_by_id: bool,
     pub(crate) seam: Seam,
 }
 
 /// A partition that this member owns, in one epoch.
 #[derive(Debug)]
 pub(crate) struct Partition {
+    /// The context's.
+    pub(crate) epoch: u64,
     pub(crate) context: Arc<DeliveryContext>,
     pub(crate) lease: Lease,
     pub(crate) tracker: Tracker,
     copies: Copies,
+    names: Option<Box<Names>>,
     finished: FinishedSet,
     /// Deliveries below it were handled before this session and only feed the memory of copies.
     start: Position,
@@ -117,6 +123,7 @@ impl Partition {
         Self {
             tracker: Tracker::new(opening.watermark, usize::MAX),
             copies: Copies::new(COPY_WINDOW, COPY_PRODUCERS),
+            names: opening.dedup_by_id.then(Box::default),
             finished: opening.finished,
             start: opening.watermark,
             newest: None,
@@ -131,6 +138,7 @@ impl Partition {
             head_since: None,
             stall_reported: None,
             committed: Some(opening.watermark),
+            epoch: opening.context.epoch,
             context: opening.context,
             lease: opening.lease,
             stale_from: None,
@@ -167,6 +175,7 @@ impl Partition {
     }
 
     /// Takes a delivered record into the ledger and says what to do with it.
+    #[inline]
     pub(crate) fn admit(&mut self, record: &Inbound) -> Admit {
         if self.newest.is_some_and(|newest| record.position <= newest) {
             return Admit::Repeated;
@@ -183,7 +192,9 @@ impl Partition {
             return Admit::Broken;
         }
         self.newest = Some(record.position);
-        let copy = self.is_copy(record);
+        // Both are asked: each has to see every record.
+        let known = self.names.as_mut().is_some_and(|names| names.observe(record, &self.context.topic));
+        let copy = self.is_copy(record) || known;
         let Some(ordinal) = ordinal else { return Admit::Done };
         if self.finished.contains(record.position) {
             self.tracker.finish(ordinal);
@@ -194,6 +205,7 @@ impl Partition {
     }
 
     /// P3: the same stamp at a lower position of the same partition.
+    #[inline]
     fn is_copy(&mut self, record: &Inbound) -> bool {
         let Some(stamp) = record.stamp else { return false };
         let mut identity = (stamp.producer.get(), stamp.number);
@@ -221,6 +233,7 @@ impl Partition {
     }
 
     /// Keeps the time at which the first unfinished record became the first.
+    #[inline]
     pub(crate) fn note_head(&mut self, now: Instant) {
         let head = self.tracker.head();
         if self.head_since.map(|(position, _)| position) != head {
@@ -229,6 +242,7 @@ impl Partition {
     }
 
     /// A record is finished. Returns whether intake may go on after it had stopped.
+    #[inline]
     pub(crate) fn finish(&mut self, ordinal: Ordinal, bytes: usize, now: Instant, window: usize) -> bool {
         self.bytes = self.bytes.saturating_sub(bytes);
         if self.tracker.finish(ordinal) {

@@ -24,8 +24,6 @@
 //! outside. Time comes in as an argument.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::BuildHasher;
-use std::sync::Arc;
 use std::task::Waker;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -34,119 +32,30 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::backend::Inbound;
-use crate::handler::DeliveryContext;
-use crate::key::Key;
 use crate::mutant::{Mutant, Seam};
-use crate::partition::{Admit, Opening, Partition};
+use crate::partition::{Opening, Partition};
 use crate::position::Position;
 use crate::sync::{Mutex, MutexGuard};
-use crate::tracker::Ordinal;
 
 mod control;
+mod job;
+mod lanes;
+mod partitions;
 mod turns;
 mod view;
 
 pub(crate) use control::Progress;
+pub(crate) use job::{DeadJob, Job, Next, Offered, Outcome, Parcel};
 pub use view::PartitionView;
+
+use lanes::{Item, Lane, LaneState, NONE, Queued};
+use partitions::Partitions;
 
 #[cfg(test)]
 mod tests;
 
-/// One attempt to make.
-#[derive(Debug)]
-pub(crate) struct Job {
-    /// Counts all jobs of the pool, from 1 on.
-    pub(crate) number: u64,
-    pub(crate) lane: usize,
-    pub(crate) record: Inbound,
-    /// From 1 on.
-    pub(crate) attempt: u32,
-    /// A second copy: not to be handled.
-    pub(crate) copy: bool,
-    pub(crate) context: Arc<DeliveryContext>,
-}
-
-/// How an attempt ended.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// Finished: handled, skipped, or not for this group.
-    Finished,
-    /// Failed; the head is tried again at this time.
-    Retry(Instant, Box<Inbound>),
-    /// Failed for good; the head waits until its dead letter is confirmed.
-    DeadLetter(Box<DeadJob>),
-    /// Dropped without an end: stays unfinished, and nothing more of its partition starts in this ownership.
-    Abandoned,
-}
-
-/// A head that waits for its dead letter.
-#[derive(Debug)]
-pub(crate) struct DeadJob {
-    pub(crate) lane: usize,
-    pub(crate) record: Inbound,
-    pub(crate) attempts: u32,
-    pub(crate) error: String,
-    pub(crate) context: Arc<DeliveryContext>,
-}
-
-/// What a worker does next.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // moved once from the lock to the worker; a box would be an allocation a message
-pub(crate) enum Next {
-    Run(Job),
-    Idle,
-    Exit,
-}
-
-/// What an offered batch asks of the intake, and what it wants reported.
-#[derive(Debug, Default)]
-pub(crate) struct Offered {
-    /// Partitions whose intake must pause.
-    pub(crate) pause: Vec<u32>,
-    /// A delivery that the watermark has passed already.
-    pub(crate) broken: Option<(u32, Position)>,
-}
-
-/// A queued or running record, without its content.
-#[derive(Debug)]
-struct Item {
-    position: Position,
-    bytes: usize,
-    queued: Queued,
-    next: usize,
-}
-
-/// What a queued record's ledger entry says.
-#[derive(Debug, Clone, Copy)]
-struct Queued {
-    ordinal: Ordinal,
-    attempts: u32,
-    /// A second copy, dropped when its turn comes (P3).
-    copy: bool,
-}
-
-#[derive(Debug)]
-struct Lane {
-    partition: u32,
-    /// The epoch it belongs to: completions of an earlier ownership are ignored.
-    epoch: u64,
-    hash: u64,
-    key: Option<Key>,
-    head: usize,
-    tail: usize,
-    state: LaneState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LaneState {
-    Ready,
-    Running,
-    Timed(Instant, u64),
-    DeadLetter,
-    Held,
-}
-
-const NONE: usize = usize::MAX;
+/// Room for this many records is kept when the pool runs empty.
+const KEPT_CAPACITY: usize = 8_192;
 
 /// Hands envelopes to workers. Shared by the session, which offers, and the workers, which take.
 #[derive(Debug)]
@@ -160,7 +69,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct State {
-    partitions: BTreeMap<u32, Partition>,
+    partitions: Partitions,
     /// Whether a partition handles one at a time.
     any_alone: bool,
     lanes: Slab<Lane>,
@@ -168,8 +77,8 @@ struct State {
     /// Randomly seeded. Fast rather than proof against somebody who can measure the table: keys hash once a record.
     hasher: DefaultHashBuilder,
     items: Slab<Item>,
-    /// What the items hold, under the same numbers; none where it is running. Apart, because a record is large to move.
-    records: Vec<Option<Inbound>>,
+    /// Boxes for records to come: in the steady state nothing is allocated.
+    spare: Vec<Parcel>,
     ready: VecDeque<usize>,
     timers: BTreeMap<(Instant, u64), usize>,
     timer_count: u64,
@@ -203,13 +112,13 @@ impl Pool {
     pub(crate) fn new(concurrency: usize, window: usize, commit_every: u64, seam: Seam) -> Self {
         Self {
             state: Mutex::new(State {
-                partitions: BTreeMap::new(),
+                partitions: Partitions::default(),
                 any_alone: false,
                 lanes: Slab::new(),
                 index: HashTable::new(),
                 hasher: DefaultHashBuilder::default(),
                 items: Slab::new(),
-                records: Vec::new(),
+                spare: Vec::new(),
                 ready: VecDeque::new(),
                 timers: BTreeMap::new(),
                 timer_count: 0,
@@ -249,31 +158,34 @@ impl Pool {
     /// Takes delivered records into their keys' lanes and wakes as many workers as there is new work for.
     pub(crate) fn offer(&self, records: Vec<Inbound>, now: Instant) -> Offered {
         let mut offered = Offered::default();
-        let mut state = self.state.lock();
-        for record in records {
-            state.offer_one(record, now, &mut offered);
+        let mut records = records.into_iter();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        while !records.as_slice().is_empty() {
+            state.offer_one(&mut records, now, &mut offered);
         }
         let window = state.window;
-        for (number, partition) in &mut state.partitions {
+        for partition in state.partitions.values_mut() {
             if !partition.full && partition.over_budget(window) {
                 partition.full = true;
-                offered.pause.push(*number);
+                offered.pause.push(partition.context.partition);
             }
         }
-        wake_workers(state);
+        wake_workers(guard);
         offered
     }
 
     /// Gives back what a worker did and takes its next job.
     pub(crate) fn next(&self, worker: usize, done: Option<(usize, Outcome)>, now: Instant) -> Next {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let mut tell_session = false;
         if let Some((lane, outcome)) = done {
             state.workers[worker].job = None;
             tell_session = state.complete(lane, outcome, now);
         }
         let next = state.take(worker, &mut tell_session);
-        drop(state);
+        drop(guard);
         if tell_session {
             self.session.notify_one();
             self.rest.notify_waiters();
@@ -296,88 +208,6 @@ impl Pool {
 }
 
 impl State {
-    fn offer_one(&mut self, record: Inbound, now: Instant, offered: &mut Offered) {
-        // By reference up to here: a record is large to move.
-        let Some((item, lane)) = self.admit(&record, now, offered) else { return };
-        match self.records.get_mut(item) {
-            Some(place) => *place = Some(record),
-            // A slab gives out its numbers without gaps.
-            None => self.records.push(Some(record)),
-        }
-        if let Some(lane) = lane {
-            self.make_ready(lane);
-        }
-    }
-
-    /// Takes a record into the ledger and its lane: its item, and the lane where it is a new one.
-    fn admit(&mut self, record: &Inbound, now: Instant, offered: &mut Offered) -> Option<(usize, Option<usize>)> {
-        let partition = self.partitions.get_mut(&record.partition)?;
-        if partition.draining {
-            // As if it had never come: what is committed last must not count it as seen.
-            return None;
-        }
-        let (ordinal, copy) = match partition.admit(record) {
-            Admit::Queue(ordinal, copy) => (ordinal, copy),
-            Admit::Done | Admit::Repeated => return None,
-            Admit::Broken => {
-                offered.broken = Some((record.partition, record.position));
-                return None;
-            }
-        };
-        let queued = Queued { ordinal, attempts: partition.charged(record.position), copy };
-        let epoch = partition.context.epoch;
-        partition.note_head(now);
-        let item = self.items.insert(Item { position: record.position, bytes: record.bytes, queued, next: NONE });
-        let Some(key) = record.key.as_ref().filter(|_| !self.seam.is(Mutant::KeyNotRouted)) else {
-            return Some((item, Some(self.add_lane(record.partition, epoch, 0, None, item))));
-        };
-        // By a mixed position: keys that are published in turns may have all of theirs alike by a plain one.
-        let turn = || record.position.get().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62;
-        let salt = if self.seam.is(Mutant::LanesRoundRobin) { turn() } else { 0 };
-        let hash = self.hasher.hash_one((u64::from(record.partition) | salt << 32, key.as_bytes()));
-        Some((item, self.append(record, hash, key, item, epoch)))
-    }
-
-    /// Queues an item behind the others of its key; the lane, where it is a new one.
-    fn append(&mut self, record: &Inbound, hash: u64, key: &Key, item: usize, epoch: u64) -> Option<usize> {
-        let lanes = &self.lanes;
-        let found = self.index.find(hash, |&lane| {
-            let lane = &lanes[lane];
-            lane.hash == hash && lane.partition == record.partition && lane.key.as_ref() == Some(key)
-        });
-        if let Some(&lane) = found {
-            let tail = std::mem::replace(&mut self.lanes[lane].tail, item);
-            self.items[tail].next = item;
-            return None;
-        }
-        let lane = self.add_lane(record.partition, epoch, hash, Some(key.clone()), item);
-        let lanes = &self.lanes;
-        self.index.insert_unique(hash, lane, |&lane| lanes[lane].hash);
-        Some(lane)
-    }
-
-    fn add_lane(&mut self, partition: u32, epoch: u64, hash: u64, key: Option<Key>, item: usize) -> usize {
-        let state = LaneState::Held;
-        self.lanes.insert(Lane { partition, epoch, hash, key, head: item, tail: item, state })
-    }
-
-    /// Puts a lane in line, unless its partition handles one at a time and it is not this one's turn.
-    fn make_ready(&mut self, lane: usize) {
-        if self.any_alone
-            && let Some(partition) = self.partitions.get_mut(&self.lanes[lane].partition)
-            && let Some(alone) = &partition.alone
-        {
-            let head = self.items[self.lanes[lane].head].position;
-            if !alone.is_granted(head) {
-                self.lanes[lane].state = LaneState::Held;
-                partition.held.insert(head, lane);
-                return;
-            }
-        }
-        self.lanes[lane].state = LaneState::Ready;
-        self.ready.push_back(lane);
-    }
-
     fn may_start(&self) -> bool {
         !self.paused && !self.closed && self.running < self.concurrency
     }
@@ -400,25 +230,25 @@ impl State {
             return Next::Exit;
         }
         while self.may_start() {
-            let Some(lane) = self.ready.pop_front() else { break };
-            let Some(partition) = self.partitions.get_mut(&self.lanes[lane].partition) else {
-                self.drop_lane(lane);
+            let Some(number) = self.ready.pop_front() else { break };
+            let lane = &mut self.lanes[number];
+            let Some(partition) = self.partitions.get_mut(lane.partition) else {
+                self.drop_lane(number);
                 continue;
             };
-            let head = self.lanes[lane].head;
-            let item = &mut self.items[head];
+            let item = &mut self.items[lane.head];
             // S5: a member that may have lost the partition starts nothing more. The session revives or drops it.
             let unchecked = self.seam.is(Mutant::NoStartCheck) || self.seam.is(Mutant::StaleOwner);
             let owned = unchecked || partition.lease.is_valid();
             if !owned || !partition.is_read(item.position) {
-                self.lanes[lane].state = LaneState::Held;
-                partition.held.insert(item.position, lane);
+                lane.state = LaneState::Held;
+                partition.held.insert(item.position, number);
                 partition.free_turn();
                 *tell_session = true;
                 continue;
             }
             // A ready lane's head is always here; a lane without it is running, and must not start twice.
-            let Some(record) = self.records[head].take() else { continue };
+            let Some(record) = item.record.take() else { continue };
             item.queued.attempts += 1;
             let Queued { ordinal, attempts: attempt, copy } = item.queued;
             partition.running += 1;
@@ -426,29 +256,21 @@ impl State {
                 partition.tracker.finish(ordinal);
             }
             let context = partition.context.clone();
-            self.lanes[lane].state = LaneState::Running;
+            lane.state = LaneState::Running;
             self.running += 1;
             self.jobs += 1;
-            let number = self.jobs;
-            self.workers[worker].job = Some((number, record.partition, record.position));
-            return Next::Run(Job { number, lane, record, attempt, copy, context });
+            self.workers[worker].job = Some((self.jobs, lane.partition, item.position));
+            return Next::Run(Job { number: self.jobs, lane: number, record, attempt, copy, context });
         }
         Next::Idle
     }
 
     /// Takes back a lane from a worker. Returns whether the session must look.
-    fn complete(&mut self, lane: usize, outcome: Outcome, now: Instant) -> bool {
+    fn complete(&mut self, number: usize, outcome: Outcome, now: Instant) -> bool {
         self.running -= 1;
-        let number = self.lanes[lane].partition;
-        let Some(partition) = owner(&mut self.partitions, &self.lanes[lane]) else {
-            // Its ownership is over: what came of it changes nothing here (S5).
-            self.drop_lane(lane);
-            if let Some(orphans) = self.orphans.get_mut(&number) {
-                *orphans -= 1;
-                if *orphans == 0 {
-                    self.orphans.remove(&number);
-                }
-            }
+        let lane = &self.lanes[number];
+        let Some(partition) = owner(&mut self.partitions, lane) else {
+            self.orphan_ended(number);
             return true;
         };
         partition.running -= 1;
@@ -456,24 +278,28 @@ impl State {
         let turn_over = partition.free_turn();
         let draining = partition.draining;
         let tell = match outcome {
-            Outcome::Finished => {
-                let item = &self.items[self.lanes[lane].head];
-                let resumes = partition.finish(item.queued.ordinal, item.bytes, now, self.window);
-                self.leave_head(lane) || resumes
+            Outcome::Finished(empty) => {
+                let head = &self.items[lane.head];
+                let resumes = partition.finish(head.queued.ordinal, head.bytes, now, self.window);
+                if self.spare.len() < KEPT_CAPACITY && empty.0.is_none() {
+                    self.spare.push(empty);
+                }
+                self.leave_head(number) || resumes
             }
             Outcome::Abandoned => {
                 // Its key's next must not start, nor may a later delivery of the key: nothing more of the partition does.
-                self.drain(number);
-                self.drop_lane(lane);
+                let partition = lane.partition;
+                self.drain(partition);
+                self.drop_lane(number);
                 true
             }
             _ if draining => {
-                self.drop_lane(lane);
+                self.drop_lane(number);
                 true
             }
-            Outcome::Retry(at, record) => self.wait_for_retry(lane, at, *record, now),
+            Outcome::Retry(at, record) => self.wait_for_retry(number, at, record, now),
             Outcome::DeadLetter(job) => {
-                self.lanes[lane].state = LaneState::DeadLetter;
+                self.lanes[number].state = LaneState::DeadLetter;
                 self.dead.push_back(*job);
                 true
             }
@@ -481,9 +307,21 @@ impl State {
         tell || turn_over || draining
     }
 
-    fn wait_for_retry(&mut self, lane: usize, at: Instant, record: Inbound, now: Instant) -> bool {
+    /// Its ownership is over: what came of it changes nothing here (S5).
+    fn orphan_ended(&mut self, lane: usize) {
+        let partition = self.lanes[lane].partition;
+        self.drop_lane(lane);
+        if let Some(orphans) = self.orphans.get_mut(&partition) {
+            *orphans -= 1;
+            if *orphans == 0 {
+                self.orphans.remove(&partition);
+            }
+        }
+    }
+
+    fn wait_for_retry(&mut self, lane: usize, at: Instant, record: Parcel, now: Instant) -> bool {
         let head = self.lanes[lane].head;
-        self.records[head] = Some(record);
+        self.items[head].record = Some(record);
         let behind = self.items[head].next;
         if behind != NONE && (self.seam.is(Mutant::RetryAtTail) || self.seam.is(Mutant::NegativeAcknowledge)) {
             let tail = std::mem::replace(&mut self.lanes[lane].tail, head);
@@ -505,60 +343,6 @@ impl State {
         self.lanes[lane].state = LaneState::Timed(at, self.timer_count);
         earliest.is_none_or(|earliest| at < earliest)
     }
-
-    /// The head is finished: it leaves the ledger and its lane, and the next of its key gets in line.
-    fn finish_head(&mut self, lane: usize, now: Instant) -> bool {
-        let Some(partition) = owner(&mut self.partitions, &self.lanes[lane]) else { return false };
-        let item = &self.items[self.lanes[lane].head];
-        let resumes = partition.finish(item.queued.ordinal, item.bytes, now, self.window);
-        self.leave_head(lane) || resumes
-    }
-
-    /// A finished head leaves its lane. Returns whether it is time for a commit.
-    fn leave_head(&mut self, lane: usize) -> bool {
-        let item = self.items.remove(self.lanes[lane].head);
-        self.finished += 1;
-        if item.next == NONE {
-            self.remove_lane(lane);
-        } else {
-            self.lanes[lane].head = item.next;
-            self.make_ready(lane);
-        }
-        // Once: the session starts the count again when it looks.
-        self.finished == self.commit_every
-    }
-
-    fn remove_lane(&mut self, lane: usize) {
-        self.unindex(lane);
-        self.lanes.remove(lane);
-    }
-
-    /// A lane without its entry in the index takes no more envelopes.
-    fn unindex(&mut self, lane: usize) {
-        if self.lanes[lane].key.is_some()
-            && let Ok(entry) = self.index.find_entry(self.lanes[lane].hash, |&other| other == lane)
-        {
-            entry.remove();
-        }
-    }
-
-    /// Forgets a record, unfinished; the number of the one behind it.
-    fn drop_item(&mut self, item: usize) -> usize {
-        self.records[item] = None;
-        self.items.remove(item).next
-    }
-
-    /// Forgets a lane with everything queued in it, unfinished.
-    fn drop_lane(&mut self, lane: usize) {
-        let mut item = self.lanes[lane].head;
-        while item != NONE {
-            item = self.drop_item(item);
-        }
-        if let LaneState::Timed(at, count) = self.lanes[lane].state {
-            self.timers.remove(&(at, count));
-        }
-        self.remove_lane(lane);
-    }
 }
 
 /// Lets go of the lock and wakes workers for what was made ready under it.
@@ -569,6 +353,6 @@ fn wake_workers(mut state: MutexGuard<'_, State>) {
 }
 
 /// The partition of a lane, if it is still owned in the lane's epoch.
-fn owner<'a>(partitions: &'a mut BTreeMap<u32, Partition>, lane: &Lane) -> Option<&'a mut Partition> {
-    partitions.get_mut(&lane.partition).filter(|partition| partition.context.epoch == lane.epoch)
+fn owner<'a>(partitions: &'a mut Partitions, lane: &Lane) -> Option<&'a mut Partition> {
+    partitions.get_mut(lane.partition).filter(|partition| partition.epoch == lane.epoch)
 }

@@ -595,6 +595,7 @@ impl Shared {
             budget_bytes: self.settings.budget_bytes,
             suspect_until: claimed.suspect_until,
             tried: claimed.tried,
+            dedup_by_id: self.settings.dedup_by_id,
             seam: self.crew.seam,
         });
         self.report_ownership(claimed, OwnershipChange::Claimed);

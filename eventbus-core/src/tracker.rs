@@ -97,6 +97,7 @@ impl Tracker {
     /// # Errors
     ///
     /// [`PushError`]; the tracker is unchanged.
+    #[inline]
     pub fn push(&mut self, position: Position) -> Result<Ordinal, PushError> {
         if position == Position::MAX {
             return Err(PushError::OutOfRange(position));
@@ -119,6 +120,7 @@ impl Tracker {
 
     /// Marks a record as finished and says whether the watermark rose. Finishing again, or finishing
     /// what was never pushed, changes nothing.
+    #[inline]
     pub fn finish(&mut self, ordinal: Ordinal) -> bool {
         let Some(offset) = ordinal.0.checked_sub(self.base) else {
             return false;
@@ -126,18 +128,20 @@ impl Tracker {
         if offset >= self.positions.len() as u64 {
             return false;
         }
-        let index = self.word_of(ordinal.0);
-        let bit = 1 << (ordinal.0 % WORD);
-        let word = &mut self.done[index];
-        if *word & bit != 0 {
+        if offset != 0 {
+            let index = self.word_of(ordinal.0);
+            let bit = 1 << (ordinal.0 % WORD);
+            let word = &mut self.done[index];
+            if *word & bit == 0 {
+                *word |= bit;
+                self.outstanding -= 1;
+                self.finished_since_commit += 1;
+            }
             return false;
         }
-        *word |= bit;
+        // The front is unfinished until now, so its mark need not be looked at, nor set: it goes.
         self.outstanding -= 1;
         self.finished_since_commit += 1;
-        if offset != 0 {
-            return false;
-        }
         let last = self.take_finished();
         self.settle(last);
         true
@@ -219,32 +223,49 @@ impl Tracker {
         (ordinal / WORD - self.base / WORD) as usize
     }
 
-    /// Takes the finished records off the front and returns the position of the last.
+    /// Takes the front and all that is finished behind it, and returns the position of the last.
+    #[inline]
     fn take_finished(&mut self) -> Option<Position> {
-        let mut last = None;
-        while let Some(&word) = self.done.front() {
-            let passed = self.base % WORD;
-            // In order, as most finish: one goes, and its word stays.
-            if passed < WORD - 1 && (word >> passed) & 0b11 == 0b01 {
-                self.base += 1;
-                last = self.positions.pop_front();
-                break;
-            }
-            let run = u64::from((word >> passed).trailing_ones());
-            for _ in 0..run {
-                last = self.positions.pop_front();
-            }
-            self.base += run;
-            if passed + run < WORD {
-                break;
-            }
-            self.done.pop_front();
+        let mut last = self.positions.pop_front();
+        self.pass(1);
+        // In order, as most finish, nothing behind it is finished.
+        if self.outstanding < self.positions.len() {
+            last = self.take_run().or(last);
         }
-        if self.positions.is_empty() && self.positions.capacity() > KEPT_CAPACITY {
+        if self.positions.is_empty() {
+            self.give_back_memory();
+        }
+        last
+    }
+
+    /// Takes what is finished off the front.
+    fn take_run(&mut self) -> Option<Position> {
+        let mut last = None;
+        while let Some(word) = self.done.front() {
+            let run = u64::from((word >> (self.base % WORD)).trailing_ones());
+            if run == 0 {
+                break;
+            }
+            last = self.positions.drain(..run as usize).next_back();
+            self.pass(run);
+        }
+        last
+    }
+
+    fn give_back_memory(&mut self) {
+        if self.positions.capacity() > KEPT_CAPACITY {
             self.positions.shrink_to(KEPT_CAPACITY);
             self.done.shrink_to(KEPT_CAPACITY / WORD as usize);
         }
-        last
+    }
+
+    /// Moves the base on, at most to the next word of marks.
+    #[inline]
+    fn pass(&mut self, records: u64) {
+        self.base += records;
+        if self.base.is_multiple_of(WORD) {
+            self.done.pop_front();
+        }
     }
 
     /// Raises the watermark; the only place that does. `last` was finished with all before it.

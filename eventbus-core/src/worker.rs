@@ -123,8 +123,8 @@ impl Conclusion {
     /// With what the pool needs to act on it.
     fn of(self, job: Job) -> Outcome {
         match self {
-            Self::Finished => Outcome::Finished,
-            Self::Retry(at) => Outcome::Retry(at, Box::new(job.record)),
+            Self::Finished => job.finished(),
+            Self::Retry(at) => Outcome::Retry(at, job.record),
             Self::DeadLetter { attempts, error } => {
                 let Job { lane, record, context, .. } = job;
                 Outcome::DeadLetter(Box::new(DeadJob { lane, record, attempts, error, context }))
@@ -144,7 +144,6 @@ impl Crew {
         loop {
             match self.pool.next(worker, done.take(), now) {
                 Next::Run(job) => {
-                    // By reference: a record is large to move, and an async function moves what it is given twice.
                     let conclusion = self.attempt(&control, &job, &mut now).await;
                     done = Some((job.lane, conclusion.of(job)));
                     // Handlers that are always ready must not keep the thread from everybody else.
@@ -279,7 +278,7 @@ impl Crew {
         let envelope = match &job.record.body {
             Body::Envelope(envelope) => envelope.clone(),
             Body::Encoded { record, binding } => {
-                let Inbound { partition, position, stored_at, .. } = job.record;
+                let Inbound { partition, position, stored_at, .. } = *job.record;
                 let at = DecodeContext { topic: &job.context.topic, partition, position, stored_at };
                 wire::decode(record.clone(), binding, &at)?.envelope
             }

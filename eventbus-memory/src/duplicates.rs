@@ -43,13 +43,14 @@ impl Duplicates {
             return None;
         }
         let known = run.get(run.binary_search_by_key(&stamp.number, |known| known.number).ok()?)?;
-        fresh(self.window, known, now).then_some(known.position)
+        fresh(self.horizon(now), known).then_some(known.position)
     }
 
     pub(crate) fn remember(&mut self, stamp: Stamp, position: Position, now: Instant) {
         if self.window == Some(Duration::ZERO) {
             return;
         }
+        let horizon = self.horizon(now);
         let run = self.producers.entry(producer(stamp)).or_default();
         let known = Known { number: stamp.number, at: now, position };
         if run.back().is_none_or(|newest| newest.number < stamp.number) {
@@ -62,22 +63,28 @@ impl Duplicates {
         }
         // Two at a time, so that the run of a burst shrinks again while its producer goes on.
         for _ in 0..2 {
-            if run.front().is_some_and(|oldest| !fresh(self.window, oldest, now)) {
+            if run.front().is_some_and(|oldest| !fresh(horizon, oldest)) {
                 run.pop_front();
             }
         }
         self.sweep(now);
     }
 
+    /// What was stored then or earlier is unknown; `None` where nothing is.
+    fn horizon(&self, now: Instant) -> Option<Instant> {
+        now.checked_sub(self.window?)
+    }
+
     fn sweep(&mut self, now: Instant) {
         let Some(window) = self.window else { return };
-        let due = *self.sweep_at.get_or_insert(now + window);
+        let due = *self.sweep_at.get_or_insert_with(|| now + window);
         if now < due {
             return;
         }
         self.sweep_at = Some(now + window);
+        let horizon = self.horizon(now);
         self.producers.retain(|_, run| {
-            run.retain(|known| fresh(Some(window), known, now));
+            run.retain(|known| fresh(horizon, known));
             !run.is_empty()
         });
     }
@@ -87,6 +94,6 @@ fn producer(stamp: Stamp) -> u128 {
     stamp.producer.get()
 }
 
-fn fresh(window: Option<Duration>, known: &Known, now: Instant) -> bool {
-    window.is_none_or(|window| now.saturating_duration_since(known.at) < window)
+fn fresh(horizon: Option<Instant>, known: &Known) -> bool {
+    horizon.is_none_or(|horizon| known.at > horizon)
 }

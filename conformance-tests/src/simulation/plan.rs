@@ -54,6 +54,8 @@ pub struct Plan {
     pub(super) panicking: u64,
     pub(super) hanging: u64,
     pub(super) takes: Duration,
+    /// Every handler takes at least this long. Where that is something, a member has work for longer than its session.
+    pub(super) slow: Duration,
     /// Percent of envelopes whose first calls kill their process.
     pub(super) poison: bool,
     pub(super) chaos: Vec<Chaos>,
@@ -75,7 +77,8 @@ impl Plan {
         } else {
             Latency::everywhere(Wait::between(Duration::ZERO, dice.millis(1, 40)))
         };
-        let handler_timeout = dice.percent(40).then(|| dice.millis(100, 800));
+        let slow = if dice.percent(8) { dice.millis(50, 500) } else { Duration::ZERO };
+        let handler_timeout = (slow.is_zero() && dice.percent(40)).then(|| dice.millis(100, 800));
         let rate = |dice: &mut Dice, percent, most| if dice.percent(percent) { dice.between(1, most) } else { 0 };
         Self {
             partitions: u32::try_from(dice.between(1, 4)).unwrap_or(1),
@@ -84,7 +87,7 @@ impl Plan {
             keyless: dice.percent(10),
             envelopes: dice.between(20, 120),
             trouble: dice.millis(2_000, 12_000),
-            concurrency: dice.index(6) + 1,
+            concurrency: if slow.is_zero() { dice.index(6) + 1 } else { 1 },
             policy: dice.one_of(&[
                 FailurePolicy::DeadLetter,
                 FailurePolicy::DeadLetter,
@@ -126,6 +129,7 @@ impl Plan {
                 Duration::from_millis(100),
                 Duration::from_secs(2),
             ]),
+            slow,
             poison: dice.percent(12),
             troubles: dice.between(0, 14),
             chaos,
@@ -149,6 +153,7 @@ impl Plan {
             panicking: 0,
             hanging: 0,
             takes: Duration::from_millis(100),
+            slow: Duration::ZERO,
             poison: false,
             troubles: 0,
             chaos: Vec::new(),

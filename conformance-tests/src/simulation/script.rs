@@ -64,7 +64,7 @@ impl Script for Shared {
             return Step::succeed(Duration::ZERO);
         }
         let (mut dice, plan) = (lock(&drawn.dice), &drawn.plan);
-        let takes = dice.skewed(plan.takes);
+        let takes = plan.slow + dice.skewed(plan.takes);
         if drawn.kills(delivery, &mut dice) {
             return Step { takes, then: Act::Kill };
         }

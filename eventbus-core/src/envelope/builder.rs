@@ -83,6 +83,7 @@ impl Attributes {
             extensions: BTreeMap::new(),
             headers: Vec::new(),
             payload: Bytes::new(),
+            size: 0,
         }
     }
 }
@@ -277,6 +278,7 @@ impl EnvelopeBuilder {
         }
         check_source(&a.source)?;
         check_time(a.time)?;
+        attributes.size = attributes.count_size();
         Ok(Envelope(Arc::new(attributes)))
     }
 }

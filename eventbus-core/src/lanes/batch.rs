@@ -196,7 +196,7 @@ struct Refused {
 }
 
 impl Shard {
-    fn place(&mut self, fx: &Effects<'_>, entry: &Call<'_>, which: usize) -> Placed {
+    fn place(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, which: usize) -> Placed {
         let (lane, index) = self.enter(fx, entry);
         let node = &self.store.nodes[index];
         let place = Place { shard: fx.shard, index, generation: node.generation };

@@ -31,6 +31,7 @@ pub(super) struct Effects<'a> {
     /// Somebody was given a permit.
     ready: bool,
     forget: bool,
+    now: Option<Instant>,
 }
 
 impl<'a> Effects<'a> {
@@ -44,7 +45,13 @@ impl<'a> Effects<'a> {
             telling: 0,
             ready: false,
             forget: false,
+            now: None,
         }
+    }
+
+    /// The time of what is decided: the clock is read once.
+    pub(super) fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
     }
 
     /// A record came back: its permit goes to who stands in line.

@@ -188,7 +188,8 @@ impl Engine {
     }
 
     pub(super) fn one_less(&self) {
-        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
+        // Nobody waits for it while the bus is open; whoever does has closed the intake before it looks.
+        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 && self.stage() != Stage::Open {
             self.idle.notify_waiters();
         }
     }
@@ -197,7 +198,7 @@ impl Engine {
         self.pending.load(Ordering::SeqCst)
     }
 
-    /// Until nothing is pending.
+    /// Until nothing is pending; to be called when the intake is closed.
     pub(super) async fn idle(&self) {
         loop {
             let mut notified = std::pin::pin!(self.idle.notified());

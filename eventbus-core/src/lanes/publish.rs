@@ -78,38 +78,46 @@ impl Shard {
         too_many.then(|| entry.refused(topic, too_large(topic, entry.bytes, most)))
     }
 
-    /// Takes a place and asks for room. Without either nothing is left behind.
+    /// Asks for room and takes a place. Without either nothing is left behind.
     fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Slot>, Failure> {
         let (topic, engine) = (fx.topic, fx.topic.engine());
-        let (lane, index) = self.enter(fx, entry);
-        let node = &self.store.nodes[index];
-        let place = Place { shard: fx.shard, index, generation: node.generation };
+        let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
+        let (index, generation) = self.store.next_place();
+        // Who is granted room meanwhile is looked for under the lock of this shard, and so not before it has its place.
+        let place = Place { shard: fx.shard, index, generation };
         let ask = Ask { lane: self.store.lanes[lane].room_key(), bytes: entry.bytes, number: entry.number };
-        let slot = Arc::clone(&node.slot);
-        match engine.gate(entry.kind).admit(ask, || waiter(topic, place)) {
-            Admission::Granted => {
-                self.store.nodes[index].admitted = true;
-                slot.admit();
-                self.drive(fx, lane);
-            }
-            Admission::Waiting => {}
+        let admitted = match engine.gate(entry.kind).admit(ask, || waiter(topic, place)) {
+            Admission::Granted => true,
+            Admission::Waiting => false,
             refused => {
-                self.leave(fx, lane, index);
+                self.store.close_if_idle(lane);
                 return Err(entry.no_room(topic, refused));
             }
+        };
+        let slot = self.enqueue(fx, entry, lane, admitted);
+        if admitted {
+            self.drive(fx, lane);
         }
         Ok(slot)
     }
 
-    /// Puts an envelope at the end of its key's queue, not admitted yet.
-    pub(super) fn enter(&mut self, fx: &Effects<'_>, entry: &Call<'_>) -> (usize, usize) {
+    /// Puts an envelope at the end of its key's queue, not admitted yet: its lane and its index.
+    pub(super) fn enter(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> (usize, usize) {
         let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
+        let (index, _) = self.store.next_place();
+        self.enqueue(fx, entry, lane, false);
+        (lane, index)
+    }
+
+    /// Puts an envelope in the next place, at the end of a lane.
+    fn enqueue(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, lane: usize, admitted: bool) -> Arc<Slot> {
         let (index, generation) = self.store.next_place();
         let place = Place { shard: fx.shard, index, generation }.pack();
-        let slot = Slot::new(Arc::clone(fx.topic), place, entry.stamp, false);
-        let node = Node::new(slot, entry.envelope.clone(), entry.bytes, entry.number);
+        let slot = Slot::new(Arc::clone(fx.topic), place, entry.stamp, admitted, fx.now());
+        let node = Node::new(Arc::clone(&slot), entry.envelope.clone(), entry.bytes, entry.number, admitted);
         fx.topic.engine().one_more();
-        (lane, self.store.enqueue(lane, node))
+        self.store.enqueue(lane, node);
+        slot
     }
 
     /// Undoes [`enter`](Self::enter).

@@ -12,8 +12,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::driver::Found;
 use super::effects::Effects;
 use super::gate::Ask;
@@ -228,7 +226,7 @@ impl Shard {
             node.incarnation = facts.incarnation;
         }
         if node.first_sent.is_none() && facts.resend_window.is_some() {
-            node.first_sent = Some(Instant::now());
+            node.first_sent = Some(fx.now());
         }
         node.sent = true;
         node.returned = false;

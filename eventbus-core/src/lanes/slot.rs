@@ -29,9 +29,10 @@ struct State {
 }
 
 impl Slot {
-    pub(super) fn new(topic: Arc<TopicLanes>, place: u64, stamp: Stamp, admitted: bool) -> Arc<Self> {
+    /// Called at `since`.
+    pub(super) fn new(topic: Arc<TopicLanes>, place: u64, stamp: Stamp, admitted: bool, since: Instant) -> Arc<Self> {
         let state = State { admitted, outcome: None, waker: None };
-        Arc::new(Self { topic, place, stamp, since: Instant::now(), state: Mutex::new(state) })
+        Arc::new(Self { topic, place, stamp, since, state: Mutex::new(state) })
     }
 
     pub(super) fn since(&self) -> Instant {

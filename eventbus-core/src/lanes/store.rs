@@ -116,7 +116,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(slot: Arc<Slot>, envelope: Envelope, bytes: usize, number: u64) -> Self {
+    pub(super) fn new(slot: Arc<Slot>, envelope: Envelope, bytes: usize, number: u64, admitted: bool) -> Self {
         Self {
             slot,
             envelope,
@@ -127,7 +127,7 @@ impl Node {
             before: None,
             behind: None,
             state: State::Waiting,
-            admitted: false,
+            admitted,
             sent: false,
             returned: false,
             unknown: false,

@@ -5,15 +5,12 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::{DeadJob, LaneState, Mutant, NONE, Pool, State, wake_workers};
+use super::{DeadJob, KEPT_CAPACITY, LaneState, Mutant, NONE, Pool, State, wake_workers};
 use crate::finished::FinishedSet;
 use crate::handler::DeliveryContext;
 use crate::note::Trying;
 use crate::partition::{Partition, Turn};
 use crate::position::Position;
-
-/// Room for this many records is kept when the pool runs empty.
-const KEPT_CAPACITY: usize = 8_192;
 
 /// What a commit of one partition would store.
 #[derive(Debug, Clone)]
@@ -80,7 +77,7 @@ impl Pool {
     /// Whether the partition is still held in the epoch of this delivery.
     pub(crate) fn owns(&self, context: &DeliveryContext) -> bool {
         let state = self.state.lock();
-        state.partitions.get(&context.partition).is_some_and(|owned| owned.context.epoch == context.epoch)
+        state.partitions.get(context.partition).is_some_and(|owned| owned.epoch == context.epoch)
     }
 
     /// What can be committed; only partitions with something new, unless `all`.
@@ -93,13 +90,13 @@ impl Pool {
     /// The same for one partition.
     pub(crate) fn progress_of(&self, partition: u32) -> Option<Progress> {
         let state = self.state.lock();
-        state.partitions.get(&partition).map(|owned| state.progress_of(owned))
+        state.partitions.get(partition).map(|owned| state.progress_of(owned))
     }
 
     /// A commit is confirmed.
     pub(crate) fn committed(&self, progress: &Progress) {
         let mut state = self.state.lock();
-        if let Some(owned) = state.partitions.get_mut(&progress.partition)
+        if let Some(owned) = state.partitions.get_mut(progress.partition)
             && owned.context.epoch == progress.epoch
         {
             owned.tracker.committed(progress.count);
@@ -110,7 +107,7 @@ impl Pool {
     /// Nothing of this partition is left below `next`.
     pub(crate) fn lift(&self, partition: u32, next: Position) {
         let mut state = self.state.lock();
-        if let Some(owned) = state.partitions.get_mut(&partition)
+        if let Some(owned) = state.partitions.get_mut(partition)
             && !owned.draining
             && !owned.beginning
         {
@@ -120,14 +117,14 @@ impl Pool {
 
     /// The first position of a partition about which nothing is known yet.
     pub(crate) fn expected(&self, partition: u32) -> Option<Position> {
-        self.state.lock().partitions.get(&partition).map(Partition::expected)
+        self.state.lock().partitions.get(partition).map(Partition::expected)
     }
 
     /// A read of a partition begins: where it goes on, and the first position about which nothing is known yet. From there
     /// on nothing starts until [`read_is_good`](Self::read_is_good).
     pub(crate) fn begin_read(&self, partition: u32, lookback: u64) -> Option<(Position, Position)> {
         let mut state = self.state.lock();
-        let owned = state.partitions.get_mut(&partition)?;
+        let owned = state.partitions.get_mut(partition)?;
         let expected = owned.expected();
         owned.unread.get_or_insert(expected);
         Some((owned.read_from(lookback), expected))
@@ -135,7 +132,7 @@ impl Pool {
 
     /// The log that was found by a read is the one that was expected.
     pub(crate) fn read_is_good(&self, partition: u32) {
-        if let Some(owned) = self.state.lock().partitions.get_mut(&partition) {
+        if let Some(owned) = self.state.lock().partitions.get_mut(partition) {
             owned.unread = None;
         }
     }
@@ -145,7 +142,7 @@ impl Pool {
     /// where it begins above, the old one brings nothing that the new one would not, in the same order.
     pub(crate) fn distrust(&self, partition: u32, parked: Position, lookback: u64) {
         let mut state = self.state.lock();
-        if let Some(owned) = state.partitions.get_mut(&partition) {
+        if let Some(owned) = state.partitions.get_mut(partition) {
             let begin = owned.read_from(lookback);
             owned.stale_from = Some(parked).filter(|parked| begin < *parked);
             owned.beginning = true;
@@ -155,7 +152,7 @@ impl Pool {
     /// The new delivery has begun, and the old one is over. Whether nothing of the new one was recognised yet.
     pub(crate) fn trust(&self, partition: u32) -> bool {
         let mut state = self.state.lock();
-        state.partitions.get_mut(&partition).is_some_and(|owned| {
+        state.partitions.get_mut(partition).is_some_and(|owned| {
             owned.beginning = false;
             owned.stale_from.take().is_some()
         })
@@ -185,7 +182,7 @@ impl Pool {
     /// Handlers of this partition that run, whatever their epoch.
     pub(crate) fn running_in(&self, partition: u32) -> usize {
         let state = self.state.lock();
-        let owned = state.partitions.get(&partition).map_or(0, |owned| owned.running);
+        let owned = state.partitions.get(partition).map_or(0, |owned| owned.running);
         owned + state.orphans.get(&partition).copied().unwrap_or(0)
     }
 
@@ -276,10 +273,10 @@ impl State {
 
     fn resumable(&mut self) -> Vec<u32> {
         let window = self.window;
-        let full = self.partitions.iter_mut().filter(|(_, owned)| owned.full && owned.has_room(window));
-        full.map(|(number, owned)| {
+        let full = self.partitions.values_mut().filter(|owned| owned.full && owned.has_room(window));
+        full.map(|owned| {
             owned.full = false;
-            *number
+            owned.context.partition
         })
         .collect()
     }
@@ -297,7 +294,7 @@ impl State {
     fn give_back_memory(&mut self) {
         if self.items.is_empty() && self.items.capacity() > KEPT_CAPACITY {
             self.items.shrink_to_fit();
-            self.records = Vec::new();
+            self.spare.shrink_to(KEPT_CAPACITY);
             self.lanes.shrink_to_fit();
             self.ready.shrink_to(KEPT_CAPACITY);
             self.index.shrink_to(KEPT_CAPACITY, |_| 0);
@@ -307,7 +304,7 @@ impl State {
     pub(super) fn drain(&mut self, partition: u32) -> usize {
         let acknowledge = self.seam.is(Mutant::ShutdownAcknowledges);
         self.forget_queued(partition, acknowledge);
-        let Some(owned) = self.partitions.get_mut(&partition) else { return 0 };
+        let Some(owned) = self.partitions.get_mut(partition) else { return 0 };
         owned.draining = true;
         owned.held.clear();
         owned.running
@@ -315,7 +312,7 @@ impl State {
 
     pub(super) fn remove(&mut self, partition: u32) {
         let running = self.drain(partition);
-        let removed = self.partitions.remove(&partition);
+        let removed = self.partitions.remove(partition);
         if removed.is_some() && running > 0 {
             *self.orphans.entry(partition).or_default() += running;
         }
@@ -360,7 +357,7 @@ impl State {
 
     /// The mutant's: finishes what was never started.
     fn acknowledge_lane(&mut self, lane: usize) {
-        let Some(owned) = self.partitions.get_mut(&self.lanes[lane].partition) else { return };
+        let Some(owned) = self.partitions.get_mut(self.lanes[lane].partition) else { return };
         let mut item = self.lanes[lane].head;
         while item != NONE {
             owned.tracker.finish(self.items[item].queued.ordinal);

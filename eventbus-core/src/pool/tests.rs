@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Next, Outcome};
+use super::{Job, Next, Outcome, Parcel};
 use crate::finished::{FinishedSet, Run};
 use crate::note::Trying;
 use crate::partition::Opening;
@@ -256,7 +256,7 @@ fn a_retiring_worker_never_leaves_a_ready_lane_to_sleepers() {
     assert!(rig.pool.sleep(0, &waker), "the one slot is used by the worker that retires");
     // It takes no other lane; the session, which it tells, wakes the one that may.
     let lane = rig.running[1].take().expect("it runs").lane;
-    assert!(matches!(rig.pool.next(1, Some((lane, Outcome::Finished)), rig.now), Next::Exit));
+    assert!(matches!(rig.pool.next(1, Some((lane, Outcome::Finished(Parcel::default()))), rig.now), Next::Exit));
     assert!(rig.told());
     rig.look();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
@@ -272,7 +272,7 @@ fn a_pause_of_intake_never_flaps() {
     let mut resumed = Vec::new();
     for expected in 1..=5 {
         assert_eq!(rig.take(0), Some(expected));
-        rig.end(0, |_| Outcome::Finished);
+        rig.end(0, Job::finished);
         resumed.push(rig.pool.duties(rig.now).resume.len());
     }
     assert_eq!(resumed, [0, 0, 1, 0, 0], "once, with half of the window free");
@@ -286,7 +286,7 @@ fn a_commit_is_never_asked_for_twice_for_the_same_records() {
     let mut asked = Vec::new();
     for _ in 0..4 {
         rig.take(0);
-        rig.end(0, |_| Outcome::Finished);
+        rig.end(0, Job::finished);
         asked.push(rig.pool.duties(rig.now).commit);
     }
     assert_eq!(asked, [false, true, false, true]);

@@ -19,7 +19,7 @@ impl Pool {
 
 impl State {
     fn grant(&mut self, partition: u32, trying: Trying) {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return };
+        let Some(owned) = self.partitions.get_mut(partition) else { return };
         let Some(alone) = owned.alone.as_mut().filter(|alone| alone.turn == Turn::Writing(trying)) else { return };
         let Some(lane) = owned.held.remove(&trying.position) else {
             alone.turn = Turn::Free;
@@ -43,7 +43,7 @@ impl State {
         }
         let mut turns = Vec::new();
         let mut back = Vec::new();
-        for (number, owned) in &mut self.partitions {
+        for owned in self.partitions.values_mut() {
             let unread = owned.unread;
             let Some(alone) = &mut owned.alone else { continue };
             if owned.tracker.watermark() >= alone.until {
@@ -61,7 +61,7 @@ impl State {
                 let attempts = self.items[self.lanes[*lane].head].queued.attempts + 1;
                 let trying = Trying { position: *position, attempts };
                 alone.turn = Turn::Writing(trying);
-                turns.push((*number, trying));
+                turns.push((owned.context.partition, trying));
             }
         }
         self.any_alone &= self.partitions.values().any(|owned| owned.alone.is_some());

@@ -59,7 +59,7 @@ impl Pool {
                 stalled.push(owned.context.partition);
             }
         }
-        stalled.iter().filter_map(|p| state.partitions.get(p)).map(|owned| state.view_of(owned, now)).collect()
+        stalled.iter().filter_map(|p| state.partitions.get(*p)).map(|owned| state.view_of(owned, now)).collect()
     }
 }
 

@@ -75,6 +75,7 @@ struct Publish {
 enum Stage {
     Waiting(Publishing),
     Admitted(Confirmation),
+    #[allow(dead_code)] // read through Debug, in what a failure prints
     Over(Result<(), (ErrorKind, Option<String>)>),
 }
 

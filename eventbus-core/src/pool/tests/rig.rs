@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::super::{DeadJob, Job, Next, Outcome, Pool};
+use super::super::{DeadJob, Job, Next, Outcome, Parcel, Pool};
 use crate::backend::{Body, Inbound, Lease};
 use crate::envelope::Envelope;
 use crate::finished::FinishedSet;
@@ -61,12 +61,13 @@ pub(super) fn opening(partition: u32, epoch: u64, lease: &Lease, suspect_until: 
         budget_bytes: 1 << 20,
         suspect_until: suspect_until.map(Position::new),
         tried: None,
+        dedup_by_id: false,
         seam: Seam::default(),
     }
 }
 
 pub(super) fn letter(job: &Job) -> DeadJob {
-    let (lane, record, context) = (job.lane, job.record.clone(), job.context.clone());
+    let (lane, record, context) = (job.lane, Parcel(Box::new(Some(job.record.clone()))), job.context.clone());
     DeadJob { lane, record, attempts: job.attempt, error: "refuted".into(), context }
 }
 
@@ -181,12 +182,12 @@ impl Rig {
     }
 
     pub(super) fn finish(&mut self, worker: usize) {
-        self.end_and_look(worker, |_| Outcome::Finished);
+        self.end_and_look(worker, Job::finished);
     }
 
     pub(super) fn retry(&mut self, worker: usize, wait: Duration) {
         let at = self.now + wait;
-        self.end_and_look(worker, |job| Outcome::Retry(at, Box::new(job.record)));
+        self.end_and_look(worker, |job| Outcome::Retry(at, job.record));
     }
 
     pub(super) fn dead_letter(&mut self, worker: usize) {

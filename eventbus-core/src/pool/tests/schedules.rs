@@ -93,12 +93,12 @@ impl Stage {
         let mut history = self.history.lock().unwrap();
         history.running.remove(&key);
         if position.is_multiple_of(3) && job.attempt == 1 {
-            return Outcome::Retry(self.start + Duration::from_millis(1), Box::new(job.record));
+            return Outcome::Retry(self.start + Duration::from_millis(1), job.record);
         }
         history.finished.insert(key, position);
         history.handled += 1;
         self.changed.notify_all();
-        Outcome::Finished
+        job.finished()
     }
 
     /// The session: looks when it is told to, and when a retry is due.

@@ -1,0 +1,345 @@
+//! A whole backend in one file, to begin a fourth one from. `main.rs` runs the plain cases of the contract on it.
+//!
+//! Logs are vectors behind one lock. What it leaves out is what a broker is for: it is gone with its process, a silent member
+//! keeps its partitions for ever, nothing expires, and members are not given shares.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use eventbus_core::backend::{
+    Assignment, Backend, Body, Capabilities, Commit, Committed, ConnectionState, Fate, GroupDescription, GroupEvent,
+    GroupPartition, Health, Inbound, Join, Lease, LogState, Membership, Outbound, TopicDescription,
+};
+use eventbus_core::{Env, Error, ErrorKind, Group, OnExisting, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use tokio::sync::Notify;
+
+/// The broker: what a real backend reaches over the network.
+#[derive(Debug)]
+pub(crate) struct Toy {
+    env: Arc<dyn Env>,
+    topics: Mutex<BTreeMap<Topic, ToyTopic>>,
+    changed: Notify,
+    /// Topics ever made, which tells one incarnation from another.
+    made: AtomicU64,
+}
+
+#[derive(Debug)]
+struct ToyTopic {
+    spec: TopicSpec,
+    incarnation: String,
+    /// By partition; a record's index is its position.
+    logs: Vec<Vec<(Outbound, u64)>>,
+    groups: BTreeMap<Group, ToyGroup>,
+}
+
+/// One member owns all partitions: the one that joined first. The others wait until it leaves.
+#[derive(Debug, Default)]
+struct ToyGroup {
+    members: Vec<String>,
+    /// Whose they are, as it was told.
+    owner: Option<String>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    committed: Option<Committed>,
+    /// The next position to deliver, once the core reads.
+    reader: Option<usize>,
+    paused: bool,
+}
+
+fn unknown(topic: &Topic) -> Error {
+    Error::new(ErrorKind::UnknownTopic, "no such topic").with("topic", topic)
+}
+
+impl ToyTopic {
+    fn log(&self, partition: u32) -> LogState {
+        let end = self.logs.get(partition as usize).map_or(0, Vec::len) as u64;
+        LogState { incarnation: self.incarnation.clone(), first: Position::ZERO, end: Position::new(end) }
+    }
+
+    fn describe(&self) -> TopicDescription {
+        let logs = (0..self.spec.partitions).map(|partition| self.log(partition)).collect();
+        let mut description = TopicDescription::new(self.spec.clone(), self.incarnation.clone(), logs);
+        description.records = self.logs.iter().map(|log| log.len() as u64).sum();
+        description
+    }
+
+    fn group(&mut self, group: &Group) -> Result<&mut ToyGroup> {
+        let unknown = || Error::new(ErrorKind::UnknownGroup, "no such group").with("group", group);
+        self.groups.get_mut(group).ok_or_else(unknown)
+    }
+
+    fn idle_group(&mut self, group: &Group) -> Result<&mut ToyGroup> {
+        let idle = self.group(group)?;
+        let active = || Error::new(ErrorKind::GroupActive, "the group has active members").with("group", group);
+        if idle.members.is_empty() { Ok(idle) } else { Err(active()) }
+    }
+
+    /// What there is to tell a member.
+    fn event(&mut self, group: &Group, member: &str) -> Option<GroupEvent> {
+        let logs: Vec<LogState> = (0..self.spec.partitions).map(|partition| self.log(partition)).collect();
+        let group = self.groups.get_mut(group).filter(|group| group.members.first().is_some_and(|m| m == member))?;
+        if group.owner.replace(member.to_owned()).is_none_or(|before| before != member) {
+            let slots = (0_u32..).zip(&mut group.slots).zip(logs).map(|((partition, slot), log)| {
+                *slot = Slot { committed: slot.committed.take(), ..Slot::default() };
+                Assignment::new(partition, log, slot.committed.clone(), Lease::unlimited())
+            });
+            return Some(GroupEvent::Assigned(slots.collect()));
+        }
+        let mut records = Vec::new();
+        for ((partition, slot), log) in (0_u32..).zip(&mut group.slots).zip(&self.logs) {
+            let Some(next) = slot.reader.as_mut().filter(|_| !slot.paused) else { continue };
+            for (record, at) in log.iter().skip(*next).take(64) {
+                let (position, body) = (Position::new(*next as u64), Body::Envelope(record.envelope.clone()));
+                records.push(Inbound::new(partition, position, *at, body).stamped(Some(record.stamp)));
+                *next += 1;
+            }
+        }
+        (!records.is_empty()).then_some(GroupEvent::Records(records))
+    }
+}
+
+/// A connection to it. This and [`ToyMember`] are what a backend's author writes.
+#[derive(Debug)]
+pub(crate) struct ToyBackend(pub(crate) Arc<Toy>);
+
+impl Toy {
+    pub(crate) fn new(env: Arc<dyn Env>) -> Arc<Self> {
+        Arc::new(Self { env, topics: Mutex::default(), changed: Notify::new(), made: AtomicU64::new(0) })
+    }
+
+    fn topics(&self) -> MutexGuard<'_, BTreeMap<Topic, ToyTopic>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, topic: &Topic, ask: impl FnOnce(&mut ToyTopic) -> Result<T>) -> Result<T> {
+        ask(self.topics().get_mut(topic).ok_or_else(|| unknown(topic))?)
+    }
+}
+
+#[async_trait]
+impl Backend for ToyBackend {
+    fn system(&self) -> &'static str {
+        "toy"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        (capabilities.durable, capabilities.retention, capabilities.overshoot) = (false, false, 0);
+        capabilities
+    }
+
+    async fn open(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        let topic = spec.validate()?;
+        let mut topics = self.0.topics();
+        if let Some(known) = topics.get(&topic) {
+            let exists = |kind, why: &'static str| Err(Error::new(kind, why).with("topic", &topic));
+            return match spec.on_existing {
+                OnExisting::CreateOnly => exists(ErrorKind::TopicExists, "the topic exists already"),
+                OnExisting::LeaveAlone => Ok(known.describe()),
+                _ if known.spec.partitions == spec.partitions => Ok(known.describe()),
+                _ => exists(ErrorKind::TopicMismatch, "partitions: the topic has another number"),
+            };
+        }
+        let incarnation = format!("toy-{}", self.0.made.fetch_add(1, Ordering::Relaxed));
+        let logs = (0..spec.partitions).map(|_| Vec::new()).collect();
+        let made = ToyTopic { spec: spec.clone(), incarnation, logs, groups: BTreeMap::new() };
+        Ok(topics.entry(topic).or_insert(made).describe())
+    }
+
+    async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
+        self.0.with(topic, |topic| Ok(topic.describe()))
+    }
+
+    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
+        self.0.topics().remove(topic).map(drop).ok_or_else(|| unknown(topic))
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Topic>> {
+        Ok(self.0.topics().keys().cloned().collect())
+    }
+
+    fn submit(&self, record: Outbound, ticket: Ticket) {
+        let (at, topic, partition) = (self.0.env.unix_millis(), record.topic.clone(), record.partition as usize);
+        let stored = self.0.with(&topic, |topic| {
+            let log =
+                topic.logs.get_mut(partition).ok_or_else(|| Error::new(ErrorKind::Backend, "no such partition"))?;
+            log.push((record, at));
+            Ok(Position::new(log.len() as u64 - 1))
+        });
+        self.0.changed.notify_waiters();
+        ticket.tell(stored.map_or_else(Fate::Refused, |position| Fate::Stored { position, duplicate: false }));
+    }
+
+    async fn find_stamp(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        from: Position,
+        stamp: Stamp,
+    ) -> Result<Option<Position>> {
+        self.0.with(topic, |topic| {
+            let mut log = (0..).zip(topic.logs.get(partition as usize).into_iter().flatten());
+            let found = log.find(|(position, (record, _))| *position >= from.get() && record.stamp == stamp);
+            Ok(found.map(|(position, _)| Position::new(position)))
+        })
+    }
+
+    async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
+        self.0.with(topic, |topic| {
+            let log = topic.logs.get(partition as usize).map_or(&[][..], Vec::as_slice);
+            Ok(Position::new(log.partition_point(|(_, at)| *at < unix_millis) as u64))
+        })
+    }
+
+    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        let topic: Topic = join.topic.spec.topic.parse()?;
+        self.0.with(&topic, |topic| {
+            let slots = topic.logs.len();
+            let group = topic.groups.entry(join.group.clone()).or_default();
+            group.slots.resize_with(slots, Slot::default);
+            group.members.push(join.member.clone());
+            Ok(())
+        })?;
+        self.0.changed.notify_waiters();
+        Ok(Arc::new(ToyMember { toy: self.0.clone(), topic, group: join.group, member: join.member }))
+    }
+
+    async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
+        self.0.with(topic, |topic| Ok(topic.groups.keys().cloned().collect()))
+    }
+
+    async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
+        self.0.with(topic, |topic| {
+            let logs: Vec<LogState> = (0..topic.spec.partitions).map(|partition| topic.log(partition)).collect();
+            let group = topic.group(group)?;
+            let partitions = (0_u32..).zip(&group.slots).zip(logs).map(|((partition, slot), log)| {
+                let next = slot.committed.as_ref().map_or(Position::ZERO, |committed| committed.next);
+                let (lag, owner) = (log.end.get().saturating_sub(next.get()), group.owner.clone());
+                GroupPartition { partition, committed: slot.committed.clone(), log, lag, owner }
+            });
+            Ok(GroupDescription::new(group.members.clone(), partitions.collect()))
+        })
+    }
+
+    async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
+        self.0.with(topic, |topic| {
+            let idle = topic.idle_group(group)?;
+            for (partition, next) in to {
+                let Some(slot) = idle.slots.get_mut(*partition as usize) else { continue };
+                let epoch = slot.committed.as_ref().map_or(0, |committed| committed.epoch);
+                slot.committed = Some(Committed { next: *next, epoch, note: bytes::Bytes::new() });
+            }
+            Ok(())
+        })
+    }
+
+    async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
+        self.0.with(topic, |topic| {
+            topic.idle_group(group)?;
+            topic.groups.remove(group);
+            Ok(())
+        })
+    }
+
+    async fn health(&self) -> Health {
+        Health::new(ConnectionState::Connected)
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct ToyMember {
+    toy: Arc<Toy>,
+    topic: Topic,
+    group: Group,
+    member: String,
+}
+
+impl ToyMember {
+    /// What belongs to the owner is asked of it alone: this is the fence.
+    fn slot<T>(&self, partition: u32, ask: impl FnOnce(&mut Slot) -> Result<T>) -> Result<T> {
+        let fenced = || Error::new(ErrorKind::Fenced, "the partition is not owned").with("partition", partition);
+        let answer = self.toy.with(&self.topic, |topic| {
+            let group = topic.group(&self.group)?;
+            let mine = group.owner.as_ref() == Some(&self.member);
+            ask(group.slots.get_mut(partition as usize).filter(|_| mine).ok_or_else(fenced)?)
+        });
+        self.toy.changed.notify_waiters();
+        answer
+    }
+
+    fn set_paused(&self, partition: u32, paused: bool) {
+        let _ = self.slot(partition, |slot| {
+            slot.paused = paused;
+            Ok(())
+        });
+    }
+}
+
+#[async_trait]
+impl Membership for ToyMember {
+    async fn next(&self) -> Result<GroupEvent> {
+        loop {
+            let changed = self.toy.changed.notified();
+            match self.toy.with(&self.topic, |topic| Ok(topic.event(&self.group, &self.member)))? {
+                Some(event) => return Ok(event),
+                None => changed.await,
+            }
+        }
+    }
+
+    async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
+        self.slot(partition, |slot| {
+            slot.reader = usize::try_from(from.get()).ok();
+            Ok(())
+        })?;
+        self.toy.with(&self.topic, |topic| Ok(topic.log(partition)))
+    }
+
+    fn pause(&self, partition: u32) {
+        self.set_paused(partition, true);
+    }
+
+    fn resume(&self, partition: u32) {
+        self.set_paused(partition, false);
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<()> {
+        self.slot(commit.partition, |slot| {
+            let stored = slot.committed.as_ref().map_or(0, |committed| committed.epoch);
+            if commit.epoch != stored && !(commit.claim && commit.epoch > stored) {
+                return Err(Error::new(ErrorKind::Fenced, "the epoch was superseded").with("epoch", commit.epoch));
+            }
+            slot.committed = Some(Committed { next: commit.next, epoch: commit.epoch, note: commit.note });
+            Ok(())
+        })
+    }
+
+    /// Partitions go one by one only where a backend shares them out.
+    async fn release(&self, _: u32) -> Result<()> {
+        Ok(())
+    }
+
+    async fn leave(&self) -> Result<()> {
+        let left = self.toy.with(&self.topic, |topic| {
+            let group = topic.group(&self.group)?;
+            group.members.retain(|member| *member != self.member);
+            group.owner.take_if(|owner| *owner == self.member);
+            Ok(())
+        });
+        self.toy.changed.notify_waiters();
+        left
+    }
+}
