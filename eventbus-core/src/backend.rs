@@ -557,6 +557,23 @@ impl Inbound {
         Self { partition, position, key, stamp, bytes, stored_at, body }
     }
 
+    /// The user's sequence, which tells nothing about copies: for the mutant that thinks it does.
+    pub(crate) fn sequence(&self) -> Option<u64> {
+        match &self.body {
+            Body::Envelope(envelope) => envelope.sequence(),
+            Body::Encoded { record, binding } => {
+                let topic = "t".parse().ok()?;
+                let at = wire::DecodeContext {
+                    topic: &topic,
+                    partition: self.partition,
+                    position: self.position,
+                    stored_at: 0,
+                };
+                wire::decode(record.clone(), binding, &at).ok()?.envelope.sequence()
+            }
+        }
+    }
+
     /// Sets the stamp, where the backend knows it otherwise.
     #[must_use]
     pub fn stamped(mut self, stamp: Option<Stamp>) -> Self {

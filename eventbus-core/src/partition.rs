@@ -210,8 +210,7 @@ impl Partition {
         let Some(stamp) = record.stamp else { return false };
         let mut identity = (stamp.producer.get(), stamp.number);
         if self.seam.is(Mutant::CopyBySequence)
-            && let crate::backend::Body::Envelope(envelope) = &record.body
-            && let Some(sequence) = envelope.sequence()
+            && let Some(sequence) = record.sequence()
         {
             identity = (0, sequence);
         }

@@ -275,17 +275,18 @@ impl Crew {
     }
 
     fn decode(&self, job: &Job) -> Result<Envelope, Error> {
-        match &job.record.body {
-            Body::Envelope(envelope) if self.seam.is(Mutant::OtherBytes) => {
-                envelope.clone().into_builder().payload("other").build()
-            }
-            Body::Envelope(envelope) => Ok(envelope.clone()),
+        let envelope = match &job.record.body {
+            Body::Envelope(envelope) => envelope.clone(),
             Body::Encoded { record, binding } => {
                 let Inbound { partition, position, stored_at, .. } = *job.record;
                 let at = DecodeContext { topic: &job.context.topic, partition, position, stored_at };
-                wire::decode(record.clone(), binding, &at).map(|decoded| decoded.envelope)
+                wire::decode(record.clone(), binding, &at)?.envelope
             }
+        };
+        if self.seam.is(Mutant::OtherBytes) {
+            return envelope.into_builder().payload("other").build();
         }
+        Ok(envelope)
     }
 
     /// P3: a second copy is dropped and counted, in its place in the key's line.

@@ -18,7 +18,8 @@ use crate::config::{BackendConfig, EventBusConfig};
 /// Connects to the broker that the URL names.
 ///
 /// `memory://NAME` is one log per process and name, `memory://` a private one; neither outlives the process. Settings are
-/// parameters: `memory://shop?partitions=4&concurrency=64`; [`config::knobs`](crate::config::knobs) lists them. Those of
+/// parameters: `memory://shop?partitions=4&concurrency=64`; [`config::knobs`](crate::config::knobs) lists them.
+/// `nats://HOST:PORT` and `tls://HOST:PORT` are JetStream, with settings of its own beside these. Those of
 /// topics and subscriptions are defaults: what code sets goes before them.
 ///
 /// # Errors
@@ -72,6 +73,8 @@ pub async fn connect_customized(
     let backend: Arc<dyn Backend> = match &config.backend {
         BackendConfig::Memory { name: Some(name) } => Arc::new(MemoryWorld::named(name).connect()),
         BackendConfig::Memory { name: None } => Arc::new(MemoryWorld::new().connect()),
+        #[cfg(feature = "nats")]
+        BackendConfig::Nats(section) => Arc::new(eventbus_nats::NatsBackend::new(section.config())),
     };
     let bus = Bus::connect(backend, customize(config.bus())).await?;
     let untouched = EventBusConfig { backend: config.backend.clone(), ..EventBusConfig::memory(None) };

@@ -31,6 +31,7 @@
 //! | [`config`] | [`EventBusConfig`]: a bus as plain data, from a URL or TOML, and what may be set in it |
 //! | [`connect`](mod@connect) | a bus of a URL or a configuration |
 //! | [`memory`] | the in-memory backend, for tests of one's own services |
+//! | `nats` | NATS JetStream, with the feature `nats` |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -42,3 +43,6 @@ pub use connect::{connect, connect_customized, connect_with};
 pub use eventbus_core::*;
 /// The in-memory backend.
 pub use eventbus_memory as memory;
+/// The NATS JetStream backend.
+#[cfg(feature = "nats")]
+pub use eventbus_nats as nats;

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! None of it knows which backend it is. Faults are injected below [`Observed`], by whatever can: the memory backend's own
-//! facility, a proxy, a signal. [`read_back`] reads the log and the committed positions afterwards, by a connection that
-//! the bus under test never had.
+//! facility, a proxy, a signal. [`read_back`] reads the log and the committed positions afterwards, by a [`LogReader`]: a
+//! client of the test's own where there is a broker, a connection that the bus under test never had where there is none.
 //!
 //! A record is made before what it announces and after what it reports; a [`Process`] that was killed records nothing more,
 //! and nothing that it still does reaches the broker.
@@ -31,4 +31,4 @@ pub use observed::Observed;
 pub use process::Process;
 pub(crate) use process::lock;
 pub use publisher::{Numbers, Outcome, Publisher};
-pub use reader::{ReadBack, envelope_of, read_back, read_records};
+pub use reader::{BackendReader, LogReader, ReadBack, envelope_of, read_back};

@@ -21,7 +21,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a process on a backend of its own. `number` was not used before in this history.
+    /// Starts a process on a backend of its own that is in this process. `number` was not used before in this history.
     ///
     /// # Errors
     /// As [`Bus::new`].
@@ -34,9 +34,31 @@ impl Node {
     ) -> Result<Self> {
         let process = Process::among(recorder, number, numbers.epochs());
         let observed = Arc::new(Observed::new(backend, process.clone()));
-        let bus: Arc<dyn EventBus> = Arc::new(Bus::new(observed, config.hook(RecordingHook::new(process.clone())))?);
+        let bus = Bus::new(observed, config.hook(RecordingHook::new(process.clone())))?;
+        Ok(Self::on(bus, process, numbers))
+    }
+
+    /// The same on a backend that has to be connected.
+    ///
+    /// # Errors
+    /// As [`Bus::connect`].
+    pub async fn connect(
+        recorder: Arc<dyn Recorder>,
+        number: u32,
+        backend: Arc<dyn Backend>,
+        numbers: Arc<Numbers>,
+        config: BusConfig,
+    ) -> Result<Self> {
+        let process = Process::among(recorder, number, numbers.epochs());
+        let observed = Arc::new(Observed::new(backend, process.clone()));
+        let bus = Bus::connect(observed, config.hook(RecordingHook::new(process.clone()))).await?;
+        Ok(Self::on(bus, process, numbers))
+    }
+
+    fn on(bus: Bus, process: Arc<Process>, numbers: Arc<Numbers>) -> Self {
+        let bus: Arc<dyn EventBus> = Arc::new(bus);
         let publisher = Publisher::new(bus.clone(), process.clone(), numbers);
-        Ok(Self { process, bus, publisher })
+        Self { process, bus, publisher }
     }
 
     /// The process.

@@ -1,10 +1,12 @@
 //! Reading the log and the committed positions after a run, by a connection of the test's own.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_core::backend::{Backend, Body, GroupEvent, Inbound, Join, LogState, Membership, TopicDescription};
+use async_trait::async_trait;
+use eventbus_core::backend::{Backend, Body, GroupEvent, Inbound, Join, LogState, Membership};
 use eventbus_core::wire::{self, DecodeContext};
 use eventbus_core::{Envelope, Error, ErrorKind, Group, Result, Topic};
 
@@ -26,48 +28,84 @@ pub struct ReadBack {
     pub records: usize,
 }
 
-/// Reads a topic's log from its first record to its end, by a group of its own that commits nothing, and the committed
-/// positions of these groups.
+/// Reads what a broker holds, beside the bus under test.
+#[async_trait]
+pub trait LogReader: fmt::Debug + Send + Sync {
+    /// The first position that is held and the one that comes next, of each partition.
+    ///
+    /// # Errors
+    /// What the broker says.
+    async fn bounds(&self, topic: &Topic) -> Result<Vec<(u64, u64)>>;
+
+    /// All records, by partition and position.
+    ///
+    /// # Errors
+    /// What the broker says; `Unavailable` where it falls silent before the end.
+    async fn records(&self, topic: &Topic) -> Result<Vec<Inbound>>;
+
+    /// The committed positions of a group, by partition; empty where it has none.
+    ///
+    /// # Errors
+    /// What the broker says.
+    async fn committed(&self, topic: &Topic, group: &Group) -> Result<Vec<(u32, u64)>>;
+}
+
+/// Reads by a backend of its own, in a group of its own that commits nothing.
+#[derive(Debug)]
+pub struct BackendReader(Arc<dyn Backend>);
+
+impl BackendReader {
+    /// Reads by this backend, which is open.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Self(backend)
+    }
+}
+
+#[async_trait]
+impl LogReader for BackendReader {
+    async fn bounds(&self, topic: &Topic) -> Result<Vec<(u64, u64)>> {
+        let described = self.0.describe_topic(topic).await?;
+        Ok(described.partitions.iter().map(|log| (log.first.get(), log.end.get())).collect())
+    }
+
+    async fn records(&self, topic: &Topic) -> Result<Vec<Inbound>> {
+        let described = self.0.describe_topic(topic).await?;
+        let reader: Group = "conformance-reader".parse()?;
+        let logs = described.partitions.clone();
+        let member = self.0.join(Join::new(described, reader, "conformance-reader")).await?;
+        let records = records(&*member, &logs).await;
+        member.leave().await?;
+        records
+    }
+
+    async fn committed(&self, topic: &Topic, group: &Group) -> Result<Vec<(u32, u64)>> {
+        let Ok(described) = self.0.describe_group(topic, group).await else { return Ok(Vec::new()) };
+        let committed = described.partitions.into_iter();
+        Ok(committed.filter_map(|one| Some((one.partition, one.committed?.next.get()))).collect())
+    }
+}
+
+/// Reads a topic's log from its first record to its end, and the committed positions of these groups.
 ///
 /// # Errors
-/// What the backend says; `Unavailable` where it falls silent before the end.
-pub async fn read_back(backend: &Arc<dyn Backend>, topic: &Topic, groups: &[Group]) -> Result<ReadBack> {
+/// What the reader says.
+pub async fn read_back(reader: &dyn LogReader, topic: &Topic, groups: &[Group]) -> Result<ReadBack> {
     let mut read = ReadBack::default();
-    let described = backend.describe_topic(topic).await?;
-    for (partition, log) in (0..).zip(&described.partitions) {
-        let (first, end) = (log.first.get(), log.end.get());
+    for (partition, (first, end)) in (0..).zip(reader.bounds(topic).await?) {
         read.kinds.push(Kind::LogBounds { topic: topic.as_str().into(), partition, first, end });
     }
-    for record in read_records(backend, described).await? {
+    for record in reader.records(topic).await? {
         read.records += 1;
         read.kinds.push(log_record(topic, &record)?);
     }
     for group in groups {
-        let Ok(described) = backend.describe_group(topic, group).await else { continue };
-        for partition in described.partitions {
-            let Some(committed) = partition.committed else { continue };
-            read.kinds.push(Kind::CommittedRead {
-                topic: topic.as_str().into(),
-                group: group.as_str().into(),
-                partition: partition.partition,
-                position: committed.next.get(),
-            });
+        for (partition, position) in reader.committed(topic, group).await? {
+            let (topic, group) = (topic.as_str().into(), group.as_str().into());
+            read.kinds.push(Kind::CommittedRead { topic, group, partition, position });
         }
     }
     Ok(read)
-}
-
-/// Reads all records of a topic as it is described, by partition and position, in a group of its own that commits nothing.
-///
-/// # Errors
-/// What the backend says; `Unavailable` where it falls silent before the end.
-pub async fn read_records(backend: &Arc<dyn Backend>, described: TopicDescription) -> Result<Vec<Inbound>> {
-    let reader: Group = "conformance-reader".parse()?;
-    let logs = described.partitions.clone();
-    let member = backend.join(Join::new(described, reader, "conformance-reader")).await?;
-    let records = records(&*member, &logs).await;
-    member.leave().await?;
-    records
 }
 
 async fn records(member: &dyn Membership, logs: &[LogState]) -> Result<Vec<Inbound>> {

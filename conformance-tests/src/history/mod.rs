@@ -18,6 +18,7 @@ pub use file::{FileRecorder, ReadError};
 pub use payload::{Numbered, PayloadError, digest, make_payload, parse_payload};
 pub use record::{Clock, MemoryRecorder, Recorder, monotonic_clock};
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// The records of one run, in their total order.
@@ -87,6 +88,23 @@ impl History {
             .find(|&i| self.events[i] != other.events[i])
             .or_else(|| (self.events.len() != other.events.len()).then_some(shared))
     }
+}
+
+/// One history out of the test's own and those of its members.
+///
+/// Processes do not know of each other's claims: one that was confirmed to a member only after its successor's had been
+/// begun no session, and is left out, as a member that shared the test's process would not have recorded it.
+#[must_use]
+pub fn merge_processes(parts: impl IntoIterator<Item = History>) -> History {
+    let mut merged = History::merge(parts);
+    let mut latest: BTreeMap<(String, String, u32), u64> = BTreeMap::new();
+    merged.events.retain(|event| {
+        let Kind::SessionStart { topic, group, partition, epoch, .. } = &event.kind else { return true };
+        let highest = latest.entry((topic.to_string(), group.to_string(), *partition)).or_default();
+        *highest = (*highest).max(*epoch);
+        *highest == *epoch
+    });
+    merged
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::coverage::Coverage;
 use super::dice::{Dice, SeededEnv};
 use super::plan::{GROUP, Plan, TOPIC};
 use super::script::{Drawn, Shared};
-use crate::harness::{Node, Numbers, Process, lock, read_back};
+use crate::harness::{BackendReader, Node, Numbers, Process, lock, read_back};
 use crate::history::{EndOutcome, History, Kind, MemoryRecorder, PublishOutcome, Recorder};
 use crate::oracle::{AfterRefusal, Expectations, Oracle, Verdict};
 
@@ -457,7 +457,7 @@ impl Sim {
 
     async fn judge(mut self) -> Outcome {
         let groups = [self.group.clone()];
-        match read_back(&self.control, &self.topic, &groups).await {
+        match read_back(&BackendReader::new(self.control.clone()), &self.topic, &groups).await {
             Ok(read) => read.kinds.into_iter().for_each(|kind| self.recorder.record(0, kind)),
             Err(error) => self.surprise("reading back", &error),
         }

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use eventbus_core::{Backoff, Delivery, Handler, HandlerError, Subscribe, handler_fn};
+use eventbus_core::wire::{self, Binding, Mode, WireRecord};
+use eventbus_core::{Backoff, Delivery, Envelope, Handler, HandlerError, Subscribe, handler_fn};
 
 use crate::harness::{Act, Script, Step};
 use crate::oracle::Expectations;
@@ -65,6 +66,14 @@ pub(super) fn failing(key: &'static str, number: u64, act: Act, attempts: u32) -
 /// Whether a delivery is of this key.
 pub(super) fn key_is(delivery: &Delivery, key: &str) -> bool {
     delivery.envelope().key().is_some_and(|found| found.as_bytes() == key.as_bytes())
+}
+
+/// All that an envelope holds, its headers in one order: not every broker keeps theirs.
+pub(super) fn in_order(envelope: &Envelope) -> WireRecord {
+    static BINDING: Binding = Binding::new("ce_").keyed(true);
+    let mut record = wire::encode(envelope, None, &BINDING, Mode::Structured);
+    record.headers.sort();
+    record
 }
 
 /// What a plain handler was given, for cases that look at envelopes rather than at order.

@@ -15,6 +15,8 @@ use eventbus_core::backend::Backend;
 use eventbus_core::wire::WireRecord;
 use eventbus_core::{Env, Error, Position};
 
+use crate::harness::LogReader;
+
 /// Something that a fixture may be able to do, and a case may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -104,6 +106,18 @@ pub type Abilities = BTreeSet<Ability>;
 #[error("the fixture cannot {0}, and the case did not say that it needs it")]
 pub struct Missing(pub Ability);
 
+/// A fault was not injected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FaultError {
+    /// The fixture cannot, and had not said that it can.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// The fixture tried; this is what came of it.
+    #[error("the fault was not injected: {0}")]
+    Failed(String),
+}
+
 /// Which time the cases run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,13 +142,24 @@ pub struct Setup {
     pub max_record_bytes: Option<usize>,
     /// The largest note that the broker is to take, where the case asks for a limit and the backend has a choice.
     pub note_bytes: Option<usize>,
+    /// The case that the world is for. Worlds of one case may share a broker that is its own.
+    pub case: &'static str,
+    /// What the case said that it needs.
+    pub needs: &'static [Ability],
 }
 
 impl Setup {
+    /// The same for this case.
+    #[must_use]
+    pub fn for_case(mut self, case: &'static str, needs: &'static [Ability]) -> Self {
+        (self.case, self.needs) = (case, needs);
+        self
+    }
+
     /// A world without limits.
     #[must_use]
     pub fn new(seed: u64, env: Arc<dyn Env>, clock: Clock) -> Self {
-        Self { seed, env, clock, max_record_bytes: None, note_bytes: None }
+        Self { seed, env, clock, max_record_bytes: None, note_bytes: None, case: "", needs: &[] }
     }
 }
 
@@ -264,7 +289,7 @@ pub enum UnderWay {
     Either,
 }
 
-type Done = Result<(), Missing>;
+type Done = Result<(), FaultError>;
 
 /// One isolated bus world.
 #[async_trait]
@@ -279,9 +304,9 @@ pub trait Fixture: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the fixture cannot.
-    async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, Missing> {
+    async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, FaultError> {
         let _ = which;
-        Err(Missing(fault.ability()))
+        Err(Missing(fault.ability()).into())
     }
 
     /// Takes an armed fault back.
@@ -291,60 +316,78 @@ pub trait Fixture: fmt::Debug + Send + Sync + 'static {
 
     /// Lets all held publishes go.
     async fn release(&self) -> Done {
-        Err(Missing(Ability::HoldPublish))
+        Err(Missing(Ability::HoldPublish).into())
     }
 
     /// Ends the session of a member, from outside.
     async fn expire(&self, topic: &str, group: &str, member: &str) -> Done {
         let _ = (topic, group, member);
-        Err(Missing(Ability::ExpireMember))
+        Err(Missing(Ability::ExpireMember).into())
     }
 
     /// Takes one partition away from its owner without asking, and gives it out anew.
     async fn take_away(&self, topic: &str, group: &str, member: &str, partition: u32) -> Done {
         let _ = (topic, group, member, partition);
-        Err(Missing(Ability::TakePartition))
+        Err(Missing(Ability::TakePartition).into())
     }
 
     /// Kills the broker and starts it again after some time.
     async fn restart(&self, under_way: UnderWay, down: Duration) -> Done {
         let _ = (under_way, down);
-        Err(Missing(Ability::RestartBroker))
+        Err(Missing(Ability::RestartBroker).into())
     }
+
+    /// Freezes the broker for some time: connections stay, and nothing is answered.
+    async fn freeze_broker(&self, long: Duration) -> Done {
+        let _ = long;
+        Err(Missing(Ability::RestartBroker).into())
+    }
+
+    /// Waits until a broker that was restarted answers again, and every process that is not cut off is connected. Default:
+    /// it does when the time that it was to be down is over.
+    async fn back(&self) {}
 
     /// Moves a leader or coordinator.
     async fn change_leader(&self, topic: &str, group: &str) -> Done {
         let _ = (topic, group);
-        Err(Missing(Ability::ChangeLeader))
+        Err(Missing(Ability::ChangeLeader).into())
     }
 
     /// Removes the records of a partition below `first`.
     async fn truncate(&self, topic: &str, partition: u32, first: Position) -> Done {
         let _ = (topic, partition, first);
-        Err(Missing(Ability::Truncate))
+        Err(Missing(Ability::Truncate).into())
     }
 
     /// Deletes the topic and creates it again, empty; the groups' progress stays as far as the broker keeps it.
     async fn recreate(&self, topic: &str) -> Done {
         let _ = topic;
-        Err(Missing(Ability::Recreate))
+        Err(Missing(Ability::Recreate).into())
     }
 
     /// Stores a second copy of the record at this position at the partition's end, stamp and all.
     async fn store_copy(&self, topic: &str, partition: u32, position: Position) -> Done {
         let _ = (topic, partition, position);
-        Err(Missing(Ability::StoreCopy))
+        Err(Missing(Ability::StoreCopy).into())
     }
 
     /// Stores bytes that no bus of this library wrote.
     async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Done {
         let _ = (topic, partition, record);
-        Err(Missing(Ability::StoreRaw))
+        Err(Missing(Ability::StoreRaw).into())
+    }
+
+    /// A client of the suite's own that reads what the broker holds. Default: none, and a connection of the backend reads.
+    ///
+    /// # Errors
+    /// What the broker says.
+    async fn reader(&self) -> Result<Option<Arc<dyn LogReader>>, Error> {
+        Ok(None)
     }
 
     /// A connection with wrong credentials, or the error of making one.
-    async fn connect_unauthorized(&self) -> Result<Result<Arc<dyn Connection>, Error>, Missing> {
-        Err(Missing(Ability::Credentials))
+    async fn connect_unauthorized(&self) -> Result<Result<Arc<dyn Connection>, Error>, FaultError> {
+        Err(Missing(Ability::Credentials).into())
     }
 }
 
@@ -354,30 +397,36 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
     /// The backend; always the same.
     fn backend(&self) -> Arc<dyn Backend>;
 
+    /// The server's URL and the prefix of names by which a process of its own takes this connection's place, so that what is
+    /// done to the connection is done to it. Default: none can.
+    fn outside(&self) -> Option<(String, String)> {
+        None
+    }
+
     /// Cuts the connection until [`heal`](Self::heal).
     async fn cut(&self, under_way: UnderWay) -> Done {
         let _ = under_way;
-        Err(Missing(Ability::CutConnection))
+        Err(Missing(Ability::CutConnection).into())
     }
 
     /// Ends a cut.
     async fn heal(&self) -> Done {
-        Err(Missing(Ability::CutConnection))
+        Err(Missing(Ability::CutConnection).into())
     }
 
     /// Freezes the process until [`thaw`](Self::thaw), as far as the broker can see: nothing is sent, nothing is heard.
     async fn freeze(&self) -> Done {
-        Err(Missing(Ability::FreezeProcess))
+        Err(Missing(Ability::FreezeProcess).into())
     }
 
     /// Ends a freeze: what came meanwhile arrives.
     async fn thaw(&self) -> Done {
-        Err(Missing(Ability::FreezeProcess))
+        Err(Missing(Ability::FreezeProcess).into())
     }
 
     /// Ends the process as kill -9 would, as far as the broker can see: nothing is released, nothing is said.
     async fn kill(&self, under_way: UnderWay) -> Done {
         let _ = under_way;
-        Err(Missing(Ability::KillProcess))
+        Err(Missing(Ability::KillProcess).into())
     }
 }

@@ -17,7 +17,8 @@ use eventbus_memory::{
 use tokio::sync::oneshot;
 
 use super::fixture::{
-    Abilities, Ability, Armed, Clock, Connection, Fixture, Missing, Provider, PublishFault, Publishes, Setup, UnderWay,
+    Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
+    Setup, UnderWay,
 };
 use raw::WithRaw;
 
@@ -140,8 +141,8 @@ fn on_cut(under_way: UnderWay) -> OnCut {
     }
 }
 
-fn there(was: bool, ability: Ability) -> Result<(), Missing> {
-    if was { Ok(()) } else { Err(Missing(ability)) }
+fn there(was: bool, ability: Ability) -> Result<(), FaultError> {
+    if was { Ok(()) } else { Err(Missing(ability).into()) }
 }
 
 #[async_trait]
@@ -152,7 +153,7 @@ impl Fixture for MemoryFixture {
         Ok(Arc::new(MemoryConnection { world: self.world.clone(), backend, seen }))
     }
 
-    async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, Missing> {
+    async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, FaultError> {
         let fault = match fault {
             PublishFault::Refuse => SubmitFault::Refuse,
             PublishFault::LoseConfirmation => SubmitFault::LoseConfirmation,
@@ -179,43 +180,43 @@ impl Fixture for MemoryFixture {
         id.map(|id| self.world.faults().disarm(id));
     }
 
-    async fn release(&self) -> Result<(), Missing> {
+    async fn release(&self) -> Result<(), FaultError> {
         self.world.faults().release_held();
         Ok(())
     }
 
-    async fn expire(&self, topic: &str, group: &str, member: &str) -> Result<(), Missing> {
+    async fn expire(&self, topic: &str, group: &str, member: &str) -> Result<(), FaultError> {
         there(self.world.faults().expire_session(topic, group, member), Ability::ExpireMember)
     }
 
-    async fn take_away(&self, topic: &str, group: &str, member: &str, partition: u32) -> Result<(), Missing> {
+    async fn take_away(&self, topic: &str, group: &str, member: &str, partition: u32) -> Result<(), FaultError> {
         there(self.world.faults().take_away(topic, group, member, partition), Ability::TakePartition)
     }
 
-    async fn restart(&self, under_way: UnderWay, down: Duration) -> Result<(), Missing> {
+    async fn restart(&self, under_way: UnderWay, down: Duration) -> Result<(), FaultError> {
         self.world.faults().restart_broker(on_cut(under_way), down);
         Ok(())
     }
 
-    async fn truncate(&self, topic: &str, partition: u32, first: Position) -> Result<(), Missing> {
-        self.world.faults().truncate(topic, partition, first).map_err(|_| Missing(Ability::Truncate))
+    async fn truncate(&self, topic: &str, partition: u32, first: Position) -> Result<(), FaultError> {
+        self.world.faults().truncate(topic, partition, first).map_err(|error| FaultError::Failed(error.to_string()))
     }
 
-    async fn recreate(&self, topic: &str) -> Result<(), Missing> {
-        self.world.faults().recreate(topic).map_err(|_| Missing(Ability::Recreate))
+    async fn recreate(&self, topic: &str) -> Result<(), FaultError> {
+        self.world.faults().recreate(topic).map_err(|error| FaultError::Failed(error.to_string()))
     }
 
-    async fn store_copy(&self, topic: &str, partition: u32, position: Position) -> Result<(), Missing> {
+    async fn store_copy(&self, topic: &str, partition: u32, position: Position) -> Result<(), FaultError> {
         let copied = copy(&self.world.connect(), topic, partition, position).await;
-        copied.map_err(|_| Missing(Ability::StoreCopy))
+        copied.map_err(|error| FaultError::Failed(error.to_string()))
     }
 
-    async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Result<(), Missing> {
+    async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Result<(), FaultError> {
         let stored = match raw::disguise(topic, partition, record) {
             Ok(outbound) => submit(&self.world.connect(), outbound).await,
             Err(error) => Err(error),
         };
-        stored.map(drop).map_err(|_| Missing(Ability::StoreRaw))
+        stored.map(drop).map_err(|error| FaultError::Failed(error.to_string()))
     }
 }
 
@@ -280,27 +281,27 @@ impl Connection for MemoryConnection {
         self.seen.clone()
     }
 
-    async fn cut(&self, under_way: UnderWay) -> Result<(), Missing> {
+    async fn cut(&self, under_way: UnderWay) -> Result<(), FaultError> {
         self.world.faults().cut(&self.backend, on_cut(under_way));
         Ok(())
     }
 
-    async fn heal(&self) -> Result<(), Missing> {
+    async fn heal(&self) -> Result<(), FaultError> {
         self.world.faults().heal(&self.backend);
         Ok(())
     }
 
-    async fn freeze(&self) -> Result<(), Missing> {
+    async fn freeze(&self) -> Result<(), FaultError> {
         self.world.faults().freeze(&self.backend);
         Ok(())
     }
 
-    async fn thaw(&self) -> Result<(), Missing> {
+    async fn thaw(&self) -> Result<(), FaultError> {
         self.world.faults().thaw(&self.backend);
         Ok(())
     }
 
-    async fn kill(&self, under_way: UnderWay) -> Result<(), Missing> {
+    async fn kill(&self, under_way: UnderWay) -> Result<(), FaultError> {
         self.world.faults().kill(&self.backend, on_cut(under_way));
         Ok(())
     }

@@ -14,6 +14,8 @@ mod fixture;
 mod gate;
 mod matrix;
 mod memory;
+#[cfg(feature = "brokers")]
+mod nats;
 mod p0;
 mod p1;
 mod p2;
@@ -22,11 +24,14 @@ mod run;
 mod runner;
 
 pub use fixture::{
-    Abilities, Ability, Armed, Clock, Connection, Fixture, Missing, Provider, PublishFault, Publishes, Setup, UnderWay,
+    Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
+    Setup, UnderWay,
 };
 pub use gate::{Gate, Gated};
 pub use matrix::{Matrix, Outcome};
 pub use memory::{MemoryKind, MemoryProvider};
+#[cfg(feature = "brokers")]
+pub use nats::{NatsProvider, nats_config};
 pub use registry::{CASES, Case, Place, Priority};
 pub use run::{Call, Failure, Peer, Run};
 pub use runner::{RunOptions, run_case};

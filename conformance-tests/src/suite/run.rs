@@ -1,6 +1,7 @@
 //! What a case works with: [`Run`], one isolated world with its processes, its faults and its history.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,11 +10,15 @@ use eventbus_core::backend::Backend;
 use eventbus_core::{
     BusConfig, Env, Envelope, EventBus, Group, Mutant, Subscribe, Subscription, Threads, Topic, TopicSpec,
 };
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::env::SeededEnv;
-use super::fixture::{Armed, Clock, Connection, Fixture, Missing, Provider, PublishFault, Publishes, Setup, UnderWay};
-use crate::harness::{Node, Numbers, Publisher, Script, envelope_of, read_back, read_records};
+use super::fixture::Ability;
+use super::fixture::{
+    Armed, Clock, Connection, FaultError, Fixture, Provider, PublishFault, Publishes, Setup, UnderWay,
+};
+use crate::harness::{BackendReader, LogReader, Node, Numbers, Publisher, Script, envelope_of, read_back};
 use crate::history::{EndOutcome, Event, History, Kind, MemoryRecorder, Recorder, Start, monotonic_clock};
 use crate::oracle::{Expectations, Oracle, Verdict};
 
@@ -24,8 +29,8 @@ const LOOK: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// It asked for something that it had not said it needs.
-    Missing(Missing),
+    /// A fault was not injected: most often the case asked for something that it had not said it needs.
+    Fault(FaultError),
     /// The bus answered with an error that the case did not expect.
     Bus(eventbus_core::Error),
     /// Something that the case demands did not hold.
@@ -53,7 +58,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing(missing) => missing.fmt(f),
+            Self::Fault(error) => error.fmt(f),
             Self::Bus(error) => write!(f, "the bus answered: {error}"),
             Self::Wrong(what) => f.write_str(what),
             Self::Illegal(verdict) => verdict.fmt(f),
@@ -67,9 +72,9 @@ impl From<eventbus_core::Error> for Failure {
     }
 }
 
-impl From<Missing> for Failure {
-    fn from(missing: Missing) -> Self {
-        Self::Missing(missing)
+impl From<FaultError> for Failure {
+    fn from(error: FaultError) -> Self {
+        Self::Fault(error)
     }
 }
 
@@ -97,14 +102,39 @@ struct Inner {
     numbers: Arc<Numbers>,
     processes: Arc<AtomicU32>,
     waiting: Mutex<String>,
+    /// The case's name and needs.
+    case: (&'static str, &'static [Ability]),
+    /// The connection that no bus under test has.
+    control: OnceCell<Arc<dyn Connection>>,
+    /// Where processes of their own record; read with the rest.
+    files: Mutex<Vec<PathBuf>>,
     /// What is broken in every bus of the run, if anything is.
     mutant: Option<Mutant>,
 }
 
 impl Run {
-    pub(super) async fn make(provider: Arc<dyn Provider>, clock: Clock, seed: u64) -> Result<Self, Failure> {
+    /// A run outside of the registry, in a world of its own. `case` names it where the provider keeps cases apart.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn start(
+        provider: Arc<dyn Provider>,
+        seed: u64,
+        case: &'static str,
+        needs: &'static [Ability],
+    ) -> Result<Self, Failure> {
+        let clock = provider.clock();
+        Self::make(provider, clock, seed, (case, needs)).await
+    }
+
+    pub(super) async fn make(
+        provider: Arc<dyn Provider>,
+        clock: Clock,
+        seed: u64,
+        case: (&'static str, &'static [Ability]),
+    ) -> Result<Self, Failure> {
         let env: Arc<dyn Env> = Arc::new(SeededEnv::new(seed, clock));
-        let fixture = provider.world(Setup::new(seed, env.clone(), clock)).await?;
+        let fixture = provider.world(Setup::new(seed, env.clone(), clock).for_case(case.0, case.1)).await?;
         let began = Instant::now();
         let nanos = move || u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let clock_of = match clock {
@@ -121,13 +151,16 @@ impl Run {
             numbers: Arc::default(),
             processes: Arc::new(AtomicU32::new(1)),
             waiting: Mutex::default(),
+            case,
+            control: OnceCell::new(),
+            files: Mutex::default(),
             mutant: None,
         })))
     }
 
     /// A run of its own with the same seed, in whose buses one thing is broken.
     pub(super) async fn broken(&self, mutant: Mutant) -> Result<Self, Failure> {
-        let mut run = Self::make(self.0.provider.clone(), self.0.clock, self.0.seed).await?;
+        let mut run = Self::make(self.0.provider.clone(), self.0.clock, self.0.seed, self.0.case).await?;
         if let Some(inner) = Arc::get_mut(&mut run.0) {
             inner.mutant = Some(mutant);
         }
@@ -140,7 +173,8 @@ impl Run {
     /// What the broker says.
     pub async fn elsewhere(&self, change: impl FnOnce(&mut Setup)) -> Result<Self, Failure> {
         let inner = &self.0;
-        let mut setup = Setup::new(inner.seed, inner.env.clone(), inner.clock);
+        let setup = Setup::new(inner.seed, inner.env.clone(), inner.clock);
+        let mut setup = setup.for_case(inner.case.0, inner.case.1);
         change(&mut setup);
         let fixture = inner.provider.world(setup).await?;
         Ok(Self(Arc::new(Inner {
@@ -153,6 +187,9 @@ impl Run {
             numbers: inner.numbers.clone(),
             processes: inner.processes.clone(),
             waiting: Mutex::default(),
+            case: inner.case,
+            control: OnceCell::new(),
+            files: Mutex::default(),
             mutant: inner.mutant,
         })))
     }
@@ -167,6 +204,12 @@ impl Run {
     #[must_use]
     pub fn can(&self, ability: super::Ability) -> bool {
         self.0.provider.abilities().contains(&ability)
+    }
+
+    /// Whether it is on the host's clock.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        self.0.clock == Clock::Real
     }
 
     /// What [`Provider::refusals`] says.
@@ -224,16 +267,21 @@ impl Run {
         let number = self.0.processes.fetch_add(1, Ordering::Relaxed);
         let connection = self.0.fixture.connect().await?;
         let recorder: Arc<dyn Recorder> = self.0.recorder.clone();
-        let node = Node::start(recorder, number, connection.backend(), self.0.numbers.clone(), config)?;
+        let node = Node::connect(recorder, number, connection.backend(), self.0.numbers.clone(), config).await?;
         Ok(Peer { run: self.clone(), connection, node })
     }
 
-    /// A backend of its own, that no bus under test has.
+    /// A backend of its own, opened, that no bus under test has; one for all of the run.
     ///
     /// # Errors
     /// What the broker says.
     pub async fn control(&self) -> Result<Arc<dyn Backend>, Failure> {
-        Ok(self.0.fixture.connect().await?.backend())
+        let connect = || async {
+            let connection = self.0.fixture.connect().await?;
+            connection.backend().open().await?;
+            Ok::<_, Failure>(connection)
+        };
+        Ok(self.0.control.get_or_try_init(connect).await?.backend())
     }
 
     /// Records that a fault was injected. A lasting one is ended by [`healed`](Self::healed).
@@ -260,10 +308,28 @@ impl Run {
         Ok(self.0.fixture.on_publish(fault, which).await?)
     }
 
-    /// The history so far.
+    /// A number for one more process, which no other has.
+    #[must_use]
+    pub fn next_process(&self) -> u32 {
+        self.0.processes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has the history of a process of its own read with the rest.
+    pub fn adopt(&self, file: impl Into<PathBuf>) {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
+    }
+
+    /// The history so far, with that of processes of their own.
     #[must_use]
     pub fn history(&self) -> History {
-        self.0.recorder.snapshot()
+        let own = self.0.recorder.snapshot();
+        let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.is_empty() {
+            return own;
+        }
+        // A file that is not there yet holds nothing.
+        let others = files.iter().filter_map(|file| History::read(file).ok());
+        crate::history::merge_processes(std::iter::once(own).chain(others))
     }
 
     /// Looks at the records so far.
@@ -274,7 +340,10 @@ impl Run {
     /// All handler calls so far, in the order of their starts.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
-        self.inspect(calls_of)
+        if self.0.files.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return self.inspect(calls_of);
+        }
+        calls_of(&self.history().events)
     }
 
     /// How many handler calls so far are like this.
@@ -337,10 +406,17 @@ impl Run {
     /// # Errors
     /// What the broker says, and `Undecodable`.
     pub async fn log(&self, topic: &str) -> Result<Vec<Envelope>, Failure> {
-        let (control, topic) = (self.control().await?, topic.parse::<Topic>()?);
-        let described = control.describe_topic(&topic).await?;
-        let records = read_records(&control, described).await?;
+        let topic: Topic = topic.parse()?;
+        let records = self.reader().await?.records(&topic).await?;
         records.iter().map(|record| Ok(envelope_of(&topic, record)?)).collect()
+    }
+
+    /// What reads logs and positions: the suite's own client where the fixture has one.
+    async fn reader(&self) -> Result<Arc<dyn LogReader>, Failure> {
+        match self.0.fixture.reader().await? {
+            Some(reader) => Ok(reader),
+            None => Ok(Arc::new(BackendReader::new(self.control().await?))),
+        }
     }
 
     /// Reads logs and committed positions back by a connection of its own, and has the oracle judge the whole history.
@@ -350,7 +426,7 @@ impl Run {
     pub async fn judge(&self, expect: &Expectations, read: &[(&str, &[&str])]) -> Result<Verdict, Failure> {
         for (topic, groups) in read {
             let groups = groups.iter().map(|group| group.parse()).collect::<Result<Vec<Group>, _>>()?;
-            let back = read_back(&self.control().await?, &topic.parse()?, &groups).await?;
+            let back = read_back(&*self.reader().await?, &topic.parse()?, &groups).await?;
             back.kinds.into_iter().for_each(|kind| self.note(kind));
         }
         let verdict = Oracle::judge(&self.history(), expect);

@@ -67,7 +67,9 @@ type Failed = (Option<Run>, Failure);
 
 fn run_seed(case: &Case, provider: &Arc<dyn Provider>, clock: Clock, seed: u64) -> Result<(), Failed> {
     let runtime = runtime(case.place, clock).map_err(|error| (None, Failure::wrong(format!("no runtime: {error}"))))?;
-    let run = runtime.block_on(Run::make(provider.clone(), clock, seed)).map_err(|failure| (None, failure))?;
+    let run = runtime
+        .block_on(Run::make(provider.clone(), clock, seed, (case.name, case.needs)))
+        .map_err(|failure| (None, failure))?;
     let patience = if clock == provider.clock() { provider.patience() } else { Duration::from_secs(120) };
     let ended = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {

@@ -60,6 +60,20 @@ pub enum ConfigError {
         /// What was given.
         got: String,
     },
+    /// A setting that would break the ordering contract (S8).
+    #[error("{name} is refused: {why}")]
+    Unsafe {
+        /// Which.
+        name: &'static str,
+        /// What it would break.
+        why: &'static str,
+    },
+    /// What the backend refuses of its settings.
+    #[error("{error}")]
+    Backend {
+        /// Why.
+        error: Error,
+    },
     /// A setting that has to be there.
     #[error("{name} is missing: expected {expected}")]
     Missing {
@@ -90,6 +104,8 @@ impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
         let kind = match &error {
             ConfigError::NotBuilt { .. } => ErrorKind::Unsupported,
+            ConfigError::Unsafe { .. } => ErrorKind::UnsafeConfig,
+            ConfigError::Backend { error } => error.kind(),
             _ => ErrorKind::InvalidConfig,
         };
         Self::new(kind, error.to_string()).caused_by(error)

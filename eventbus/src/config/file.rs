@@ -5,8 +5,8 @@
 
 use serde::Deserialize;
 
-use super::knobs::find;
-use super::url::{memory_name, scheme, unknown_key};
+use super::knobs::{find, unknown};
+use super::url::{scheme, unknown_key, unsafe_setting};
 use super::{BackendConfig, ConfigError, EventBusConfig, Section, schemes};
 
 const SECTIONS: [Section; 3] = [Section::Publish, Section::Subscribe, Section::Topic];
@@ -26,7 +26,7 @@ pub(super) fn parse(text: &str) -> Result<EventBusConfig, ConfigError> {
             return Err(ConfigError::Value { name: known.as_str(), expected: "a table".into(), got: kind(section) });
         };
         for (name, value) in section {
-            find("setting", Some(known), name)?.check(value)?;
+            find("setting", Some(known), &[], name)?.check(value)?;
         }
     }
     assemble(backend, table)
@@ -34,15 +34,15 @@ pub(super) fn parse(text: &str) -> Result<EventBusConfig, ConfigError> {
 
 fn backend(value: Option<toml::Value>) -> Result<BackendConfig, ConfigError> {
     let expected = || format!("a table with a type, one of {}", names().join(", "));
-    let table = match value {
+    let mut table = match value {
         Some(toml::Value::Table(table)) => table,
         Some(other) => return Err(ConfigError::Value { name: "backend", expected: expected(), got: kind(&other) }),
         None => return Err(ConfigError::Missing { name: "backend", expected: expected() }),
     };
-    match table.get("type") {
-        Some(toml::Value::String(name)) => scheme(name)?,
+    let scheme = match table.remove("type") {
+        Some(toml::Value::String(name)) => scheme(&name)?,
         Some(other) => {
-            return Err(ConfigError::Value { name: "backend.type", expected: "text".into(), got: kind(other) });
+            return Err(ConfigError::Value { name: "backend.type", expected: "text".into(), got: kind(&other) });
         }
         None => {
             return Err(ConfigError::Missing {
@@ -51,14 +51,20 @@ fn backend(value: Option<toml::Value>) -> Result<BackendConfig, ConfigError> {
             });
         }
     };
-    if let Some((name, _)) = table.iter().find(|(name, _)| !["type", "name"].contains(&name.as_str())) {
-        return Err(unknown_key("setting of [backend]", name, &["type", "name"]));
+    let place = match table.remove(scheme.place) {
+        None => None,
+        Some(toml::Value::String(place)) => Some(place),
+        Some(other) => {
+            return Err(ConfigError::Value { name: scheme.place, expected: "text".into(), got: kind(&other) });
+        }
+    };
+    for (name, value) in &table {
+        unsafe_setting(scheme, name)?;
+        let known = scheme.knobs.iter().find(|knob| knob.name == name);
+        let names = || ["type", scheme.place].into_iter().chain(scheme.knobs.iter().map(|knob| knob.name)).collect();
+        known.ok_or_else(|| unknown("setting of [backend]", name, names()))?.check(value)?;
     }
-    match table.get("name") {
-        None => memory_name(None),
-        Some(toml::Value::String(name)) => memory_name(Some(name.clone())),
-        Some(other) => Err(ConfigError::Value { name: "backend.name", expected: "text".into(), got: kind(other) }),
-    }
+    (scheme.build)(place, table)
 }
 
 /// Makes the configuration of its backend and of sections whose settings were checked.

@@ -6,6 +6,8 @@ use super::ConfigError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Section {
+    /// `[backend]`: which broker, and how it is reached. Each backend has settings of its own.
+    Backend,
     /// `[publish]`: the publishing side of the bus.
     Publish,
     /// `[subscribe]`: what a subscription has that does not say otherwise.
@@ -19,6 +21,7 @@ impl Section {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Backend => "backend",
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
             Self::Topic => "topic",
@@ -41,6 +44,8 @@ pub enum KnobKind {
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Any text.
+    Text,
 }
 
 /// A setting.
@@ -57,16 +62,26 @@ pub struct Knob {
     pub help: &'static str,
 }
 
-const fn number(section: Section, name: &'static str, least: u64, most: u64, help: &'static str) -> Knob {
+pub(super) const fn number(section: Section, name: &'static str, least: u64, most: u64, help: &'static str) -> Knob {
     Knob { name, section, kind: KnobKind::Number { least, most }, help }
 }
 
-const fn word(section: Section, name: &'static str, words: &'static [&'static str], help: &'static str) -> Knob {
+pub(super) const fn word(
+    section: Section,
+    name: &'static str,
+    words: &'static [&'static str],
+    help: &'static str,
+) -> Knob {
     Knob { name, section, kind: KnobKind::Word(words), help }
 }
 
-const fn flag(section: Section, name: &'static str, help: &'static str) -> Knob {
+pub(super) const fn flag(section: Section, name: &'static str, help: &'static str) -> Knob {
     Knob { name, section, kind: KnobKind::Flag, help }
+}
+
+#[cfg(feature = "nats")]
+pub(super) const fn text(section: Section, name: &'static str, help: &'static str) -> Knob {
+    Knob { name, section, kind: KnobKind::Text, help }
 }
 
 /// The most that TOML, and a usize of 64 bits, can say.
@@ -129,7 +144,7 @@ const KNOBS: &[Knob] = &[
     flag(Topic, "strict_partitions", "refuse records in another partition than their key's; false"),
 ];
 
-/// All settings, with what they take, do and are by default.
+/// All settings of the bus, whatever the backend, with what they take, do and are by default.
 #[must_use]
 pub fn knobs() -> &'static [Knob] {
     KNOBS
@@ -141,7 +156,7 @@ impl Knob {
         let value = match self.kind {
             KnobKind::Number { .. } => text.parse().ok().map(toml::Value::Integer),
             KnobKind::Flag => text.parse().ok().map(toml::Value::Boolean),
-            KnobKind::Word(_) => Some(toml::Value::String(text.to_owned())),
+            KnobKind::Word(_) | KnobKind::Text => Some(toml::Value::String(text.to_owned())),
         };
         let value = value.ok_or_else(|| self.refuse(format!("{text:?}")))?;
         self.check(&value)?;
@@ -156,9 +171,15 @@ impl Knob {
             }
             (KnobKind::Flag, toml::Value::Boolean(_)) => true,
             (KnobKind::Word(words), toml::Value::String(text)) => words.contains(&text.as_str()),
+            (KnobKind::Text, toml::Value::String(_)) => true,
             _ => false,
         };
-        if fits { Ok(()) } else { Err(self.refuse(value.to_string())) }
+        let got = || match self.kind {
+            // It may be secret.
+            KnobKind::Text => format!("a value of type {}", value.type_str()),
+            _ => value.to_string(),
+        };
+        if fits { Ok(()) } else { Err(self.refuse(got())) }
     }
 
     fn refuse(&self, got: String) -> ConfigError {
@@ -173,13 +194,20 @@ impl std::fmt::Display for KnobKind {
             Self::Number { least, most } => write!(f, "a whole number of {least} to {most}"),
             Self::Flag => f.write_str("true or false"),
             Self::Word(words) => write!(f, "one of {}", words.join(", ")),
+            Self::Text => f.write_str("text"),
         }
     }
 }
 
 /// The setting of this name, or an error that lists all (of a section) and names the nearest.
-pub(super) fn find(what: &'static str, section: Option<Section>, name: &str) -> Result<&'static Knob, ConfigError> {
-    let candidates = || KNOBS.iter().filter(|knob| section.is_none_or(|section| knob.section == section));
+pub(super) fn find(
+    what: &'static str,
+    section: Option<Section>,
+    backend: &'static [Knob],
+    name: &str,
+) -> Result<&'static Knob, ConfigError> {
+    let known = || backend.iter().chain(KNOBS);
+    let candidates = || known().filter(|knob| section.is_none_or(|section| knob.section == section));
     candidates().find(|knob| knob.name == name).ok_or_else(|| {
         let known: Vec<&'static str> = candidates().map(|knob| knob.name).collect();
         unknown(what, name, known)

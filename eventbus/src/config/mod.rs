@@ -6,6 +6,8 @@
 mod error;
 mod file;
 mod knobs;
+#[cfg(feature = "nats")]
+mod nats;
 mod sections;
 mod url;
 
@@ -17,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use knobs::{Knob, KnobKind, Section, knobs};
+#[cfg(feature = "nats")]
+pub use nats::{ContentMode, NatsSection};
 pub use sections::{PublishSection, Start, SubscribeSection, TopicSection};
 pub use url::{Scheme, schemes};
 
@@ -73,6 +77,16 @@ pub enum BackendConfig {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
+    /// NATS JetStream.
+    #[cfg(feature = "nats")]
+    Nats(Box<NatsSection>),
+}
+
+/// What may be set of JetStream alone: parameters of a URL, settings of `[backend]`.
+#[cfg(feature = "nats")]
+#[must_use]
+pub fn nats_knobs() -> &'static [Knob] {
+    nats::KNOBS
 }
 
 impl BackendConfig {
@@ -81,6 +95,8 @@ impl BackendConfig {
     pub const fn scheme(&self) -> &'static str {
         match self {
             Self::Memory { .. } => "memory",
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => "nats",
         }
     }
 }
@@ -90,6 +106,8 @@ impl fmt::Display for BackendConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory { name } => write!(f, "memory://{}", name.as_deref().unwrap_or_default()),
+            #[cfg(feature = "nats")]
+            Self::Nats(section) => f.write_str(&section.urls()),
         }
     }
 }

@@ -14,6 +14,7 @@ fn another(knob: &Knob) -> String {
     match knob.kind {
         KnobKind::Number { least, most } => (least + 4_242).min(most).to_string(),
         KnobKind::Flag => "true".to_owned(),
+        KnobKind::Text => "text".to_owned(),
         KnobKind::Word(words) => {
             let defaults = ["own", "full", "dead-letter", "earliest", "stop", "file", "validate", "seal-key"];
             words
@@ -64,13 +65,13 @@ fn every_setting_of_the_sections_is_a_knob() {
 fn unknown_schemes_list_the_known_ones() {
     let error = refused("amqp://host");
     assert!(matches!(&error, ConfigError::UnknownScheme { scheme, .. } if scheme == "amqp"), "{error}");
-    assert!(error.to_string().contains("memory, nats, kafka"), "{error}");
+    assert!(error.to_string().contains("memory, nats, tls, kafka"), "{error}");
     assert!(refused("shop").to_string().contains("memory://"));
 }
 
 #[test]
 fn schemes_without_their_backend_have_an_error_of_their_own() {
-    for scheme in ["nats", "kafka"] {
+    for scheme in schemes().iter().filter(|scheme| scheme.missing.is_some()).map(|scheme| scheme.name) {
         let error = refused(&format!("{scheme}://a:9092,b:9092"));
         assert!(matches!(&error, ConfigError::NotBuilt { scheme: named, .. } if *named == scheme), "{error}");
         assert_eq!(Error::from(error).kind(), ErrorKind::Unsupported);
@@ -127,7 +128,7 @@ fn impossible_values_name_the_setting_and_what_it_takes() {
 fn passwords_are_never_repeated() {
     for url in [
         "memory://user:hunter2@shop",
-        "nats://user:hunter2@host:4222",
+        "nats://user:hunter2@host:4222?concurrency=0",
         "kafka://user:hunter2@a:9092,b:9092?concurrency=0",
         "user:hunter2@host",
         "user:hunter2@memory://shop",

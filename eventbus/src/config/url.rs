@@ -5,8 +5,8 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::knobs::{find, unknown};
-use super::{BackendConfig, ConfigError, EventBusConfig, file};
+use super::knobs::{Knob, find, unknown};
+use super::{BackendConfig, ConfigError, EventBusConfig, Section, file};
 
 /// A scheme that URLs may have.
 #[derive(Debug, Clone, Copy)]
@@ -16,14 +16,51 @@ pub struct Scheme {
     pub name: &'static str,
     /// What has to be done to have its backend; none where this program has it.
     pub missing: Option<&'static str>,
+    /// The setting of `[backend]` that holds what stands between `://` and the parameters.
+    pub(super) place: &'static str,
+    /// What else may be set of its backend alone.
+    pub(super) knobs: &'static [Knob],
     /// Reads what stands between `://` and the parameters.
-    backend: fn(&str) -> Result<BackendConfig, ConfigError>,
+    authority: fn(&str) -> Result<Option<String>, ConfigError>,
+    /// Makes the configuration of the place and of settings that were checked.
+    pub(super) build: fn(Option<String>, toml::Table) -> Result<BackendConfig, ConfigError>,
+}
+
+impl Scheme {
+    const fn missing(name: &'static str, why: &'static str) -> Self {
+        let authority = |_: &str| Err(problem("its backend is not part of this program"));
+        let build = |_, _| Err(problem("its backend is not part of this program"));
+        Self { name, missing: Some(why), place: "servers", knobs: &[], authority, build }
+    }
+
+    #[cfg(feature = "nats")]
+    const fn nats(
+        name: &'static str,
+        build: fn(Option<String>, toml::Table) -> Result<BackendConfig, ConfigError>,
+    ) -> Self {
+        let authority = |hosts: &str| Ok(Some(hosts.to_owned()));
+        Self { name, missing: None, place: "servers", knobs: super::nats::KNOBS, authority, build }
+    }
 }
 
 const SCHEMES: &[Scheme] = &[
-    Scheme { name: "memory", missing: None, backend: memory },
-    Scheme { name: "nats", missing: Some(NOT_YET), backend: none },
-    Scheme { name: "kafka", missing: Some(NOT_YET), backend: none },
+    Scheme {
+        name: "memory",
+        missing: None,
+        place: "name",
+        knobs: &[],
+        authority: memory_authority,
+        build: |name, _| memory(name),
+    },
+    #[cfg(feature = "nats")]
+    Scheme::nats("nats", nats),
+    #[cfg(feature = "nats")]
+    Scheme::nats("tls", tls),
+    #[cfg(not(feature = "nats"))]
+    Scheme::missing("nats", "build it with the feature `nats`"),
+    #[cfg(not(feature = "nats"))]
+    Scheme::missing("tls", "build it with the feature `nats`"),
+    Scheme::missing("kafka", NOT_YET),
 ];
 
 const NOT_YET: &str = "its feature is not enabled, since this version comes without it";
@@ -54,11 +91,13 @@ pub(super) fn parse(url: &str) -> Result<EventBusConfig, ConfigError> {
         return Err(problem("a fragment (#) has no meaning here"));
     }
     let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let backend = (scheme.backend)(authority)?;
+    let place = (scheme.authority)(authority)?;
     let mut table = toml::Table::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let knob = find("parameter", None, &decode("the name of a parameter", name)?)?;
+        let name = decode("the name of a parameter", name)?;
+        unsafe_setting(scheme, &name)?;
+        let knob = find("parameter", None, scheme.knobs, &name)?;
         let value = knob.read(&decode("the value of a parameter", value)?)?;
         let section = table.entry(knob.section.as_str()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         if let toml::Value::Table(section) = section
@@ -67,19 +106,53 @@ pub(super) fn parse(url: &str) -> Result<EventBusConfig, ConfigError> {
             return Err(ConfigError::Twice { name: knob.name });
         }
     }
-    file::assemble(backend, table)
+    let settings = match table.remove(Section::Backend.as_str()) {
+        Some(toml::Value::Table(settings)) => settings,
+        _ => toml::Table::new(),
+    };
+    file::assemble((scheme.build)(place, settings)?, table)
 }
 
-fn memory(authority: &str) -> Result<BackendConfig, ConfigError> {
+/// Refuses what would break the contract, with the reason.
+pub(super) fn unsafe_setting(scheme: &Scheme, name: &str) -> Result<(), ConfigError> {
+    #[cfg(feature = "nats")]
+    if scheme.place == "servers"
+        && let Some(error) = super::nats::refused(name)
+    {
+        return Err(error);
+    }
+    let _ = (scheme, name);
+    Ok(())
+}
+
+#[cfg(feature = "nats")]
+fn tls(servers: Option<String>, settings: toml::Table) -> Result<BackendConfig, ConfigError> {
+    let encrypted = |host: &str| if host.contains("://") { host.to_owned() } else { format!("tls://{}", host.trim()) };
+    let all = |hosts: String| hosts.split(',').map(encrypted).collect::<Vec<_>>().join(",");
+    nats(servers.filter(|servers| !servers.is_empty()).map(all), settings)
+}
+
+#[cfg(feature = "nats")]
+fn nats(servers: Option<String>, mut settings: toml::Table) -> Result<BackendConfig, ConfigError> {
+    let servers = servers.filter(|servers| !servers.is_empty());
+    let missing = || ConfigError::Missing { name: "servers", expected: "HOST[:PORT], several with commas".into() };
+    settings.insert("servers".into(), toml::Value::String(servers.ok_or_else(missing)?));
+    // Every setting was checked; the message of an error could repeat what is secret.
+    let section = settings.try_into::<super::NatsSection>().map_err(|_| problem("settings that cannot be read"))?;
+    section.check()?;
+    Ok(BackendConfig::Nats(Box::new(section)))
+}
+
+fn memory_authority(authority: &str) -> Result<Option<String>, ConfigError> {
     if authority.contains('@') {
         return Err(problem("memory:// takes a name, no user or password"));
     }
     let name = decode("the name", authority)?;
-    memory_name((!name.is_empty()).then_some(name))
+    Ok((!name.is_empty()).then_some(name))
 }
 
 /// Checks the name of a log in memory.
-pub(super) fn memory_name(name: Option<String>) -> Result<BackendConfig, ConfigError> {
+fn memory(name: Option<String>) -> Result<BackendConfig, ConfigError> {
     let odd = |c: &char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-');
     match &name {
         Some(name) if name.is_empty() || name.len() > 200 || name.chars().any(|c| odd(&c)) => {
@@ -87,11 +160,6 @@ pub(super) fn memory_name(name: Option<String>) -> Result<BackendConfig, ConfigE
         }
         _ => Ok(BackendConfig::Memory { name }),
     }
-}
-
-/// Stands where a backend's parser will be.
-fn none(_: &str) -> Result<BackendConfig, ConfigError> {
-    Err(problem("its backend is not part of this program"))
 }
 
 fn decode(what: &str, text: &str) -> Result<String, ConfigError> {

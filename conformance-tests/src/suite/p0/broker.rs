@@ -2,20 +2,47 @@
 
 use std::time::Duration;
 
-use crate::harness::steadily;
+use crate::harness::{Outcome, Publisher, steadily};
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe, unsteadily};
 use crate::suite::p0::members::topic;
 use crate::suite::p0::publish::confirmed;
 use crate::suite::run::ensure;
 use crate::suite::{Failure, Run, UnderWay};
 
-async fn restart(run: &Run, under_way: UnderWay) -> Result<(), Failure> {
-    let down = millis(700);
+/// How long it is away.
+const DOWN: Duration = millis(700);
+
+/// Kills the broker and waits until it is back, on the record.
+pub(in crate::suite) async fn restart(run: &Run, under_way: UnderWay, down: Duration) -> Result<(), Failure> {
     run.fault("broker down", true);
     run.fixture().restart(under_way, down).await?;
     tokio::time::sleep(down).await;
+    run.fixture().back().await;
     run.healed("broker down");
     Ok(())
+}
+
+/// The same while rounds of all keys are published: what is on its way when the connection ends, and what waits behind it.
+async fn restart_under_load(
+    run: &Run,
+    under_way: UnderWay,
+    publisher: &Publisher,
+    all: &[String],
+) -> Result<Vec<Outcome>, Failure> {
+    let mut outcomes = Vec::new();
+    let restarting = restart(run, under_way, DOWN);
+    let mut restarting = std::pin::pin!(restarting);
+    loop {
+        tokio::select! {
+            ended = &mut restarting => return ended.map(|()| outcomes),
+            () = tokio::time::sleep(millis(25)) => {
+                // As many as the budget has room for, and more than one of each key.
+                if outcomes.len() < 6_000 {
+                    outcomes.extend(all.iter().map(|key| publisher.publish(TOPIC, key, 0)));
+                }
+            }
+        }
+    }
 }
 
 /// Case 8.
@@ -33,8 +60,8 @@ pub(in crate::suite) async fn restarted_mid_stream(run: Run) -> Result<(), Failu
             confirmed(&run) > answered + 50 && run.count(|call| call.succeeded()) > handled + 20
         })
         .await;
-        restart(&run, under_way).await?;
-        for outcome in outcomes {
+        let more = restart_under_load(&run, under_way, publisher, &all).await?;
+        for outcome in outcomes.into_iter().chain(more) {
             outcome.await?;
         }
     }
@@ -84,7 +111,7 @@ pub(in crate::suite) async fn confirmed_survives(run: Run) -> Result<(), Failure
             confirmed(&run) < answered + 500,
             "all was confirmed before the broker was killed: the case shows nothing"
         );
-        restart(&run, UnderWay::Lost).await?;
+        restart(&run, UnderWay::Lost, DOWN).await?;
         for outcome in outcomes {
             outcome.await?;
         }

@@ -7,6 +7,7 @@ use eventbus_core::{Subscription, TopicSpec};
 
 use crate::history::{Event, Kind};
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe, unsteadily};
+use crate::suite::p0::broker::restart;
 use crate::suite::p0::members::topic;
 use crate::suite::run::ensure;
 use crate::suite::{Failure, Peer, Run, UnderWay};
@@ -120,12 +121,7 @@ pub(in crate::suite) async fn duplicates_are_bounded(run: Run) -> Result<(), Fai
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 joined.peer.heal().await?;
             }
-            _ => {
-                run.fault("broker down", true);
-                run.fixture().restart(UnderWay::Either, millis(500)).await?;
-                tokio::time::sleep(millis(500)).await;
-                run.healed("broker down");
-            }
+            _ => restart(&run, UnderWay::Either, millis(500)).await?,
         }
     }
     run.settled(TOPIC, &[GROUP]).await?;

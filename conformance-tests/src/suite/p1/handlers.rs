@@ -11,7 +11,7 @@ use eventbus_core::{BusEvent, Delivery, Envelope, FailurePolicy, HandlerError, K
 use crate::harness::{Act, Holding, Publisher, Script, Step, steadily};
 use crate::history::FinishedBy;
 use crate::oracle::Expectations;
-use crate::suite::common::{Collected, GROUP, TOPIC, expect, failing, keys, millis, subscribe};
+use crate::suite::common::{Collected, GROUP, TOPIC, expect, failing, in_order, keys, millis, subscribe};
 use crate::suite::p0::failure::{finished, letters_of};
 use crate::suite::p0::members::topic;
 use crate::suite::run::ensure;
@@ -75,7 +75,11 @@ pub(in crate::suite) async fn attempts_and_headers(run: Run) -> Result<(), Failu
     let attempts: Vec<u32> = all.iter().map(Delivery::attempt).collect();
     ensure!(attempts == [1, 2, 3, 4], "expected attempts 1 to 4, got {attempts:?}");
     for delivery in &all {
-        ensure!(*delivery.envelope() == envelope, "attempt {} saw another envelope", delivery.attempt());
+        ensure!(
+            in_order(delivery.envelope()) == in_order(&envelope),
+            "attempt {} saw another envelope",
+            delivery.attempt()
+        );
         ensure!(delivery.position() == all[0].position(), "attempt {} says another position", delivery.attempt());
         ensure!(delivery.epoch() == all[0].epoch(), "attempt {} says another epoch", delivery.attempt());
     }
@@ -107,7 +111,8 @@ pub(in crate::suite) async fn undecodable(run: Run) -> Result<(), Failure> {
     peer.publish_rounds(TOPIC, &k, 2).await?;
     let raw = WireRecord {
         key: Some(key.to_bytes()),
-        headers: vec![("content-type".into(), Bytes::from_static(b"application/cloudevents+json"))],
+        // A form of events that nobody here reads. (Of a broken document in JSON a broker without record keys knows no key.)
+        headers: vec![("content-type".into(), Bytes::from_static(b"application/cloudevents+avro"))],
         payload: Bytes::from_static(b"{ this is no event \xff"),
     };
     run.fixture().store_raw(TOPIC, key.partition(4), raw.clone()).await?;

@@ -1,0 +1,19 @@
+//! A member of a group in a process of its own: `member SPEC`, where SPEC is a `MemberSpec` as JSON. Started by tests.
+
+use std::process::ExitCode;
+
+use conformance_tests::members::run;
+
+fn main() -> ExitCode {
+    let told = std::env::args().nth(1).unwrap_or_default();
+    let ended = serde_json::from_str(&told).map_err(|error| format!("no member: {error}")).and_then(|spec| run(&spec));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the member ended");
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

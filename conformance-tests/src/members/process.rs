@@ -1,0 +1,158 @@
+//! A member's process, as the test holds it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use super::spec::MemberSpec;
+use crate::history::{History, ReadError};
+
+/// Why a member did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemberError {
+    /// Its program could not be started, or told.
+    #[error("the member's program: {0}")]
+    Program(#[from] io::Error),
+    /// A signal could not be sent.
+    #[error("no signal could be sent to the member: {0}")]
+    Signal(#[from] rustix::io::Errno),
+    /// It ended or said something else.
+    #[error("expected the member to say {expected:?}, it said {said:?}")]
+    Said {
+        /// What was waited for.
+        expected: &'static str,
+        /// What came.
+        said: Option<String>,
+    },
+    /// Its history cannot be read.
+    #[error(transparent)]
+    History(#[from] ReadError),
+}
+
+/// A member that runs. Dropping it kills it.
+#[derive(Debug)]
+pub struct MemberProcess {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+    number: u32,
+    member: String,
+    history: PathBuf,
+}
+
+impl MemberProcess {
+    /// Starts the member's program and waits until it has joined.
+    ///
+    /// # Errors
+    /// Where it does not start or does not join.
+    pub async fn start(program: impl AsRef<Path>, spec: &MemberSpec) -> Result<Self, MemberError> {
+        let told = serde_json::to_string(spec).map_err(io::Error::from)?;
+        let mut child = Command::new(program.as_ref())
+            .arg(told)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().ok_or_else(|| io::Error::other("it has no output"))?;
+        let output = BufReader::new(output).lines();
+        let (number, history) = (spec.process, spec.history.clone());
+        let mut member = Self { child, input, output, number, member: String::new(), history };
+        let said = member.output.next_line().await?;
+        match said.as_deref().and_then(|said| said.strip_prefix("joined ")) {
+            Some(name) => member.member = name.to_owned(),
+            None => return Err(MemberError::Said { expected: "joined", said }),
+        }
+        Ok(member)
+    }
+
+    /// Its name in the group.
+    #[must_use]
+    pub fn member(&self) -> &str {
+        &self.member
+    }
+
+    /// Its number in the history.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), MemberError> {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("it has ended"))?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Freezes it: SIGSTOP.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn freeze(&self) -> Result<(), MemberError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Ends a freeze: SIGCONT.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn thaw(&self) -> Result<(), MemberError> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Kills it, SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// Where it has ended before.
+    pub async fn kill(&mut self) -> Result<(), MemberError> {
+        self.signal(Signal::KILL)?;
+        self.child.wait().await?;
+        Ok(())
+    }
+
+    /// Tells it to leave, and waits until it has.
+    ///
+    /// # Errors
+    /// Where it ends otherwise.
+    pub async fn leave(&mut self) -> Result<(), MemberError> {
+        if let Some(mut input) = self.input.take() {
+            input.write_all(b"leave\n").await?;
+            let said = self.output.next_line().await?;
+            if said.as_deref() != Some("left") {
+                return Err(MemberError::Said { expected: "left", said });
+            }
+        }
+        self.child.wait().await?;
+        Ok(())
+    }
+
+    /// Whether it runs, if only frozen.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What the operating system says of it: memory, threads and more, as in `/proc`.
+    #[must_use]
+    pub fn status(&self) -> Option<String> {
+        std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()
+    }
+
+    /// What it has recorded so far.
+    ///
+    /// # Errors
+    /// Where its file is no history.
+    pub fn history(&self) -> Result<History, MemberError> {
+        Ok(History::read(&self.history)?)
+    }
+
+    /// Where it records.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.history
+    }
+}

@@ -1,0 +1,51 @@
+//! What the member's program does.
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::{BusConfig, Error};
+use eventbus_nats::NatsBackend;
+
+use super::spec::MemberSpec;
+use crate::harness::{Node, Numbers};
+use crate::history::{FileRecorder, monotonic_clock};
+use crate::suite::nats_config;
+
+/// Runs a member: joins, says its name on standard output, and stays until standard input ends or says `leave`.
+///
+/// # Errors
+/// What its history's file, its bus or its subscription says, in words.
+pub fn run(spec: &MemberSpec) -> Result<(), String> {
+    let recorder = FileRecorder::append(&spec.history, monotonic_clock()).map_err(|error| error.to_string())?;
+    let recorder = Arc::new(recorder);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(serve(spec, recorder.clone()))?;
+    runtime.shutdown_background();
+    recorder.check().map_err(|error| error.to_string())
+}
+
+async fn serve(spec: &MemberSpec, recorder: Arc<FileRecorder>) -> Result<(), String> {
+    let said = |error: Error| error.to_string();
+    let backend = Arc::new(NatsBackend::new(nats_config(&spec.server, &spec.prefix)));
+    let config = BusConfig::new();
+    let node = Node::connect(recorder, spec.process, backend, Arc::new(Numbers::default()), config).await;
+    let node = node.map_err(said)?;
+    let subscription = node.subscribe(spec.subscribe(), spec.work.clone()).await.map_err(said)?;
+    let mut out = std::io::stdout();
+    writeln!(out, "joined {}", subscription.member()).and_then(|()| out.flush()).map_err(|error| error.to_string())?;
+    let told = tokio::task::spawn_blocking(|| std::io::stdin().lock().lines().next().and_then(Result::ok));
+    tokio::select! {
+        line = told => match line.ok().flatten().as_deref() {
+            Some("leave") => {
+                subscription.drain(Duration::from_secs(10)).await.map_err(said)?;
+                node.bus().close(Duration::from_secs(5)).await.map_err(said)?;
+                writeln!(out, "left").map_err(|error| error.to_string())
+            }
+            // The test is gone.
+            _ => Ok(()),
+        },
+        ended = subscription.closed() => ended.map_err(said),
+    }
+}

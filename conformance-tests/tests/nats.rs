@@ -1,0 +1,87 @@
+//! The conformance suite on real NATS servers, the newest and the oldest that is supported.
+//!
+//! Servers run in containers, or `EVENTBUS_TEST_NATS_URL` names one that runs already; cases that would have to harm that
+//! one show as SKIP. Nothing else may be skipped but what the contract puts off: see [`MISSING`].
+//!
+//! `EVENTBUS_SEED` chooses what is drawn. `--test-threads` says how many cases run at once: most of them wait.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use conformance_tests::brokers::{NatsVersion, shut_down, sweep};
+use conformance_tests::suite::{
+    Abilities, Ability, CASES, Matrix, NatsProvider, Outcome, Provider, RunOptions, run_case,
+};
+use libtest_mimic::{Arguments, Trial};
+
+/// Cases at once, where nothing else is said.
+const AT_ONCE: usize = 8;
+
+/// What a server alone cannot do; and what a server that somebody else runs is spared.
+const MISSING: [Ability; 2] = [Ability::Park, Ability::ChangeLeader];
+const SPARED: [Ability; 2] = [Ability::RestartBroker, Ability::Credentials];
+
+fn providers() -> Result<Vec<Arc<dyn Provider>>, String> {
+    match std::env::var("EVENTBUS_TEST_NATS_URL") {
+        Ok(url) => {
+            let provider = NatsProvider::running(&url).map_err(|error| format!("EVENTBUS_TEST_NATS_URL: {error}"))?;
+            Ok(vec![Arc::new(provider)])
+        }
+        Err(_) => {
+            let of = |version| Arc::new(NatsProvider::containers(version)) as Arc<dyn Provider>;
+            Ok(NatsVersion::ALL.into_iter().map(of).collect())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+    let options = RunOptions::from_env(1)?;
+    let providers = providers()?;
+    let running = std::env::var_os("EVENTBUS_TEST_NATS_URL").is_some();
+    if !arguments.list && !running {
+        sweep().map_err(|error| error.to_string())?;
+    }
+    let matrix = Matrix::new(providers.iter().map(|provider| provider.name().to_owned()).collect());
+    let matrix = Arc::new(Mutex::new(matrix));
+    let may_miss: Abilities = MISSING.into_iter().chain(SPARED.into_iter().filter(|_| running)).collect();
+    let mut trials = Vec::new();
+    for case in CASES {
+        for provider in &providers {
+            let abilities = provider.abilities();
+            let missing: Vec<_> = case.needs.iter().copied().filter(|need| !abilities.contains(need)).collect();
+            let skipped = !missing.is_empty() && missing.iter().all(|missing| may_miss.contains(missing));
+            if skipped {
+                matrix.lock().unwrap().enter(case, provider.name(), Outcome::Skip(missing));
+            }
+            let name = format!("{}::{}", provider.name().replace(' ', "-"), case.name.replace(' ', ""));
+            let (matrix, provider) = (matrix.clone(), provider.clone());
+            let run = move || {
+                let outcome = run_case(case, &provider, &options);
+                matrix.lock().unwrap().enter(case, provider.name(), outcome.clone());
+                match outcome {
+                    Outcome::Pass => Ok(()),
+                    Outcome::Fail { message, .. } => Err(message.into()),
+                    other => Err(format!("nothing may be skipped here: {other}").into()),
+                }
+            };
+            trials.push(Trial::test(name, run).with_ignored_flag(skipped));
+        }
+    }
+    let conclusion = libtest_mimic::run(arguments, trials);
+    if !arguments.list {
+        println!("{}", matrix.lock().unwrap());
+        if !running {
+            shut_down().map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(conclusion.exit_code())
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    run(&arguments).unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,166 @@
+//! [`NatsBackend`]: the core's interface on JetStream.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use eventbus_core::backend::{
+    Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
+};
+use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+
+use crate::bucket::Bucket;
+use crate::config::NatsConfig;
+use crate::connection::{Link, Signals};
+use crate::consumer::Start;
+use crate::groups::{Groups, find};
+use crate::health::{capabilities, health};
+use crate::membership::NatsMember;
+use crate::producer::{Producer, Signalled};
+use crate::topics::Topics;
+
+/// A connection to JetStream, made by [`open`](Backend::open), as a backend of the core.
+///
+/// Put it under [`Bus`](eventbus_core::Bus) with [`Bus::connect`](eventbus_core::Bus::connect), or use
+/// [`NatsEventBus`](crate::NatsEventBus).
+pub struct NatsBackend {
+    config: NatsConfig,
+    link: OnceLock<Arc<Link>>,
+    producer: Arc<Producer>,
+}
+
+impl NatsBackend {
+    /// A backend with these settings, which are checked when it connects.
+    #[must_use]
+    pub fn new(config: NatsConfig) -> Self {
+        let producer = Arc::new(Producer::new(&config));
+        Self { config, link: OnceLock::new(), producer }
+    }
+
+    fn link(&self) -> Result<&Arc<Link>> {
+        self.link.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
+    }
+
+    fn topics(&self) -> Result<Topics> {
+        Ok(Topics::new(Arc::clone(self.link()?), &self.config.prefix))
+    }
+
+    fn bucket(&self, topic: &Topic) -> Result<Bucket> {
+        Ok(Bucket { link: Arc::clone(self.link()?), names: self.topics()?.names(topic) })
+    }
+
+    fn groups(&self, topic: &Topic) -> Result<Groups> {
+        Ok(Groups::new(self.bucket(topic)?, topic.clone()))
+    }
+
+    /// The first record of a partition whose message id fits.
+    async fn find(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        start: Start,
+        fits: impl FnMut(Option<&str>) -> bool + Send,
+    ) -> Result<Option<Position>> {
+        let names = self.topics()?.names(topic);
+        let found = find(self.link()?, &names.stream, &names.partition(partition), start, fits).await;
+        found.map_err(|failure| Error::from(failure).with("topic", topic).with("partition", partition))
+    }
+}
+
+impl fmt::Debug for NatsBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsBackend").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for NatsBackend {
+    fn system(&self) -> &'static str {
+        "nats"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities(&self.config)
+    }
+
+    async fn open(&self) -> Result<()> {
+        self.config.validate()?;
+        let signals = Signals::new(Box::new(Signalled(Arc::downgrade(&self.producer))));
+        let link = Link::connect(&self.config, Arc::new(signals)).await?;
+        self.producer.start(&link).await?;
+        self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        self.topics()?.ensure(spec).await
+    }
+
+    async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
+        self.topics()?.describe(topic).await
+    }
+
+    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
+        self.topics()?.delete(topic).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Topic>> {
+        self.topics()?.list().await
+    }
+
+    fn submit(&self, record: Outbound, ticket: Ticket) {
+        self.producer.submit(record, ticket);
+    }
+
+    async fn find_stamp(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        from: Position,
+        stamp: Stamp,
+    ) -> Result<Option<Position>> {
+        let stamp = stamp.to_string();
+        self.find(topic, partition, Start::Sequence(from.get()), |id| id == Some(&stamp)).await
+    }
+
+    async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
+        // The end as it was before: what is stored meanwhile is not missed.
+        let end = self.topics()?.describe(topic).await?.partitions.first().map(|log| log.end).unwrap_or_default();
+        let found = self.find(topic, partition, Start::Time(unix_millis), |_| true).await?;
+        Ok(found.unwrap_or(end))
+    }
+
+    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        let topic = join.topic.spec.validate()?;
+        Ok(Arc::new(NatsMember::join(self.bucket(&topic)?, join).await?))
+    }
+
+    async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
+        self.groups(topic)?.list().await
+    }
+
+    async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
+        self.groups(topic)?.describe(group).await
+    }
+
+    async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
+        let groups = self.groups(topic)?;
+        groups.bucket().ensure(&self.describe_topic(topic).await?).await?;
+        groups.reset(group, to).await
+    }
+
+    async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
+        self.groups(topic)?.delete(group).await
+    }
+
+    async fn health(&self) -> Health {
+        health(self.link.get()).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.producer.close();
+        if let Some(link) = self.link.get() {
+            link.close().await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! The one connection of a bus, and requests over it.
+//!
+//! Invariant: whoever relies on the connection having been up without a break compares [`Link::breaks`]; it rises with
+//! every loss, before anything of the next connection arrives.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError};
+use bytes::Bytes;
+use eventbus_core::backend::ConnectionState;
+use eventbus_core::{Error, ErrorKind, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::config::{Auth, NatsConfig};
+use crate::error::{ApiError, Failure};
+
+/// The oldest server that has all that is used: metadata, a stream's first sequence, named ephemeral consumers.
+const OLDEST: (i64, i64, i64) = (2, 10, 0);
+
+/// The most remembered denials.
+const DENIALS: usize = 64;
+
+/// What the connection's events come to.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    state: watch::Sender<ConnectionState>,
+    breaks: AtomicU64,
+    /// Subjects that the server did not let the bus use, newest last.
+    denied: Mutex<VecDeque<String>>,
+    /// Told about each, with the subject.
+    on_denied: Box<dyn OnSignal>,
+}
+
+/// Who has to know of what happens to the connection.
+pub(crate) trait OnSignal: fmt::Debug + Send + Sync {
+    /// What was sent and not answered may have been stored.
+    fn lost(&self);
+    /// A publish on this subject was not allowed.
+    fn denied(&self, subject: &str);
+}
+
+impl Signals {
+    pub(crate) fn new(on_denied: Box<dyn OnSignal>) -> Self {
+        Self {
+            state: watch::Sender::new(ConnectionState::Disconnected),
+            breaks: AtomicU64::new(0),
+            denied: Mutex::default(),
+            on_denied,
+        }
+    }
+
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Connected => self.becomes(ConnectionState::Connected),
+            Event::Disconnected | Event::Closed => self.lost(),
+            Event::ServerError(ServerError::Other(text)) => {
+                tracing::warn!(target: "eventbus", error = %text, "the server refuses");
+                if let Some(subject) = denied_subject(text) {
+                    let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+                    if denied.len() == DENIALS {
+                        denied.pop_front();
+                    }
+                    denied.push_back(subject.to_owned());
+                    drop(denied);
+                    self.on_denied.denied(subject);
+                }
+            }
+            Event::SlowConsumer(_) => {
+                tracing::warn!(target: "eventbus", "the client dropped messages; reads begin anew")
+            }
+            other => tracing::info!(target: "eventbus", event = %other, "connection"),
+        }
+    }
+
+    fn lost(&self) {
+        self.breaks.fetch_add(1, Ordering::AcqRel);
+        self.becomes(ConnectionState::Disconnected);
+        self.on_denied.lost();
+    }
+
+    /// Closed by us, it stays so.
+    fn becomes(&self, state: ConnectionState) {
+        self.state.send_if_modified(|known| {
+            let changes = *known != ConnectionState::Closed && *known != state;
+            if changes {
+                *known = state;
+            }
+            changes
+        });
+    }
+
+    fn is_denied(&self, subject: &str) -> bool {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|denied| denied == subject)
+    }
+}
+
+/// The subject of a missing permission to publish, in lower or upper case as servers word it.
+fn denied_subject(text: &str) -> Option<&str> {
+    let start = text.to_ascii_lowercase().find("permissions violation for publish to \"")?;
+    text[start..].split('"').nth(1)
+}
+
+/// A connection that was made.
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) config: NatsConfig,
+    signals: Arc<Signals>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+/// An answer of JetStream's interface.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer<T> {
+    Refused { error: ApiError },
+    Done(T),
+}
+
+impl Link {
+    /// Connects, and checks that what is needed is there.
+    pub(crate) async fn connect(config: &NatsConfig, signals: Arc<Signals>) -> Result<Arc<Self>> {
+        let events = Arc::clone(&signals);
+        let longest = config.reconnect_delay;
+        let mut options = ConnectOptions::new()
+            .name(&config.name)
+            .connection_timeout(config.connect_timeout)
+            .request_timeout(Some(config.request_timeout))
+            .ping_interval(config.ping_interval)
+            // Room for a whole window at once: `submit` cannot wait.
+            .client_capacity(config.publish_window + 4_096)
+            .reconnect_delay_callback(move |attempts| match attempts {
+                0 | 1 => Duration::ZERO,
+                more => Duration::from_millis(1 << more.min(16)).min(longest),
+            })
+            .event_callback(move |event| {
+                events.event(&event);
+                std::future::ready(())
+            });
+        let tls = &config.tls;
+        options = options.require_tls(tls.required);
+        if tls.first {
+            options = options.tls_first();
+        }
+        if let Some(roots) = &tls.root_certificates {
+            options = options.add_root_certificates(roots.clone());
+        }
+        if let Some((certificate, key)) = &tls.client_certificate {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        options = authorize(options, &config.auth).await?;
+        let client = options.connect(config.servers.clone()).await.map_err(connect_error)?;
+        signals.state.send_replace(ConnectionState::Connected);
+        let link = Arc::new(Self { client, config: config.clone(), signals });
+        link.check()?;
+        Ok(link)
+    }
+
+    /// What the server said of itself when connecting.
+    fn check(&self) -> Result<()> {
+        let info = self.client.server_info();
+        let (major, minor, patch) = OLDEST;
+        if !self.client.is_server_compatible(major, minor, patch) {
+            let message = format!("expected nats-server {major}.{minor} or newer");
+            return Err(Error::new(ErrorKind::Unsupported, message).with("version", info.version));
+        }
+        if !info.headers {
+            return Err(Error::new(ErrorKind::Unsupported, "the server does not allow headers"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn state(&self) -> ConnectionState {
+        *self.signals.state.borrow()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<ConnectionState> {
+        self.signals.state.subscribe()
+    }
+
+    pub(crate) fn breaks(&self) -> u64 {
+        self.signals.breaks.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.state() == ConnectionState::Connected
+    }
+
+    /// Ends it. Nothing is sent any more.
+    pub(crate) async fn close(&self) {
+        self.signals.state.send_replace(ConnectionState::Closed);
+        let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;
+    }
+
+    /// A request to JetStream's interface. Ends within the request time-out, also while there is no connection.
+    pub(crate) async fn api<T: DeserializeOwned>(
+        &self,
+        subject: &str,
+        request: &impl Serialize,
+    ) -> std::result::Result<T, Failure> {
+        let mut body = serde_json::to_vec(request).map_err(|error| Failure::Unanswered(error.to_string()))?;
+        if body == b"null" {
+            // Some requests must be empty.
+            body.clear();
+        }
+        let answer = self.ask(format!("$JS.API.{subject}"), Request::new().payload(body.into())).await?;
+        read(&answer)
+    }
+
+    /// A request to any subject; the answer's payload.
+    pub(crate) async fn ask(&self, subject: String, request: Request) -> std::result::Result<Bytes, Failure> {
+        match self.state() {
+            ConnectionState::Connected => {}
+            ConnectionState::Closed => return Err(Failure::Closed),
+            _ => return Err(Failure::Unanswered("there is no connection".into())),
+        }
+        match self.client.send_request(subject.clone(), request).await {
+            Ok(message) => Ok(message.payload),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(Failure::NoResponders),
+            Err(_) if self.signals.is_denied(&subject) => Err(Failure::Denied(subject)),
+            Err(error) => Err(Failure::Unanswered(format!("no answer: {error}"))),
+        }
+    }
+}
+
+pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> std::result::Result<T, Failure> {
+    match serde_json::from_slice(answer) {
+        Ok(Answer::Done(done)) => Ok(done),
+        Ok(Answer::Refused { error }) => Err(Failure::Api(error)),
+        Err(error) => Err(Failure::Unanswered(format!("an answer that cannot be read: {error}"))),
+    }
+}
+
+async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOptions> {
+    // The cause is left out: it may repeat what the file holds.
+    let bad = |what: &'static str| Error::new(ErrorKind::Unauthorized, what);
+    Ok(match auth.clone() {
+        Auth::None => options,
+        Auth::UserPassword(user, password) => options.user_and_password(user, password),
+        Auth::Token(token) => options.token(token),
+        Auth::Nkey(seed) => options.nkey(seed),
+        Auth::Credentials(text) => options.credentials(&text).map_err(|_| bad("the credentials cannot be read"))?,
+        Auth::CredentialsFile(path) => {
+            let shown = path.display().to_string();
+            let read = options.credentials_file(path).await;
+            read.map_err(|_| bad("the credentials file cannot be read").with("file", shown))?
+        }
+    })
+}
+
+fn connect_error(error: async_nats::ConnectError) -> Error {
+    let kind = error.kind();
+    let message = match kind {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            return Error::new(ErrorKind::Unauthorized, "the server does not accept the credentials");
+        }
+        ConnectErrorKind::ServerParse => {
+            return Error::new(ErrorKind::InvalidConfig, "servers: a URL that cannot be read")
+                .with("setting", "servers");
+        }
+        ConnectErrorKind::Tls => return Error::new(ErrorKind::Unauthorized, format!("TLS failed: {error}")),
+        _ => format!("no server can be reached: {error}"),
+    };
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_denied_subject_is_found_in_what_servers_say() {
+        for (text, subject) in [
+            (r#"Permissions Violation for Publish to "a.b""#, Some("a.b")),
+            (r#"'Permissions Violation for Publish to "a.b"'"#, Some("a.b")),
+            (r#"permissions violation for publish to "$js.api""#, Some("$js.api")),
+            (r#"Permissions Violation for Subscription to "a.b""#, None),
+            ("Maximum Connections Exceeded", None),
+        ] {
+            assert_eq!(denied_subject(text), subject, "{text}");
+        }
+    }
+}

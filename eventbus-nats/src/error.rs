@@ -1,0 +1,74 @@
+//! What the server's interface answers, as errors of the core.
+//!
+//! Errors are told apart by `err_code`, never by `code`: what is not stored comes as 400, 500 and 503 alike.
+
+use eventbus_core::{Error, ErrorKind};
+use serde::Deserialize;
+
+/// No such stream.
+pub(crate) const NO_STREAM: u64 = 10_059;
+/// No message found.
+pub(crate) const NO_MESSAGE: u64 = 10_037;
+/// JetStream is not enabled for the account, or not at all.
+pub(crate) const NOT_ENABLED: [u64; 2] = [10_039, 10_076];
+/// The stream exists with another configuration.
+pub(crate) const STREAM_EXISTS: u64 = 10_058;
+/// The last sequence is another than expected.
+pub(crate) const WRONG_LAST: u64 = 10_071;
+
+/// An error as the server words it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ApiError {
+    #[serde(default)]
+    pub(crate) code: u16,
+    #[serde(default)]
+    pub(crate) err_code: u64,
+    #[serde(default)]
+    pub(crate) description: String,
+}
+
+/// Why a request brought nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The server refused it.
+    Api(ApiError),
+    /// Nobody is there to answer: it was not done.
+    NoResponders,
+    /// No permission to ask.
+    Denied(String),
+    /// The bus was closed: nothing was asked.
+    Closed,
+    /// No answer, or none that can be read: it may have been done, or be done later.
+    Unanswered(String),
+}
+
+impl Failure {
+    pub(crate) fn is(&self, err_code: u64) -> bool {
+        matches!(self, Self::Api(error) if error.err_code == err_code)
+    }
+}
+
+/// Whether the same request may work later: what clears by itself (resources, elections, recovery).
+fn passes(error: &ApiError) -> bool {
+    matches!(error.err_code, 10_002 | 10_023 | 10_008 | 10_009 | 10_118 | 10_167) || matches!(error.code, 429 | 503)
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Api(error) if NOT_ENABLED.contains(&error.err_code) => {
+                Error::new(ErrorKind::Unsupported, "JetStream is not enabled for this account")
+            }
+            Failure::Api(error) if error.err_code == NO_STREAM => Error::new(ErrorKind::UnknownTopic, "no such topic"),
+            Failure::Api(error) if passes(&error) => Error::new(ErrorKind::Unavailable, error.description),
+            Failure::Api(error) => Error::new(ErrorKind::Backend, error.description).with("err_code", error.err_code),
+            Failure::NoResponders => Error::new(ErrorKind::Unavailable, "JetStream does not answer: nobody is there"),
+            Failure::Denied(subject) => {
+                let message = "the server's permissions do not allow what the bus has to ask for";
+                Error::new(ErrorKind::PermissionDenied, message).with("subject", subject)
+            }
+            Failure::Closed => Error::new(ErrorKind::Closed, "the bus was closed"),
+            Failure::Unanswered(why) => Error::new(ErrorKind::Unavailable, why),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Who should own what: one function that every member computes for itself from what the bucket says (S5).
+//!
+//! Invariants: shares differ by at most one partition; the larger ones go to who holds the most already, so that the
+//! fewest partitions move; and since all members compute the same shares from the same bucket, what one gives up another
+//! is below its share for.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// A partition as a member sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Nobody owns it, or whoever did has not renewed it for its lease.
+    Free,
+    /// A member owns it.
+    Owned(String),
+}
+
+/// What a member should do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Owned partitions to be given up.
+    pub(crate) yields: Vec<u32>,
+    /// Free partitions to be taken.
+    pub(crate) takes: Vec<u32>,
+}
+
+/// `members` are those alive, `me` among them; `leaving` are my partitions that are being given up already.
+pub(crate) fn plan(me: &str, members: &[String], slots: &[Seen], leaving: &[u32]) -> Plan {
+    let mut held: BTreeMap<&str, usize> = members.iter().map(|member| (member.as_str(), 0)).collect();
+    held.entry(me).or_default();
+    for (partition, slot) in (0..).zip(slots) {
+        if let Seen::Owned(owner) = slot
+            && let Some(count) = held.get_mut(owner.as_str())
+            && !(owner == me && leaving.contains(&partition))
+        {
+            *count += 1;
+        }
+    }
+    let mut by_held: Vec<(&str, usize)> = held.into_iter().collect();
+    by_held.sort_by_key(|(name, count)| (Reverse(*count), *name));
+    let (each, larger) = (slots.len() / by_held.len(), slots.len() % by_held.len());
+    let Some((rank, (_, mine))) = by_held.iter().enumerate().find(|(_, (name, _))| *name == me) else {
+        return Plan::default();
+    };
+    let share = each + usize::from(rank < larger);
+    let partitions = || (0..).zip(slots);
+    let is_mine = |slot: &Seen| matches!(slot, Seen::Owned(owner) if owner == me);
+    let kept = partitions().filter(|(partition, slot)| is_mine(slot) && !leaving.contains(partition));
+    let mut free: Vec<u32> = partitions().filter(|(_, slot)| **slot == Seen::Free).map(|(p, _)| p).collect();
+    if !free.is_empty() {
+        // Members begin at different ones, so that they seldom try for the same.
+        let begin = free.len() * rank / by_held.len();
+        free.rotate_left(begin);
+    }
+    Plan {
+        yields: kept.skip(share).map(|(partition, _)| partition).collect(),
+        takes: free.into_iter().take(share.saturating_sub(*mine)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everybody acts on the same view until nothing changes; returns the owners and how many partitions moved between
+    /// two members of which both stayed.
+    fn settle(members: &[String], slots: &mut [Seen]) -> usize {
+        let mut moved = 0;
+        for _ in 0..slots.len() + 2 {
+            let view = slots.to_vec();
+            for me in members {
+                let plan = plan(me, members, &view, &[]);
+                for partition in plan.yields {
+                    slots[partition as usize] = Seen::Free;
+                    moved += 1;
+                }
+                for partition in plan.takes {
+                    if slots[partition as usize] == Seen::Free {
+                        slots[partition as usize] = Seen::Owned(me.clone());
+                    }
+                }
+            }
+        }
+        moved
+    }
+
+    fn counts(members: &[String], slots: &[Seen]) -> Vec<usize> {
+        let owned = |me: &String| slots.iter().filter(|slot| **slot == Seen::Owned(me.clone())).count();
+        members.iter().map(owned).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_join_or_leave_settles_balanced_with_the_fewest_moves(
+            partitions in 1_usize..40, steps in proptest::collection::vec((proptest::bool::ANY, 0_usize..8), 1..12),
+        ) {
+            let mut slots = vec![Seen::Free; partitions];
+            let mut members: Vec<String> = Vec::new();
+            for (n, (join, which)) in steps.into_iter().enumerate() {
+                let before = counts(&members, &slots);
+                if join || members.len() < 2 {
+                    members.push(format!("m{n:02}"));
+                } else {
+                    let gone = members.remove(which % members.len());
+                    for slot in slots.iter_mut().filter(|slot| **slot == Seen::Owned(gone.clone())) {
+                        *slot = Seen::Free;
+                    }
+                }
+                let stayed = counts(&members, &slots);
+                let moved = settle(&members, &mut slots);
+                let after = counts(&members, &slots);
+                proptest::prop_assert_eq!(after.iter().sum::<usize>(), partitions);
+                let (most, least) = (after.iter().max().unwrap(), after.iter().min().unwrap());
+                proptest::prop_assert!(most - least <= 1, "{:?} {:?}", before, after);
+                // What had to move: what each held beyond its share, the larger shares going to who held the most.
+                let mut sorted = stayed.clone();
+                sorted.sort_by_key(|count| Reverse(*count));
+                let (each, larger) = (partitions / members.len(), partitions % members.len());
+                let shares = (0..members.len()).map(|rank| each + usize::from(rank < larger));
+                let needed: usize = sorted.iter().zip(shares).map(|(held, share)| held.saturating_sub(share)).sum();
+                proptest::prop_assert_eq!(moved, needed);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_being_given_up_is_not_given_up_twice_and_not_counted() {
+        let mine = || Seen::Owned("a".into());
+        let members = ["a".to_owned(), "b".to_owned()];
+        let slots = [mine(), mine(), mine(), mine()];
+        assert_eq!(plan("a", &members, &slots, &[]), Plan { yields: vec![2, 3], takes: vec![] });
+        assert_eq!(plan("a", &members, &slots, &[2, 3]), Plan::default());
+        assert_eq!(plan("b", &members, &slots, &[]), Plan::default());
+    }
+
+    #[test]
+    fn a_partition_of_a_member_that_nobody_sees_stays_until_its_lease_ends() {
+        let slots = [Seen::Owned("dead".into()), Seen::Free];
+        assert_eq!(plan("a", &["a".to_owned()], &slots, &[]), Plan { yields: vec![], takes: vec![1] });
+    }
+}

@@ -1,0 +1,356 @@
+//! Streams as topics: created, compared, changed, described, deleted.
+//!
+//! Invariants: what a topic is asked to be is compared with what the server says it is, also right after its creation,
+//! since servers take what they do not know in silence. A stream that would lose what a group has not read, or that
+//! confirms nothing, is no topic (S8).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::backend::{LogState, TopicDescription};
+use eventbus_core::{Error, ErrorKind, OnExisting, Position, Result, Storage, Topic, TopicSpec};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::connection::Link;
+use crate::error::{Failure, NO_STREAM, STREAM_EXISTS};
+use crate::names::{Names, streams};
+
+/// How partitions are computed, as the metadata names it.
+const HASH: &str = "murmur2";
+
+/// What the largest record leaves of a message for the names of headers.
+const FRAME: usize = 512;
+
+/// A stream as the server describes it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct StreamInfo {
+    pub(crate) config: Map<String, Value>,
+    /// When it was created, as the server words it.
+    created: String,
+    pub(crate) state: StreamState,
+    /// Who leads it; with a name where there is a cluster.
+    #[serde(default)]
+    cluster: Value,
+    /// The server's time when it answered.
+    #[serde(default)]
+    ts: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct StreamState {
+    #[serde(rename = "messages")]
+    records: u64,
+    bytes: u64,
+    first_seq: u64,
+    pub(crate) last_seq: u64,
+}
+
+impl StreamInfo {
+    fn number(&self, name: &str) -> i64 {
+        self.config.get(name).and_then(Value::as_i64).unwrap_or_default()
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.config.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn metadata(&self, name: &str) -> Option<&str> {
+        self.config.get("metadata")?.get(name)?.as_str()
+    }
+
+    fn duration(&self, name: &str) -> Option<Duration> {
+        u64::try_from(self.number(name)).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+    }
+
+    fn limit(&self, name: &str) -> Option<u64> {
+        u64::try_from(self.number(name)).ok().filter(|limit| *limit > 0)
+    }
+
+    /// The stream's identity: another one after it was deleted and created again.
+    fn incarnation(&self) -> String {
+        format!("{}@{}", self.metadata("eventbus-incarnation").unwrap_or_default(), self.created)
+    }
+
+    /// The server's time when it answered, in milliseconds since the Unix epoch.
+    pub(crate) fn now(&self) -> Option<u64> {
+        let time = OffsetDateTime::parse(self.ts.as_deref()?, &Rfc3339).ok()?;
+        u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
+    }
+
+    /// The log as each of its partitions sees it.
+    pub(crate) fn log(&self) -> LogState {
+        let end = self.state.last_seq + 1;
+        let first = if self.state.records == 0 { end } else { self.state.first_seq.max(1) };
+        LogState { incarnation: self.incarnation(), first: Position::new(first), end: Position::new(end) }
+    }
+
+    /// How many partitions the topic has.
+    pub(crate) fn partitions(&self, topic: &Topic) -> Result<u32> {
+        Ok(self.spec(topic)?.partitions)
+    }
+
+    /// The settings in force, out of configuration and metadata.
+    fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
+        let foreign = |what: &str| {
+            let message = format!("the stream is no topic of this library: {what}");
+            Error::new(ErrorKind::TopicMismatch, message).with("topic", topic).with("stream", self.text("name"))
+        };
+        let partitions = self.metadata("eventbus-partitions").and_then(|count| count.parse().ok());
+        if self.metadata("eventbus-hash") != Some(HASH) {
+            return Err(foreign("hash: expected murmur2 in its metadata").with("setting", "hash"));
+        }
+        if self.metadata("eventbus-topic") != Some(topic.as_str()) {
+            return Err(foreign("its metadata name another topic").with("setting", "topic"));
+        }
+        if !matches!(self.text("retention"), "limits" | "") {
+            let why = "retention: expected limits, a work queue deletes what a group has not read";
+            return Err(Error::new(ErrorKind::UnsafeConfig, why).with("topic", topic).with("setting", "retention"));
+        }
+        if self.config.get("no_ack").and_then(Value::as_bool).unwrap_or_default() {
+            let why = "no_ack: expected false, a publish that is never confirmed cannot be put in order";
+            return Err(Error::new(ErrorKind::UnsafeConfig, why).with("topic", topic).with("setting", "no_ack"));
+        }
+        let word = |name: &str| self.metadata(name).map(|word| Value::String(word.to_owned()));
+        let mut spec = TopicSpec::new(topic.as_str());
+        spec.partitions = partitions.ok_or_else(|| foreign("it has no count of partitions"))?;
+        spec.max_age = self.duration("max_age");
+        spec.max_bytes = self.limit("max_bytes");
+        spec.max_messages = self.limit("max_msgs");
+        spec.storage = if self.text("storage") == "memory" { Storage::Memory } else { Storage::File };
+        spec.replicas = u32::try_from(self.number("num_replicas")).unwrap_or(1);
+        spec.duplicate_window = self.duration("duplicate_window").unwrap_or_default();
+        let after_refusal = word("eventbus-after-refusal").and_then(|word| serde_json::from_value(word).ok());
+        spec.after_refusal = after_refusal.unwrap_or_default();
+        spec.strict_partitions = self.metadata("eventbus-strict-partitions") == Some("true");
+        Ok(spec)
+    }
+}
+
+/// The topics of a bus.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    link: Arc<Link>,
+    prefix: String,
+}
+
+impl Topics {
+    pub(crate) fn new(link: Arc<Link>, prefix: &str) -> Self {
+        Self { link, prefix: prefix.to_owned() }
+    }
+
+    pub(crate) fn names(&self, topic: &Topic) -> Names {
+        Names::new(&self.prefix, topic)
+    }
+
+    pub(crate) async fn ensure(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        let topic = spec.validate()?;
+        let asked = in_force(spec);
+        let names = self.names(&topic);
+        let info = match stream_info(&self.link, &names.stream).await {
+            Err(failure) if failure.is(NO_STREAM) => match self.create(&topic, &names, &asked).await? {
+                Some(created) => return self.describe_as(&topic, &created, Some(&asked)),
+                // Somebody was faster.
+                None => stream_info(&self.link, &names.stream).await.map_err(|failure| about(failure, &topic))?,
+            },
+            found => found.map_err(|failure| about(failure, &topic))?,
+        };
+        match spec.on_existing {
+            OnExisting::CreateOnly => {
+                Err(Error::new(ErrorKind::TopicExists, "the topic exists already").with("topic", &topic))
+            }
+            OnExisting::LeaveAlone => self.describe_as(&topic, &info, None),
+            OnExisting::CreateOrUpdate => {
+                fixed(&topic, &info.spec(&topic)?, &asked)?;
+                replicable(&topic, &info, &asked)?;
+                let updated = self.update(&topic, info, &asked).await?;
+                self.describe_as(&topic, &updated, Some(&asked))
+            }
+            // A way that a later version of the core adds is treated as the strictest one.
+            _ => self.describe_as(&topic, &info, Some(&asked)),
+        }
+    }
+
+    /// `None` where it was created meanwhile, with other settings or under another incarnation.
+    async fn create(&self, topic: &Topic, names: &Names, spec: &TopicSpec) -> Result<Option<StreamInfo>> {
+        let mut config = settings(spec);
+        let fixed = json!({
+            "name": names.stream, "subjects": [names.all()], "retention": "limits", "discard": "old",
+            "storage": if spec.storage == Storage::Memory { "memory" } else { "file" },
+            "max_consumers": -1, "allow_direct": true,
+            "metadata": {
+                "eventbus-topic": topic.as_str(), "eventbus-partitions": spec.partitions.to_string(),
+                "eventbus-hash": HASH, "eventbus-incarnation": format!("{:016x}", rand::random::<u64>()),
+            },
+        });
+        merge(&mut config, fixed);
+        note(&mut config, spec);
+        match self.link.api(&format!("STREAM.CREATE.{}", names.stream), &config).await {
+            Ok(info) => Ok(Some(info)),
+            Err(failure) if failure.is(STREAM_EXISTS) => Ok(None),
+            Err(failure) => Err(refused(failure, topic)),
+        }
+    }
+
+    /// Changes what can be changed; what the stream has beyond our settings stays.
+    async fn update(&self, topic: &Topic, info: StreamInfo, spec: &TopicSpec) -> Result<StreamInfo> {
+        let mut config = info.config;
+        merge(&mut config, Value::Object(settings(spec)));
+        note(&mut config, spec);
+        let stream = config.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let updated = self.link.api(&format!("STREAM.UPDATE.{stream}"), &config).await;
+        updated.map_err(|failure| refused(failure, topic))
+    }
+
+    pub(crate) async fn describe(&self, topic: &Topic) -> Result<TopicDescription> {
+        let info = stream_info(&self.link, &self.names(topic).stream).await.map_err(|failure| about(failure, topic))?;
+        self.describe_as(topic, &info, None)
+    }
+
+    fn describe_as(&self, topic: &Topic, info: &StreamInfo, asked: Option<&TopicSpec>) -> Result<TopicDescription> {
+        let spec = info.spec(topic)?;
+        if let Some(asked) = asked {
+            fixed(topic, &spec, asked)?;
+            changeable(topic, &spec, asked)?;
+            replicable(topic, info, asked)?;
+        }
+        let log = info.log();
+        let logs = (0..spec.partitions).map(|_| log.clone()).collect();
+        let mut description = TopicDescription::new(spec, info.incarnation(), logs);
+        let of_stream = info.limit("max_msg_size").and_then(|limit| usize::try_from(limit).ok());
+        let most = of_stream.unwrap_or(usize::MAX).min(self.link.client.max_payload());
+        description.max_record_bytes = Some(most.saturating_sub(FRAME));
+        description.records = info.state.records;
+        description.bytes = Some(info.state.bytes);
+        Ok(description)
+    }
+
+    /// Deletes a topic. The progress of its groups stays, so that a later incarnation is told apart; a bucket that holds
+    /// none goes with it.
+    pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
+        let names = self.names(topic);
+        let deleted = self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.stream), &()).await;
+        deleted.map_err(|failure| about(failure, topic))?;
+        let bucket = stream_info(&self.link, &names.bucket).await;
+        if bucket.is_ok_and(|bucket| bucket.state.records == 0) {
+            let _ = self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.bucket), &()).await;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn list(&self) -> Result<Vec<Topic>> {
+        #[derive(Deserialize)]
+        struct Page {
+            total: usize,
+            streams: Option<Vec<StreamInfo>>,
+        }
+        let begin = streams(&self.prefix);
+        let mut topics = BTreeMap::new();
+        let mut offset = 0;
+        loop {
+            let page: Page = self.link.api("STREAM.LIST", &json!({ "offset": offset })).await?;
+            let streams = page.streams.unwrap_or_default();
+            offset += streams.len();
+            let (last, ours) =
+                (streams.is_empty(), streams.iter().filter(|info| info.text("name").starts_with(&begin)));
+            for topic in ours.filter_map(|info| info.metadata("eventbus-topic")?.parse::<Topic>().ok()) {
+                topics.insert(topic, ());
+            }
+            if last || offset >= page.total {
+                return Ok(topics.into_keys().collect());
+            }
+        }
+    }
+}
+
+/// Describes a stream.
+pub(crate) async fn stream_info(link: &Link, stream: &str) -> std::result::Result<StreamInfo, Failure> {
+    link.api(&format!("STREAM.INFO.{stream}"), &()).await
+}
+
+/// The duplicate window cannot be longer than records are kept.
+fn in_force(spec: &TopicSpec) -> TopicSpec {
+    let mut asked = spec.clone();
+    asked.duplicate_window = spec.max_age.map_or(spec.duplicate_window, |age| age.min(spec.duplicate_window));
+    asked
+}
+
+/// The settings that can be changed, as the server names them.
+fn settings(spec: &TopicSpec) -> Map<String, Value> {
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let limit = |limit: Option<u64>| limit.map_or(json!(-1), |limit| json!(limit));
+    let mut settings = Map::new();
+    let values = json!({
+        "max_age": spec.max_age.map_or(0, nanos), "max_bytes": limit(spec.max_bytes), "max_msgs": limit(spec.max_messages),
+        "num_replicas": spec.replicas, "duplicate_window": nanos(spec.duplicate_window),
+    });
+    merge(&mut settings, values);
+    settings
+}
+
+fn merge(into: &mut Map<String, Value>, values: Value) {
+    if let Value::Object(values) = values {
+        into.extend(values);
+    }
+}
+
+/// Notes in the metadata what the bus keeps and the server does not know of.
+fn note(config: &mut Map<String, Value>, spec: &TopicSpec) {
+    let metadata = config.entry("metadata").or_insert_with(|| json!({}));
+    if let Value::Object(metadata) = metadata {
+        metadata.insert("eventbus-after-refusal".into(), json!(spec.after_refusal));
+        metadata.insert("eventbus-strict-partitions".into(), json!(spec.strict_partitions.to_string()));
+    }
+}
+
+/// What no server changes on an existing stream.
+fn fixed(topic: &Topic, has: &TopicSpec, asked: &TopicSpec) -> Result<()> {
+    same(topic, "partitions", &has.partitions, &asked.partitions)?;
+    same(topic, "storage", &has.storage, &asked.storage)
+}
+
+fn changeable(topic: &Topic, has: &TopicSpec, asked: &TopicSpec) -> Result<()> {
+    same(topic, "max_age", &has.max_age, &asked.max_age)?;
+    same(topic, "max_bytes", &has.max_bytes, &asked.max_bytes)?;
+    same(topic, "max_messages", &has.max_messages, &asked.max_messages)?;
+    same(topic, "replicas", &has.replicas, &asked.replicas)?;
+    same(topic, "duplicate_window", &has.duplicate_window, &asked.duplicate_window)
+}
+
+/// P4: old servers take a number of replicas that they have no place for, and say that it is in force.
+fn replicable(topic: &Topic, info: &StreamInfo, asked: &TopicSpec) -> Result<()> {
+    if asked.replicas == 1 || info.cluster.get("name").is_some() {
+        return Ok(());
+    }
+    let message = format!("replicas: expected 1 on a server without a cluster, got {}", asked.replicas);
+    Err(Error::new(ErrorKind::InvalidConfig, message).with("topic", topic).with("setting", "replicas"))
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(topic: &Topic, setting: &'static str, has: &T, asked: &T) -> Result<()> {
+    if has == asked {
+        return Ok(());
+    }
+    let message = format!("{setting}: the topic has {has:?}, asked for was {asked:?}");
+    Err(Error::new(ErrorKind::TopicMismatch, message).with("topic", topic).with("setting", setting))
+}
+
+fn about(failure: Failure, topic: &Topic) -> Error {
+    Error::from(failure).with("topic", topic)
+}
+
+/// A creation or a change that the server does not take.
+fn refused(failure: Failure, topic: &Topic) -> Error {
+    let Failure::Api(error) = &failure else { return about(failure, topic) };
+    let kind = match error.err_code {
+        // Subjects overlap with those of another stream.
+        10_065 => ErrorKind::TopicMismatch,
+        // Replicas without a cluster or too many, an invalid configuration, a change that is not possible.
+        10_074 | 10_005 | 10_052 | 10_025 | 10_047 => ErrorKind::InvalidConfig,
+        _ => return about(failure, topic),
+    };
+    let refused = Error::new(kind, error.description.clone()).with("topic", topic);
+    if error.err_code == 10_074 { refused.with("setting", "replicas") } else { refused }
+}

@@ -1,0 +1,114 @@
+//! Envelopes as NATS messages, and back.
+//!
+//! The stamp is the message id, in both modes. Attributes in headers are percent-encoded, and users' headers hold no CR or
+//! LF by the core's rules, so that no value ends a header or begins another. The client keeps headers in no order.
+
+use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use eventbus_core::backend::{Body, Inbound};
+use eventbus_core::wire::{self, Binding, Mode, WireRecord};
+use eventbus_core::{Envelope, Error, ErrorKind, Position, Result, Stamp};
+
+/// The header of the message id, by which the server drops copies.
+pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// CloudEvents on NATS: attributes in `ce-` headers.
+pub static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id(MESSAGE_ID);
+
+/// A message, and its size as the server counts it: headers and payload.
+pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(HeaderMap, Bytes, usize)> {
+    let record = wire::encode(envelope, Some(stamp), &BINDING, mode);
+    let mut headers = HeaderMap::new();
+    // The version line and the empty line at the end.
+    let mut size = 14 + record.payload.len();
+    for (name, value) in record.headers {
+        let value = std::str::from_utf8(&value).ok().and_then(|value| value.parse::<HeaderValue>().ok());
+        let (Ok(name), Some(value)) = (name.parse::<HeaderName>(), value) else {
+            let message = "a header that NATS cannot carry";
+            return Err(Error::new(ErrorKind::InvalidEnvelope, message).with("header", name));
+        };
+        // ": " between them and a line's end.
+        size += 4 + AsRef::<[u8]>::as_ref(&name).len() + value.as_str().len();
+        headers.insert(name, value);
+    }
+    Ok((headers, record.payload, size))
+}
+
+/// A delivered message.
+pub(crate) fn inbound(partition: u32, at: &Place, headers: Option<HeaderMap>, payload: Bytes) -> Inbound {
+    let mut record = WireRecord { key: None, headers: Vec::new(), payload };
+    for (name, values) in headers.iter().flat_map(HeaderMap::iter) {
+        let name: &str = name.as_ref();
+        for value in values {
+            record.headers.push((name.to_owned(), Bytes::copy_from_slice(value.as_ref())));
+        }
+    }
+    Inbound::new(partition, at.position, at.stored_at, Body::Encoded { record, binding: &BINDING })
+}
+
+/// Where a delivered message was, out of its reply subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its sequence in the stream.
+    pub(crate) position: Position,
+    /// Its number in the reader's deliveries, from 1 on.
+    pub(crate) delivery: u64,
+    /// When it was stored, in milliseconds since the Unix epoch.
+    pub(crate) stored_at: u64,
+    /// How many the reader has still before it.
+    pub(crate) pending: u64,
+}
+
+impl Place {
+    /// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<delivery>.<nanoseconds>.<pending>`, or with domain and
+    /// account before the stream and perhaps more at the end.
+    pub(crate) fn parse(reply: &str) -> Option<Self> {
+        let mut tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
+        let skipped = if tokens.clone().count() == 7 { 2 } else { 4 };
+        let mut number = tokens.by_ref().skip(skipped + 1).map(|token| token.parse::<u64>().ok());
+        Some(Self {
+            position: Position::new(number.next()??),
+            delivery: number.next()??,
+            stored_at: number.next()?? / 1_000_000,
+            pending: number.next()??,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_reply_subject_are_read() {
+        let place = Place { position: Position::new(7), delivery: 3, stored_at: 1_700_000_000_000, pending: 9 };
+        for reply in [
+            "$JS.ACK.S.C.1.7.3.1700000000000000000.9",
+            "$JS.ACK.hub.hash.S.C.1.7.3.1700000000000000000.9",
+            "$JS.ACK._.hash.S.C.1.7.3.1700000000000000000.9.token",
+        ] {
+            assert_eq!(Place::parse(reply), Some(place), "{reply}");
+        }
+        for reply in ["", "$JS.ACK.", "$JS.ACK.S.C.1.7.3", "$JS.ACK.S.C.1.x.3.1.9", "_INBOX.a.b"] {
+            assert_eq!(Place::parse(reply), None, "{reply}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_in_both_modes() {
+        let stamp = Stamp::new(eventbus_core::ProducerId::new(5), 6);
+        let envelope = Envelope::builder("T", "/s").key("a b/ü\n%\"").header("x", "ü,\"%0A").payload(&b"\0\xff"[..]);
+        let envelope = envelope.build().unwrap();
+        for mode in [Mode::Binary, Mode::Structured] {
+            let (headers, payload, size) = encode(&envelope, stamp, mode).unwrap();
+            let place = Place { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
+            let read = inbound(0, &place, Some(headers), payload);
+            assert_eq!((read.key.as_ref(), read.stamp), (envelope.key(), Some(stamp)), "{mode:?}");
+            assert!(size > envelope.payload().len());
+            let Body::Encoded { record, binding } = read.body else { panic!() };
+            let topic = "t".parse().unwrap();
+            let context = wire::DecodeContext { topic: &topic, partition: 0, position: place.position, stored_at: 0 };
+            assert_eq!(wire::decode(record, binding, &context).unwrap().envelope, envelope, "{mode:?}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! A server of a test's own, to be killed, frozen and started again: the program that `EVENTBUS_TEST_NATS_SERVER` names.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use eventbus_nats::NatsConfig;
+
+/// A running server with its data in a folder that outlives a kill.
+#[derive(Debug)]
+pub struct Server {
+    program: String,
+    data: tempfile::TempDir,
+    pub port: u16,
+    more: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Starts one; `None`, visibly, where no program is named.
+    pub fn start(configuration: &str) -> Option<Self> {
+        let Ok(program) = std::env::var("EVENTBUS_TEST_NATS_SERVER") else {
+            eprintln!("SKIP: EVENTBUS_TEST_NATS_SERVER names no program");
+            return None;
+        };
+        let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("server.conf");
+        std::fs::write(&file, configuration).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let more = vec!["-c".into(), file.display().to_string()];
+        let mut server = Self { program, data, port, more, child: None };
+        server.restart();
+        Some(server)
+    }
+
+    pub fn config(&self) -> NatsConfig {
+        NatsConfig::new(format!("nats://127.0.0.1:{}", self.port))
+    }
+
+    /// A file beside its data.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.data.path().join(name)
+    }
+
+    pub fn restart(&mut self) {
+        let mut command = Command::new(&self.program);
+        command.args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"]).arg(self.data.path());
+        command.args(&self.more).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().unwrap());
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the server does not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,185 @@
+# shellcheck shell=bash
+# Decides how the tests get their brokers: an engine that answers is used as it is; with --provision a missing one is
+# installed and started, and the brokers' images are pulled, or built where no registry can be reached.
+#
+# Kept here:
+#   - an engine that answered before is never configured, restarted or stopped; one that was started here is left running
+#     for the next run
+#   - an image carries its tag only when it is whole: it is made under a name of its own and tagged last
+#   - what cannot be had is said by name, with what would mend it
+#
+# To be sourced after common.sh.
+
+# The tags that the tests use, and the release that is built under each where the official image cannot be pulled.
+declare -rA nats_releases=([2.15]=2.15.1 [2.10]=2.10.29)
+# Debian's releases that have a package of the same line, for machines without Go.
+declare -rA nats_suites=([2.15]=forky [2.10]=trixie)
+
+broker_work=${target_dir:?}/brokers
+
+# A pull from a registry that cannot be reached must not hold up the tests.
+pull_seconds=${EVENTBUS_PULL_SECONDS:-20}
+
+engine_answers() { timeout 15 docker info >/dev/null 2>&1; }
+
+# apt_install NAME...: installs packages. The lists may be too old to install from, or not there yet.
+apt_install() {
+  command -v apt-get >/dev/null || return 1
+  ((EUID == 0)) || return 1
+  {
+    apt-get update || true
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+  } >"$broker_work/apt.log" 2>&1 </dev/null
+}
+
+# remove_stale_pid_file FILE NAME: removes a pid file whose process is gone, or is another program by now.
+remove_stale_pid_file() {
+  local file=$1 name=$2 pid
+  [[ -f $file ]] || return 0
+  pid=$(<"$file")
+  [[ $pid =~ ^[0-9]+$ && $(cat "/proc/$pid/comm" 2>/dev/null) == "$name" ]] && return 0
+  say "removing $file: left by a $name that is gone"
+  rm -f "$file"
+}
+
+# Starts dockerd in a session of its own, so that it outlives this script, and waits until it answers.
+start_engine() {
+  local log=$broker_work/dockerd.log tries=0 engine=""
+  remove_stale_pid_file /var/run/docker.pid dockerd
+  remove_stale_pid_file /var/run/docker/containerd/containerd.pid containerd
+  # One that starts already has its pid file by now.
+  if [[ ! -f /var/run/docker.pid ]]; then
+    say "starting dockerd (log: $log)"
+    setsid dockerd >"$log" 2>&1 </dev/null &
+    engine=$!
+    disown
+  fi
+  until engine_answers; do
+    if ((++tries > 60)) || { [[ -n $engine ]] && ! kill -0 "$engine" 2>/dev/null; }; then
+      say "the engine does not answer; the end of its log:" "$(tail -n 5 "$log" 2>/dev/null)" >&2
+      return 1
+    fi
+    sleep 1
+  done
+}
+
+# An engine that answers, installed and started if need be and allowed.
+require_engine() {
+  local provision=$1
+  if command -v docker >/dev/null && engine_answers; then
+    say "brokers: the Docker engine that answers is used as it is"
+    return
+  fi
+  [[ $provision == yes ]] ||
+    fail 2 "no Docker engine answers (--provision installs and starts one; --no-brokers leaves its tests out)"
+  if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
+    say "brokers: installing docker.io"
+    apt_install docker.io iptables ||
+      fail 2 "no Docker engine answers and docker.io could not be installed (apt-get as root; see $broker_work/apt.log)"
+  fi
+  ((EUID == 0)) || fail 2 "no Docker engine answers, and only root can start one"
+  start_engine || fail 2 "dockerd was started but does not answer (see $broker_work/dockerd.log)"
+}
+
+has_image() { docker image inspect "$1" >/dev/null 2>&1; }
+
+# import_image TAG FOLDER: makes an image of a folder that holds /nats-server and what it needs, as the official one is
+# called: arguments go to the server. Imported under a name of its own, tagged when whole.
+import_image() {
+  local tag=$1 folder=$2 id
+  id=$(tar -C "$folder" -c . | docker import --change 'ENTRYPOINT ["/nats-server"]' \
+    --change 'EXPOSE 4222 8222' - "eventbus-unfinished/nats:$1-$$") || return 1
+  docker tag "$id" "nats:$tag" && docker rmi "eventbus-unfinished/nats:$1-$$" >/dev/null
+}
+
+# build_by_go TAG FOLDER: a static binary out of the Go module. Its newest versions may need a newer Go than there is; the
+# go command then fetches that as a module.
+build_by_go() {
+  local version=${nats_releases[$1]} folder=$2
+  command -v go >/dev/null || return 1
+  say "brokers: building nats-server $version from its Go module"
+  CGO_ENABLED=0 GOBIN=$folder GOFLAGS=-trimpath go install -ldflags '-s -w' \
+    "github.com/nats-io/nats-server/v2@v$version" >"$broker_work/nats-$1.log" 2>&1
+}
+
+# take_from_debian TAG FOLDER: the binary of Debian's package, with the libraries that it names. Lists and cache are kept
+# apart, so that the machine's own sources stay as they are.
+take_from_debian() {
+  local suite=${nats_suites[$1]} folder=$2 apt=$broker_work/apt-$1 mirror library
+  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+  # shellcheck disable=SC2016 # apt's own placeholder
+  mirror=$(apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -m 1 '/debian/*$') || return 1
+  say "brokers: taking nats-server out of Debian $suite"
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/parts"
+  say "deb [trusted=yes] $mirror $suite main" >"$apt/sources.list"
+  local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/parts"
+    -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o Acquire::Check-Valid-Until=false
+    -o APT::Sandbox::User=root)
+  {
+    apt-get "${options[@]}" update &&
+      (cd "$apt" && rm -f ./*.deb && apt-get "${options[@]}" download nats-server &&
+        rm -rf tree && dpkg-deb -x nats-server_*.deb tree)
+  } >"$broker_work/nats-$1.log" 2>&1 || return 1
+  cp "$(find "$apt/tree" -type f -name nats-server -perm -100 | head -n 1)" "$folder/nats-server" || return 1
+  while read -r library; do
+    mkdir -p "$folder/$(dirname "$library")" && cp -L "$library" "$folder/$library"
+  done < <(ldd "$folder/nats-server" 2>/dev/null | grep -oE '/[^ ]+' || true)
+}
+
+# The image of one line of nats-server, under the official tag.
+require_nats_image() {
+  local tag=$1 provision=$2 folder started=$SECONDS
+  has_image "nats:$tag" && return
+  [[ $provision == yes ]] || fail 2 "the image nats:$tag is missing (--provision pulls or builds it)"
+  if timeout "$pull_seconds" docker pull --quiet "nats:$tag" >"$broker_work/pull.log" 2>&1; then
+    say "brokers: pulled nats:$tag"
+    return
+  fi
+  folder=$(mktemp -d "$broker_work/nats-$tag.XXXXXX")
+  # The server wants a folder for temporary files.
+  mkdir -p "$folder/tmp"
+  if { build_by_go "$tag" "$folder" || take_from_debian "$tag" "$folder"; } && import_image "$tag" "$folder"; then
+    say "brokers: built nats:$tag in $((SECONDS - started)) s"
+    rm -rf "$folder"
+    return
+  fi
+  rm -rf "$folder"
+  fail 2 "nats:$tag can be had neither from a registry ($(tail -n 1 "$broker_work/pull.log")) nor built" \
+    "(Go, or Debian's packages as root; see $broker_work/nats-$tag.log)"
+}
+
+# sweep_brokers OWNER: removes the containers of test runs that are over - those whose owner, a process and its start time,
+# is gone - and those of the owner given; an empty one is nobody.
+sweep_brokers() {
+  local own=$1 id owner
+  while read -r id owner; do
+    [[ -n $id ]] || continue
+    if [[ $owner == "$own" || $(process_identity "${owner%%:*}") != "$owner" ]]; then
+      docker rm --force --volumes "$id" >/dev/null 2>&1 || true
+    fi
+  done < <(docker ps --all --filter label=eventbus.owner --format '{{.ID}} {{.Label "eventbus.owner"}}' 2>/dev/null)
+}
+
+# process_identity PID: the process and its start time, which together no later process has; nothing if there is none.
+process_identity() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+  # The name may hold spaces and parentheses: what counts begins after the last one.
+  read -ra stat <<<"${stat##*) }"
+  say "$1:${stat[19]}"
+}
+
+# Makes sure that the brokers can be started, or that a running one is named.
+require_brokers() {
+  local provision=$1 tag
+  mkdir -p "$broker_work"
+  if [[ -n ${EVENTBUS_TEST_NATS_URL:-} ]]; then
+    say "brokers: the NATS server that EVENTBUS_TEST_NATS_URL names; cases that must kill it are skipped"
+    return
+  fi
+  require_engine "$provision"
+  for tag in "${!nats_releases[@]}"; do
+    require_nats_image "$tag" "$provision"
+  done
+  sweep_brokers ""
+}
