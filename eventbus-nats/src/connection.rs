@@ -57,7 +57,7 @@ impl Signals {
 
     fn event(&self, event: &Event) {
         match event {
-            Event::Connected => drop(self.state.send_replace(ConnectionState::Connected)),
+            Event::Connected => self.becomes(ConnectionState::Connected),
             Event::Disconnected | Event::Closed => self.lost(),
             Event::ServerError(ServerError::Other(text)) => {
                 tracing::warn!(target: "eventbus", error = %text, "the server refuses");
@@ -80,8 +80,19 @@ impl Signals {
 
     fn lost(&self) {
         self.breaks.fetch_add(1, Ordering::AcqRel);
-        self.state.send_replace(ConnectionState::Disconnected);
+        self.becomes(ConnectionState::Disconnected);
         self.on_denied.lost();
+    }
+
+    /// What was closed stays closed.
+    fn becomes(&self, state: ConnectionState) {
+        self.state.send_if_modified(|now| {
+            let changes = *now != state && *now != ConnectionState::Closed;
+            if changes {
+                *now = state;
+            }
+            changes
+        });
     }
 
     fn is_denied(&self, subject: &str) -> bool {
@@ -208,8 +219,10 @@ impl Link {
 
     /// A request to any subject; the answer's payload.
     pub(crate) async fn ask(&self, subject: String, request: Request) -> std::result::Result<Bytes, Failure> {
-        if !self.is_up() {
-            return Err(Failure::Unanswered("there is no connection".into()));
+        match self.state() {
+            ConnectionState::Connected => {}
+            ConnectionState::Closed => return Err(Failure::Closed),
+            _ => return Err(Failure::Unanswered("there is no connection".into())),
         }
         match self.client.send_request(subject.clone(), request).await {
             Ok(message) => Ok(message.payload),
@@ -255,10 +268,25 @@ fn connect_error(error: async_nats::ConnectError) -> Error {
             return Error::new(ErrorKind::InvalidConfig, "servers: a URL that cannot be read")
                 .with("setting", "servers");
         }
-        ConnectErrorKind::Tls => return Error::new(ErrorKind::Unauthorized, format!("TLS failed: {error}")),
+        _ if kind == ConnectErrorKind::Tls || is_tls(&error) => {
+            return Error::new(ErrorKind::Unauthorized, format!("TLS failed: {error}"));
+        }
         _ => format!("no server can be reached: {error}"),
     };
     Error::new(ErrorKind::Unavailable, message)
+}
+
+/// Certificates that are not accepted come as data that is not valid.
+fn is_tls(error: &async_nats::ConnectError) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub(crate) enum Failure {
     NoResponders,
     /// No permission to ask.
     Denied(String),
+    /// The bus was closed.
+    Closed,
     /// No answer, or none that can be read: it may have been done, or be done later.
     Unanswered(String),
 }
@@ -65,6 +67,7 @@ impl From<Failure> for Error {
                 let message = "the server's permissions do not allow what the bus has to ask for";
                 Error::new(ErrorKind::PermissionDenied, message).with("subject", subject)
             }
+            Failure::Closed => Error::new(ErrorKind::Closed, "the backend is closed"),
             Failure::Unanswered(why) => Error::new(ErrorKind::Unavailable, why),
         }
     }
