@@ -7,15 +7,43 @@
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use conformance_tests::brokers::{NatsVersion, shut_down, sweep};
 use conformance_tests::suite::{
-    Abilities, Ability, CASES, Matrix, NatsProvider, Outcome, Provider, RunOptions, run_case,
+    Abilities, Ability, CASES, Matrix, MemoryKind, MemoryProvider, NatsProvider, Outcome, Provider, RunOptions,
+    drawn_script, run_case,
 };
 use libtest_mimic::{Arguments, Trial};
 
+/// One script on memory and on the server: the same kinds of outcome in the same order, of every key.
+fn is_as_on_memory(provider: &Arc<dyn Provider>, seed: u64) -> Result<(), String> {
+    let on = |provider: Arc<dyn Provider>| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let name = provider.name().to_owned();
+        let patience = Duration::from_secs(90);
+        let ended = runtime.block_on(async { tokio::time::timeout(patience, drawn_script(provider, seed)).await });
+        runtime.shutdown_background();
+        let ended = ended.map_err(|_| format!("seed {seed} on {name}: hung"))?;
+        ended.map_err(|error| format!("seed {seed} on {name}: {error}"))
+    };
+    let memory = on(Arc::new(MemoryProvider::new(MemoryKind::Streams).on_real_clock()))?;
+    let server = on(provider.clone())?;
+    for (what, expected) in &memory {
+        if server.get(what) != Some(expected) {
+            let found = server.get(what);
+            return Err(format!("seed {seed}: {what:?} is {found:?} on {}, {expected:?} on memory", provider.name()));
+        }
+    }
+    if memory.len() == server.len() { Ok(()) } else { Err(format!("seed {seed}: other keys have outcomes")) }
+}
+
 /// Cases at once, where nothing else is said.
 const AT_ONCE: usize = 8;
+
+/// Scripts that are drawn for the comparison with memory.
+const SCRIPTS: u64 = 3;
 
 /// What a server alone cannot do; and what a server that somebody else runs is spared.
 const MISSING: [Ability; 2] = [Ability::Park, Ability::ChangeLeader];
@@ -66,6 +94,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
             };
             trials.push(Trial::test(name, run).with_ignored_flag(skipped));
         }
+    }
+    for provider in &providers {
+        let name = format!("{}::one_script_ends_otherwise_than_on_memory", provider.name().replace(' ', "-"));
+        let provider = provider.clone();
+        let seeds = options.seed..options.seed + SCRIPTS;
+        trials.push(Trial::test(name, move || {
+            Ok(seeds.clone().try_for_each(|seed| is_as_on_memory(&provider, seed))?)
+        }));
     }
     let conclusion = libtest_mimic::run(arguments, trials);
     if !arguments.list {

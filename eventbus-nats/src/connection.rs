@@ -84,12 +84,12 @@ impl Signals {
         self.on_denied.lost();
     }
 
-    /// Closed by us, it stays so.
+    /// What was closed stays closed.
     fn becomes(&self, state: ConnectionState) {
-        self.state.send_if_modified(|known| {
-            let changes = *known != ConnectionState::Closed && *known != state;
+        self.state.send_if_modified(|now| {
+            let changes = *now != state && *now != ConnectionState::Closed;
             if changes {
-                *known = state;
+                *now = state;
             }
             changes
         });
@@ -268,10 +268,25 @@ fn connect_error(error: async_nats::ConnectError) -> Error {
             return Error::new(ErrorKind::InvalidConfig, "servers: a URL that cannot be read")
                 .with("setting", "servers");
         }
-        ConnectErrorKind::Tls => return Error::new(ErrorKind::Unauthorized, format!("TLS failed: {error}")),
+        _ if kind == ConnectErrorKind::Tls || is_tls(&error) => {
+            return Error::new(ErrorKind::Unauthorized, format!("TLS failed: {error}"));
+        }
         _ => format!("no server can be reached: {error}"),
     };
     Error::new(ErrorKind::Unavailable, message)
+}
+
+/// Certificates that are not accepted come as data that is not valid.
+fn is_tls(error: &async_nats::ConnectError) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

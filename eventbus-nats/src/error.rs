@@ -36,7 +36,7 @@ pub(crate) enum Failure {
     NoResponders,
     /// No permission to ask.
     Denied(String),
-    /// The bus was closed: nothing was asked.
+    /// The bus was closed.
     Closed,
     /// No answer, or none that can be read: it may have been done, or be done later.
     Unanswered(String),
@@ -67,7 +67,7 @@ impl From<Failure> for Error {
                 let message = "the server's permissions do not allow what the bus has to ask for";
                 Error::new(ErrorKind::PermissionDenied, message).with("subject", subject)
             }
-            Failure::Closed => Error::new(ErrorKind::Closed, "the bus was closed"),
+            Failure::Closed => Error::new(ErrorKind::Closed, "the backend is closed"),
             Failure::Unanswered(why) => Error::new(ErrorKind::Unavailable, why),
         }
     }

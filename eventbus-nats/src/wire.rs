@@ -1,7 +1,8 @@
 //! Envelopes as NATS messages, and back.
 //!
 //! The stamp is the message id, in both modes. Attributes in headers are percent-encoded, and users' headers hold no CR or
-//! LF by the core's rules, so that no value ends a header or begins another. The client keeps headers in no order.
+//! LF by the core's rules, so that no value ends a header or begins another. The client keeps headers in no order: where
+//! there are several of the user's, one more header names them in theirs.
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -12,12 +13,19 @@ use eventbus_core::{Envelope, Error, ErrorKind, Position, Result, Stamp};
 /// The header of the message id, by which the server drops copies.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 
+/// Names the user's headers in their order.
+const ORDER: &str = "eventbus-headers";
+
 /// CloudEvents on NATS: attributes in `ce-` headers.
 pub static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id(MESSAGE_ID);
 
 /// A message, and its size as the server counts it: headers and payload.
 pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(HeaderMap, Bytes, usize)> {
-    let record = wire::encode(envelope, Some(stamp), &BINDING, mode);
+    let mut record = wire::encode(envelope, Some(stamp), &BINDING, mode);
+    let names: Vec<&str> = envelope.headers().map(|(name, _)| name).collect();
+    if names.len() > 1 {
+        record.headers.push((ORDER.into(), names.join(",").into()));
+    }
     let mut headers = HeaderMap::new();
     // The version line and the empty line at the end.
     let mut size = 14 + record.payload.len();
@@ -42,6 +50,11 @@ pub(crate) fn inbound(partition: u32, at: &Place, headers: Option<HeaderMap>, pa
         for value in values {
             record.headers.push((name.to_owned(), Bytes::copy_from_slice(value.as_ref())));
         }
+    }
+    if let Some(order) = record.header(ORDER).cloned() {
+        record.headers.retain(|(name, _)| name != ORDER);
+        let place = |name: &str| order.split(|byte| *byte == b',').position(|known| known == name.as_bytes());
+        record.headers.sort_by_cached_key(|(name, _)| place(name));
     }
     Inbound::new(partition, at.position, at.stored_at, Body::Encoded { record, binding: &BINDING })
 }
@@ -97,7 +110,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_in_both_modes() {
         let stamp = Stamp::new(eventbus_core::ProducerId::new(5), 6);
-        let envelope = Envelope::builder("T", "/s").key("a b/ü\n%\"").header("x", "ü,\"%0A").payload(&b"\0\xff"[..]);
+        let envelope = Envelope::builder("T", "/s")
+            .key("a b/ü\n%\"")
+            .header("x", "ü,\"%0A")
+            .header("Z", "")
+            .header("a", "1")
+            .payload(&b"\0\xff"[..]);
         let envelope = envelope.build().unwrap();
         for mode in [Mode::Binary, Mode::Structured] {
             let (headers, payload, size) = encode(&envelope, stamp, mode).unwrap();

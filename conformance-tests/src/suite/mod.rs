@@ -19,6 +19,7 @@ mod nats;
 mod p0;
 mod p1;
 mod p2;
+mod parity;
 mod registry;
 mod run;
 mod runner;
@@ -32,6 +33,8 @@ pub use matrix::{Matrix, Outcome};
 pub use memory::{MemoryKind, MemoryProvider};
 #[cfg(feature = "brokers")]
 pub use nats::{NatsProvider, nats_config};
+pub use p0::churn::may_come_again;
+pub use parity::{Outcomes, drawn_script};
 pub use registry::{CASES, Case, Place, Priority};
 pub use run::{Call, Failure, Peer, Run};
 pub use runner::{RunOptions, run_case};

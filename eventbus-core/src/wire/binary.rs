@@ -79,12 +79,12 @@ fn attribute_name(header: &str, binding: &Binding) -> Option<String> {
     prefix.eq_ignore_ascii_case(binding.prefix).then(|| name.to_ascii_lowercase())
 }
 
-fn written<'a>(value: &'a str, binding: &Binding) -> Cow<'a, str> {
+pub(super) fn written<'a>(value: &'a str, binding: &Binding) -> Cow<'a, str> {
     if binding.percent_encoded { utf8_percent_encode(value, ENCODED).into() } else { value.into() }
 }
 
 /// A header's value as text. By the HTTP rules a value may also come in quotes, with backslashes before what they protect.
-fn read(value: &[u8], binding: &Binding) -> Option<String> {
+pub(super) fn read(value: &[u8], binding: &Binding) -> Option<String> {
     if !binding.percent_encoded {
         return std::str::from_utf8(value).ok().map(str::to_owned);
     }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::attributes::{self, BINARY_KEY, LENIENT, Reader};
+use super::binary;
 use super::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, STRUCTURED, WireRecord, media_type, undecodable};
 use crate::envelope::Envelope;
 use crate::error::Error;
@@ -37,7 +38,30 @@ pub(super) fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Bindin
     document.push('}');
     let mut record = WireRecord { key: None, headers: Vec::new(), payload: document.into() };
     record.push(CONTENT_TYPE, STRUCTURED);
+    if let Some(key) = envelope.key().and_then(|key| std::str::from_utf8(key.as_bytes()).ok())
+        && repeats_key(binding)
+    {
+        // So the key is found without the document, also where the document cannot be read (S2).
+        record.push(key_header(binding), &binary::written(key, binding));
+    }
     record
+}
+
+/// Whether a header repeats the key: where the record has none of its own, and messages have an id beside it.
+fn repeats_key(binding: &Binding) -> bool {
+    !binding.keyed && binding.message_id.is_some()
+}
+
+fn key_header(binding: &Binding) -> String {
+    format!("{}partitionkey", binding.prefix)
+}
+
+/// The key that a header repeats.
+fn repeated_key(record: &WireRecord, binding: &Binding) -> Option<String> {
+    repeats_key(binding)
+        .then(|| record.header(&key_header(binding)))
+        .flatten()
+        .and_then(|key| binary::read(key, binding))
 }
 
 fn push_text(document: &mut String, text: &str) {
@@ -83,8 +107,16 @@ pub(super) fn decode(record: WireRecord, binding: &Binding, context: &DecodeCont
     let mut reader = Reader::new();
     reader.record_key(&record, binding);
     let payload = read_document(&record.payload, &mut reader)?;
+    let repeated = repeated_key(&record, binding);
+    if let Some(repeated) = &repeated {
+        let key = reader.key().ok().flatten();
+        if key.as_ref().map(crate::key::Key::as_bytes) != Some(repeated.as_bytes()) {
+            return Err(undecodable("partitionkey", "expected the same key in the header and in the document"));
+        }
+    }
     for (header, value) in record.headers {
-        if header.eq_ignore_ascii_case(CONTENT_TYPE) {
+        let known = repeated.is_some() && header.eq_ignore_ascii_case(&key_header(binding));
+        if known || header.eq_ignore_ascii_case(CONTENT_TYPE) {
             continue;
         }
         // Attributes beside the document are not the event's: the document is whole.
@@ -145,6 +177,17 @@ fn text(name: &str, raw: &RawValue) -> Result<Option<String>, Error> {
 pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     let mut reader = Reader::new();
     reader.record_key(record, binding);
+    let id = binding.message_id.and_then(|id| record.headers.iter().rev().find(|(n, _)| n.eq_ignore_ascii_case(id)));
+    if let Some((header, value)) = id {
+        reader.header(header.clone(), value, binding);
+    }
+    // Key and stamp beside the document spare reading it, and are found where it cannot be read.
+    if let Some(key) = repeated_key(record, binding) {
+        reader.attribute("partitionkey", key).ok();
+        if let Some(stamp) = reader.stamp() {
+            return Peek { key: reader.key().ok().flatten(), stamp: Some(stamp) };
+        }
+    }
     if let Ok(members) = serde_json::from_slice::<Members<'_>>(&record.payload) {
         for name in ["partitionkey", BINARY_KEY, "producer", "number"] {
             let value = members.get(name).and_then(|value| text(name, value).ok().flatten());
@@ -153,10 +196,6 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
                 reader.attribute(name, value).ok();
             }
         }
-    }
-    let id = binding.message_id.and_then(|id| record.headers.iter().rev().find(|(n, _)| n.eq_ignore_ascii_case(id)));
-    if let Some((header, value)) = id {
-        reader.header(header.clone(), value, binding);
     }
     Peek { key: reader.key().ok().flatten(), stamp: reader.stamp() }
 }

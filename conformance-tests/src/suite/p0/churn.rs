@@ -133,9 +133,10 @@ pub(in crate::suite) async fn duplicates_are_bounded(run: Run) -> Result<(), Fai
     Ok(())
 }
 
-/// Records that had begun when a session ended, and that no commit before the next session had named: only these may come
-/// again, once a session.
-fn may_come_again(events: &[Event]) -> usize {
+/// How many deliveries may be repeats: records that had begun when a session ended, and that no commit before the next
+/// session had named, may come again, once a session.
+#[must_use]
+pub fn may_come_again(events: &[Event]) -> usize {
     let mut begun: BTreeSet<(u32, u64)> = BTreeSet::new();
     let mut may = 0;
     for event in events {

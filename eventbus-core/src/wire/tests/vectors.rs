@@ -280,3 +280,23 @@ fn an_event_inside_an_event_is_not_taken_for_the_outer_one() {
     let record = encode(&outer, None, &KEYED, Mode::Binary);
     assert_eq!(decode_at_42(&record, &KEYED).unwrap().envelope, outer);
 }
+
+#[test]
+fn a_header_repeats_the_key_of_a_structured_record_where_the_record_has_none() {
+    let binding = Binding::new("ce-").percent_encoded(true).message_id("Msg-Id");
+    let envelope = Envelope::builder("T", "/s").key("a b").payload("x").build().unwrap();
+    let stamp = Stamp::new(ProducerId::new(1), 2);
+    let written = encode(&envelope, Some(stamp), &binding, Mode::Structured);
+    assert_eq!(written.header("ce-partitionkey").map(|key| &key[..]), Some(&b"a%20b"[..]));
+    let topic = "t".parse().unwrap();
+    let context = DecodeContext { topic: &topic, partition: 0, position: Position::new(1), stored_at: 0 };
+    let read = decode(written.clone(), &binding, &context).unwrap();
+    assert_eq!((read.envelope, read.left_out), (envelope.clone(), vec![]));
+    // Found where the document cannot be read, and refused where the two differ.
+    let broken = WireRecord { payload: Bytes::from_static(b"{"), ..written.clone() };
+    assert_eq!(peek(&broken, &binding), Peek { key: envelope.key().cloned(), stamp: Some(stamp) });
+    let mut other = written;
+    other.headers.retain(|(name, _)| name != "ce-partitionkey");
+    other.headers.push(("ce-partitionkey".into(), "b".into()));
+    assert!(decode(other, &binding, &context).unwrap_err().to_string().contains("partitionkey"));
+}
