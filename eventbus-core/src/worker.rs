@@ -134,10 +134,31 @@ impl Conclusion {
     }
 }
 
+/// A worker at its post. One that falls - its runtime was shut down, or something panicked around a handler, where nothing
+/// is caught - must not be missed in silence: what it had taken would never be finished. The subscription stops with an
+/// error, and the broker delivers again.
+struct Post<'a> {
+    crew: &'a Crew,
+    /// It went as it was told to.
+    left: bool,
+}
+
+impl Drop for Post<'_> {
+    fn drop(&mut self) {
+        if !self.left {
+            let message = "a worker ended: the runtime of the handlers is gone, or something around a handler panicked";
+            self.crew.stop.lock().get_or_insert(Error::new(ErrorKind::HandlerFailed, message));
+            self.crew.pool.set_paused(true);
+            self.crew.pool.session.notify_one();
+        }
+    }
+}
+
 impl Crew {
     /// One worker's life.
     pub(crate) async fn work(self: Arc<Self>, worker: usize) {
         let control = self.control(worker);
+        let mut post = Post { crew: &self, left: false };
         let mut done = None;
         // The end of one attempt is the start of the next.
         let mut now = Instant::now();
@@ -153,7 +174,10 @@ impl Crew {
                     poll_fn(|cx| self.idle(worker, cx)).await;
                     now = Instant::now();
                 }
-                Next::Exit => return,
+                Next::Exit => {
+                    post.left = true;
+                    return;
+                }
             }
         }
     }

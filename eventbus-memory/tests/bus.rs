@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use eventbus_core::backend::Backend;
 use eventbus_core::{
-    BusConfig, Envelope, EventBus, FailurePolicy, HandlerError, Subscribe, Threads, TopicSpec, handler_fn,
+    Bus, BusConfig, Envelope, EventBus, FailurePolicy, HandlerError, Subscribe, Threads, TopicSpec, handler_fn,
 };
 use eventbus_memory::testing::Probe;
 use eventbus_memory::{MemoryEventBus, MemoryWorld, OnCut, Scope, SubmitFault};
@@ -163,4 +163,24 @@ fn a_bus_cannot_be_sent_or_shared() {
     check::<eventbus_memory::MemoryBackend>();
     check::<eventbus_memory::Faults>();
     check::<Probe>();
+}
+
+#[test]
+fn a_subscription_whose_handlers_runtime_is_gone_seems_to_run() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (handlers, tests) = (runtime(), runtime());
+    let (_bus, subscription) = handlers.block_on(async {
+        let world = MemoryWorld::new();
+        let bus = Arc::new(Bus::connect(Arc::new(world.connect()), BusConfig::new()).await.unwrap());
+        bus.ensure_topic(&TopicSpec::new(TOPIC)).await.unwrap();
+        let handler = handler_fn(|_| std::future::pending::<Result<(), HandlerError>>());
+        let options = Subscribe::to(TOPIC).group("billing").drain_deadline(Duration::from_millis(100));
+        let subscription = bus.subscribe(options, handler).await.unwrap();
+        bus.publish(TOPIC, placed("k", 1)).await.unwrap().confirmed().await.unwrap();
+        (bus, subscription)
+    });
+    handlers.shutdown_timeout(Duration::from_secs(10));
+    let ended = tests.block_on(async { tokio::time::timeout(Duration::from_secs(60), subscription.closed()).await });
+    let error = ended.expect("it goes on without anybody to handle anything").unwrap_err();
+    assert_eq!(error.kind(), eventbus_core::ErrorKind::HandlerFailed);
 }
