@@ -16,6 +16,7 @@ use eventbus_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::{Auth, NatsConfig};
 use crate::error::{ApiError, Failure};
@@ -32,7 +33,7 @@ pub(crate) struct Signals {
     state: watch::Sender<ConnectionState>,
     breaks: AtomicU64,
     /// Subjects that the server did not let the bus use, newest last.
-    denied: Mutex<VecDeque<String>>,
+    denied: Mutex<VecDeque<(Instant, String)>>,
     /// Told about each, with the subject.
     on_denied: Box<dyn OnSignal>,
 }
@@ -66,7 +67,7 @@ impl Signals {
                     if denied.len() == DENIALS {
                         denied.pop_front();
                     }
-                    denied.push_back(subject.to_owned());
+                    denied.push_back((Instant::now(), subject.to_owned()));
                     drop(denied);
                     self.on_denied.denied(subject);
                 }
@@ -95,8 +96,10 @@ impl Signals {
         });
     }
 
-    fn is_denied(&self, subject: &str) -> bool {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|denied| denied == subject)
+    /// Whether a use of this subject was denied since then: permissions change.
+    fn denied_since(&self, subject: &str, since: Instant) -> bool {
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        denied.iter().any(|(when, denied)| *when >= since && denied == subject)
     }
 }
 
@@ -224,10 +227,11 @@ impl Link {
             ConnectionState::Closed => return Err(Failure::Closed),
             _ => return Err(Failure::Unanswered("there is no connection".into())),
         }
+        let begun = Instant::now();
         match self.client.send_request(subject.clone(), request).await {
             Ok(message) => Ok(message.payload),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(Failure::NoResponders),
-            Err(_) if self.signals.is_denied(&subject) => Err(Failure::Denied(subject)),
+            Err(_) if self.signals.denied_since(&subject, begun) => Err(Failure::Denied(subject)),
             Err(error) => Err(Failure::Unanswered(format!("no answer: {error}"))),
         }
     }

@@ -246,7 +246,11 @@ impl Core {
         for taken in join_all(takes).await {
             match taken {
                 Ok(assignment) => given.extend(assignment),
-                Err(nonce) => tried.push(nonce),
+                Err(nonce) => {
+                    // Enough for what the server may still carry out.
+                    tried.drain(..tried.len().saturating_sub(self.partitions as usize));
+                    tried.push(nonce);
+                }
             }
         }
         if !given.is_empty() {
@@ -398,7 +402,7 @@ impl Core {
                 return Err(Error::from(failure).with("topic", &self.join.topic.spec.topic));
             }
         }
-        let lasting = matches!(failure, Failure::Denied(_));
+        let lasting = matches!(failure, Failure::Denied(_) | Failure::Closed);
         Err(Error::from(failure).retryable(!lasting))
     }
 

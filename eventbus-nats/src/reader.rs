@@ -134,9 +134,12 @@ impl Reader {
                 }
                 Ok(()) = self.ends.changed() => {
                     let ends = *self.ends.borrow_and_update();
-                    let idle = !std::mem::take(&mut pulling.fresh);
-                    self.truncated(ends);
-                    if idle && look.is_none() && self.next <= ends.last {
+                    // With an open request and nothing delivered, the partition has nothing new: what retention took below
+                    // the log's first position was others'. Whether that is so, a look at its last record tells.
+                    let idle = !std::mem::take(&mut pulling.fresh) && pulling.open > 0;
+                    if !idle {
+                        self.truncated(ends);
+                    } else if look.is_none() && self.next <= ends.last {
                         look = Some(last_of(Arc::clone(&self.link), self.stream.clone(), self.subject.clone(), ends).boxed());
                     }
                 }
@@ -222,11 +225,13 @@ impl Reader {
 
     /// The partition's last record was delivered, or there is none: nothing is left below the end seen before it.
     fn looked(&mut self, seen: Option<(Ends, u64)>) {
-        if let Some((ends, last)) = seen
-            && last < self.next
-        {
-            self.next = self.next.max(ends.last + 1);
-            self.tell(GroupEvent::CaughtUp { partition: self.partition, next: Position::new(ends.last + 1) });
+        match seen {
+            Some((ends, last)) if last < self.next => {
+                self.next = self.next.max(ends.last + 1);
+                self.tell(GroupEvent::CaughtUp { partition: self.partition, next: Position::new(ends.last + 1) });
+            }
+            Some((ends, _)) => self.truncated(ends),
+            None => {}
         }
     }
 }

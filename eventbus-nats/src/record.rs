@@ -260,6 +260,6 @@ fn fenced() -> Error {
 /// The bucket is out of reach for a while: the core tries again.
 fn retryable(failure: Failure) -> Error {
     let error = Error::from(failure);
-    let lasting = matches!(error.kind(), ErrorKind::PermissionDenied);
+    let lasting = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Closed);
     error.retryable(!lasting)
 }

@@ -256,6 +256,10 @@ impl Sim {
             if note.incarnation != partition.log.incarnation || partition.owner.is_none() {
                 return None;
             }
+            // What retention took may be in a member's hands yet.
+            if committed.next < partition.log.first {
+                return None;
+            }
             lag += partition.lag;
         }
         Some(lag)

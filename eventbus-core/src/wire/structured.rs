@@ -47,9 +47,10 @@ pub(super) fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Bindin
     record
 }
 
-/// Whether a header repeats the key: where the record has none of its own, and messages have an id beside it.
+/// Whether a header repeats the key: where the record has none of its own, messages have an id beside it, and a header
+/// can carry any text.
 fn repeats_key(binding: &Binding) -> bool {
-    !binding.keyed && binding.message_id.is_some()
+    !binding.keyed && binding.percent_encoded && binding.message_id.is_some()
 }
 
 fn key_header(binding: &Binding) -> String {

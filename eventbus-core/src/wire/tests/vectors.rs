@@ -93,8 +93,12 @@ fn structured_is_these_bytes() {
         r#""datacontenttype":"application/json","data":{"total": 12}}"#,
     );
     assert_eq!(String::from_utf8_lossy(&record.payload), expected);
-    let headers =
-        ["content-type: application/cloudevents+json", "Msg-Id: 0000000000000000000000000000feed-7", "X-Note: plain"];
+    let headers = [
+        "content-type: application/cloudevents+json",
+        "ce-partitionkey: order-42",
+        "Msg-Id: 0000000000000000000000000000feed-7",
+        "X-Note: plain",
+    ];
     assert_eq!(lines(&record), headers);
     let decoded = decode_at_42(&record, &TEXTUAL).unwrap();
     assert_eq!((decoded.envelope, decoded.stamp), (placed(), Some(STAMP)));
