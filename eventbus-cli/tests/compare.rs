@@ -69,7 +69,7 @@ fn several_backends_are_interleaved_and_compared_to_the_first() {
 fn bad_usage_is_named_and_ends_with_2() {
     for (arguments, says) in [
         (&["--workload", "nothing"][..], "unknown workload \"nothing\"; known are: single-key"),
-        (&["--backends", "amqp"], "unknown scheme \"amqp\", known are: memory, nats, kafka"),
+        (&["--backends", "amqp"], "unknown scheme \"amqp\", known are: memory, nats, tls, kafka"),
         (&["--backends", "memory,nats"], "not part of this program"),
         (&["--url", "memory://?partition=1"], "did you mean \"partitions\"?"),
         (&["--rounds", "0"], "--rounds"),

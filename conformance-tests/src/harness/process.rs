@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
@@ -14,7 +14,8 @@ use crate::history::{CallIds, Kind, Recorder};
 pub struct Process {
     recorder: Arc<dyn Recorder>,
     number: u32,
-    alive: AtomicBool,
+    /// Held while something is recorded: nothing of a process stands behind its kill in the history.
+    alive: RwLock<bool>,
     seeking: AtomicBool,
     death: Notify,
     calls: CallIds,
@@ -70,7 +71,7 @@ impl Process {
         Arc::new(Self {
             recorder,
             number,
-            alive: AtomicBool::new(true),
+            alive: RwLock::new(true),
             death: Notify::new(),
             seeking: AtomicBool::new(false),
             calls: CallIds::new(),
@@ -91,13 +92,14 @@ impl Process {
     /// Whether it was not killed.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::Acquire)
+        *self.alive.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Kills it, as far as the history and the broker can see: what it handles ends here, it records nothing more, and
     /// nothing that it still calls reaches its backend. Whether it was alive.
     pub fn kill(&self) -> bool {
-        let was_alive = self.alive.swap(false, Ordering::AcqRel);
+        let mut alive = self.alive.write().unwrap_or_else(PoisonError::into_inner);
+        let was_alive = std::mem::replace(&mut *alive, false);
         if was_alive {
             self.recorder.record(0, Kind::ProcessKilled { victim: self.number });
             self.death.notify_waiters();
@@ -163,7 +165,8 @@ impl Process {
 
     /// Appends a record, unless it was killed.
     pub fn note(&self, kind: Kind) {
-        if self.is_alive() {
+        let alive = self.alive.read().unwrap_or_else(PoisonError::into_inner);
+        if *alive {
             self.recorder.record(self.number, kind);
         }
     }

@@ -182,13 +182,15 @@ mod tests {
 
     #[test]
     fn a_publish_is_not_understood() {
-        let frames = all(b"HPUB a.b _INBOX.x.1 33 38\r\nNATS/1.0\r\nce-PartitionKey: k%20\r\n\r\nhello\r\nPING\r\n");
+        let frames = all(b"HPUB a.b _INBOX.x.1 35 40\r\nNATS/1.0\r\nce-PartitionKey: k%20\r\n\r\nhello\r\nPING\r\n");
         assert_eq!(frames.len(), 2);
         let reply = Some("_INBOX.x.1".to_owned());
         assert_eq!(frames[0].kind, Kind::Publish { subject: "a.b".into(), reply });
-        assert_eq!(frames[0].header("ce-partitionkey"), None, "the size of the headers cuts within them");
-        let frames = all(b"HPUB a.b 36 41\r\nNATS/1.0\r\nce-PartitionKey: k%20\r\n\r\nhello\r\n");
+        assert_eq!((frames[0].header("ce-partitionkey"), &frames[0].payload[..]), (Some("k%20"), &b"hello"[..]));
+        assert_eq!(frames[1].kind, Kind::Other);
+        let frames = all(b"HPUB a.b 33 40\r\nNATS/1.0\r\nce-PartitionKey: k%20\r\n\r\nhello\r\n");
         assert_eq!(frames[0].kind, Kind::Publish { subject: "a.b".into(), reply: None });
+        assert_eq!(&frames[0].payload[..], b"\r\nhello", "the sizes decide, not the empty line");
     }
 
     #[test]
