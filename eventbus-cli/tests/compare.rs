@@ -70,7 +70,8 @@ fn bad_usage_is_named_and_ends_with_2() {
     for (arguments, says) in [
         (&["--workload", "nothing"][..], "unknown workload \"nothing\"; known are: single-key"),
         (&["--backends", "amqp"], "unknown scheme \"amqp\", known are: memory, nats, tls, kafka"),
-        (&["--backends", "memory,nats"], "not part of this program"),
+        (&["--backends", "memory,kafka"], "not part of this program"),
+        (&["--backends", "memory,nats"], "servers is missing"),
         (&["--url", "memory://?partition=1"], "did you mean \"partitions\"?"),
         (&["--rounds", "0"], "--rounds"),
         (&["--all", "--workload", "burst"], "cannot be used with"),

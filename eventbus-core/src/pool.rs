@@ -193,6 +193,19 @@ impl Pool {
         next
     }
 
+    /// A worker is gone that was not told to go; what it had in hand counts as abandoned.
+    pub(crate) fn fallen(&self, worker: usize, lane: Option<usize>) {
+        let mut state = self.state.lock();
+        state.workers[worker].job = None;
+        state.workers[worker].alive = false;
+        if let Some(lane) = lane {
+            state.complete(lane, Outcome::Abandoned, Instant::now());
+        }
+        drop(state);
+        self.session.notify_one();
+        self.rest.notify_waiters();
+    }
+
     /// Registers an idle worker's waker, unless there is work by now. Returns whether it may sleep.
     pub(crate) fn sleep(&self, worker: usize, waker: &Waker) -> bool {
         let mut state = self.state.lock();

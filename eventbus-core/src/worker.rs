@@ -139,6 +139,9 @@ impl Conclusion {
 /// error, and the broker delivers again.
 struct Post<'a> {
     crew: &'a Crew,
+    worker: usize,
+    /// The lane that it has in hand.
+    lane: Option<usize>,
     /// It went as it was told to.
     left: bool,
 }
@@ -149,7 +152,7 @@ impl Drop for Post<'_> {
             let message = "a worker ended: the runtime of the handlers is gone, or something around a handler panicked";
             self.crew.stop.lock().get_or_insert(Error::new(ErrorKind::HandlerFailed, message));
             self.crew.pool.set_paused(true);
-            self.crew.pool.session.notify_one();
+            self.crew.pool.fallen(self.worker, self.lane);
         }
     }
 }
@@ -158,15 +161,17 @@ impl Crew {
     /// One worker's life.
     pub(crate) async fn work(self: Arc<Self>, worker: usize) {
         let control = self.control(worker);
-        let mut post = Post { crew: &self, left: false };
+        let mut post = Post { crew: &self, worker, lane: None, left: false };
         let mut done = None;
         // The end of one attempt is the start of the next.
         let mut now = Instant::now();
         loop {
             match self.pool.next(worker, done.take(), now) {
                 Next::Run(job) => {
+                    post.lane = Some(job.lane);
                     let conclusion = self.attempt(&control, &job, &mut now).await;
                     done = Some((job.lane, conclusion.of(job)));
+                    post.lane = None;
                     // Handlers that are always ready must not keep the thread from everybody else.
                     tokio::task::coop::consume_budget().await;
                 }

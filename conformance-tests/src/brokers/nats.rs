@@ -103,7 +103,10 @@ impl NatsBroker {
     /// Where there is no engine or no image, or the server does not answer.
     pub async fn shared(version: NatsVersion, options: NatsOptions) -> Result<Self, BrokerError> {
         there(async move {
-            let what = format!("nats:{version} {}", if options.credentials.is_some() { "guarded" } else { "open" });
+            // One for each way to be let in: whoever asks with other credentials gets another server.
+            let guard =
+                options.credentials.as_ref().map_or("open".into(), |(user, password)| format!("{user}:{password}"));
+            let what = format!("nats:{version} {guard}");
             let lock = ports::lock_file(&format!("shared-nats-{version}"))?;
             // Held until it is found or made, across the processes of the run. Short of a start, nobody waits for long.
             let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await;
