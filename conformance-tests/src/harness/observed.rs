@@ -272,9 +272,15 @@ impl ObservedMember {
         let Names { topic, group, .. } = &self.names;
         let said = self.process.expects_reset(topic, group, partition);
         let held = lock(&self.held);
-        let before = held.get(&partition).and_then(|held| held.progress.as_ref());
-        if said && before.is_some_and(|before| before.is_discarded_by(claim)) {
-            return Some(Elsewhere::Reset);
+        if let Some(before) = held.get(&partition).and_then(|held| held.progress.as_ref()) {
+            if said && before.is_discarded_by(claim) {
+                return Some(Elsewhere::Reset);
+            }
+            // Where it stands is perhaps where a claim began that was stored and never answered.
+            let found = self.process.unanswered((topic, group, partition), before.epoch, &before.owner);
+            if found.is_some() {
+                return found;
+            }
         }
         (seek && self.process.expects_seek()).then_some(Elsewhere::Seek)
     }

@@ -116,6 +116,14 @@ impl Process {
         }
     }
 
+    /// Why the claim of this epoch and member begins elsewhere, if it does and was not answered.
+    pub(super) fn unanswered(&self, view: (&str, &str, u32), epoch: u64, member: &str) -> Option<Elsewhere> {
+        let epochs = lock(&self.epochs);
+        let claims = epochs.get(&(view.0.into(), view.1.into(), view.2))?;
+        let known = claims.unanswered.iter().find(|(e, m, _)| (*e, m.as_str()) == (epoch, member));
+        known.map(|(_, _, why)| *why)
+    }
+
     /// Takes the claim of this epoch and member, if it began elsewhere and was not answered.
     pub(super) fn answered(&self, view: (&str, &str, u32), epoch: u64, member: &str) -> Option<Elsewhere> {
         let mut epochs = lock(&self.epochs);

@@ -132,6 +132,10 @@ fn seals(publishes: &[&Rec], stream: &Stream<'_>, rule: AfterRefusal) -> Vec<Sea
     for rec in publishes {
         if let Some(seal) = seals.get_mut(&rec.number) {
             seal.from = seal.from.min(rec.offered);
+            // Its own outcome names it, also where that is unknown for good.
+            if rule == AfterRefusal::Seal {
+                seal.until = seal.until.min(rec.returned);
+            }
         }
     }
     let bus = publishes.first().map_or(NONE, |rec| rec.bus);
