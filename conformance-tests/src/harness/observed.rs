@@ -26,13 +26,18 @@ use crate::history::{self, Kind, Name, SessionCause};
 pub struct Observed {
     inner: Arc<dyn Backend>,
     process: Arc<Process>,
+    /// Dead letters that were sent, by their stamps.
+    letters: Mutex<BTreeMap<Stamp, LetterOf>>,
 }
+
+/// What a dead letter is about.
+type LetterOf = (Topic, Group, u32, Position);
 
 impl Observed {
     /// Puts the layer on a backend.
     #[must_use]
     pub fn new(inner: Arc<dyn Backend>, process: Arc<Process>) -> Self {
-        Self { inner, process }
+        Self { inner, process, letters: Mutex::default() }
     }
 
     /// The backend below.
@@ -89,6 +94,7 @@ impl Backend for Observed {
             Ok(inner) => match DeadLetter::read(&record.envelope) {
                 Ok(letter) if record.topic.as_str().starts_with("dead-letter.") => {
                     let place = (letter.topic, letter.group, letter.partition, letter.position);
+                    lock(&self.letters).insert(record.stamp, place.clone());
                     let witness = Witness { process: self.process.clone(), place, ticket: Mutex::new(Some(ticket)) };
                     inner.submit(record, Ticket::new(Arc::new(witness), 0));
                 }
@@ -107,7 +113,11 @@ impl Backend for Observed {
         stamp: Stamp,
     ) -> Result<Option<Position>> {
         self.process.saw("log read for a stamp");
-        self.reach()?.find_stamp(topic, partition, from, stamp).await
+        let found = self.reach()?.find_stamp(topic, partition, from, stamp).await;
+        if let (Ok(Some(_)), Some((topic, group, partition, position))) = (&found, lock(&self.letters).get(&stamp)) {
+            self.process.letter_stored(topic.as_str(), group.as_str(), *partition, position.get());
+        }
+        found
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
@@ -157,7 +167,7 @@ impl Backend for Observed {
 /// Sees a dead letter stored, whatever the bus makes of it.
 struct Witness {
     process: Arc<Process>,
-    place: (Topic, Group, u32, Position),
+    place: LetterOf,
     ticket: Mutex<Option<Ticket>>,
 }
 
