@@ -145,11 +145,19 @@ async fn open(shared: &Arc<Shared>, assignment: &Assignment) -> Result<(Claimed,
 }
 
 /// Reads on from what was delivered last, until the broker answers.
-async fn read(shared: &Arc<Shared>, partition: u32) -> Result<Looked> {
-    let pool = &shared.crew.pool;
+async fn read(shared: &Shared, partition: u32) -> Result<Looked> {
+    read_from(shared, partition, || shared.crew.pool.begin_read(partition, shared.settings.lookback)).await
+}
+
+/// Reads until the broker answers; each try looks anew where it begins, and what is expected there.
+async fn read_from(
+    shared: &Shared,
+    partition: u32,
+    place: impl Fn() -> Option<(Position, Position)>,
+) -> Result<Looked> {
     let [mut wait, longest] = RETRY;
     loop {
-        let Some((from, expected)) = pool.begin_read(partition, shared.settings.lookback) else {
+        let Some((from, expected)) = place() else {
             return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
         };
         match shared.membership.read(partition, from).await {
@@ -158,20 +166,6 @@ async fn read(shared: &Arc<Shared>, partition: u32) -> Result<Looked> {
                 wait = (wait * 2).min(longest);
             }
             known => return known.map(|log| Looked { expected, log }),
-        }
-    }
-}
-
-/// Reads from this position, until the broker answers.
-async fn read_at(shared: &Shared, partition: u32, from: Position) -> Result<LogState> {
-    let [mut wait, longest] = RETRY;
-    loop {
-        match shared.membership.read(partition, from).await {
-            Err(error) if error.is_retryable() => {
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(longest);
-            }
-            known => return known,
         }
     }
 }
@@ -229,7 +223,7 @@ async fn seek(
     pool.at_rest(partition).await;
     // The delivery before goes on until the new one has begun. Parked at the log's end, it brings nothing from below that.
     let parked = log.end;
-    read_at(shared, partition, parked).await?;
+    read_from(shared, partition, || Some((parked, parked))).await?;
     shared.open(&claimed, lease);
     pool.distrust(partition, parked, shared.settings.lookback);
     // Nothing of the old start is held any more: an intake that was paused for it goes on.
