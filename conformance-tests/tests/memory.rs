@@ -9,8 +9,11 @@
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use conformance_tests::suite::{CASES, Matrix, MemoryKind, MemoryProvider, Outcome, Provider, RunOptions, run_case};
-use libtest_mimic::{Arguments, Trial};
+use conformance_tests::suite::{CASES, Matrix, MemoryKind, MemoryProvider, Provider, RunOptions};
+use libtest_mimic::Arguments;
+use trials::trial;
+
+mod trials;
 
 /// Schedules of each case. The paused clock makes them cheap.
 const SEEDS: u64 = 5;
@@ -32,26 +35,7 @@ fn main() -> ExitCode {
     let matrix = Arc::new(Mutex::new(matrix));
     let mut trials = Vec::new();
     for provider in &providers {
-        let abilities = provider.abilities();
-        for case in CASES {
-            let missing: Vec<_> = case.needs.iter().copied().filter(|need| !abilities.contains(need)).collect();
-            let skipped = !missing.is_empty();
-            if skipped {
-                matrix.lock().unwrap().enter(case, provider.name(), Outcome::Skip(missing));
-            }
-            let name = format!("{}::{}", provider.name().replace(' ', "-"), case.name.replace(' ', ""));
-            let (matrix, provider) = (matrix.clone(), provider.clone());
-            let run = move || {
-                let outcome = run_case(case, &provider, &options);
-                matrix.lock().unwrap().enter(case, provider.name(), outcome.clone());
-                match outcome {
-                    Outcome::Pass => Ok(()),
-                    Outcome::Fail { message, .. } => Err(message.into()),
-                    other => Err(format!("nothing may be skipped here: {other}").into()),
-                }
-            };
-            trials.push(Trial::test(name, run).with_ignored_flag(skipped));
-        }
+        trials.extend(CASES.iter().map(|case| trial(case, provider, &matrix, options, |_| true)));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use conformance_tests::brokers::{NatsVersion, shut_down, sweep};
 use conformance_tests::suite::{
-    Abilities, Ability, CASES, Matrix, MemoryKind, MemoryProvider, NatsProvider, Outcome, Provider, RunOptions,
-    drawn_script, run_case,
+    Abilities, Ability, CASES, Matrix, MemoryKind, MemoryProvider, NatsProvider, Provider, RunOptions, drawn_script,
 };
 use libtest_mimic::{Arguments, Trial};
+use trials::trial;
+
+mod trials;
 
 /// One script on memory and on the server: the same kinds of outcome in the same order, of every key.
 fn is_as_on_memory(provider: &Arc<dyn Provider>, seed: u64) -> Result<(), String> {
@@ -74,26 +76,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let may_miss: Abilities = MISSING.into_iter().chain(SPARED.into_iter().filter(|_| running)).collect();
     let mut trials = Vec::new();
     for case in CASES {
-        for provider in &providers {
-            let abilities = provider.abilities();
-            let missing: Vec<_> = case.needs.iter().copied().filter(|need| !abilities.contains(need)).collect();
-            let skipped = !missing.is_empty() && missing.iter().all(|missing| may_miss.contains(missing));
-            if skipped {
-                matrix.lock().unwrap().enter(case, provider.name(), Outcome::Skip(missing));
-            }
-            let name = format!("{}::{}", provider.name().replace(' ', "-"), case.name.replace(' ', ""));
-            let (matrix, provider) = (matrix.clone(), provider.clone());
-            let run = move || {
-                let outcome = run_case(case, &provider, &options);
-                matrix.lock().unwrap().enter(case, provider.name(), outcome.clone());
-                match outcome {
-                    Outcome::Pass => Ok(()),
-                    Outcome::Fail { message, .. } => Err(message.into()),
-                    other => Err(format!("nothing may be skipped here: {other}").into()),
-                }
-            };
-            trials.push(Trial::test(name, run).with_ignored_flag(skipped));
-        }
+        let may_miss = |missing: &Ability| may_miss.contains(missing);
+        trials.extend(providers.iter().map(|provider| trial(case, provider, &matrix, options, may_miss)));
     }
     for provider in &providers {
         let name = format!("{}::one_script_ends_otherwise_than_on_memory", provider.name().replace(' ', "-"));
