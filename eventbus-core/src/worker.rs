@@ -137,8 +137,8 @@ impl Conclusion {
 /// A worker at its post. One that falls - its runtime was shut down, or something panicked around a handler, where nothing
 /// is caught - must not be missed in silence: what it had taken would never be finished. The subscription stops with an
 /// error, and the broker delivers again.
-struct Post<'a> {
-    crew: &'a Crew,
+struct Post {
+    crew: Arc<Crew>,
     worker: usize,
     /// The lane that it has in hand.
     lane: Option<usize>,
@@ -146,7 +146,7 @@ struct Post<'a> {
     left: bool,
 }
 
-impl Drop for Post<'_> {
+impl Drop for Post {
     fn drop(&mut self) {
         if !self.left {
             let message = "a worker ended: the runtime of the handlers is gone, or something around a handler panicked";
@@ -158,10 +158,18 @@ impl Drop for Post<'_> {
 }
 
 impl Crew {
-    /// One worker's life.
-    pub(crate) async fn work(self: Arc<Self>, worker: usize) {
+    /// One worker's life. It is at its post from the call on: a runtime that is gone drops a task that was never polled.
+    pub(crate) fn work(self: Arc<Self>, worker: usize) -> impl Future<Output = ()> + Send + 'static {
+        let mut post = Post { crew: self, worker, lane: None, left: false };
+        async move {
+            let crew = post.crew.clone();
+            crew.take_jobs(&mut post).await;
+        }
+    }
+
+    async fn take_jobs(&self, post: &mut Post) {
+        let worker = post.worker;
         let control = self.control(worker);
-        let mut post = Post { crew: &self, worker, lane: None, left: false };
         let mut done = None;
         // The end of one attempt is the start of the next.
         let mut now = Instant::now();

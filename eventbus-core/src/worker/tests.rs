@@ -78,6 +78,15 @@ fn start(handler: Arc<dyn Handler>, change: impl FnOnce(&mut Settings)) -> Arc<C
     crew
 }
 
+#[test]
+fn a_worker_whose_runtime_ended_before_its_first_poll_is_missed_in_silence() {
+    let crew = Arc::new(bench::crew(Arc::new(handler_fn(|_| pending())), Settings::default()).unwrap());
+    crew.pool.set_concurrency(1);
+    drop(crew.clone().work(0));
+    let stop = crew.stop.lock().take().expect("nobody would know");
+    assert_eq!(stop.kind(), ErrorKind::HandlerFailed);
+}
+
 fn view(crew: &Crew) -> PartitionView {
     crew.pool.view(Instant::now()).remove(0)
 }
