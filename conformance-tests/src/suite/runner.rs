@@ -2,11 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::fixture::{Clock, Provider};
+use super::fixture::{Clock, HANGS_AFTER, Provider};
 use super::matrix::Outcome;
 use super::registry::{Case, Place};
 use super::run::{Failure, Run};
@@ -70,7 +69,7 @@ fn run_seed(case: &Case, provider: &Arc<dyn Provider>, clock: Clock, seed: u64) 
     let run = runtime
         .block_on(Run::make(provider.clone(), clock, seed, (case.name, case.needs)))
         .map_err(|failure| (None, failure))?;
-    let patience = if clock == provider.clock() { provider.patience() } else { Duration::from_secs(120) };
+    let patience = if clock == provider.clock() { provider.patience() } else { HANGS_AFTER };
     let ended = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             let mut task = tokio::spawn((case.run)(run.clone()));

@@ -64,7 +64,9 @@ async fn killed_behind_slow_heads(
     let done = fast.len() * rounds;
     let ends = |events: &[Event]| events.iter().filter(|event| matches!(event.kind, Kind::End { .. })).count();
     run.until("the heads have failed, the tail is done", || run.inspect(ends) >= done + slow.len()).await;
-    // Committed: the next commit interval has passed, and all that the note has room for is in it.
+    let names_enough = || named(&run.inspect(last_commit).1) >= 1_000;
+    run.until("a commit names what finished behind the heads", names_enough).await;
+    // The next commit interval has passed, and all that the note has room for is in it.
     tokio::time::sleep(millis(1_000)).await;
     let (_, runs) = run.inspect(last_commit);
     first.kill(UnderWay::Stored).await?;
