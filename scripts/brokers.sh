@@ -10,6 +10,9 @@
 #
 # To be sourced after common.sh.
 
+# shellcheck source=scripts/kafka.sh
+. scripts/kafka.sh
+
 # The tags that the tests use, and the release that is built under each where the official image cannot be pulled.
 declare -rA nats_releases=([2.15]=2.15.1 [2.10]=2.10.29)
 # Debian's releases that have a package of the same line, for machines without Go.
@@ -169,17 +172,37 @@ process_identity() {
   say "$1:${stat[19]}"
 }
 
-# Makes sure that the brokers can be started, or that a running one is named.
+# Installs what librdkafka is built from source with, before anything is compiled.
+require_build_tools() {
+  local provision=$1 missing=()
+  mkdir -p "$broker_work"
+  command -v cc >/dev/null && command -v c++ >/dev/null && command -v make >/dev/null || missing+=(build-essential)
+  command -v pkg-config >/dev/null || missing+=(pkg-config)
+  # Its headers are found through pkg-config only.
+  pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
+  ((${#missing[@]} > 0)) || return 0
+  if [[ $provision == yes ]]; then
+    say "installing ${missing[*]}: librdkafka is built from source"
+    apt_install "${missing[@]}" && return
+  fi
+  fail 2 "librdkafka is built from source and needs ${missing[*]} (Debian's names; --provision installs them as root)"
+}
+
+# Makes sure that the brokers can be started, or that running ones are named.
 require_brokers() {
   local provision=$1 tag
   mkdir -p "$broker_work"
-  if [[ -n ${EVENTBUS_TEST_NATS_URL:-} ]]; then
-    say "brokers: the NATS server that EVENTBUS_TEST_NATS_URL names; cases that must kill it are skipped"
-    return
-  fi
-  require_engine "$provision"
-  for tag in "${!nats_releases[@]}"; do
-    require_nats_image "$tag" "$provision"
+  for tag in NATS KAFKA; do
+    local url=EVENTBUS_TEST_${tag}_URL
+    [[ -z ${!url:-} ]] || say "brokers: the server that $url names; cases that must kill it are skipped"
   done
+  [[ -z ${EVENTBUS_TEST_NATS_URL:-} || -z ${EVENTBUS_TEST_KAFKA_URL:-} ]] || return 0
+  require_engine "$provision"
+  if [[ -z ${EVENTBUS_TEST_NATS_URL:-} ]]; then
+    for tag in "${!nats_releases[@]}"; do
+      require_nats_image "$tag" "$provision"
+    done
+  fi
+  [[ -n ${EVENTBUS_TEST_KAFKA_URL:-} ]] || require_kafka_image "$provision"
   sweep_brokers ""
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use bytes::Bytes;
-use conformance_tests::brokers::{BrokerError, NatsBroker, NatsOptions, NatsVersion, shut_down, sweep};
-use conformance_tests::proxy::{Direction, Fault, Proxy, Rules, Scope};
+use conformance_tests::brokers::{Broker, BrokerError, NatsServer, NatsVersion, shut_down, sweep};
+use conformance_tests::proxy::nats::{Fault, Rules, Scope};
+use conformance_tests::proxy::{Direction, Proxy};
 
 type Tested = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -19,8 +20,8 @@ async fn connect(address: std::net::SocketAddr) -> Result<async_nats::Client, as
 /// A client through a proxy in front of a broker that all share, and a stream of its own.
 async fn behind_a_proxy(
     name: &str,
-) -> Result<(NatsBroker, Proxy, std::sync::Arc<Rules>, jetstream::Context), Box<dyn std::error::Error + Send + Sync>> {
-    let broker = NatsBroker::shared(NatsVersion::Newest, NatsOptions::default()).await?;
+) -> Result<(Broker, Proxy, std::sync::Arc<Rules>, jetstream::Context), Box<dyn std::error::Error + Send + Sync>> {
+    let broker = Broker::shared(NatsServer::new(NatsVersion::Newest)).await?;
     let rules = Rules::new();
     let proxy = Proxy::start(broker.address(), rules.clone()).await?;
     let mut context = jetstream::new(connect(proxy.address()).await?);
@@ -38,7 +39,7 @@ async fn publish(context: &jetstream::Context, subject: &str, key: &str) -> Resu
 }
 
 async fn killed_broker_loses_its_data_or_its_port() -> Tested {
-    let broker = NatsBroker::own(NatsVersion::Oldest, NatsOptions::default()).await?;
+    let broker = Broker::own(NatsServer::new(NatsVersion::Oldest)).await?;
     let context = jetstream::new(connect(broker.address()).await?);
     let subjects = vec!["kept.>".to_owned()];
     context.create_stream(jetstream::stream::Config { name: "kept".into(), subjects, ..Default::default() }).await?;
@@ -59,8 +60,7 @@ async fn killed_broker_loses_its_data_or_its_port() -> Tested {
 }
 
 async fn wrong_password_is_taken() -> Tested {
-    let options = NatsOptions::default().credentials("user", "right");
-    let broker = NatsBroker::shared(NatsVersion::Newest, options).await?;
+    let broker = Broker::shared(NatsServer::new(NatsVersion::Newest).credentials("user", "right")).await?;
     assert!(connect(broker.address()).await.is_err());
     let with = async_nats::ConnectOptions::with_user_and_password("user".into(), "right".into());
     with.connect(format!("nats://{}", broker.address())).await?;

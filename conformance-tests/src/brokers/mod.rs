@@ -9,13 +9,17 @@
 //! - **Ports stay.** A broker's port is chosen once, held by a lock file against other runs, and mapped fixed: it is the
 //!   same after a kill and a start.
 //! - **Data stays.** It lies in a volume that outlives a kill and goes with the container.
-//! - **A broker that is harmed is nobody else's.** [`NatsBroker::own`] starts one for a single case, and one such case runs
-//!   at a time; [`NatsBroker::shared`] is for all others, who keep apart by the prefix of their names.
+//! - **A broker that is harmed is nobody else's.** [`Broker::own`] starts one for a single case, and one such case runs
+//!   at a time; [`Broker::shared`] is for all others, who keep apart by the prefix of their names.
 
+mod container;
 mod engine;
+mod kafka;
 mod nats;
 mod owner;
 mod ports;
 
+pub use container::{Broker, Server};
 pub use engine::{BrokerError, background, shut_down, sweep};
-pub use nats::{NatsBroker, NatsOptions, NatsVersion};
+pub use kafka::KafkaServer;
+pub use nats::{NatsServer, NatsVersion};

@@ -1,6 +1,5 @@
 //! One connection through the proxy: two pumps.
 
-use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,55 +9,27 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use super::frames::{Frame, FrameReader, Kind};
-use super::rules::{Rules, Sent};
-use super::{Direction, Mode};
+use super::{Conversation, Direction, Mode};
 
 const READ: usize = 64 << 10;
 
-/// What both pumps know of one connection.
-#[derive(Debug, Default)]
-struct Answers {
-    /// Subjects whose next message is lost.
-    lost: HashSet<String>,
-    /// Subjects whose next message is held.
-    held: HashSet<String>,
-    /// The client's subscriptions: its numbers by subject.
-    subscriptions: HashMap<String, String>,
-}
-
-impl Answers {
-    /// The client's number for what a subject is delivered under.
-    fn sid(&self, subject: &str) -> Option<&String> {
-        self.subscriptions.iter().find(|(pattern, _)| matches(pattern, subject)).map(|(_, sid)| sid)
-    }
-}
-
-fn matches(pattern: &str, subject: &str) -> bool {
-    let (mut patterns, mut tokens) = (pattern.split('.'), subject.split('.'));
-    loop {
-        match (patterns.next(), tokens.next()) {
-            (None, None) | (Some(">"), Some(_)) => return true,
-            (Some("*"), Some(_)) => {}
-            (Some(pattern), Some(token)) if pattern == token => {}
-            _ => return false,
-        }
-    }
-}
-
-type Shared = Arc<Mutex<Answers>>;
+type Shared = Arc<Mutex<Box<dyn Conversation>>>;
 type Modes = watch::Receiver<Mode>;
+type Releases = watch::Receiver<u64>;
 
-pub(super) async fn run(client: TcpStream, broker: SocketAddr, modes: Modes, cuts: u64, rules: Arc<Rules>) {
+/// What is said on one connection, and when what is held of it may go.
+pub(super) type Said = (Box<dyn Conversation>, Releases);
+
+pub(super) async fn run(client: TcpStream, broker: SocketAddr, modes: Modes, cuts: u64, said: Said) {
     let mut watched = modes.clone();
     tokio::select! {
-        () = pumps(client, broker, modes, rules) => {}
+        () = pumps(client, broker, modes, said) => {}
         // The sockets go with the future that is dropped here.
         _ = watched.wait_for(|mode| mode.cuts != cuts) => {}
     }
 }
 
-async fn pumps(client: TcpStream, broker: SocketAddr, modes: Modes, rules: Arc<Rules>) {
+async fn pumps(client: TcpStream, broker: SocketAddr, modes: Modes, (said, releases): Said) {
     let Ok(socket) = TcpSocket::new_v4() else { return };
     let Ok(server) = socket.connect(broker).await else { return };
     // Frames are small, and their answers are waited for.
@@ -66,9 +37,9 @@ async fn pumps(client: TcpStream, broker: SocketAddr, modes: Modes, rules: Arc<R
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (insert, inserted) = mpsc::unbounded_channel();
-    let shared = Shared::default();
-    let up = Up { rules: rules.clone(), shared: shared.clone(), insert };
-    let down = Down { rules, shared, inserted, held: Vec::new() };
+    let said = Arc::new(Mutex::new(said));
+    let up = Up { said: said.clone(), insert };
+    let down = Down { said, inserted, releases };
     // One that ends, ends the other.
     tokio::select! {
         () = up.pump(from_client, to_server, modes.clone()) => {}
@@ -94,15 +65,14 @@ async fn thrown_away(modes: &mut Modes, direction: Direction) -> bool {
 
 /// From the client to the broker.
 struct Up {
-    rules: Arc<Rules>,
-    shared: Shared,
+    said: Shared,
     /// Answers that the proxy gives itself.
     insert: mpsc::UnboundedSender<Bytes>,
 }
 
 impl Up {
     async fn pump(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: Modes) {
-        let (mut reader, mut buffer) = (FrameReader::default(), BytesMut::with_capacity(READ));
+        let mut buffer = BytesMut::with_capacity(READ);
         loop {
             going(&mut modes, Direction::ToBroker).await;
             buffer.clear();
@@ -112,71 +82,23 @@ impl Up {
             if thrown_away(&mut modes, Direction::ToBroker).await {
                 continue;
             }
-            let Ok(frames) = reader.read(&buffer) else { return };
-            let mut passed = BytesMut::with_capacity(buffer.len());
-            frames.iter().filter(|frame| self.passes(frame)).for_each(|frame| passed.extend_from_slice(&frame.raw));
-            if to.write_all(&passed).await.is_err() {
+            let passed = self.said.lock().unwrap_or_else(PoisonError::into_inner).sent(&buffer);
+            let Some(passed) = passed else { return };
+            if !passed.back.is_empty() {
+                let _ = self.insert.send(passed.back.freeze());
+            }
+            if to.write_all(&passed.on).await.is_err() {
                 return;
             }
         }
     }
-
-    fn passes(&self, frame: &Frame) -> bool {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let reply = match &frame.kind {
-            Kind::Subscribe { subject, sid } => {
-                shared.subscriptions.insert(subject.clone(), sid.clone());
-                return true;
-            }
-            Kind::Unsubscribe { sid, later: false } => {
-                shared.subscriptions.retain(|_, known| known != sid);
-                return true;
-            }
-            Kind::Publish { reply, .. } => reply,
-            _ => return true,
-        };
-        match (self.rules.sent(frame), reply) {
-            (Sent::PassLosingAnswer, Some(reply)) => {
-                shared.lost.insert(reply.clone());
-                true
-            }
-            (Sent::PassHoldingAnswer, Some(reply)) => {
-                shared.held.insert(reply.clone());
-                true
-            }
-            (Sent::Answer(headers, payload), reply) => {
-                let sid = reply.as_ref().and_then(|reply| shared.sid(reply));
-                if let (Some(reply), Some(sid)) = (reply, sid) {
-                    let _ = self.insert.send(message(reply, sid, &headers, &payload));
-                }
-                false
-            }
-            (Sent::Keep, _) => false,
-            _ => true,
-        }
-    }
-}
-
-/// A message as the broker would send it.
-fn message(subject: &str, sid: &str, headers: &[u8], payload: &[u8]) -> Bytes {
-    let mut bytes = if headers.is_empty() {
-        format!("MSG {subject} {sid} {}\r\n", payload.len()).into_bytes()
-    } else {
-        format!("HMSG {subject} {sid} {} {}\r\n", headers.len(), headers.len() + payload.len()).into_bytes()
-    };
-    bytes.extend_from_slice(headers);
-    bytes.extend_from_slice(payload);
-    bytes.extend_from_slice(b"\r\n");
-    bytes.into()
 }
 
 /// From the broker to the client.
 struct Down {
-    rules: Arc<Rules>,
-    shared: Shared,
+    said: Shared,
     inserted: mpsc::UnboundedReceiver<Bytes>,
-    /// Answers that wait.
-    held: Vec<Bytes>,
+    releases: Releases,
 }
 
 enum Next {
@@ -187,63 +109,29 @@ enum Next {
 
 impl Down {
     async fn pump(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: Modes) {
-        let (mut reader, mut buffer) = (FrameReader::default(), BytesMut::with_capacity(READ));
-        let mut releases = self.rules.releases();
+        let mut buffer = BytesMut::with_capacity(READ);
         loop {
             going(&mut modes, Direction::ToClient).await;
             buffer.clear();
             let next = tokio::select! {
                 read = from.read_buf(&mut buffer) => Next::Read(matches!(read, Ok(read) if read > 0)),
                 Some(bytes) = self.inserted.recv() => Next::Inserted(bytes),
-                Ok(()) = releases.changed() => Next::Released,
+                Ok(()) = self.releases.changed() => Next::Released,
             };
             if thrown_away(&mut modes, Direction::ToClient).await {
                 continue;
             }
-            let mut passed = BytesMut::with_capacity(buffer.len());
-            match next {
+            let said = || self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let passed = match next {
                 Next::Read(false) => return,
-                Next::Inserted(bytes) => passed.extend_from_slice(&bytes),
-                Next::Released => self.held.drain(..).for_each(|bytes| passed.extend_from_slice(&bytes)),
-                Next::Read(true) => {
-                    let Ok(frames) = reader.read(&buffer) else { return };
-                    frames
-                        .into_iter()
-                        .filter_map(|frame| self.passes(frame))
-                        .for_each(|raw| passed.extend_from_slice(&raw));
-                }
-            }
+                Next::Inserted(bytes) => Some(BytesMut::from(bytes)),
+                Next::Released => Some(said().released()),
+                Next::Read(true) => said().answered(&buffer),
+            };
+            let Some(passed) = passed else { return };
             if to.write_all(&passed).await.is_err() {
                 return;
             }
         }
-    }
-
-    fn passes(&mut self, frame: Frame) -> Option<Bytes> {
-        let Kind::Message { subject } = &frame.kind else { return Some(frame.raw) };
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if shared.lost.remove(subject) {
-            return None;
-        }
-        if shared.held.remove(subject) {
-            self.held.push(frame.raw);
-            return None;
-        }
-        Some(frame.raw)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_inbox_is_not_recognised() {
-        assert!(matches("_INBOX.a.*", "_INBOX.a.7"));
-        assert!(matches("_INBOX.>", "_INBOX.a.7"));
-        assert!(matches("a.b", "a.b"));
-        assert!(!matches("_INBOX.a.*", "_INBOX.b.7"));
-        assert!(!matches("_INBOX.a.*", "_INBOX.a.7.8"));
-        assert!(!matches("a.>", "a"));
     }
 }

@@ -1,28 +1,26 @@
 //! A TCP proxy that injects faults between one client and its broker.
 //!
 //! ```text
-//! client ──► Proxy ──► broker        every frame that the client sends passes the [`Rules`]
+//! client ──► Proxy ──► broker        every frame that the client sends passes the rules
 //!        ◄──       ◄──               so does every answer
 //! ```
 //!
 //! A [`Proxy`] is one listening port, for one connection under test: it is cut, healed, frozen, thawed, delayed or made deaf
-//! in one direction as a whole. [`Rules`] strike single messages: the proxy reads the client protocol of NATS in both
-//! directions, frame by frame, and a frame is passed on whole or not at all.
+//! in one direction as a whole. Rules strike single messages: the proxy reads the broker's protocol in both directions,
+//! frame by frame, and a frame is passed on whole or not at all. [`nats`] and [`kafka`] are the protocols.
 
-mod frames;
+pub mod kafka;
 mod link;
-mod rules;
+pub mod nats;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-
-pub use frames::{Frame, FrameError, FrameReader, Frames, Kind};
-pub use rules::{Fault, Held, RuleId, Rules, Scope, Sent};
 
 use crate::brokers::{BrokerError, background};
 
@@ -34,6 +32,52 @@ pub enum Direction {
     ToBroker,
     /// What the broker sends.
     ToClient,
+}
+
+/// What is spoken through a proxy, with the faults of one world. One may be shared by the proxies of many processes: a fault
+/// that strikes the n-th publish counts over all of them.
+pub trait Protocol: fmt::Debug + Send + Sync + 'static {
+    /// One more connection.
+    fn converse(self: Arc<Self>, ends: Ends) -> Box<dyn Conversation>;
+
+    /// Counts how often answers that are held were let go. Default: none is ever held.
+    fn releases(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+}
+
+/// What is said on one connection. `None` ends it: what was said is not the protocol.
+pub trait Conversation: Send {
+    /// The client sent these bytes.
+    fn sent(&mut self, bytes: &[u8]) -> Option<Passed>;
+
+    /// The broker sent these bytes; what of it passes.
+    fn answered(&mut self, bytes: &[u8]) -> Option<BytesMut>;
+
+    /// What was held and may go now.
+    fn released(&mut self) -> BytesMut {
+        BytesMut::new()
+    }
+}
+
+/// What becomes of bytes of a client.
+#[derive(Debug, Default)]
+#[allow(clippy::exhaustive_structs)] // made by every protocol
+pub struct Passed {
+    /// To the broker.
+    pub on: BytesMut,
+    /// Back to the client, as if the broker had answered.
+    pub back: BytesMut,
+}
+
+/// Ports of a proxy and of the broker behind it.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs)] // two numbers
+pub struct Ends {
+    /// The proxy's own.
+    pub front: u16,
+    /// The broker's.
+    pub broker: u16,
 }
 
 /// What a proxy does to its connections now.
@@ -68,11 +112,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a port of its own and passes on to `broker`, frame by frame under these rules.
+    /// Listens on a port of its own and passes on to `broker`, frame by frame under the rules of the protocol.
     ///
     /// # Errors
     /// Where the host gives no port.
-    pub async fn start(broker: SocketAddr, rules: Arc<Rules>) -> Result<Self, BrokerError> {
+    pub async fn start(broker: SocketAddr, protocol: Arc<impl Protocol>) -> Result<Self, BrokerError> {
         let (mode, modes) = watch::channel(Mode::default());
         let (sender, port) = tokio::sync::oneshot::channel();
         let accepting = background()?.spawn(async move {
@@ -80,12 +124,14 @@ impl Proxy {
                 Ok(listener) => listener,
                 Err(error) => return drop(sender.send(Err(error))),
             };
+            let ends = Ends { front: listener.local_addr().map_or(0, |own| own.port()), broker: broker.port() };
             let _ = sender.send(listener.local_addr());
             while let Ok((client, _)) = listener.accept().await {
                 let mode = *modes.borrow();
                 if !mode.closed {
                     // Cut off, the client finds a port that ends every connection at once.
-                    tokio::spawn(link::run(client, broker, modes.clone(), mode.cuts, rules.clone()));
+                    let said = (protocol.clone().converse(ends), protocol.releases());
+                    tokio::spawn(link::run(client, broker, modes.clone(), mode.cuts, said));
                 }
             }
         });

@@ -23,7 +23,7 @@ use eventbus_nats::NatsConfig;
 use tokio::sync::Mutex;
 
 use super::fixture::{Abilities, Ability, Clock, Fixture, Provider, Setup};
-use crate::brokers::{BrokerError, NatsBroker, NatsOptions, NatsVersion};
+use crate::brokers::{Broker, BrokerError, NatsServer, NatsVersion};
 use admin::Admin;
 use fixture::NatsFixture;
 
@@ -32,7 +32,7 @@ pub struct NatsProvider {
     name: String,
     server: Server,
     /// The broker of a case that harms it, as long as a world of the case lives.
-    own: Mutex<BTreeMap<&'static str, Arc<Mutex<Weak<NatsBroker>>>>>,
+    own: Mutex<BTreeMap<&'static str, Arc<Mutex<Weak<Broker>>>>>,
 }
 
 /// Where the server comes from.
@@ -48,7 +48,7 @@ enum Server {
 pub(super) struct Used {
     pub(super) address: SocketAddr,
     /// The container, where it is the world's to be harmed.
-    pub(super) broker: Option<Arc<NatsBroker>>,
+    pub(super) broker: Option<Arc<Broker>>,
     /// The server of the same version that demands credentials, where there can be one.
     pub(super) guarded: Option<NatsVersion>,
 }
@@ -86,7 +86,7 @@ impl NatsProvider {
         };
         if !setup.needs.contains(&Ability::RestartBroker) {
             // Shared: it goes with the run, and nothing here may harm it.
-            let broker = NatsBroker::shared(version, NatsOptions::default()).await;
+            let broker = Broker::shared(NatsServer::new(version)).await;
             let address = broker.map_err(|error| unavailable(&error))?.address();
             return Ok(Used { address, broker: None, guarded: Some(version) });
         }
@@ -97,7 +97,7 @@ impl NatsProvider {
             match own.upgrade() {
                 Some(broker) => broker,
                 None => {
-                    let broker = NatsBroker::own(version, NatsOptions::default()).await;
+                    let broker = Broker::own(NatsServer::new(version)).await;
                     let broker = Arc::new(broker.map_err(|error| unavailable(&error))?);
                     *own = Arc::downgrade(&broker);
                     broker

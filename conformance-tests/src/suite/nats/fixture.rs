@@ -15,9 +15,10 @@ use super::admin::Admin;
 use super::limited::Limited;
 use super::reader::NatsReader;
 use super::{Used, names, nats_config, unavailable};
-use crate::brokers::{NatsBroker, NatsOptions, background};
+use crate::brokers::{Broker, NatsServer, background};
 use crate::harness::LogReader;
-use crate::proxy::{Direction, Fault, Kind, Proxy, RuleId, Rules, Scope};
+use crate::proxy::nats::{Fault, Kind, RuleId, Rules, Scope};
+use crate::proxy::{Direction, Proxy};
 use crate::suite::fixture::{
     Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
@@ -193,8 +194,8 @@ impl Fixture for NatsFixture {
 
     async fn connect_unauthorized(&self) -> Result<Result<Arc<dyn Connection>, Error>, FaultError> {
         let Some(version) = self.server.guarded else { return Err(Missing(Ability::Credentials).into()) };
-        let options = NatsOptions::default().credentials("conformance", "right");
-        let broker = tried(NatsBroker::shared(version, options).await)?;
+        let server = NatsServer::new(version).credentials("conformance", "right");
+        let broker = tried(Broker::shared(server).await)?;
         let proxy = Arc::new(tried(Proxy::start(broker.address(), Rules::new()).await)?);
         let connect = |password: &str| {
             let auth = Auth::UserPassword("conformance".into(), password.into());

@@ -175,7 +175,7 @@ impl Rules {
         self.releases.send_modify(|count| *count += 1);
     }
 
-    pub(super) fn releases(&self) -> tokio::sync::watch::Receiver<u64> {
+    pub(in crate::proxy) fn releases(&self) -> tokio::sync::watch::Receiver<u64> {
         self.releases.subscribe()
     }
 

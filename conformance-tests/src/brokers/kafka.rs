@@ -1,0 +1,121 @@
+//! Apache Kafka: one node that is broker and controller.
+
+use async_trait::async_trait;
+use testcontainers::{ContainerRequest, GenericImage, ImageExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::container::Server;
+
+/// The release, by the tag of its image.
+const RELEASE: &str = "4.3.1";
+
+/// Short times, so that a test need not wait, and little memory. Sessions may be as short as the cases ask for; a group under
+/// KIP-848 has the broker's. A broker that was killed is let in again when the session of the one before it has ended.
+const SETTINGS: &[(&str, &str)] = &[
+    ("NODE_ID", "1"),
+    ("PROCESS_ROLES", "broker,controller"),
+    ("CONTROLLER_QUORUM_VOTERS", "1@127.0.0.1:9093"),
+    ("LISTENERS", "CLIENT://0.0.0.0:9092,BROKER://127.0.0.1:9094,CONTROLLER://127.0.0.1:9093"),
+    ("CONTROLLER_LISTENER_NAMES", "CONTROLLER"),
+    ("INTER_BROKER_LISTENER_NAME", "BROKER"),
+    ("LOG_DIRS", DATA),
+    ("AUTO_CREATE_TOPICS_ENABLE", "false"),
+    ("BROKER_SESSION_TIMEOUT_MS", "1500"),
+    ("BROKER_HEARTBEAT_INTERVAL_MS", "300"),
+    ("GROUP_INITIAL_REBALANCE_DELAY_MS", "0"),
+    ("GROUP_MIN_SESSION_TIMEOUT_MS", "500"),
+    ("GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS", "500"),
+    ("GROUP_CONSUMER_SESSION_TIMEOUT_MS", "3000"),
+    ("GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS", "100"),
+    ("GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS", "200"),
+    ("GROUP_CONSUMER_ASSIGNMENT_INTERVAL_MS", "0"),
+    ("OFFSETS_TOPIC_REPLICATION_FACTOR", "1"),
+    ("OFFSETS_TOPIC_NUM_PARTITIONS", "4"),
+    ("TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1"),
+    ("TRANSACTION_STATE_LOG_MIN_ISR", "1"),
+    ("SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR", "1"),
+    ("SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR", "1"),
+    ("HEAP_OPTS", "-Xmx512m"),
+    // What runs for seconds is not worth a compiler that takes minutes.
+    ("JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"),
+    ("LOG4J_ROOT_LOGLEVEL", "WARN"),
+];
+
+/// Where the data lie.
+const DATA: &str = "/var/lib/kafka/data";
+
+/// An Apache Kafka broker.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaServer {
+    credentials: Option<(String, String)>,
+}
+
+impl KafkaServer {
+    /// The image's tag.
+    pub const TAG: &'static str = RELEASE;
+
+    /// A broker that lets everybody in.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { credentials: None }
+    }
+
+    /// A broker that demands this user and password, by SASL PLAIN.
+    #[must_use]
+    pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.credentials = Some((user.into(), password.into()));
+        self
+    }
+}
+
+#[async_trait]
+impl Server for KafkaServer {
+    fn kind(&self) -> String {
+        format!("kafka-{RELEASE}")
+    }
+
+    fn variant(&self) -> String {
+        self.credentials.as_ref().map_or("open".into(), |(user, password)| format!("{user}:{password}"))
+    }
+
+    fn inside(&self) -> u16 {
+        9092
+    }
+
+    fn data(&self) -> &'static str {
+        DATA
+    }
+
+    fn image(&self) -> (&'static str, &'static str) {
+        ("apache/kafka", RELEASE)
+    }
+
+    fn request(&self, image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
+        // Clients go where the broker says that it is.
+        let advertised = format!("CLIENT://127.0.0.1:{port},BROKER://127.0.0.1:9094");
+        let client = if self.credentials.is_some() { "SASL_PLAINTEXT" } else { "PLAINTEXT" };
+        let protocols = format!("CLIENT:{client},BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT");
+        let request = image
+            .with_env_var("KAFKA_ADVERTISED_LISTENERS", advertised)
+            .with_env_var("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", protocols);
+        let request = SETTINGS
+            .iter()
+            .fold(request, |request, (name, value)| request.with_env_var(format!("KAFKA_{name}"), *value));
+        let Some((user, password)) = &self.credentials else { return request };
+        let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        request.with_env_var("KAFKA_LISTENER_NAME_CLIENT_SASL_ENABLED_MECHANISMS", "PLAIN").with_env_var(
+            "KAFKA_LISTENER_NAME_CLIENT_PLAIN_SASL_JAAS_CONFIG",
+            format!("{module} required user_{user}=\"{password}\";"),
+        )
+    }
+
+    /// Asked which requests it knows, it answers under the number of the question.
+    async fn answers(&self, mut stream: TcpStream) -> std::io::Result<bool> {
+        // Length; ApiVersions, version 0; number 7; no client.
+        stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff]).await?;
+        let mut answer = [0; 10];
+        stream.read_exact(&mut answer).await?;
+        Ok(answer[4..] == [0, 0, 0, 7, 0, 0])
+    }
+}

@@ -1,0 +1,83 @@
+//! The protocol of Kafka, as far as faults need it: requests and answers by their numbers, and who is to be asked where.
+//!
+//! A broker tells its clients where it listens. What is passed back through a proxy names the proxy instead, so that a client
+//! that came through it stays behind it. For that the broker must be advertised by `127.0.0.1` or `localhost`.
+
+mod frames;
+mod rules;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+
+pub use frames::{FrameReader, Request};
+pub use rules::{Fault, RuleId, Rules, Scope, Sent};
+
+use super::{Conversation, Ends, Passed, Protocol};
+
+impl Protocol for Rules {
+    fn converse(self: Arc<Self>, ends: Ends) -> Box<dyn Conversation> {
+        Box::new(Connection {
+            rules: self,
+            ends,
+            sent: FrameReader::default(),
+            answered: FrameReader::default(),
+            asked: HashMap::new(),
+        })
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Connection {
+    rules: Arc<Rules>,
+    ends: Ends,
+    sent: FrameReader,
+    answered: FrameReader,
+    /// What was asked and is not answered yet, by number; and whether the answer is lost.
+    asked: HashMap<i32, (i16, bool)>,
+}
+
+impl Conversation for Connection {
+    fn sent(&mut self, bytes: &[u8]) -> Option<Passed> {
+        let mut passed = Passed { on: BytesMut::with_capacity(bytes.len()), back: BytesMut::new() };
+        self.sent.push(bytes);
+        while let Some(frame) = self.sent.next().ok()? {
+            let request = Request::read(&frame)?;
+            let sent = if request.api == Request::PRODUCE { self.rules.sent(&frame) } else { Sent::Pass };
+            if let Sent::Answer(code) = sent {
+                // What cannot be answered is passed on rather than lost.
+                if let Some(answer) = request.produced(&frame, code) {
+                    framed(&mut passed.back, &answer);
+                    continue;
+                }
+            }
+            self.asked.insert(request.number, (request.api, sent == Sent::PassLosingAnswer));
+            framed(&mut passed.on, &frame);
+        }
+        Some(passed)
+    }
+
+    fn answered(&mut self, bytes: &[u8]) -> Option<BytesMut> {
+        let mut passed = BytesMut::with_capacity(bytes.len());
+        self.answered.push(bytes);
+        while let Some(mut frame) = self.answered.next().ok()? {
+            let number = frame.first_chunk().map(|number| i32::from_be_bytes(*number))?;
+            let (api, lost) = self.asked.remove(&number).unwrap_or((Request::PRODUCE, false));
+            if lost {
+                continue;
+            }
+            if Request::tells_addresses(api) {
+                frames::redirect(&mut frame, self.ends.broker, self.ends.front);
+            }
+            framed(&mut passed, &frame);
+        }
+        Some(passed)
+    }
+}
+
+fn framed(to: &mut BytesMut, frame: &[u8]) {
+    to.put_u32(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+    to.extend_from_slice(frame);
+}

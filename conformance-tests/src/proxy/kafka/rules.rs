@@ -1,0 +1,200 @@
+//! Faults that strike single records, in a protocol that sends them in batches.
+//!
+//! The proxy looks for records by their ids in what passes; what is submitted is told to the rules beside it, since only there
+//! one record is told from another without taking batches apart. A fault strikes the whole request that holds a record of its
+//! scope, as a broker's would: its answer is one for all.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It does not reach the broker, whenever it holds the record; it is answered with this code.
+    Refuse(i16),
+    /// It does not reach the broker this time; it is answered with this code.
+    Answer(i16),
+    /// It reaches the broker; the answer is lost.
+    LoseAnswer,
+}
+
+/// Which records a fault strikes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Scope {
+    /// Records of this topic.
+    pub topic: String,
+    /// Only of this key.
+    pub key: Option<Vec<u8>>,
+    /// The first that is struck, counted from 1 among those that match.
+    pub nth: u64,
+    /// How many from there on, or how often where it is the request of the time; none for all.
+    pub times: Option<u64>,
+}
+
+impl Scope {
+    /// The next record of this topic.
+    #[must_use]
+    pub fn topic(topic: impl Into<String>) -> Self {
+        Self { topic: topic.into(), key: None, nth: 1, times: Some(1) }
+    }
+
+    /// Only of this key.
+    #[must_use]
+    pub fn key(mut self, key: Option<Vec<u8>>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// The n-th from now on, counted from 1.
+    #[must_use]
+    pub const fn nth(mut self, nth: u64) -> Self {
+        self.nth = nth;
+        self
+    }
+
+    /// So many, one after another; none for all.
+    #[must_use]
+    pub const fn times(mut self, times: Option<u64>) -> Self {
+        self.times = times;
+        self
+    }
+}
+
+/// A rule, to be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleId(u64);
+
+/// What the proxy does with a produce request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sent {
+    /// Passes it on.
+    Pass,
+    /// Passes it on, and loses the answer.
+    PassLosingAnswer,
+    /// Does not pass it on, and answers with this code.
+    Answer(i16),
+}
+
+#[derive(Debug)]
+struct Rule {
+    id: RuleId,
+    fault: Fault,
+    scope: Scope,
+    /// Ids of records that matched: one that is submitted again is the same.
+    met: HashSet<String>,
+    /// Ids of those that are struck.
+    marked: Vec<String>,
+    struck: u64,
+}
+
+/// The faults of one world. Rules are asked in the order in which they were armed; the first that strikes decides.
+#[derive(Debug, Default)]
+pub struct Rules {
+    rules: Mutex<Vec<Rule>>,
+    next: AtomicU64,
+}
+
+fn holds(request: &[u8], id: &str) -> bool {
+    request.windows(id.len()).any(|found| found == id.as_bytes())
+}
+
+impl Rules {
+    /// No faults.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn rules(&self) -> MutexGuard<'_, Vec<Rule>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Arms a fault.
+    pub fn arm(&self, fault: Fault, scope: Scope) -> RuleId {
+        let id = RuleId(self.next.fetch_add(1, Ordering::Relaxed));
+        let (met, marked) = (HashSet::new(), Vec::new());
+        self.rules().push(Rule { id, fault, scope, met, marked, struck: 0 });
+        id
+    }
+
+    /// Takes a fault back.
+    pub fn disarm(&self, id: RuleId) {
+        self.rules().retain(|rule| rule.id != id);
+    }
+
+    /// How many requests a fault has struck.
+    #[must_use]
+    pub fn struck(&self, id: RuleId) -> u64 {
+        self.rules().iter().find(|rule| rule.id == id).map_or(0, |rule| rule.struck)
+    }
+
+    /// Tells of a record that will be sent, perhaps not for the first time.
+    pub fn submitted(&self, topic: &str, key: Option<&[u8]>, id: &str) {
+        for rule in self.rules().iter_mut() {
+            let covered = rule.scope.topic == topic && rule.scope.key.as_ref().is_none_or(|of| Some(&**of) == key);
+            if !covered || id.is_empty() || !rule.met.insert(id.to_owned()) {
+                continue;
+            }
+            let (met, marked) = (rule.met.len() as u64, rule.marked.len() as u64);
+            if met >= rule.scope.nth && rule.scope.times.is_none_or(|times| marked < times) {
+                rule.marked.push(id.to_owned());
+            }
+        }
+    }
+
+    /// What is to be done with a produce request.
+    pub fn sent(&self, request: &[u8]) -> Sent {
+        for rule in self.rules().iter_mut() {
+            let over =
+                !matches!(rule.fault, Fault::Refuse(_)) && rule.scope.times.is_some_and(|times| rule.struck >= times);
+            if over || !rule.marked.iter().any(|id| holds(request, id)) {
+                continue;
+            }
+            rule.struck += 1;
+            return match rule.fault {
+                Fault::Refuse(code) | Fault::Answer(code) => Sent::Answer(code),
+                Fault::LoseAnswer => Sent::PassLosingAnswer,
+            };
+        }
+        Sent::Pass
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn submit(rules: &Rules, key: &str, id: &str) {
+        rules.submitted("t", Some(key.as_bytes()), id);
+    }
+
+    #[test]
+    fn another_than_the_nth_of_the_key_is_struck() {
+        let rules = Rules::new();
+        let id = rules.arm(Fault::Refuse(87), Scope::topic("t").key(Some(b"k".into())).nth(2));
+        for (key, id) in [("k", "id-1"), ("other", "id-2"), ("k", "id-1"), ("k", "id-3"), ("k", "id-4")] {
+            submit(&rules, key, id);
+        }
+        rules.submitted("u", Some(b"k"), "id-5");
+        let sent = |request: &str| rules.sent(request.as_bytes()) == Sent::Answer(87);
+        assert_eq!([sent("..id-1id-2"), sent("id-4 id-5"), sent("id-2 id-3.")], [false, false, true]);
+        // The batch that it is in is sent again, and again.
+        assert!(sent("id-3"));
+        assert_eq!(rules.struck(id), 2);
+        rules.disarm(id);
+        assert!(!sent("id-3"));
+    }
+
+    #[test]
+    fn a_lost_answer_is_lost_again() {
+        let rules = Rules::new();
+        rules.arm(Fault::LoseAnswer, Scope::topic("t").times(Some(2)));
+        submit(&rules, "k", "id-1");
+        let sent = || rules.sent(b"id-1");
+        assert_eq!([sent(), sent(), sent()], [Sent::PassLosingAnswer, Sent::PassLosingAnswer, Sent::Pass]);
+    }
+}
