@@ -569,7 +569,7 @@ impl Inbound {
                     position: self.position,
                     stored_at: 0,
                 };
-                wire::decode(record.clone(), binding, &at).ok()?.envelope.sequence()
+                wire::decode(record, binding, &at).ok()?.envelope.sequence()
             }
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Signals {
     breaks: AtomicU64,
     /// Subjects that the server did not let the bus use, newest last.
     denied: Mutex<VecDeque<(Instant, String)>>,
+    /// Why the last attempt to connect again came to nothing.
+    trouble: Mutex<Option<String>>,
     /// Told about each, with the subject.
     on_denied: Box<dyn OnSignal>,
 }
@@ -52,13 +54,17 @@ impl Signals {
             state: watch::Sender::new(ConnectionState::Disconnected),
             breaks: AtomicU64::new(0),
             denied: Mutex::default(),
+            trouble: Mutex::default(),
             on_denied,
         }
     }
 
     fn event(&self, event: &Event) {
         match event {
-            Event::Connected => self.becomes(ConnectionState::Connected),
+            Event::Connected => {
+                self.trouble(None);
+                self.becomes(ConnectionState::Connected);
+            }
             Event::Disconnected | Event::Closed => self.lost(),
             Event::ServerError(ServerError::Other(text)) => {
                 tracing::warn!(target: "eventbus", error = %text, "the server refuses");
@@ -75,8 +81,18 @@ impl Signals {
             Event::SlowConsumer(_) => {
                 tracing::warn!(target: "eventbus", "the client dropped messages; reads begin anew")
             }
+            // The client goes on trying, also where its credentials are refused: they may be accepted again. It names the
+            // kind of the error only, so no secret is in it.
+            Event::ClientError(error) => {
+                tracing::warn!(target: "eventbus", %error, "no connection");
+                self.trouble(Some(error.to_string()));
+            }
             other => tracing::info!(target: "eventbus", event = %other, "connection"),
         }
+    }
+
+    fn trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     fn lost(&self) {
@@ -185,6 +201,11 @@ impl Link {
 
     pub(crate) fn state(&self) -> ConnectionState {
         *self.signals.state.borrow()
+    }
+
+    /// Why there is no connection, as far as that is known.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.signals.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<ConnectionState> {

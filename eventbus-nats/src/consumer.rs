@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Message, Subscriber};
+use async_nats::{Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
@@ -116,7 +116,7 @@ pub(crate) struct Pulls {
 /// What came.
 #[derive(Debug)]
 pub(crate) enum Pulled {
-    Record(Place, Option<HeaderMap>, Bytes, String),
+    Record(Place, Option<HeaderMap>, Bytes, Subject),
     /// A request ended with so many records not delivered.
     Ended(usize),
     Heartbeat,
@@ -147,7 +147,7 @@ fn pulled(message: Message) -> Pulled {
     let Some(status) = message.status.filter(|status| !status.is_success()) else {
         let place = message.reply.as_deref().and_then(Place::parse);
         return match place {
-            Some(place) => Pulled::Record(place, message.headers, message.payload, message.subject.into_string()),
+            Some(place) => Pulled::Record(place, message.headers, message.payload, message.subject),
             None => Pulled::Broken("a message that is no delivery".into()),
         };
     };
