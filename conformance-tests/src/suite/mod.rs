@@ -12,6 +12,9 @@ mod common;
 mod env;
 mod fixture;
 mod gate;
+mod layer;
+#[cfg(feature = "brokers")]
+mod limited;
 mod matrix;
 mod memory;
 #[cfg(feature = "brokers")]
@@ -23,6 +26,8 @@ mod parity;
 mod registry;
 mod run;
 mod runner;
+#[cfg(feature = "brokers")]
+mod served;
 
 pub use fixture::{
     Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use eventbus_core::backend::{
-    Backend, Body, Capabilities, Commit, GroupDescription, GroupEvent, Health, Inbound, Join, LogState, Membership,
-    Outbound, TopicDescription,
-};
+use eventbus_core::backend::{Body, Commit, GroupEvent, Inbound, LogState, Membership, Outbound};
 use eventbus_core::wire::{Binding, WireRecord};
-use eventbus_core::{Envelope, Group, Key, Position, ProducerId, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::{Envelope, Key, Position, ProducerId, Result, Stamp};
+
+use crate::suite::layer::Layer;
 
 const DISGUISE: &str = "conformance.raw";
 
@@ -52,89 +51,13 @@ fn undisguised(record: Inbound) -> Inbound {
     Inbound::new(record.partition, record.position, record.stored_at, body)
 }
 
+/// The layer.
 #[derive(Debug)]
-pub(super) struct WithRaw(Arc<dyn Backend>);
+pub(super) struct WithRaw;
 
-impl WithRaw {
-    pub(super) fn new(inner: Arc<dyn Backend>) -> Self {
-        Self(inner)
-    }
-}
-
-#[async_trait]
-impl Backend for WithRaw {
-    fn system(&self) -> &'static str {
-        self.0.system()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    async fn open(&self) -> Result<()> {
-        self.0.open().await
-    }
-
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        self.0.ensure_topic(spec).await
-    }
-
-    async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
-        self.0.describe_topic(topic).await
-    }
-
-    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
-        self.0.delete_topic(topic).await
-    }
-
-    async fn list_topics(&self) -> Result<Vec<Topic>> {
-        self.0.list_topics().await
-    }
-
-    fn submit(&self, record: Outbound, ticket: Ticket) {
-        self.0.submit(record, ticket);
-    }
-
-    async fn find_stamp(
-        &self,
-        topic: &Topic,
-        partition: u32,
-        from: Position,
-        stamp: Stamp,
-    ) -> Result<Option<Position>> {
-        self.0.find_stamp(topic, partition, from, stamp).await
-    }
-
-    async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
-        self.0.position_at(topic, partition, unix_millis).await
-    }
-
-    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        Ok(Arc::new(MemberWithRaw(self.0.join(join).await?)))
-    }
-
-    async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
-        self.0.list_groups(topic).await
-    }
-
-    async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
-        self.0.describe_group(topic, group).await
-    }
-
-    async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
-        self.0.reset_group(topic, group, to).await
-    }
-
-    async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
-        self.0.delete_group(topic, group).await
-    }
-
-    async fn health(&self) -> Health {
-        self.0.health().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.0.close().await
+impl Layer for WithRaw {
+    fn joined(&self, member: Arc<dyn Membership>) -> Arc<dyn Membership> {
+        Arc::new(MemberWithRaw(member))
     }
 }
 

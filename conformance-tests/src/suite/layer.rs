@@ -1,5 +1,6 @@
-//! A broker that takes records only up to a size: a layer that has the limit set on every topic that is made.
+//! A layer over a backend: what a fixture does beside it, while all else passes through.
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,26 +9,46 @@ use eventbus_core::backend::{
 };
 use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 
-use super::admin::Admin;
+/// What a layer does.
+#[async_trait]
+pub(super) trait Layer: fmt::Debug + Send + Sync + 'static {
+    /// A topic was made or found as it is to be; its description, where the layer changes it.
+    async fn ensured(&self, inner: &dyn Backend, made: TopicDescription) -> Result<TopicDescription> {
+        let _ = inner;
+        Ok(made)
+    }
 
-/// What a message's size has in it beside the record's own, as the backend counts it.
-const FRAME: usize = 512;
+    /// A record is about to be submitted.
+    fn submitting(&self, record: &Outbound) {
+        let _ = record;
+    }
 
-#[derive(Debug)]
-pub(super) struct Limited {
-    inner: Arc<dyn Backend>,
-    admin: Admin,
-    bytes: usize,
+    /// A member joins.
+    fn joining(&self, join: &Join) {
+        let _ = join;
+    }
+
+    /// A member has joined; what the bus sees of it.
+    fn joined(&self, member: Arc<dyn Membership>) -> Arc<dyn Membership> {
+        member
+    }
 }
 
-impl Limited {
-    pub(super) fn new(inner: Arc<dyn Backend>, admin: Admin, bytes: usize) -> Self {
-        Self { inner, admin, bytes }
+/// A backend under a layer.
+#[derive(Debug)]
+pub(super) struct Layered<L> {
+    inner: Arc<dyn Backend>,
+    layer: L,
+}
+
+impl<L: Layer> Layered<L> {
+    pub(super) fn new(inner: Arc<dyn Backend>, layer: L) -> Self {
+        Self { inner, layer }
     }
 }
 
 #[async_trait]
-impl Backend for Limited {
+impl<L: Layer> Backend for Layered<L> {
     fn system(&self) -> &'static str {
         self.inner.system()
     }
@@ -42,9 +63,7 @@ impl Backend for Limited {
 
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
         let made = self.inner.ensure_topic(spec).await?;
-        let topic: Topic = made.spec.topic.parse()?;
-        self.admin.limit(topic.as_str(), self.bytes + FRAME).await?;
-        self.inner.describe_topic(&topic).await
+        self.layer.ensured(&*self.inner, made).await
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
@@ -60,6 +79,7 @@ impl Backend for Limited {
     }
 
     fn submit(&self, record: Outbound, ticket: Ticket) {
+        self.layer.submitting(&record);
         self.inner.submit(record, ticket);
     }
 
@@ -78,7 +98,8 @@ impl Backend for Limited {
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        self.inner.join(join).await
+        self.layer.joining(&join);
+        Ok(self.layer.joined(self.inner.join(join).await?))
     }
 
     async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
