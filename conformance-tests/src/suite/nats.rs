@@ -67,13 +67,14 @@ impl Provider for NatsProvider {
 
     fn abilities(&self) -> Abilities {
         use Ability::{
-            Credentials, CutConnection, DuplicateWindow, ExpireMember, FreezeProcess, HoldPublish, KillProcess,
-            LimitRecords, LoseConfirmation, Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw, TakePartition,
-            TopicDown, Truncate,
+            BlackHoleKey, Credentials, CutConnection, DuplicateWindow, ExpireMember, FreezeProcess, HoldPublish,
+            KillProcess, LimitRecords, LoseConfirmation, Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw,
+            TakePartition, TopicDown, Truncate,
         };
         let mut abilities = Abilities::from([
             RefusePublish,
             LoseConfirmation,
+            BlackHoleKey,
             HoldPublish,
             TopicDown,
             CutConnection,
