@@ -18,8 +18,8 @@ use crate::topic::TopicSpec;
 
 /// Publishes envelopes and has them handled, in order per key, on whatever broker is behind it.
 ///
-/// The trait is small, dyn-safe and without default methods, so that a wrapper cannot silently lose behaviour;
-/// conveniences are in [`EventBusExt`](crate::EventBusExt). Share it as `Arc<dyn EventBus>`.
+/// The trait is small, dyn-safe and without default methods, so that a wrapper cannot silently lose behaviour (one that
+/// changes little implements [`ForwardBus`](crate::forward::ForwardBus)); conveniences are in [`EventBusExt`](crate::EventBusExt). Share it as `Arc<dyn EventBus>`.
 ///
 /// Dropping the last handle of a bus resolves every pending publish, one way or the other (S7).
 #[async_trait]

@@ -340,6 +340,35 @@ impl TopicSpec {
         range("duplicate_window_ms", millis(self.duplicate_window), 100, i64::MAX as u64 / 1_000_000)?;
         Ok(topic)
     }
+
+    /// Whether an existing topic has what no broker changes as it was asked for: partitions and storage.
+    ///
+    /// # Errors
+    /// `TopicMismatch` naming the setting and both values.
+    pub fn agrees_in_fixed(&self, asked: &Self) -> Result<(), Error> {
+        asked.same("partitions", &self.partitions, &asked.partitions)?;
+        asked.same("storage", &self.storage, &asked.storage)
+    }
+
+    /// Whether an existing topic has what brokers change as it was asked for: retention, replicas and duplicate window.
+    ///
+    /// # Errors
+    /// As [`agrees_in_fixed`](Self::agrees_in_fixed).
+    pub fn agrees_in_changeable(&self, asked: &Self) -> Result<(), Error> {
+        asked.same("max_age", &self.max_age, &asked.max_age)?;
+        asked.same("max_bytes", &self.max_bytes, &asked.max_bytes)?;
+        asked.same("max_messages", &self.max_messages, &asked.max_messages)?;
+        asked.same("replicas", &self.replicas, &asked.replicas)?;
+        asked.same("duplicate_window", &self.duplicate_window, &asked.duplicate_window)
+    }
+
+    fn same<T: PartialEq + fmt::Debug>(&self, setting: &'static str, has: &T, asked: &T) -> Result<(), Error> {
+        if has == asked {
+            return Ok(());
+        }
+        let message = format!("{setting}: the topic has {has:?}, asked for was {asked:?}");
+        Err(Error::new(ErrorKind::TopicMismatch, message).with("topic", &self.topic).with("setting", setting))
+    }
 }
 
 mod millis {
@@ -411,6 +440,17 @@ mod tests {
         assert!(TopicSpec::new("t").max_age(Duration::ZERO).validate().is_err());
         assert!(TopicSpec::new("t").duplicate_window(Duration::ZERO).validate().is_err());
         assert!(TopicSpec::new("t").validate().is_ok());
+    }
+
+    #[test]
+    fn what_a_topic_has_otherwise_is_named() {
+        let has = TopicSpec::new("t").partitions(4).replicas(3);
+        assert!(has.agrees_in_fixed(&has).is_ok() && has.agrees_in_changeable(&has).is_ok());
+        let error = has.agrees_in_fixed(&has.clone().partitions(8)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TopicMismatch);
+        assert!(error.to_string().contains("partitions: the topic has 4, asked for was 8"), "{error}");
+        let error = has.agrees_in_changeable(&has.clone().partitions(8).replicas(1)).unwrap_err();
+        assert!(error.to_string().contains("replicas: the topic has 3, asked for was 1"), "{error}");
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl TopicState {
         description
     }
 
-    /// Takes what [`fixed`] let pass.
+    /// Takes what [`TopicSpec::agrees_in_fixed`] let pass.
     fn update(&mut self, spec: &TopicSpec, unix_millis: u64) {
         let window = self.spec.duplicate_window;
         self.spec = spec.clone();
@@ -179,13 +179,13 @@ impl State {
             }
             OnExisting::LeaveAlone => {}
             OnExisting::CreateOrUpdate => {
-                fixed(&topic, &state.spec, &asked)?;
+                state.spec.agrees_in_fixed(&asked)?;
                 state.update(&asked, step.unix_millis);
             }
             // A way that a later version of the core adds is treated as the strictest one.
             _ => {
-                fixed(&topic, &state.spec, &asked)?;
-                changeable(&topic, &state.spec, &asked)?;
+                state.spec.agrees_in_fixed(&asked)?;
+                state.spec.agrees_in_changeable(&asked)?;
             }
         }
         Ok(state.describe(&self.config))
@@ -213,28 +213,6 @@ impl State {
         self.create_topic(topic.clone(), spec, step);
         Ok(())
     }
-}
-
-/// What no broker changes on an existing topic.
-fn fixed(topic: &Topic, has: &TopicSpec, asked: &TopicSpec) -> Result<()> {
-    same(topic, "partitions", &has.partitions, &asked.partitions)?;
-    same(topic, "storage", &has.storage, &asked.storage)
-}
-
-fn changeable(topic: &Topic, has: &TopicSpec, asked: &TopicSpec) -> Result<()> {
-    same(topic, "max_age", &has.max_age, &asked.max_age)?;
-    same(topic, "max_bytes", &has.max_bytes, &asked.max_bytes)?;
-    same(topic, "max_messages", &has.max_messages, &asked.max_messages)?;
-    same(topic, "replicas", &has.replicas, &asked.replicas)?;
-    same(topic, "duplicate_window", &has.duplicate_window, &asked.duplicate_window)
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(topic: &Topic, setting: &'static str, has: &T, asked: &T) -> Result<()> {
-    if has == asked {
-        return Ok(());
-    }
-    let message = format!("{setting}: the topic has {has:?}, asked for was {asked:?}");
-    Err(Error::new(ErrorKind::TopicMismatch, message).with("topic", topic).with("setting", setting))
 }
 
 fn window_in_force(spec: &TopicSpec, config: &MemoryConfig) -> Duration {

@@ -2,14 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
-use eventbus_core::backend::{Capabilities, GroupDescription, Health, TopicDescription};
-use eventbus_core::{
-    BatchPublishing, Bus, BusConfig, Envelope, EventBus, Handler, Key, Publishing, Result, StartFrom, Subscribe,
-    Subscription, TopicSpec,
-};
+use eventbus_core::forward::ForwardBus;
+use eventbus_core::{Bus, BusConfig, EventBus, Result};
 
 use crate::backend::NatsBackend;
 use crate::config::NatsConfig;
@@ -46,65 +41,8 @@ impl fmt::Debug for NatsEventBus {
     }
 }
 
-#[async_trait]
-impl EventBus for NatsEventBus {
-    fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
-        self.bus.publish(topic, envelope)
-    }
-
-    fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
-        self.bus.publish_batch(topic, envelopes)
-    }
-
-    fn resume(&self, topic: &str, key: Option<&Key>) -> Result<()> {
-        self.bus.resume(topic, key)
-    }
-
-    async fn subscribe(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription> {
-        self.bus.subscribe(options, handler).await
-    }
-
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        self.bus.ensure_topic(spec).await
-    }
-
-    async fn describe_topic(&self, topic: &str) -> Result<TopicDescription> {
-        self.bus.describe_topic(topic).await
-    }
-
-    async fn delete_topic(&self, topic: &str) -> Result<()> {
-        self.bus.delete_topic(topic).await
-    }
-
-    async fn list_topics(&self) -> Result<Vec<String>> {
-        self.bus.list_topics().await
-    }
-
-    async fn list_groups(&self, topic: &str) -> Result<Vec<String>> {
-        self.bus.list_groups(topic).await
-    }
-
-    async fn describe_group(&self, topic: &str, group: &str) -> Result<GroupDescription> {
-        self.bus.describe_group(topic, group).await
-    }
-
-    async fn reset_group(&self, topic: &str, group: &str, to: &StartFrom) -> Result<()> {
-        self.bus.reset_group(topic, group, to).await
-    }
-
-    async fn delete_group(&self, topic: &str, group: &str) -> Result<()> {
-        self.bus.delete_group(topic, group).await
-    }
-
-    async fn health(&self) -> Health {
-        self.bus.health().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.bus.capabilities()
-    }
-
-    async fn close(&self, deadline: Duration) -> Result<()> {
-        self.bus.close(deadline).await
+impl ForwardBus for NatsEventBus {
+    fn inner(&self) -> &dyn EventBus {
+        &self.bus
     }
 }

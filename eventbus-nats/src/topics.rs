@@ -164,7 +164,7 @@ impl Topics {
             }
             OnExisting::LeaveAlone => self.describe_as(&topic, &info, None),
             OnExisting::CreateOrUpdate => {
-                fixed(&topic, &info.spec(&topic)?, &asked)?;
+                info.spec(&topic)?.agrees_in_fixed(&asked)?;
                 replicable(&topic, &info, &asked)?;
                 let updated = self.update(&topic, info, &asked).await?;
                 self.describe_as(&topic, &updated, Some(&asked))
@@ -213,8 +213,8 @@ impl Topics {
     fn describe_as(&self, topic: &Topic, info: &StreamInfo, asked: Option<&TopicSpec>) -> Result<TopicDescription> {
         let spec = info.spec(topic)?;
         if let Some(asked) = asked {
-            fixed(topic, &spec, asked)?;
-            changeable(topic, &spec, asked)?;
+            spec.agrees_in_fixed(asked)?;
+            spec.agrees_in_changeable(asked)?;
             replicable(topic, info, asked)?;
         }
         let log = info.log();
@@ -306,20 +306,6 @@ fn note(config: &mut Map<String, Value>, spec: &TopicSpec) {
     }
 }
 
-/// What no server changes on an existing stream.
-fn fixed(topic: &Topic, has: &TopicSpec, asked: &TopicSpec) -> Result<()> {
-    same(topic, "partitions", &has.partitions, &asked.partitions)?;
-    same(topic, "storage", &has.storage, &asked.storage)
-}
-
-fn changeable(topic: &Topic, has: &TopicSpec, asked: &TopicSpec) -> Result<()> {
-    same(topic, "max_age", &has.max_age, &asked.max_age)?;
-    same(topic, "max_bytes", &has.max_bytes, &asked.max_bytes)?;
-    same(topic, "max_messages", &has.max_messages, &asked.max_messages)?;
-    same(topic, "replicas", &has.replicas, &asked.replicas)?;
-    same(topic, "duplicate_window", &has.duplicate_window, &asked.duplicate_window)
-}
-
 /// P4: old servers take a number of replicas that they have no place for, and say that it is in force.
 fn replicable(topic: &Topic, info: &StreamInfo, asked: &TopicSpec) -> Result<()> {
     if asked.replicas == 1 || info.cluster.get("name").is_some() {
@@ -327,14 +313,6 @@ fn replicable(topic: &Topic, info: &StreamInfo, asked: &TopicSpec) -> Result<()>
     }
     let message = format!("replicas: expected 1 on a server without a cluster, got {}", asked.replicas);
     Err(Error::new(ErrorKind::InvalidConfig, message).with("topic", topic).with("setting", "replicas"))
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(topic: &Topic, setting: &'static str, has: &T, asked: &T) -> Result<()> {
-    if has == asked {
-        return Ok(());
-    }
-    let message = format!("{setting}: the topic has {has:?}, asked for was {asked:?}");
-    Err(Error::new(ErrorKind::TopicMismatch, message).with("topic", topic).with("setting", setting))
 }
 
 fn about(failure: Failure, topic: &Topic) -> Error {

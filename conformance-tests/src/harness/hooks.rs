@@ -32,6 +32,14 @@ impl RecordingHook {
         });
     }
 
+    fn sealed(&self, topic: &str, error: &Error) {
+        let refused = error.refusal().map(|refusal| (topic.to_owned(), refusal.id.clone()));
+        let call = refused.and_then(|refused| self.0.offers().get(&refused).map(|offer| offer.call));
+        if let Some(call) = call {
+            self.0.note(Kind::Sealed { call });
+        }
+    }
+
     fn published(&self, topic: &str, id: &str, result: &Result<Receipt, Error>) {
         let process = &self.0;
         let call = {
@@ -50,6 +58,7 @@ impl Hook for RecordingHook {
             BusEvent::Published { topic, envelope, result, .. } if envelope.extension(REPLAY).is_none() => {
                 self.published(topic.as_str(), envelope.id(), result);
             }
+            BusEvent::Sealed { topic, error, .. } => self.sealed(topic.as_str(), error),
             BusEvent::DeadLettered { at, .. } => {
                 // Believed where the broker has the letter: finished is what was confirmed.
                 let position = at.position.map_or(0, |position| position.get());

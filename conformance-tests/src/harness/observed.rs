@@ -10,13 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use eventbus_core::backend::{
-    Backend, Capabilities, Commit, Fate, GroupDescription, GroupEvent, Health, Join, LogState, Membership, Outbound,
-    TopicDescription,
-};
+use eventbus_core::backend::{Backend, Commit, Fate, GroupEvent, Join, Membership, Outbound};
 use eventbus_core::dead_letter::DeadLetter;
+use eventbus_core::forward::{ForwardBackend, ForwardMember};
 use eventbus_core::note::Note;
-use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, TicketSink, Topic, TopicSpec};
+use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, TicketSink, Topic};
 
 use super::process::{Elsewhere, Process, lock};
 use crate::history::{self, Kind, Name, SessionCause};
@@ -45,11 +43,6 @@ impl Observed {
     pub fn inner(&self) -> &Arc<dyn Backend> {
         &self.inner
     }
-
-    fn reach(&self) -> Result<&dyn Backend> {
-        alive(&self.process)?;
-        Ok(&*self.inner)
-    }
 }
 
 fn alive(process: &Process) -> Result<()> {
@@ -60,33 +53,14 @@ fn alive(process: &Process) -> Result<()> {
 }
 
 #[async_trait]
-impl Backend for Observed {
-    fn system(&self) -> &'static str {
-        self.inner.system()
+impl ForwardBackend for Observed {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    async fn open(&self) -> Result<()> {
-        self.inner.open().await
-    }
-
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        self.reach()?.ensure_topic(spec).await
-    }
-
-    async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
-        self.reach()?.describe_topic(topic).await
-    }
-
-    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
-        self.reach()?.delete_topic(topic).await
-    }
-
-    async fn list_topics(&self) -> Result<Vec<Topic>> {
-        self.reach()?.list_topics().await
+    fn reach(&self) -> Result<&dyn Backend> {
+        alive(&self.process)?;
+        Ok(&*self.inner)
     }
 
     fn submit(&self, record: Outbound, ticket: Ticket) {
@@ -120,10 +94,6 @@ impl Backend for Observed {
         found
     }
 
-    async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
-        self.reach()?.position_at(topic, partition, unix_millis).await
-    }
-
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
         let names = Names {
             topic: join.topic.spec.topic.as_str().into(),
@@ -134,26 +104,6 @@ impl Backend for Observed {
         self.process.note(Kind::MemberJoined { group: names.group.clone(), member: names.member.clone() });
         let inner = self.reach()?.join(join).await?;
         Ok(Arc::new(ObservedMember { inner, process: self.process.clone(), names, held: Mutex::default() }))
-    }
-
-    async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
-        self.reach()?.list_groups(topic).await
-    }
-
-    async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
-        self.reach()?.describe_group(topic, group).await
-    }
-
-    async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
-        self.reach()?.reset_group(topic, group, to).await
-    }
-
-    async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
-        self.reach()?.delete_group(topic, group).await
-    }
-
-    async fn health(&self) -> Health {
-        self.inner.health().await
     }
 
     async fn close(&self) -> Result<()> {
@@ -367,7 +317,16 @@ impl ObservedMember {
 }
 
 #[async_trait]
-impl Membership for ObservedMember {
+impl ForwardMember for ObservedMember {
+    fn inner(&self) -> &dyn Membership {
+        &*self.inner
+    }
+
+    fn reach(&self) -> Result<&dyn Membership> {
+        alive(&self.process)?;
+        Ok(&*self.inner)
+    }
+
     async fn next(&self) -> Result<GroupEvent> {
         alive(&self.process)?;
         let event = tokio::select! {
@@ -379,18 +338,9 @@ impl Membership for ObservedMember {
         Ok(event)
     }
 
-    async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
-        alive(&self.process)?;
-        self.inner.read(partition, from).await
-    }
-
     fn pause(&self, partition: u32) {
         self.process.saw("intake paused");
         self.inner.pause(partition);
-    }
-
-    fn resume(&self, partition: u32) {
-        self.inner.resume(partition);
     }
 
     async fn commit(&self, commit: Commit) -> Result<()> {

@@ -288,6 +288,11 @@ pub enum Kind {
         /// The call of the offer.
         call: u64,
     },
+    /// A refusal sealed its key, and its outcome may be told only later: results of a key are told in order.
+    Sealed {
+        /// The call of the offer that was refused.
+        call: u64,
+    },
     /// `resume(topic, key)` is about to be called.
     Resumed {
         /// The bus instance.

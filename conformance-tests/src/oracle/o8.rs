@@ -4,8 +4,12 @@
 //! - nothing is stored that was refused or withdrawn;
 //! - nothing is stored that was called after a refused publish of its key (the *root*) and before
 //!   an error naming that root was in the caller's hands: what was queued behind the root fails
-//!   with it, and the key is sealed until the caller knows. A `resume` unseals from its call on;
-//!   a topic may demand it (`SealUntilResumed`) or do without seals (`Continue`);
+//!   with it, and the key is sealed until the caller knows. A topic may demand a `resume`
+//!   (`SealUntilResumed`) or do without seals (`Continue`);
+//! - a `resume` unseals from its call on what was refused *before* it. Results of a key are told in
+//!   order, so a refusal may be told long after it sealed the key, and the resume may stand between
+//!   the two. It came too early for a root where the history shows that the root was refused later:
+//!   the seal is recorded behind the resume, or a publish called after it failed by that root;
 //! - nothing is stored twice, where the backend promises one copy.
 
 use std::collections::BTreeMap;
@@ -68,6 +72,8 @@ fn line_is_ascending(facts: &Facts<'_>, stream: &Stream<'_>, about: About, repor
 /// While a key is sealed: from the root's call until its refusal was seen.
 struct Seal {
     from: u32,
+    /// When the root was not refused yet, as far as the history tells: a resume up to here has no effect on it.
+    open: u32,
     decided: u32,
     until: u32,
     root: u64,
@@ -122,8 +128,10 @@ fn seals(publishes: &[&Rec], stream: &Stream<'_>, rule: AfterRefusal) -> Vec<Sea
     let mut seals: BTreeMap<u64, Seal> = BTreeMap::new();
     for rec in publishes.iter().filter(|rec| rec.fate == Fate::Refused) {
         let root = rec.root.unwrap_or(rec.number);
-        let seal = seals.entry(root).or_insert(Seal { from: rec.offered, decided: NONE, until: NONE, root });
+        let (from, open) = (rec.offered, rec.offered);
+        let seal = seals.entry(root).or_insert(Seal { from, open, decided: NONE, until: NONE, root });
         seal.from = seal.from.min(rec.offered);
+        seal.open = seal.open.max(rec.offered);
         seal.decided = seal.decided.min(rec.decided);
         if rule == AfterRefusal::Seal {
             seal.until = seal.until.min(rec.returned);
@@ -132,6 +140,9 @@ fn seals(publishes: &[&Rec], stream: &Stream<'_>, rule: AfterRefusal) -> Vec<Sea
     for rec in publishes {
         if let Some(seal) = seals.get_mut(&rec.number) {
             seal.from = seal.from.min(rec.offered);
+            if rec.sealed != NONE {
+                seal.open = seal.open.max(rec.sealed);
+            }
             // Its own outcome names it, also where that is unknown for good.
             if rule == AfterRefusal::Seal {
                 seal.until = seal.until.min(rec.returned);
@@ -141,7 +152,7 @@ fn seals(publishes: &[&Rec], stream: &Stream<'_>, rule: AfterRefusal) -> Vec<Sea
     let bus = publishes.first().map_or(NONE, |rec| rec.bus);
     let mut seals: Vec<Seal> = seals.into_values().collect();
     for seal in &mut seals {
-        let after = |&&(on, at): &&(u32, u32)| on == bus && at > seal.decided;
+        let after = |&&(on, at): &&(u32, u32)| on == bus && at > seal.open;
         if let Some(&(_, resumed)) = stream.resumes.iter().find(after) {
             seal.until = seal.until.min(resumed);
         }

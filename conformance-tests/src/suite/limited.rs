@@ -1,12 +1,12 @@
 //! A broker that takes records only up to a size: a layer that has the limit set on every topic that is made.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{Backend, TopicDescription};
-use eventbus_core::{Result, Topic};
-
-use super::layer::Layer;
+use eventbus_core::forward::ForwardBackend;
+use eventbus_core::{Result, Topic, TopicSpec};
 
 /// What sets the limit: a client of the suite's own.
 #[async_trait]
@@ -18,15 +18,21 @@ pub(super) trait Limits: fmt::Debug + Send + Sync + 'static {
 /// The layer. `bytes` are a record's own, and what the broker counts beside them.
 #[derive(Debug)]
 pub(super) struct Limited<L> {
+    pub(super) inner: Arc<dyn Backend>,
     pub(super) by: L,
     pub(super) bytes: usize,
 }
 
 #[async_trait]
-impl<L: Limits> Layer for Limited<L> {
-    async fn ensured(&self, inner: &dyn Backend, made: TopicDescription) -> Result<TopicDescription> {
+impl<L: Limits> ForwardBackend for Limited<L> {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        let made = self.inner.ensure_topic(spec).await?;
         let topic: Topic = made.spec.topic.parse()?;
         self.by.limit(topic.as_str(), self.bytes).await?;
-        inner.describe_topic(&topic).await
+        self.inner.describe_topic(&topic).await
     }
 }

@@ -20,7 +20,6 @@ use super::fixture::{
     Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
     Setup, UnderWay,
 };
-use super::layer::Layered;
 use raw::WithRaw;
 
 /// The shape of a memory world.
@@ -151,7 +150,7 @@ fn there(was: bool, ability: Ability) -> Result<(), FaultError> {
 impl Fixture for MemoryFixture {
     async fn connect(&self) -> Result<Arc<dyn Connection>, Error> {
         let backend = self.world.connect();
-        let seen: Arc<dyn Backend> = Arc::new(Layered::new(Arc::new(backend.clone()), WithRaw));
+        let seen: Arc<dyn Backend> = Arc::new(WithRaw::new(Arc::new(backend.clone())));
         Ok(Arc::new(MemoryConnection { world: self.world.clone(), backend, seen }))
     }
 

@@ -12,7 +12,6 @@ mod common;
 mod env;
 mod fixture;
 mod gate;
-mod layer;
 #[cfg(feature = "brokers")]
 mod limited;
 mod matrix;

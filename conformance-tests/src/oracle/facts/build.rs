@@ -123,6 +123,13 @@ impl<'h> Builder<'h> {
                 let known = &mut self.facts.recs[rec as usize];
                 known.returned = known.returned.min(index);
             }
+            Kind::Sealed { call } => {
+                let Some(&rec) = self.publishes.get(&(process, *call)) else {
+                    return Some(self.malformed(index, "a seal without an offer"));
+                };
+                let known = &mut self.facts.recs[rec as usize];
+                known.sealed = known.sealed.min(index);
+            }
             Kind::Resumed { bus, topic, key } => {
                 let topic = self.tables.name(&mut self.facts, topic);
                 let stream = self.tables.stream(&mut self.facts, topic, key, false);

@@ -63,6 +63,8 @@ pub(super) struct Rec {
     pub(super) fate: Fate,
     /// Index of the outcome.
     pub(super) decided: u32,
+    /// Index at which its refusal sealed the key, or [`NONE`] where the history does not say.
+    pub(super) sealed: u32,
     /// The number that the refusal names.
     pub(super) root: Option<u64>,
     /// Index at which the outcome was in the caller's hands.

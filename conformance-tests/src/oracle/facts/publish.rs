@@ -15,6 +15,7 @@ impl Rec {
             digest: 0,
             fate: Fate::Pending,
             decided: NONE,
+            sealed: NONE,
             root: None,
             returned: NONE,
             slot: NONE,

@@ -96,6 +96,11 @@ impl Tape {
         self.outcome(key, number, PublishOutcome::Refused { class, root })
     }
 
+    pub(super) fn sealed(self, key: &str, number: u64) -> Self {
+        let call = Self::publish_call(key, number);
+        self.add(Kind::Sealed { call })
+    }
+
     pub(super) fn returned(self, key: &str, number: u64) -> Self {
         let call = Self::publish_call(key, number);
         self.add(Kind::Returned { call })

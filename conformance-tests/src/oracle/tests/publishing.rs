@@ -71,6 +71,26 @@ fn o8_resume_unseals_its_key_from_then_on() {
 }
 
 #[test]
+fn o8_resume_unseals_what_was_refused_before_it_however_late_that_is_told() {
+    let resume = |tape: Tape| tape.add(Kind::Resumed { bus: 0, topic: "t".into(), key: "a".into() });
+    let told = |tape: Tape| tape.refuse("a", 1, None).returned("a", 1);
+    let queued = || tape().offer("a", 1).offer("a", 2);
+    // The second fails by the first one's refusal, the third comes after the resume.
+    let third = |tape: Tape| told(tape.offer("a", 3)).refuse("a", 2, Some(1)).confirm("a", 3, 0);
+    third(resume(queued().sealed("a", 1))).passes();
+    third(resume(queued()).sealed("a", 1)).refutes(Rule::O8);
+    third(queued().sealed("a", 1)).refutes(Rule::O8);
+    resume(third(queued().sealed("a", 1))).refutes(Rule::O8);
+    // Without a record of the seal, what was called after the resume and failed all the same tells.
+    third(resume(queued())).passes();
+    third(resume(tape().offer("a", 1)).offer("a", 2)).refutes(Rule::O8);
+    // The same where only a resume unseals.
+    let until = || Expectations::new(2).after_refusal("t", AfterRefusal::SealUntilResumed);
+    third(resume(queued().sealed("a", 1))).expect(until()).passes();
+    third(resume(queued()).sealed("a", 1)).expect(until()).refutes(Rule::O8);
+}
+
+#[test]
 fn o8_two_copies() {
     let twice = || tape().offer("a", 1).confirm("a", 1, 0).log("a", 1, 0).log("a", 1, 1);
     twice().refutes(Rule::O8);

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use eventbus_core::backend::{Body, Commit, GroupEvent, Inbound, LogState, Membership, Outbound};
+use eventbus_core::backend::{Backend, Body, GroupEvent, Inbound, Join, Membership, Outbound};
+use eventbus_core::forward::{ForwardBackend, ForwardMember};
 use eventbus_core::wire::{Binding, WireRecord};
-use eventbus_core::{Envelope, Key, Position, ProducerId, Result, Stamp};
-
-use crate::suite::layer::Layer;
+use eventbus_core::{Envelope, Key, ProducerId, Result, Stamp};
 
 const DISGUISE: &str = "conformance.raw";
 
@@ -51,13 +50,23 @@ fn undisguised(record: Inbound) -> Inbound {
     Inbound::new(record.partition, record.position, record.stored_at, body)
 }
 
-/// The layer.
 #[derive(Debug)]
-pub(super) struct WithRaw;
+pub(super) struct WithRaw(Arc<dyn Backend>);
 
-impl Layer for WithRaw {
-    fn joined(&self, member: Arc<dyn Membership>) -> Arc<dyn Membership> {
-        Arc::new(MemberWithRaw(member))
+impl WithRaw {
+    pub(super) fn new(inner: Arc<dyn Backend>) -> Self {
+        Self(inner)
+    }
+}
+
+#[async_trait]
+impl ForwardBackend for WithRaw {
+    fn inner(&self) -> &dyn Backend {
+        &*self.0
+    }
+
+    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        Ok(Arc::new(MemberWithRaw(self.0.join(join).await?)))
     }
 }
 
@@ -65,35 +74,15 @@ impl Layer for WithRaw {
 struct MemberWithRaw(Arc<dyn Membership>);
 
 #[async_trait]
-impl Membership for MemberWithRaw {
+impl ForwardMember for MemberWithRaw {
+    fn inner(&self) -> &dyn Membership {
+        &*self.0
+    }
+
     async fn next(&self) -> Result<GroupEvent> {
         Ok(match self.0.next().await? {
             GroupEvent::Records(records) => GroupEvent::Records(records.into_iter().map(undisguised).collect()),
             other => other,
         })
-    }
-
-    async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
-        self.0.read(partition, from).await
-    }
-
-    fn pause(&self, partition: u32) {
-        self.0.pause(partition);
-    }
-
-    fn resume(&self, partition: u32) {
-        self.0.resume(partition);
-    }
-
-    async fn commit(&self, commit: Commit) -> Result<()> {
-        self.0.commit(commit).await
-    }
-
-    async fn release(&self, partition: u32) -> Result<()> {
-        self.0.release(partition).await
-    }
-
-    async fn leave(&self) -> Result<()> {
-        self.0.leave().await
     }
 }

@@ -20,7 +20,6 @@ use crate::proxy::nats::{Fault, Kind, RuleId, Rules, Scope};
 use crate::suite::fixture::{
     Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
-use crate::suite::layer::Layered;
 use crate::suite::limited::Limited;
 use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
@@ -68,7 +67,7 @@ impl Fixture for NatsFixture {
         let proxy = Proxy::start(self.server.address, self.rules.clone()).await.map_err(unavailable)?;
         let backend: Arc<dyn Backend> = Arc::new(NatsBackend::new(nats_config(&url(&proxy), &self.prefix)));
         let backend = match self.setup.max_record_bytes {
-            Some(bytes) => Arc::new(Layered::new(backend, Limited { by: self.admin.clone(), bytes: bytes + FRAME })),
+            Some(bytes) => Arc::new(Limited { inner: backend, by: self.admin.clone(), bytes: bytes + FRAME }),
             None => backend,
         };
         Ok(self.connections.add(self.connection(Arc::new(proxy), backend)))

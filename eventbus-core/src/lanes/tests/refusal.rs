@@ -116,6 +116,32 @@ async fn too_large_for_a_topic_not_known_at_the_call_is_refused_in_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resume_unseals_what_was_refused_before_it_though_that_is_told_later() {
+    let mut plan = Plan::new(Pipelining::PerPartition);
+    plan.fake.capabilities.max_record_bytes = Some(1_000);
+    let (world, driver) = plan.build();
+    let big = Envelope::builder("T", "/").id("big").key("k").payload(vec![0; 2_000]).build().unwrap();
+    let mut a = world.confirm("k", "a");
+    let mut big = now(world.lanes.publish(TOPIC, big)).unwrap().unwrap();
+    let mut c = world.confirm("k", "c");
+    // Nothing is refused yet: this resume has no effect on what will be.
+    world.lanes.resume(TOPIC, Some(&key("k"))).unwrap();
+    tokio::spawn(driver.run());
+    settle().await;
+    let mut sealed = world.publish("k", "d");
+    assert_eq!(world.told.take(), ["seal k", "d key_sealed"]);
+    world.lanes.resume(TOPIC, Some(&key("k"))).unwrap();
+    let mut e = world.confirm("k", "e");
+    assert!(now(&mut big).is_none(), "told in the key's order, and the first one is not known yet");
+    world.fake.store("a");
+    world.fake.store("e");
+    assert!(now(&mut a).unwrap().is_ok() && now(&mut e).unwrap().is_ok());
+    assert_eq!((kind_of(&mut big), kind_of(&mut c)), (ErrorKind::TooLarge, ErrorKind::Cascaded));
+    assert_eq!(names(&now(&mut sealed).unwrap().unwrap_err()), "big");
+    assert_eq!(world.fake.stored(), ["a", "e"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_topic_refuses_what_waits_and_is_asked_for_again() {
     let (world, driver) = Plan::new(Pipelining::OnePerKey).build();
     world.fake.state().describe_errors.push_back(Error::new(ErrorKind::UnknownTopic, "no such topic"));
