@@ -136,7 +136,7 @@ impl ProducerContext for Heard {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let result = result.as_ref().map(|stored| rdkafka::Message::offset(stored)).map_err(|(error, _)| error.clone());
+        let result = result.as_ref().map(rdkafka::Message::offset).map_err(|(error, _)| error.clone());
         self.0.lock().unwrap().push(result);
     }
 }
@@ -196,7 +196,7 @@ async fn kafka_client_gets_past_its_proxy() -> Tested {
     kafka_topic(broker.address(), "behind").await?;
     let publish = |payload: &'static str| {
         let producer = BaseProducer::from_config_and_context(&kafka_client(proxy.address()), Heard::default());
-        rules.submitted("behind", Some(b"k"), payload);
+        rules.submitted("behind", Some(b"k"), payload.as_bytes());
         kafka_publish(&producer?, "behind", payload)
     };
     assert_eq!(publish("record-1")?, 0);

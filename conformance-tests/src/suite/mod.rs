@@ -13,6 +13,8 @@ mod env;
 mod fixture;
 mod gate;
 #[cfg(feature = "brokers")]
+mod kafka;
+#[cfg(feature = "brokers")]
 mod limited;
 mod matrix;
 mod memory;
@@ -33,6 +35,8 @@ pub use fixture::{
     Setup, UnderWay,
 };
 pub use gate::{Gate, Gated};
+#[cfg(feature = "brokers")]
+pub use kafka::{GroupProtocol, KafkaProvider, kafka_config};
 pub use matrix::{Matrix, Outcome};
 pub use memory::{MemoryKind, MemoryProvider};
 #[cfg(feature = "brokers")]
@@ -42,3 +46,5 @@ pub use parity::{Outcomes, drawn_script};
 pub use registry::{CASES, Case, Place, Priority};
 pub use run::{Call, Failure, Peer, Run};
 pub use runner::{RunOptions, run_case};
+#[cfg(feature = "brokers")]
+pub use served::backend_at;

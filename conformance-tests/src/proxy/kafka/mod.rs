@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 
 pub use frames::{FrameReader, Request};
-pub use rules::{Fault, RuleId, Rules, Scope, Sent};
+pub use rules::{Fault, RuleId, Rules, Scope, Sent, id_header};
 
 use super::{Conversation, Ends, Passed, Protocol};
 
@@ -43,7 +43,7 @@ impl Conversation for Connection {
     fn sent(&mut self, bytes: &[u8]) -> Option<Passed> {
         let mut passed = Passed { on: BytesMut::with_capacity(bytes.len()), back: BytesMut::new() };
         self.sent.push(bytes);
-        while let Some(frame) = self.sent.next().ok()? {
+        while let Some(frame) = self.sent.next_frame().ok()? {
             let request = Request::read(&frame)?;
             let sent = if request.api == Request::PRODUCE { self.rules.sent(&frame) } else { Sent::Pass };
             if let Sent::Answer(code) = sent {
@@ -62,7 +62,7 @@ impl Conversation for Connection {
     fn answered(&mut self, bytes: &[u8]) -> Option<BytesMut> {
         let mut passed = BytesMut::with_capacity(bytes.len());
         self.answered.push(bytes);
-        while let Some(mut frame) = self.answered.next().ok()? {
+        while let Some(mut frame) = self.answered.next_frame().ok()? {
             let number = frame.first_chunk().map(|number| i32::from_be_bytes(*number))?;
             let (api, lost) = self.asked.remove(&number).unwrap_or((Request::PRODUCE, false));
             if lost {

@@ -21,7 +21,7 @@ use crate::suite::fixture::{
     Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
 use crate::suite::limited::Limited;
-use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
+use crate::suite::served::{Connections, Done, Proxied, Used, backend_at, tried, unavailable};
 
 /// What a message's size has in it beside the record's own, as the backend counts it.
 const FRAME: usize = 512;
@@ -65,7 +65,7 @@ impl NatsFixture {
 impl Fixture for NatsFixture {
     async fn connect(&self) -> Result<Arc<dyn Connection>, Error> {
         let proxy = Proxy::start(self.server.address, self.rules.clone()).await.map_err(unavailable)?;
-        let backend: Arc<dyn Backend> = Arc::new(NatsBackend::new(nats_config(&url(&proxy), &self.prefix)));
+        let backend = backend_at(&url(&proxy), &self.prefix)?;
         let backend = match self.setup.max_record_bytes {
             Some(bytes) => Arc::new(Limited { inner: backend, by: self.admin.clone(), bytes: bytes + FRAME }),
             None => backend,
