@@ -1,0 +1,1 @@
+pub(crate) const NOTE_BYTES: usize = 2_800;
