@@ -10,8 +10,8 @@ use eventbus_core::backend::{
     TopicDescription,
 };
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
-use rdkafka::{Offset, TopicPartitionList};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::KafkaConfig;
 use crate::connection::Link;
@@ -104,7 +104,13 @@ impl Backend for KafkaBackend {
         self.producer.submit(record, ticket);
     }
 
-    async fn find_stamp(&self, topic: &Topic, partition: u32, from: Position, stamp: Stamp) -> Result<Option<Position>> {
+    async fn find_stamp(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        from: Position,
+        stamp: Stamp,
+    ) -> Result<Option<Position>> {
         let (link, scans, topic) = (Arc::clone(self.link()?), Arc::clone(&self.scans), topic.clone());
         let found = tokio::task::spawn_blocking(move || scans.find(&link, &topic, partition, from, stamp));
         found.await.map_err(|_| gone())?
@@ -163,6 +169,7 @@ impl Backend for KafkaBackend {
                 health
             }
             Err(error) => {
+                link.reached.set(false);
                 let mut health = Health::new(ConnectionState::Disconnected);
                 health.details.push(("error".into(), error.to_string()));
                 health

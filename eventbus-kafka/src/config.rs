@@ -455,7 +455,8 @@ mod tests {
 
     #[test]
     fn what_the_contract_rests_on_reaches_the_client() {
-        let producer = KafkaConfig::new("a:1").property("socket.keepalive.enable", "true").producer(1_000, Duration::ZERO, 1);
+        let producer =
+            KafkaConfig::new("a:1").property("socket.keepalive.enable", "true").producer(1_000, Duration::ZERO, 1);
         for (name, value) in [
             ("enable.idempotence", "true"),
             ("enable.gapless.guarantee", "true"),

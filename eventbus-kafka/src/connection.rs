@@ -22,10 +22,6 @@ pub(crate) struct Reached {
 }
 
 impl Reached {
-    pub(crate) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Acquire)
-    }
-
     pub(crate) fn set(&self, up: bool) {
         self.down.store(!up, Ordering::Release);
     }

@@ -376,9 +376,8 @@ impl Seat {
     pub(crate) fn current(&self, records: Vec<(u64, Inbound)>) -> Vec<Inbound> {
         self.waiting.fetch_sub(records.len(), Ordering::AcqRel);
         let state = self.state();
-        let under_way = |(read, record): &(u64, Inbound)| {
-            state.held.get(&record.partition).is_some_and(|held| held.read == *read)
-        };
+        let under_way =
+            |(read, record): &(u64, Inbound)| state.held.get(&record.partition).is_some_and(|held| held.read == *read);
         records.into_iter().filter(under_way).map(|(_, record)| record).collect()
     }
 
@@ -415,10 +414,12 @@ impl Seat {
     pub(crate) fn interrupt(&self) {
         let mut state = self.state();
         let reading = state.held.iter_mut().filter(|(_, held)| held.read > 0);
-        let broken: Vec<u32> = reading.map(|(partition, held)| {
-            held.read = 0;
-            *partition
-        }).collect();
+        let broken: Vec<u32> = reading
+            .map(|(partition, held)| {
+                held.read = 0;
+                *partition
+            })
+            .collect();
         drop(state);
         if !broken.is_empty() {
             self.tell(GroupEvent::Interrupted(broken));
@@ -432,7 +433,10 @@ impl Seat {
                 let _ = self.items.send(Item::Over(to_core(error, "consuming")));
                 return true;
             }
-            (_, Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::InvalidSessionTimeout)) => {
+            (
+                _,
+                Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::InvalidSessionTimeout),
+            ) => {
                 let kind = match error.rdkafka_error_code() {
                     Some(Code::InvalidSessionTimeout) => ErrorKind::InvalidConfig,
                     _ => ErrorKind::PermissionDenied,

@@ -68,7 +68,8 @@ impl Groups {
             }
             Ok(GroupDescription::new(members, partitions))
         };
-        let described = self.link.ask("asking for a group", question).await.map_err(|error| self.about(error, group))?;
+        let described =
+            self.link.ask("asking for a group", question).await.map_err(|error| self.about(error, group))?;
         if described.members.is_empty() && described.partitions.iter().all(|partition| partition.committed.is_none()) {
             let message = "the group has neither progress nor members";
             return Err(self.about(Error::new(ErrorKind::UnknownGroup, message), group));

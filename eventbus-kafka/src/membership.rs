@@ -51,7 +51,8 @@ impl KafkaMember {
         let config = &link.config;
         let most = config.max_poll_interval / 2;
         if join.drain_deadline + DRAIN_MARGIN > most {
-            let message = format!("drain_deadline: expected at most {:?}, half of max_poll_interval", most - DRAIN_MARGIN);
+            let message =
+                format!("drain_deadline: expected at most {:?}, half of max_poll_interval", most - DRAIN_MARGIN);
             return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "drain_deadline"));
         }
         let mut client = config.consumer(&config.group(&join.group));

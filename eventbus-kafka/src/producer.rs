@@ -124,9 +124,10 @@ impl Producer {
         let Some(link) = self.link.get().filter(|_| !self.is_closed()) else {
             return ticket.tell(Fate::NotStored(gone()));
         };
-        let facts = self.known.get(&record.topic).unwrap_or_else(|| {
-            Arc::new(Facts::new(&link.config.topic(&record.topic), BATCH_BYTES, false))
-        });
+        let facts = self
+            .known
+            .get(&record.topic)
+            .unwrap_or_else(|| Arc::new(Facts::new(&link.config.topic(&record.topic), BATCH_BYTES, false)));
         let encoded = wire::encode(&record.envelope, record.stamp, link.config.mode);
         if let Some(error) = facts.refuses(wire::size(&encoded), encoded.key.is_some()) {
             self.cleared(&record.topic, record.partition, record.stamp, false);
@@ -271,10 +272,13 @@ impl Producer {
         if !line.alone {
             self.suspect(&failed).await;
         }
-        let fates: Vec<(Slot, Fate)> = failed.drain(..).map(|(slot, code)| {
-            let fate = fate(code, line.alone, vanished.contains(&slot.topic));
-            (slot, fate)
-        }).collect();
+        let fates: Vec<(Slot, Fate)> = failed
+            .drain(..)
+            .map(|(slot, code)| {
+                let fate = fate(code, line.alone, vanished.contains(&slot.topic));
+                (slot, fate)
+            })
+            .collect();
         for (slot, fate) in fates {
             self.settled(line, &slot, matches!(fate, Fate::Refused(_)));
             slot.ticket.tell(fate);

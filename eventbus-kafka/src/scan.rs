@@ -48,7 +48,8 @@ impl Scans {
         let scan = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(place).or_default());
         let mut scan = scan.lock().unwrap_or_else(PoisonError::into_inner);
         let name = link.config.topic(topic);
-        let log = watermarks(link, &name, partition).map_err(|error| to_core(&error, "asking for the end of the log"))?;
+        let log =
+            watermarks(link, &name, partition).map_err(|error| to_core(&error, "asking for the end of the log"))?;
         // Another log under the old name, a gap to what was read, or too much of it: read anew.
         let begin = from.max(log.first).get();
         if begin < scan.from || begin > scan.to || log.end.get() < scan.to || scan.stamps.len() > KEPT {

@@ -191,7 +191,9 @@ impl Topics {
     async fn logs(&self, topic: &Topic, partitions: u32) -> Result<Vec<LogState>> {
         let name = self.link.config.topic(topic);
         let ask = move |link: &Link| {
-            (0..partitions).map(|partition| watermarks(link, &name, partition)).collect::<rdkafka::error::KafkaResult<_>>()
+            (0..partitions)
+                .map(|partition| watermarks(link, &name, partition))
+                .collect::<rdkafka::error::KafkaResult<_>>()
         };
         self.link.ask("asking for the ends of the log", ask).await.map_err(|error| error.with("topic", topic))
     }

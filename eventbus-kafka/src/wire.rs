@@ -31,9 +31,10 @@ pub(crate) fn size(record: &WireRecord) -> usize {
 
 pub(crate) fn headers(record: &WireRecord) -> OwnedHeaders {
     let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    record.headers.iter().fold(headers, |headers, (key, value)| {
-        headers.insert(Header { key, value: Some(value.as_ref()) })
-    })
+    record
+        .headers
+        .iter()
+        .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value.as_ref()) }))
 }
 
 /// A delivered record, copied once.
@@ -109,7 +110,8 @@ mod tests {
 
     #[test]
     fn a_foreign_record_keeps_its_key_whatever_it_is() {
-        let message = OwnedMessage::new(Some(vec![1]), Some(vec![0xff, 0]), "t".into(), Timestamp::NotAvailable, 0, 1, None);
+        let message =
+            OwnedMessage::new(Some(vec![1]), Some(vec![0xff, 0]), "t".into(), Timestamp::NotAvailable, 0, 1, None);
         let inbound = inbound(0, &message);
         assert_eq!(inbound.key.map(|key| key.to_bytes()), Some(Bytes::from_static(&[0xff, 0])));
         assert_eq!((inbound.stamp, inbound.stored_at), (None, 0));
