@@ -35,6 +35,7 @@ impl Groups {
         let name = self.name.clone();
         let question = move |link: &Link| {
             let mut found = Vec::new();
+            partitions(link, &name)?;
             let groups = link.client().fetch_group_list(None, link.timeout())?;
             for group in groups.groups() {
                 let Some(known) = group.name().strip_prefix(link.config.prefix.as_str()) else { continue };
@@ -46,7 +47,8 @@ impl Groups {
             }
             Ok(found)
         };
-        let mut groups = self.link.ask("asking for groups", question).await?;
+        let mut groups =
+            self.link.ask("asking for groups", question).await.map_err(|e| e.with("topic", &self.topic))?;
         groups.sort();
         Ok(groups)
     }
@@ -143,13 +145,18 @@ fn members(link: &Link, group: &str) -> KafkaResult<Vec<String>> {
     Ok(members.map(|member| member.client_id().to_owned()).collect())
 }
 
-fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Progress> {
+/// How many partitions a topic has.
+fn partitions(link: &Link, topic: &str) -> KafkaResult<usize> {
     let metadata = link.client().fetch_metadata(Some(topic), link.timeout())?;
-    let topic_metadata = metadata.topics().iter().find(|found| found.name() == topic);
-    let count = topic_metadata.map_or(0, |found| found.partitions().len());
-    if count == 0 {
-        return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition));
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    match found.map_or(0, |found| found.partitions().len()) {
+        0 => Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)),
+        count => Ok(count),
     }
+}
+
+fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Progress> {
+    let count = partitions(link, topic)?;
     let mut list = TopicPartitionList::with_capacity(count);
     list.add_partition_range(topic, 0, i32::try_from(count).unwrap_or(i32::MAX) - 1);
     let committed = outsider(link, group)?.committed_offsets(list, link.timeout())?;
