@@ -73,7 +73,8 @@ impl Groups {
                 let from = next.unwrap_or(log.first).max(log.first);
                 let lag = log.end.get().saturating_sub(from.get());
                 let owner = stored.as_ref().map(|stored| stored.owner.clone());
-                let owner = owner.filter(|owner| members.iter().any(|member| member.starts_with(owner.as_str())));
+                let known = |owner: &String| members.iter().any(|member| member.starts_with(owner.as_str()));
+                let owner = owner.filter(|owner| !owner.is_empty() && known(owner));
                 let committed = next.zip(stored).map(|(next, stored)| stored.committed(next));
                 partitions.push(GroupPartition { partition, committed, log, lag, owner });
             }
