@@ -34,6 +34,7 @@ mod partition;
 mod pool;
 mod position;
 mod publishing;
+pub mod replay;
 mod resume;
 mod retry;
 #[doc(hidden)]
