@@ -20,12 +20,12 @@ pub(crate) struct Voice {
 }
 
 impl Voice {
-    /// Takes effect, for the whole process.
-    pub(crate) fn set(&self) {
+    /// Takes effect, for the whole process. Without -v `usual` is what the log shows.
+    pub(crate) fn set(&self, usual: LevelFilter) {
         QUIET.store(self.quiet, Ordering::Relaxed);
         let level = match self.verbose {
             _ if self.quiet => LevelFilter::OFF,
-            0 => LevelFilter::ERROR,
+            0 => usual,
             1 => LevelFilter::INFO,
             2 => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,

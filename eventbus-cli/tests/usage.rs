@@ -229,6 +229,8 @@ fn cases_are_listed_and_verified_in_memory() {
     );
     let ran = run(&["verify", "--url", "memory://", "--case", "p1::keys"]).ends_with(0).says("3 PASS, 0 SKIP, 0 FAIL");
     assert!(ran.lines().iter().all(|line| line["outcome"] == "pass"), "{}", ran.stdout);
+    let ran = run(&["verify", "--url", "memory://", "--case", "p1::handlers::panics_in_odd_places"]).ends_with(0);
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
     run(&["verify", "--url", "memory://", "--case", "p1::nothing"]).ends_with(2).says("unknown case");
     run(&["verify", "--url", "nats://127.0.0.1:1", "--connect-timeout", "1"]).ends_with(1);
 }

@@ -150,7 +150,7 @@ async fn a_letter_that_cannot_be_replayed_is_passed_over() {
     let mut expected = Replayed::default();
     (expected.failed, expected.held_back) = (2, 4);
     assert_eq!(letters.replay(None, tell).await.unwrap(), expected);
-    let told = told.lock().unwrap();
+    let told = std::mem::take(&mut *told.lock().unwrap());
     assert!(told.iter().all(|(_, kind)| *kind == ErrorKind::UnknownTopic), "{told:?}");
     assert_eq!(letters.read(None).await.unwrap().len(), 6, "what failed is still there");
 }

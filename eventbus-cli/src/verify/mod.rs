@@ -79,6 +79,8 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::Well);
     }
     let config = args.target.configuration()?;
+    // Handlers that panic are part of the cases; one that brings a case down is told with its outcome.
+    std::panic::set_hook(Box::new(|panic| tracing::info!(%panic, "a panic")));
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     let ended = runtime.block_on(async {
         let interrupt = Interrupt::listen().map_err(Failure::failed)?;

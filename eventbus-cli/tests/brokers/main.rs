@@ -36,6 +36,7 @@ const TESTS: &[Test] = tests! {
         an_existing_topic_keeps_its_partitions,
         an_interrupted_publish_reports_what_it_read,
         a_record_that_the_broker_does_not_take_is_refused,
+        what_the_broker_never_answered_is_told_as_unknown,
     }
     subscribing::{
         so_many_lines_and_nothing_finished_beyond,

@@ -1,7 +1,7 @@
 //! `publish` on a broker.
 
-use crate::program::{assert_all_once, event, events};
-use crate::world::World;
+use crate::program::{Running, assert_all_once, event, events};
+use crate::world::{Link, World};
 
 pub(crate) fn what_is_published_is_printed_in_order(world: &World) {
     let input = events(50, 2_000);
@@ -74,4 +74,26 @@ pub(crate) fn a_record_that_the_broker_does_not_take_is_refused(world: &World) {
     assert_eq!(code, Some(1), "{said}");
     let outcome = |line: u64| receipts.iter().chain(&last).find(|r| r["line"] == line).unwrap()["outcome"].clone();
     assert_eq!([1, 2, 3, 4].map(outcome), ["confirmed", "refused", "confirmed", "confirmed"], "{said}");
+}
+
+pub(crate) fn what_the_broker_never_answered_is_told_as_unknown(world: &World) {
+    let link = Link::to(world);
+    let arguments = ["publish", "--url", &link.url, "--topic", "t", "--receipts", "--deadline", "0.5"];
+    let mut publish = Running::start(&arguments);
+    publish.write(&event("a", 1));
+    assert_eq!(publish.take(1)[0]["outcome"], "confirmed");
+    link.fall_silent();
+    publish.write(&[event("a", 2), event("a", 3)].concat());
+    // The end of the input is no reason to give up; an interrupt is, at its deadline.
+    publish.stdin = None;
+    publish.signal("-INT");
+    let receipts = publish.rest();
+    let (code, said) = publish.wait();
+    assert_eq!(code, Some(1), "{said}");
+    // What was read by then is told, as what it is: never as confirmed.
+    for receipt in &receipts {
+        assert!(["unknown", "refused"].contains(&receipt["outcome"].as_str().unwrap()), "{receipt}");
+        assert!(receipt["error"].is_string() && receipt.get("position").is_none(), "{receipt}");
+    }
+    assert!(receipts.len() <= 2, "{receipts:?}");
 }

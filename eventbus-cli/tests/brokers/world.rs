@@ -1,6 +1,9 @@
 //! A broker, and a place of a test's own on it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conformance_tests::brokers::{NatsBroker, NatsOptions, NatsVersion, background};
@@ -103,6 +106,49 @@ impl World {
         let group = format!("stored-{}", GROUPS.fetch_add(1, Ordering::Relaxed));
         let arguments = ["--topic", topic, "--group", &group, "--idle-exit", "3"];
         self.run("subscribe", &arguments).ends_with(0).lines()
+    }
+}
+
+/// A connection to the broker that falls silent when it is told to.
+pub(crate) struct Link {
+    pub(crate) url: String,
+    silent: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// A way to the world's broker. Only where one address is all of it.
+    pub(crate) fn to(world: &World) -> Self {
+        let (server, parameters) = world.url.split_once('?').unwrap();
+        let (scheme, address) = server.split_once("://").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{scheme}://{}?{parameters}", listener.local_addr().unwrap());
+        let (silent, address) = (Arc::new(AtomicBool::new(false)), address.to_owned());
+        let is_silent = silent.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&address).unwrap());
+                let ways = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
+                for (from, to) in ways {
+                    let is_silent = is_silent.clone();
+                    std::thread::spawn(move || carry(from, to, &is_silent));
+                }
+            }
+        });
+        Self { url, silent }
+    }
+
+    /// Nothing is carried any more; what is connected stays so.
+    pub(crate) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::Release);
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, is_silent: &AtomicBool) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if !is_silent.load(Ordering::Acquire) && to.write_all(&bytes[..count]).is_err() {
+            return;
+        }
     }
 }
 

@@ -85,7 +85,7 @@ mod tests {
                 let required = |name: &Value| fields.contains_key(name.as_str().unwrap());
                 fields.iter().all(known) && schema["required"].as_array().unwrap().iter().all(required)
             }
-            (Some("integer"), _, Value::Number(_)) => within(value),
+            (Some("integer"), _, Value::Number(number)) => number.is_i64() && within(value),
             (Some("boolean"), _, Value::Bool(_)) | (Some("string"), _, Value::String(_)) => true,
             (None, Value::Array(words), word) => words.contains(word),
             (None, _, word) => schema["const"] == *word,
