@@ -130,6 +130,24 @@ pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) config: NatsConfig,
     signals: Arc<Signals>,
+    /// Removals at the server that are under way.
+    removals: watch::Sender<usize>,
+}
+
+/// A removal under way: closing waits for it, as long as a request may take.
+pub(crate) struct Removal(Arc<Link>);
+
+impl Removal {
+    pub(crate) fn begin(link: &Arc<Link>) -> Self {
+        link.removals.send_modify(|removals| *removals += 1);
+        Self(Arc::clone(link))
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.0.removals.send_modify(|removals| *removals -= 1);
+    }
 }
 
 impl fmt::Debug for Link {
@@ -180,7 +198,7 @@ impl Link {
         options = authorize(options, &config.auth).await?;
         let client = options.connect(config.servers.clone()).await.map_err(connect_error)?;
         signals.state.send_replace(ConnectionState::Connected);
-        let link = Arc::new(Self { client, config: config.clone(), signals });
+        let link = Arc::new(Self { client, config: config.clone(), signals, removals: watch::Sender::new(0) });
         link.check()?;
         Ok(link)
     }
@@ -222,6 +240,11 @@ impl Link {
 
     /// Ends it. Nothing is sent any more.
     pub(crate) async fn close(&self) {
+        if self.state() == ConnectionState::Connected {
+            // What describes a group and ends would leave its consumers to the server for minutes.
+            let mut removals = self.removals.subscribe();
+            let _ = tokio::time::timeout(self.config.request_timeout, removals.wait_for(|left| *left == 0)).await;
+        }
         self.signals.state.send_replace(ConnectionState::Closed);
         let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;
     }

@@ -13,7 +13,7 @@ use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::connection::Link;
+use crate::connection::{Link, Removal};
 use crate::error::Failure;
 use crate::wire::Place;
 
@@ -89,7 +89,9 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (link, subject) = (Arc::clone(&self.link), format!("CONSUMER.DELETE.{}.{}", self.stream, self.name));
+        let removal = Removal::begin(&link);
         runtime.spawn(async move {
+            let _under_way = removal;
             // A creation may be carried out after its deletion was refused: asked again where no answer came. What is left
             // after that, the server removes as inactive.
             for wait in [0, 1, 5, 30] {
