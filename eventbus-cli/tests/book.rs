@@ -60,7 +60,8 @@ fn run(chapter: &str) -> Output {
     assert!(!commands.is_empty(), "{chapter} has no command");
     let program = PathBuf::from(env!("CARGO_BIN_EXE_eventbus"));
     let folder = tempfile::tempdir().expect("a folder");
-    let path = format!("{}:{}", program.parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
+    let path =
+        format!("{}:{}", program.parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
     Command::new("bash")
         .args(["-x", "-c", &script(&commands, chapter)])
         .current_dir(folder.path())

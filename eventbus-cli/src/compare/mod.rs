@@ -8,17 +8,19 @@ mod latency;
 mod report;
 mod resources;
 mod run;
+mod targets;
 mod workloads;
 
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use eventbus::{Envelope, EventBusConfig};
+use eventbus::Envelope;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::report::Run;
-use self::run::{Subject, Target};
+use self::run::Subject;
+use self::targets::{Target, Targets};
 use self::workloads::{Keys, Payload, Shape, Work, Workload};
 use crate::exit::{Exit, Failure};
 use crate::input;
@@ -62,10 +64,16 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
         list().map_err(Failure::failed)?;
         return Ok(Exit::Well);
     }
-    let targets = targets(args)?;
     let job = Job::of(args)?;
+    let mut targets = Targets::of(&args.backends, &args.url)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
-    runtime.block_on(compare(args, &targets, &job))
+    // Before brokers are started, so that they are removed whenever it comes.
+    let interrupt = {
+        let _entered = runtime.enter();
+        Interrupt::listen().map_err(Failure::failed)?
+    };
+    let running = targets.start()?;
+    runtime.block_on(compare(args, &running, &job, &interrupt))
 }
 
 /// What runs.
@@ -135,23 +143,6 @@ fn input_workload(messages: usize) -> Workload {
     }
 }
 
-fn targets(args: &Args) -> Result<Vec<Target>, Failure> {
-    let mut urls: Vec<String> = args.backends.iter().map(|backend| format!("{backend}://")).collect();
-    urls.extend(args.url.iter().cloned());
-    if urls.is_empty() {
-        urls.push("memory://".into());
-    }
-    let mut targets: Vec<Target> = Vec::new();
-    for url in urls {
-        let config = EventBusConfig::from_url(&url).map_err(Failure::usage)?;
-        let scheme = config.backend.scheme();
-        let same = targets.iter().filter(|target| target.config.backend.scheme() == scheme).count();
-        let name = if same == 0 { scheme.to_owned() } else { format!("{scheme}#{}", same + 1) };
-        targets.push(Target { name, config });
-    }
-    Ok(targets)
-}
-
 fn list() -> io::Result<()> {
     let mut out = io::stdout().lock();
     workloads::all().iter().try_for_each(|workload| {
@@ -160,8 +151,7 @@ fn list() -> io::Result<()> {
     })
 }
 
-async fn compare(args: &Args, targets: &[Target], job: &Job) -> Result<Exit, Failure> {
-    let interrupt = Interrupt::listen().map_err(Failure::failed)?;
+async fn compare(args: &Args, targets: &[Target], job: &Job, interrupt: &Interrupt) -> Result<Exit, Failure> {
     if args.all {
         let minutes = job.seconds(args, targets.len()) / 60.0;
         say(&format!("{} workloads, about {minutes:.1} minutes", job.workloads.len()));
@@ -176,7 +166,7 @@ async fn compare(args: &Args, targets: &[Target], job: &Job) -> Result<Exit, Fai
             for (target, runs) in targets.iter().zip(&mut runs) {
                 bar.set_message(format!("{} on {}, round {round}", workload.name, target.name));
                 let failed = |error| Failure::failed(format!("{} on {}: {error}", workload.name, target.name));
-                let Some(mut run) = run::run(target, workload, job.subject(), &interrupt).await.map_err(failed)? else {
+                let Some(mut run) = run::run(target, workload, job.subject(), interrupt).await.map_err(failed)? else {
                     interrupted = true;
                     break 'rounds;
                 };
@@ -201,7 +191,7 @@ async fn compare(args: &Args, targets: &[Target], job: &Job) -> Result<Exit, Fai
     }
     bar.finish_and_clear();
     show(args, &summaries).map_err(Failure::failed)?;
-    Ok(verdict(&summaries, interrupted, &interrupt))
+    Ok(verdict(&summaries, interrupted, interrupt))
 }
 
 fn verdict(summaries: &[Vec<Run>], interrupted: bool, interrupt: &Interrupt) -> Exit {

@@ -8,8 +8,7 @@ use async_trait::async_trait;
 use conformance_tests::history::Kind;
 use conformance_tests::oracle::{Expectations, Oracle, Rule};
 use eventbus::{
-    Confirmation, Delivery, Envelope, EventBus, EventBusConfig, Handler, HandlerError, Result, Storage, Subscribe,
-    Subscription,
+    Confirmation, Delivery, Envelope, EventBus, Handler, HandlerError, Result, Storage, Subscribe, Subscription,
 };
 use rand::Rng as _;
 use tokio::task::JoinSet;
@@ -18,6 +17,7 @@ use super::check::{Check, GROUP, ORACLE_MESSAGES};
 use super::latency::Latency;
 use super::report::Run;
 use super::resources::Watch;
+use super::targets::Target;
 use super::workloads::{Plan, Shape, Work, Workload};
 use crate::interrupt::Interrupt;
 
@@ -37,14 +37,6 @@ pub(crate) enum Subject<'a> {
     Fixed,
     /// The user's events.
     Events(&'a [Envelope]),
-}
-
-/// A backend that is compared.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    /// What tables call it.
-    pub(crate) name: String,
-    pub(crate) config: EventBusConfig,
 }
 
 /// Runs a workload once. Interrupted, it drains and gives nothing.
