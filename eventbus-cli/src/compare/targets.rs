@@ -78,8 +78,9 @@ impl Targets {
         Ok(Self { asked, containers: false })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.asked.len()
+    /// Whether nothing but the memory backend is compared.
+    pub(crate) fn are_memory(&self) -> bool {
+        self.asked.iter().all(|one| matches!(one, Asked::Url(url) if url.starts_with("memory://")))
     }
 
     /// Starts the brokers. To be called outside of a runtime, as is the end of this.
