@@ -16,7 +16,7 @@ use crate::config::{BackendConfig, EventBusConfig};
 ///
 /// `memory://NAME` is one log per process and name, `memory://` a private one; neither outlives the process. Settings are
 /// parameters: `memory://shop?partitions=4&concurrency=64`; [`config::knobs`](crate::config::knobs) lists them.
-/// `nats://HOST:PORT` and `tls://HOST:PORT` are JetStream, with settings of its own beside these. Those of
+/// `nats://HOST:PORT` and `tls://HOST:PORT` are JetStream, `kafka://HOST:PORT,…` is Kafka, each with settings of its own beside these. Those of
 /// topics and subscriptions are defaults: what code sets goes before them.
 ///
 /// # Errors
@@ -72,6 +72,8 @@ pub async fn connect_customized(
         BackendConfig::Memory { name: None } => Arc::new(MemoryWorld::new().connect()),
         #[cfg(feature = "nats")]
         BackendConfig::Nats(section) => Arc::new(eventbus_nats::NatsBackend::new(section.config())),
+        #[cfg(feature = "kafka")]
+        BackendConfig::Kafka(section) => Arc::new(eventbus_kafka::KafkaBackend::new(section.config())),
     };
     let bus = Bus::connect(backend, customize(config.bus())).await?;
     let untouched = EventBusConfig { backend: config.backend.clone(), ..EventBusConfig::memory(None) };

@@ -32,6 +32,7 @@
 //! | [`connect`](mod@connect) | a bus of a URL or a configuration |
 //! | [`memory`] | the in-memory backend, for tests of one's own services |
 //! | `nats` | NATS JetStream, with the feature `nats` |
+//! | `kafka` | Kafka, with the feature `kafka` |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -41,8 +42,10 @@ pub mod connect;
 pub use config::{ConfigError, EventBusConfig};
 pub use connect::{connect, connect_customized, connect_with};
 pub use eventbus_core::*;
+/// The NATS JetStream backend.
+#[cfg(feature = "kafka")]
+pub use eventbus_kafka as kafka;
 /// The in-memory backend.
 pub use eventbus_memory as memory;
-/// The NATS JetStream backend.
 #[cfg(feature = "nats")]
 pub use eventbus_nats as nats;

@@ -79,7 +79,7 @@ pub(super) const fn flag(section: Section, name: &'static str, help: &'static st
     Knob { name, section, kind: KnobKind::Flag, help }
 }
 
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "nats", feature = "kafka"))]
 pub(super) const fn text(section: Section, name: &'static str, help: &'static str) -> Knob {
     Knob { name, section, kind: KnobKind::Text, help }
 }

@@ -5,6 +5,8 @@
 
 mod error;
 mod file;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod knobs;
 #[cfg(feature = "nats")]
 mod nats;
@@ -18,9 +20,13 @@ use eventbus_core::{BusConfig, Subscribe, TopicSpec};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+#[cfg(feature = "kafka")]
+pub use kafka::{GroupProtocol, KafkaSection, SaslMechanism};
 pub use knobs::{Knob, KnobKind, Section, knobs};
 #[cfg(feature = "nats")]
-pub use nats::{ContentMode, NatsSection};
+pub use nats::NatsSection;
+#[cfg(any(feature = "nats", feature = "kafka"))]
+pub use sections::ContentMode;
 pub use sections::{PublishSection, Start, SubscribeSection, TopicSection};
 pub use url::{Scheme, schemes};
 
@@ -80,6 +86,9 @@ pub enum BackendConfig {
     /// NATS JetStream.
     #[cfg(feature = "nats")]
     Nats(Box<NatsSection>),
+    /// Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<KafkaSection>),
 }
 
 /// What may be set of JetStream alone: parameters of a URL, settings of `[backend]`.
@@ -87,6 +96,13 @@ pub enum BackendConfig {
 #[must_use]
 pub fn nats_knobs() -> &'static [Knob] {
     nats::KNOBS
+}
+
+/// What may be set of Kafka alone: parameters of a URL, settings of `[backend]`.
+#[cfg(feature = "kafka")]
+#[must_use]
+pub fn kafka_knobs() -> &'static [Knob] {
+    kafka::KNOBS
 }
 
 impl BackendConfig {
@@ -97,6 +113,8 @@ impl BackendConfig {
             Self::Memory { .. } => "memory",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "nats",
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => "kafka",
         }
     }
 }
@@ -108,6 +126,8 @@ impl fmt::Display for BackendConfig {
             Self::Memory { name } => write!(f, "memory://{}", name.as_deref().unwrap_or_default()),
             #[cfg(feature = "nats")]
             Self::Nats(section) => f.write_str(&section.urls()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(section) => f.write_str(&section.urls()),
         }
     }
 }

@@ -9,6 +9,7 @@ use eventbus_nats::{Auth, NatsConfig, REFUSED, Tls};
 use serde::{Deserialize, Serialize};
 
 use super::knobs::{Knob, flag, number, text, word};
+use super::sections::ContentMode;
 use super::{ConfigError, Section};
 
 /// JetStream, and how it is reached. What is not said is the library's default; [`nats_knobs`](super::nats_knobs) tells
@@ -46,17 +47,6 @@ pub struct NatsSection {
     pub ping_interval_ms: Option<u64>,
     pub reconnect_delay_ms: Option<u64>,
     pub mode: Option<ContentMode>,
-}
-
-/// How envelopes are written as CloudEvents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum ContentMode {
-    /// Attributes in headers, the payload as it is.
-    Binary,
-    /// All in one JSON document.
-    Structured,
 }
 
 use Section::Backend;

@@ -205,3 +205,15 @@ impl TopicSection {
         with(spec, self.strict_partitions, TopicSpec::strict_partitions)
     }
 }
+
+#[cfg(any(feature = "nats", feature = "kafka"))]
+/// How envelopes are written as CloudEvents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ContentMode {
+    /// Attributes in headers, the payload as it is.
+    Binary,
+    /// All in one JSON document.
+    Structured,
+}

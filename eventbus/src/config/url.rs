@@ -27,19 +27,21 @@ pub struct Scheme {
 }
 
 impl Scheme {
+    #[cfg(not(all(feature = "nats", feature = "kafka")))]
     const fn missing(name: &'static str, why: &'static str) -> Self {
         let authority = |_: &str| Err(problem("its backend is not part of this program"));
         let build = |_, _| Err(problem("its backend is not part of this program"));
         Self { name, missing: Some(why), place: "servers", knobs: &[], authority, build }
     }
 
-    #[cfg(feature = "nats")]
-    const fn nats(
+    #[cfg(any(feature = "nats", feature = "kafka"))]
+    const fn brokers(
         name: &'static str,
+        knobs: &'static [Knob],
         build: fn(Option<String>, toml::Table) -> Result<BackendConfig, ConfigError>,
     ) -> Self {
         let authority = |hosts: &str| Ok(Some(hosts.to_owned()));
-        Self { name, missing: None, place: "servers", knobs: super::nats::KNOBS, authority, build }
+        Self { name, missing: None, place: "servers", knobs, authority, build }
     }
 }
 
@@ -53,17 +55,18 @@ const SCHEMES: &[Scheme] = &[
         build: |name, _| memory(name),
     },
     #[cfg(feature = "nats")]
-    Scheme::nats("nats", nats),
+    Scheme::brokers("nats", super::nats::KNOBS, nats),
     #[cfg(feature = "nats")]
-    Scheme::nats("tls", tls),
+    Scheme::brokers("tls", super::nats::KNOBS, tls),
     #[cfg(not(feature = "nats"))]
     Scheme::missing("nats", "build it with the feature `nats`"),
     #[cfg(not(feature = "nats"))]
     Scheme::missing("tls", "build it with the feature `nats`"),
-    Scheme::missing("kafka", NOT_YET),
+    #[cfg(feature = "kafka")]
+    Scheme::brokers("kafka", super::kafka::KNOBS, kafka),
+    #[cfg(not(feature = "kafka"))]
+    Scheme::missing("kafka", "build it with the feature `kafka`"),
 ];
-
-const NOT_YET: &str = "its feature is not enabled, since this version comes without it";
 
 /// All schemes that are known, whether this program has their backend or not.
 #[must_use]
@@ -116,8 +119,15 @@ pub(super) fn parse(url: &str) -> Result<EventBusConfig, ConfigError> {
 /// Refuses what would break the contract, with the reason.
 pub(super) fn unsafe_setting(scheme: &Scheme, name: &str) -> Result<(), ConfigError> {
     #[cfg(feature = "nats")]
-    if scheme.place == "servers"
+    if matches!(scheme.name, "nats" | "tls")
         && let Some(error) = super::nats::refused(name)
+    {
+        return Err(error);
+    }
+    #[cfg(feature = "kafka")]
+    if scheme.name == "kafka"
+        && !scheme.knobs.iter().any(|knob| knob.name == name)
+        && let Some(error) = super::kafka::refused(name)
     {
         return Err(error);
     }
@@ -141,6 +151,16 @@ fn nats(servers: Option<String>, mut settings: toml::Table) -> Result<BackendCon
     let section = settings.try_into::<super::NatsSection>().map_err(|_| problem("settings that cannot be read"))?;
     section.check()?;
     Ok(BackendConfig::Nats(Box::new(section)))
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(servers: Option<String>, mut settings: toml::Table) -> Result<BackendConfig, ConfigError> {
+    let servers = servers.filter(|servers| !servers.is_empty());
+    let missing = || ConfigError::Missing { name: "servers", expected: "HOST[:PORT], several with commas".into() };
+    settings.insert("servers".into(), toml::Value::String(servers.ok_or_else(missing)?));
+    let section = settings.try_into::<super::KafkaSection>().map_err(|_| problem("settings that cannot be read"))?;
+    section.check()?;
+    Ok(BackendConfig::Kafka(Box::new(section)))
 }
 
 fn memory_authority(authority: &str) -> Result<Option<String>, ConfigError> {

@@ -60,6 +60,8 @@ pub(crate) async fn run(target: &Target, workload: &Workload, job: &Job, interru
         BackendConfig::Memory { .. } => memory::run(&race, interrupt).await?,
         #[cfg(feature = "nats")]
         BackendConfig::Nats(section) => nats::run(&race, section, interrupt).await?,
+        #[cfg(feature = "kafka")]
+        BackendConfig::Kafka(section) => kafka::run(&race, section, interrupt).await?,
         _ => return Err(Error::new(ErrorKind::Unsupported, "this program has no bare client for it: --no-bare")),
     };
     if !finished {
@@ -76,6 +78,8 @@ pub(crate) fn is_there_for(target: &Target) -> bool {
         BackendConfig::Memory { .. } => true,
         #[cfg(feature = "nats")]
         BackendConfig::Nats(_) => true,
+        #[cfg(feature = "kafka")]
+        BackendConfig::Kafka(_) => true,
         _ => false,
     }
 }
@@ -85,6 +89,8 @@ pub(crate) async fn release(target: &Target) -> String {
     match &target.config.backend {
         #[cfg(feature = "nats")]
         BackendConfig::Nats(section) => nats::release(section).await.unwrap_or_else(|error| error.to_string()),
+        #[cfg(feature = "kafka")]
+        BackendConfig::Kafka(section) => kafka::release(section).await.unwrap_or_else(|error| error.to_string()),
         other => other.scheme().to_owned(),
     }
 }

@@ -1,0 +1,184 @@
+//! [`KafkaBackend`]: the core's interface on Kafka.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventbus_core::backend::{
+    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Outbound, Pipelining,
+    TopicDescription,
+};
+use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::KafkaConfig;
+use crate::connection::Link;
+use crate::error::gone;
+use crate::groups::Groups;
+use crate::membership::KafkaMember;
+use crate::note::NOTE_BYTES;
+use crate::producer::Producer;
+use crate::scan::Scans;
+use crate::topics::Topics;
+use crate::wire;
+
+/// A connection to Kafka, made by [`open`](Backend::open), as a backend of the core.
+///
+/// Put it under [`Bus`](eventbus_core::Bus) with [`Bus::connect`](eventbus_core::Bus::connect), or use
+/// [`KafkaEventBus`](crate::KafkaEventBus).
+pub struct KafkaBackend {
+    config: KafkaConfig,
+    link: OnceLock<Arc<Link>>,
+    producer: Arc<Producer>,
+    scans: Arc<Scans>,
+}
+
+impl KafkaBackend {
+    /// A backend with these settings, which are checked when it connects.
+    #[must_use]
+    pub fn new(config: KafkaConfig) -> Self {
+        Self { config, link: OnceLock::new(), producer: Producer::new(), scans: Arc::default() }
+    }
+
+    fn link(&self) -> Result<&Arc<Link>> {
+        self.link.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
+    }
+
+    fn topics(&self) -> Result<Topics> {
+        Ok(Topics::new(Arc::clone(self.link()?), Arc::clone(&self.producer.known)))
+    }
+
+    fn groups(&self, topic: &Topic) -> Result<Groups> {
+        Ok(Groups::new(Arc::clone(self.link()?), topic.clone()))
+    }
+}
+
+impl fmt::Debug for KafkaBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaBackend").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for KafkaBackend {
+    fn system(&self) -> &'static str {
+        "kafka"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.pipelining = Pipelining::PerPartition;
+        capabilities.in_flight = self.config.publish_window;
+        // A new producer's copy is not known to the broker: the log is read first.
+        capabilities.resend_window = Some(Duration::ZERO);
+        capabilities.note_bytes = NOTE_BYTES;
+        capabilities.overshoot = 4_096;
+        capabilities
+    }
+
+    async fn open(&self) -> Result<()> {
+        let link = Link::connect(&self.config).await?;
+        self.producer.start(&link);
+        self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        self.topics()?.ensure(spec).await
+    }
+
+    async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
+        self.topics()?.describe(topic).await
+    }
+
+    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
+        self.topics()?.delete(topic).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Topic>> {
+        self.topics()?.list().await
+    }
+
+    fn submit(&self, record: Outbound, ticket: Ticket) {
+        self.producer.submit(record, ticket);
+    }
+
+    async fn find_stamp(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        from: Position,
+        stamp: Stamp,
+    ) -> Result<Option<Position>> {
+        let (link, scans, topic) = (Arc::clone(self.link()?), Arc::clone(&self.scans), topic.clone());
+        let found = tokio::task::spawn_blocking(move || scans.find(&link, &topic, partition, from, stamp));
+        found.await.map_err(|_| gone())?
+    }
+
+    async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
+        let link = self.link()?;
+        let name = self.config.topic(topic);
+        let question = move |link: &Link| {
+            let consumer: BaseConsumer = link.config.client().set("group.id", "eventbus-scan").create()?;
+            let number = i32::try_from(partition).unwrap_or(i32::MAX);
+            // The end as it was before: what is stored meanwhile is not missed.
+            let (_, end) = link.client().fetch_watermarks(&name, number, link.timeout())?;
+            let mut asked = TopicPartitionList::new();
+            let time = Offset::Offset(i64::try_from(unix_millis).unwrap_or(i64::MAX));
+            asked.add_partition_offset(&name, number, time)?;
+            let found = consumer.offsets_for_times(asked, link.timeout())?;
+            let found = found.elements().first().map(|element| element.offset());
+            Ok(match found {
+                Some(Offset::Offset(offset)) => wire::position(offset),
+                _ => wire::position(end),
+            })
+        };
+        link.ask("asking for a position by time", question).await.map_err(|error| error.with("topic", topic))
+    }
+
+    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        Ok(Arc::new(KafkaMember::join(self.link()?, join).await?))
+    }
+
+    async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
+        self.groups(topic)?.list().await
+    }
+
+    async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
+        self.groups(topic)?.describe(group).await
+    }
+
+    async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
+        self.groups(topic)?.reset(group, to).await
+    }
+
+    async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
+        self.groups(topic)?.delete(group).await
+    }
+
+    async fn health(&self) -> Health {
+        let Some(link) = self.link.get() else { return Health::new(ConnectionState::Disconnected) };
+        match link.metadata(None).await {
+            Ok(metadata) => {
+                link.reached.set(true);
+                let mut health = Health::new(ConnectionState::Connected);
+                health.server = Some("Apache Kafka".into());
+                health.details.push(("brokers".into(), metadata.brokers().len().to_string()));
+                health.details.push(("topics".into(), metadata.topics().len().to_string()));
+                health
+            }
+            Err(error) => {
+                link.reached.set(false);
+                let mut health = Health::new(ConnectionState::Disconnected);
+                health.details.push(("error".into(), error.to_string()));
+                health
+            }
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.producer.close().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,496 @@
+//! The settings of a backend: [`KafkaConfig`].
+//!
+//! Invariant: a configuration that would break the contract does not become a backend (S8). What is refused says why; what
+//! the contract rests on is set last, so that no property passed through can change it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use eventbus_core::wire::Mode;
+use eventbus_core::{Error, ErrorKind, Group, Result, Topic};
+use rdkafka::ClientConfig;
+
+use crate::facts::{BATCH_BYTES, BATCH_RECORDS};
+
+/// How the brokers are told who the bus is (SASL). The password is never printed.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sasl {
+    mechanism: Mechanism,
+    user: String,
+    password: String,
+}
+
+/// A mechanism of SASL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mechanism {
+    /// The password as it is: over TLS only, unless the network is trusted.
+    Plain,
+    /// A challenge, by SHA-256.
+    ScramSha256,
+    /// A challenge, by SHA-512.
+    ScramSha512,
+}
+
+impl Mechanism {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+impl Sasl {
+    /// A user with a password.
+    pub fn new(mechanism: Mechanism, user: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { mechanism, user: user.into(), password: password.into() }
+    }
+}
+
+impl fmt::Debug for Sasl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sasl").field("mechanism", &self.mechanism).finish_non_exhaustive()
+    }
+}
+
+/// How connections are encrypted. Brokers' certificates and host names are always checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(clippy::exhaustive_structs)] // set as a whole
+pub struct Tls {
+    /// Encrypts. Default: off.
+    pub required: bool,
+    /// A file with the certificates of the authorities that are trusted, PEM. Default: the system's.
+    pub root_certificates: Option<PathBuf>,
+    /// The files of the client's certificate and its key, PEM (mutual TLS).
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// How a group shares partitions among its members. All members of a group must use the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// The classic protocol, cooperative: only partitions that move stop. The default.
+    #[default]
+    Cooperative,
+    /// The classic protocol, eager: all partitions stop when one moves.
+    Eager,
+    /// The broker assigns (`group.protocol=consumer`, KIP-848; brokers from 4.0 on). The session is the broker's, 45 s
+    /// unless configured there.
+    Broker,
+}
+
+/// Settings of a bus on Kafka, all but the brokers with defaults. Checked by [`validate`](Self::validate) and by whatever
+/// takes it.
+///
+/// ```
+/// use eventbus_kafka::KafkaConfig;
+///
+/// let config = KafkaConfig::new("localhost:9092").linger(std::time::Duration::from_millis(5));
+/// config.validate()?;
+/// # Ok::<(), eventbus_core::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[must_use]
+pub struct KafkaConfig {
+    pub(crate) brokers: String,
+    pub(crate) sasl: Option<Sasl>,
+    pub(crate) tls: Tls,
+    pub(crate) name: String,
+    pub(crate) prefix: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) socket_timeout: Duration,
+    pub(crate) linger: Duration,
+    pub(crate) publish_window: usize,
+    pub(crate) compression: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) lease: Duration,
+    pub(crate) group_instance_id: Option<String>,
+    pub(crate) max_poll_interval: Duration,
+    pub(crate) fetch_queue_kilobytes: usize,
+    pub(crate) min_insync_replicas: Option<u32>,
+    pub(crate) mode: Mode,
+    pub(crate) properties: BTreeMap<String, String>,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $name;
+            self
+        })*
+    };
+}
+
+impl KafkaConfig {
+    /// A bus on these brokers, `HOST:PORT` with commas between them; any of a cluster will do.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            sasl: None,
+            tls: Tls::default(),
+            name: "eventbus".into(),
+            prefix: String::new(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(5),
+            socket_timeout: Duration::from_secs(5),
+            linger: Duration::from_millis(1),
+            publish_window: 20_000,
+            compression: "none".into(),
+            protocol: Protocol::default(),
+            lease: Duration::from_secs(30),
+            group_instance_id: None,
+            max_poll_interval: Duration::from_secs(300),
+            fetch_queue_kilobytes: 65_536,
+            min_insync_replicas: None,
+            mode: Mode::Binary,
+            properties: BTreeMap::new(),
+        }
+    }
+
+    /// The brokers.
+    #[must_use]
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Sets the name under which brokers log the clients (`client.id`). Default `eventbus`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets what names of topics and groups begin with: buses with different prefixes see nothing of each other. At most
+    /// 32 characters of `A-Z a-z 0-9 . _ -`. Default: nothing, names are as they are.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets the codec of batches: `none`, `gzip`, `snappy`, `lz4` or `zstd`. Default `none`.
+    pub fn compression(mut self, codec: impl Into<String>) -> Self {
+        self.compression = codec.into();
+        self
+    }
+
+    /// Passes a property of librdkafka through, as it is. What would break the contract is refused by
+    /// [`validate`](Self::validate); see [`REFUSED`].
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.insert(name.into(), value.into());
+        self
+    }
+
+    setters! {
+        /// Sets how the bus shows who it is. Default: it does not.
+        sasl: Option<Sasl>,
+        /// Sets how connections are encrypted. Default: not.
+        tls: Tls,
+        /// How long opening the bus waits for a broker. Default 5 s.
+        connect_timeout: Duration,
+        /// How long an answer about topics, groups and logs may take. Default 5 s.
+        request_timeout: Duration,
+        /// After how long a silent connection is given up and what was on it sent again. Default 5 s. Short is safe: the
+        /// broker recognises what it has.
+        socket_timeout: Duration,
+        /// How long a record waits for company in its batch. Default 1 ms.
+        linger: Duration,
+        /// The most records on their way. Default 20 000.
+        publish_window: usize,
+        /// How groups share partitions. Default cooperative.
+        protocol: Protocol,
+        /// With [`Protocol::Broker`]: for how long a member trusts its last word from the coordinator. Below the
+        /// broker's session. Default 30 s.
+        lease: Duration,
+        /// Makes members static (`group.instance.id`): one that is back within its session moves no partition. Unique for
+        /// each process and subscription of a group. Default none.
+        group_instance_id: Option<String>,
+        /// How long a hand-over may take at most before the coordinator goes on without this member. Default 5 min.
+        max_poll_interval: Duration,
+        /// Kilobytes that are fetched ahead, each subscription. Default 65 536.
+        fetch_queue_kilobytes: usize,
+        /// Sets `min.insync.replicas` of topics that the bus makes. Default: the broker's.
+        min_insync_replicas: Option<u32>,
+        /// How envelopes are written; both ways are read. Default binary.
+        mode: Mode,
+    }
+
+    /// Checks every value (S8).
+    ///
+    /// # Errors
+    /// `InvalidConfig` or `UnsafeConfig`, naming the setting, what was expected and why.
+    pub fn validate(&self) -> Result<()> {
+        for broker in self.brokers.split(',') {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+            if broker.is_empty() || !broker.chars().all(plain) {
+                return Err(invalid("brokers", "expected HOST[:PORT], several with commas between them".into()));
+            }
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if self.prefix.len() > 32 || !self.prefix.chars().all(plain) {
+            return Err(invalid("prefix", format!("expected at most 32 of A-Z a-z 0-9 . _ -, got {:?}", self.prefix)));
+        }
+        if !["none", "gzip", "snappy", "lz4", "zstd"].contains(&self.compression.as_str()) {
+            let expected = format!("expected none, gzip, snappy, lz4 or zstd, got {:?}", self.compression);
+            return Err(invalid("compression", expected));
+        }
+        for name in self.properties.keys() {
+            if let Some((refused, why)) = REFUSED.iter().find(|(refused, _)| refused == name) {
+                let message = format!("{refused}: {why}");
+                return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", *refused));
+            }
+        }
+        self.validate_ranges()
+    }
+
+    fn validate_ranges(&self) -> Result<()> {
+        let ms = Duration::from_millis;
+        for (name, value, least, most) in [
+            ("connect_timeout", self.connect_timeout, ms(10), ms(600_000)),
+            ("request_timeout", self.request_timeout, ms(100), ms(60_000)),
+            ("socket_timeout", self.socket_timeout, ms(100), ms(60_000)),
+            ("linger", self.linger, ms(0), ms(10_000)),
+            ("lease", self.lease, ms(1_000), ms(600_000)),
+            ("max_poll_interval", self.max_poll_interval, ms(10_000), ms(86_400_000)),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(invalid(name, format!("expected {least:?} to {most:?}, got {value:?}")));
+            }
+        }
+        for (name, value, least, most) in [
+            ("publish_window", self.publish_window, 1, 1_000_000),
+            ("fetch_queue_kilobytes", self.fetch_queue_kilobytes, 1_024, 2_097_151),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(invalid(name, format!("expected {least} to {most}, got {value}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What librdkafka's producer is set to, secrets included: for a bare client that is to be like the bus's.
+    #[must_use]
+    pub fn producer_properties(&self) -> BTreeMap<String, String> {
+        told(&self.producer(BATCH_BYTES, self.linger, BATCH_RECORDS))
+    }
+
+    /// The same of the consumer of a group.
+    #[must_use]
+    pub fn consumer_properties(&self, group: &Group) -> BTreeMap<String, String> {
+        told(&self.consumer(&self.group(group)))
+    }
+
+    /// A topic's name on the broker.
+    pub(crate) fn topic(&self, topic: &Topic) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
+    /// A group's name on the broker.
+    pub(crate) fn group(&self, group: &Group) -> String {
+        format!("{}{group}", self.prefix)
+    }
+
+    /// For how long a member's last word from the coordinator counts (S5): less than others wait for it.
+    pub(crate) fn lease_of(&self, session: Duration) -> Duration {
+        if self.protocol == Protocol::Broker { self.lease } else { session.mul_f64(0.8) }
+    }
+
+    /// What all clients share.
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
+        let protocol = match (self.tls.required, self.sasl.is_some()) {
+            (false, false) => "plaintext",
+            (true, false) => "ssl",
+            (false, true) => "sasl_plaintext",
+            (true, true) => "sasl_ssl",
+        };
+        client.set("bootstrap.servers", &self.brokers).set("client.id", &self.name);
+        client.set("security.protocol", protocol);
+        if let Some(sasl) = &self.sasl {
+            client.set("sasl.mechanism", sasl.mechanism.as_str());
+            client.set("sasl.username", &sasl.user).set("sasl.password", &sasl.password);
+        }
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        if let Some(roots) = &self.tls.root_certificates {
+            client.set("ssl.ca.location", path(roots));
+        }
+        if let Some((certificate, key)) = &self.tls.client_certificate {
+            client.set("ssl.certificate.location", path(certificate)).set("ssl.key.location", path(key));
+        }
+        // A broker that is back is found within half a second; with the library's defaults it took up to ten.
+        client.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "500");
+        client.set("retry.backoff.ms", "50").set("retry.backoff.max.ms", "500");
+        client.set("socket.timeout.ms", millis(self.socket_timeout));
+        client.set("socket.connection.setup.timeout.ms", "3000");
+        client.set("allow.auto.create.topics", "false");
+        client
+    }
+
+    /// A producer that keeps order without a hole (P1, P2), for records and batches of at most so many bytes.
+    pub(crate) fn producer(&self, batch_bytes: usize, linger: Duration, batch_records: usize) -> ClientConfig {
+        let mut client = self.client();
+        client.set("enable.idempotence", "true").set("enable.gapless.guarantee", "true").set("acks", "all");
+        // A time-out of the client's own would leave a hole: the key waits instead.
+        client.set("message.timeout.ms", "0").set("max.in.flight.requests.per.connection", "5");
+        client.set("linger.ms", format!("{}", linger.as_secs_f64() * 1e3));
+        client.set("compression.type", &self.compression);
+        client.set("batch.num.messages", batch_records.to_string());
+        client.set("message.max.bytes", batch_bytes.to_string()).set("batch.size", batch_bytes.to_string());
+        // Never full before the core's window is.
+        client.set("queue.buffering.max.messages", (2 * self.publish_window).to_string());
+        client.set("queue.buffering.max.kbytes", "2147483647");
+        client
+    }
+
+    /// A consumer of a group that commits nothing by itself and never starts anywhere in silence.
+    pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
+        let mut client = self.client();
+        client.set("group.id", group);
+        client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        client.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
+        client.set("max.poll.interval.ms", millis(self.max_poll_interval));
+        client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
+        client.set("fetch.queue.backoff.ms", "50").set("fetch.error.backoff.ms", "100");
+        match self.protocol {
+            Protocol::Cooperative => client.set("partition.assignment.strategy", "cooperative-sticky"),
+            Protocol::Eager => client.set("partition.assignment.strategy", "range"),
+            Protocol::Broker => client.set("group.protocol", "consumer"),
+        };
+        if let Some(id) = &self.group_instance_id {
+            client.set("group.instance.id", id);
+        }
+        client
+    }
+}
+
+/// Properties of librdkafka that would break the contract, or that a setting of its own stands for, and why. They are
+/// refused by name.
+pub const REFUSED: &[(&str, &str)] = &[
+    ("enable.idempotence", "always on: a retry would store a second copy"),
+    ("enable.gapless.guarantee", "always on: a refused record would leave a hole behind which others are stored"),
+    ("acks", "always all: what one broker alone has, its successor may not"),
+    ("request.required.acks", "always all: what one broker alone has, its successor may not"),
+    ("message.timeout.ms", "always 0: a record given up by time is a hole; the key waits instead"),
+    ("delivery.timeout.ms", "always 0: a record given up by time is a hole; the key waits instead"),
+    ("max.in.flight", "always 5: more than an idempotent producer can keep in order"),
+    ("max.in.flight.requests.per.connection", "always 5: more than an idempotent producer can keep in order"),
+    ("message.max.bytes", "follows from the topic's own limit: a record beyond it would end the producer"),
+    ("batch.size", "follows from the topic's own limit: a batch beyond it would end the producer"),
+    ("batch.num.messages", "the bus narrows refused batches down by it"),
+    ("queue.buffering.max.messages", "follows from publish_window: a full queue would reorder"),
+    ("queue.buffering.max.kbytes", "follows from the publish budget: a full queue would reorder"),
+    ("partitioner", "the bus computes partitions, the same on every backend"),
+    ("transactional.id", "transactions are not part of the bus yet"),
+    ("enable.auto.commit", "the bus commits what is finished, and nothing else"),
+    ("enable.auto.offset.store", "the bus commits what is finished, and nothing else"),
+    ("auto.offset.reset", "where a group starts is the subscription's to say; a reset is never silent"),
+    ("partition.assignment.strategy", "set protocol instead: the hand-over depends on it"),
+    ("group.protocol", "set protocol instead: the hand-over depends on it"),
+    ("group.id", "the subscription names its group"),
+    ("group.instance.id", "set group_instance_id instead"),
+    ("session.timeout.ms", "the subscription's session_timeout is it"),
+    ("max.poll.interval.ms", "set max_poll_interval_ms instead: the drain deadline must be below it"),
+    ("bootstrap.servers", "the URL names the brokers"),
+    ("metadata.broker.list", "the URL names the brokers"),
+    ("allow.auto.create.topics", "always false: asking for a topic never makes one"),
+    ("isolation.level", "always read_committed: what a transaction took back was never there"),
+    ("enable.ssl.certificate.verification", "always on: a broker that is not who it says gets no password"),
+];
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+fn told(client: &ClientConfig) -> BTreeMap<String, String> {
+    // The map itself hides what is secret.
+    let names = client.config_map().into_keys();
+    names.filter_map(|name| Some((name.to_owned(), client.get(name)?.to_owned()))).collect()
+}
+
+fn invalid(setting: &'static str, expected: String) -> Error {
+    Error::new(ErrorKind::InvalidConfig, format!("{setting}: {expected}")).with("setting", setting)
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Properties are named only: some of them are secrets.
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("sasl", &self.sasl)
+            .field("tls", &self.tls)
+            .field("prefix", &self.prefix)
+            .field("protocol", &self.protocol)
+            .field("properties", &self.properties.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_printed() {
+        let config = KafkaConfig::new("a:1")
+            .sasl(Some(Sasl::new(Mechanism::ScramSha512, "me", "s3cret")))
+            .property("ssl.key.password", "s3cret");
+        assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
+    }
+
+    #[test]
+    fn what_would_break_the_contract_is_refused_by_name() {
+        for (name, why) in REFUSED {
+            let error = KafkaConfig::new("a:1").property(*name, "1").validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnsafeConfig, "{name}");
+            assert!(error.to_string().contains(name) && error.to_string().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        let config = KafkaConfig::new("a:1");
+        assert!(config.validate().is_ok());
+        for (wrong, name) in [
+            (KafkaConfig::new(""), "brokers"),
+            (KafkaConfig::new("a:1,"), "brokers"),
+            (KafkaConfig::new("http://a"), "brokers"),
+            (config.clone().prefix("a/b"), "prefix"),
+            (config.clone().compression("rar"), "compression"),
+            (config.clone().publish_window(0), "publish_window"),
+            (config.clone().socket_timeout(Duration::ZERO), "socket_timeout"),
+            (config.clone().max_poll_interval(Duration::ZERO), "max_poll_interval"),
+        ] {
+            let error = wrong.validate().unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_contract_rests_on_reaches_the_client() {
+        let producer =
+            KafkaConfig::new("a:1").property("socket.keepalive.enable", "true").producer(1_000, Duration::ZERO, 1);
+        for (name, value) in [
+            ("enable.idempotence", "true"),
+            ("enable.gapless.guarantee", "true"),
+            ("acks", "all"),
+            ("message.timeout.ms", "0"),
+            ("message.max.bytes", "1000"),
+            ("batch.size", "1000"),
+            ("batch.num.messages", "1"),
+            ("socket.keepalive.enable", "true"),
+        ] {
+            assert_eq!(producer.get(name), Some(value), "{name}");
+        }
+        let consumer = KafkaConfig::new("a:1").consumer("g");
+        assert_eq!(consumer.get("auto.offset.reset"), Some("error"));
+        assert_eq!(consumer.get("enable.auto.commit"), Some("false"));
+    }
+}

@@ -1,0 +1,135 @@
+//! What all clients share: their log, and whether brokers can be reached.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use eventbus_core::{Error, ErrorKind, Result};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::Metadata;
+
+use crate::config::KafkaConfig;
+use crate::error::{gone, to_core};
+
+/// Whether the brokers were reachable when something was last heard of them, and why the bus was turned away.
+#[derive(Debug, Default)]
+pub(crate) struct Reached {
+    down: AtomicBool,
+    unauthorized: AtomicBool,
+}
+
+impl Reached {
+    pub(crate) fn set(&self, up: bool) {
+        self.down.store(!up, Ordering::Release);
+    }
+}
+
+/// Takes a client's log and its errors. Brokers that are away say so again and again: that is state, not news.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Context {
+    pub(crate) reached: Arc<Reached>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "eventbus", facility, "{message}");
+            }
+            // Connections come and go; what follows from it is told by events.
+            _ => tracing::debug!(target: "eventbus", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => self.reached.set(false),
+            Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL) => {
+                self.reached.unauthorized.store(true, Ordering::Release);
+            }
+            _ => {}
+        }
+        tracing::debug!(target: "eventbus", %error, "{reason}");
+    }
+}
+
+/// The client for everything but records: metadata, settings, ends of logs. What blocks runs on a thread that may.
+pub(crate) struct Link {
+    pub(crate) config: KafkaConfig,
+    pub(crate) reached: Arc<Reached>,
+    admin: AdminClient<Context>,
+}
+
+impl Link {
+    /// Connects: a broker must answer within the connect time-out.
+    pub(crate) async fn connect(config: &KafkaConfig) -> Result<Arc<Self>> {
+        config.validate()?;
+        let context = Context::default();
+        let reached = Arc::clone(&context.reached);
+        let made = AdminClient::from_config_and_context(&config.client(), context);
+        let admin = made.map_err(|error| refused_setting(&error))?;
+        let link = Arc::new(Self { config: config.clone(), reached, admin });
+        let within = config.connect_timeout;
+        let answer = link.ask("connect", move |link| link.client().fetch_metadata(None, within).map(drop)).await;
+        match answer {
+            Err(_) if link.reached.unauthorized.load(Ordering::Acquire) => {
+                Err(Error::new(ErrorKind::Unauthorized, "the brokers refuse the credentials, or the encryption"))
+            }
+            Err(error) => Err(error.with("brokers", &config.brokers)),
+            Ok(()) => Ok(link),
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client<Context> {
+        self.admin.inner()
+    }
+
+    pub(crate) fn admin(&self) -> &AdminClient<Context> {
+        &self.admin
+    }
+
+    pub(crate) fn options(&self) -> AdminOptions {
+        let timeout = Some(self.config.request_timeout);
+        AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.config.request_timeout
+    }
+
+    /// Asks what blocks, on a thread that may. Not cancelled with the future: the answer is then dropped.
+    pub(crate) async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        doing: &'static str,
+        question: impl FnOnce(&Self) -> rdkafka::error::KafkaResult<T> + Send + 'static,
+    ) -> Result<T> {
+        let link = Arc::clone(self);
+        let answer = tokio::task::spawn_blocking(move || question(&link)).await.map_err(|_| gone())?;
+        answer.map_err(|error| to_core(&error, doing))
+    }
+
+    /// Metadata of one topic. Never makes one.
+    pub(crate) async fn metadata(self: &Arc<Self>, name: Option<&str>) -> Result<Metadata> {
+        let name = name.map(str::to_owned);
+        self.ask("asking for metadata", move |link| link.client().fetch_metadata(name.as_deref(), link.timeout())).await
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A client that cannot be made: its settings are at fault. The client's words name the property, not its value.
+pub(crate) fn refused_setting(error: &KafkaError) -> Error {
+    match error {
+        KafkaError::ClientConfig(_, why, property, _) => {
+            Error::new(ErrorKind::InvalidConfig, format!("{property}: {why}")).with("setting", property)
+        }
+        _ => Error::new(ErrorKind::InvalidConfig, error.to_string()),
+    }
+}

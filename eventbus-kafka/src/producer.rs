@@ -1,0 +1,416 @@
+//! Records on their way to the log, and their fates (P1, P2).
+//!
+//! # Invariants
+//!
+//! - Records of a partition enter one client's queue in the order of the submissions, and the client stores them in that order
+//!   without a hole: idempotent, gapless, no time-out of its own.
+//! - That holds only up to a client's first failure. So *any* failed report ends the client: nothing more is given to it, all
+//!   that it still has is called back, every ticket is told, and only then another client is put in its place.
+//! - A record is condemned only by what was said of it alone ([`crate::answers`]). Where a batch was refused, its partition
+//!   goes on by a client of its own that sends one record at a time, until all of that batch are stored or condemned; other
+//!   partitions do not wait for it.
+//! - No ticket is told under a lock: it may submit from inside.
+//!
+//! No task and no channel for a message: a report finds its ticket by a number that travels with the record.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use eventbus_core::backend::{Fate, Outbound};
+use eventbus_core::{Error, ErrorKind, Position, Stamp, Ticket, Topic};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::Message;
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
+};
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use crate::answers::{Turned, Verdict, turned, verdict};
+use crate::connection::{Context, Link};
+use crate::error::gone;
+use crate::facts::{BATCH_BYTES, BATCH_RECORDS, Facts, Known};
+use crate::topics::Topics;
+use crate::wire;
+
+/// How long a client that has failed may still report what was on the wire, before that is called back, too.
+const LAST_REPORTS: Duration = Duration::from_millis(500);
+
+type Client = ThreadedProducer<Reports>;
+
+/// A record that was given to a client.
+struct Slot {
+    ticket: Ticket,
+    topic: Topic,
+    partition: u32,
+    stamp: Stamp,
+}
+
+/// A client and what it has been given. One for each size of batch, and one for each partition under suspicion.
+pub(crate) struct Line {
+    facts: Arc<Facts>,
+    /// Sends one record at a time, for this partition alone.
+    alone: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    client: Option<Client>,
+    slots: Slab<Slot>,
+    /// The client has failed and is being replaced.
+    failed: Vec<(Slot, Code)>,
+    failing: bool,
+}
+
+/// What a partition waits for before it goes back to the others.
+#[derive(Default)]
+struct Suspicion {
+    line: Option<Arc<Line>>,
+    suspects: HashSet<Stamp>,
+    outstanding: usize,
+}
+
+/// The publishing half of a backend.
+pub(crate) struct Producer {
+    me: Weak<Self>,
+    link: OnceLock<Arc<Link>>,
+    pub(crate) known: Arc<Known>,
+    lines: Mutex<HashMap<usize, Arc<Line>>>,
+    suspicions: Mutex<HashMap<(Topic, u32), Suspicion>>,
+    ill: mpsc::UnboundedSender<Arc<Line>>,
+    patients: Mutex<Option<mpsc::UnboundedReceiver<Arc<Line>>>>,
+    closed: std::sync::atomic::AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Producer {
+    pub(crate) fn new() -> Arc<Self> {
+        let (ill, patients) = mpsc::unbounded_channel();
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            link: OnceLock::new(),
+            known: Arc::default(),
+            lines: Mutex::default(),
+            suspicions: Mutex::default(),
+            ill,
+            patients: Mutex::new(Some(patients)),
+            closed: std::sync::atomic::AtomicBool::new(false),
+        })
+    }
+
+    /// Begins to look after failed clients, on the runtime of the caller.
+    pub(crate) fn start(&self, link: &Arc<Link>) {
+        let _ = self.link.set(Arc::clone(link));
+        let Some(mut patients) = lock(&self.patients).take() else { return };
+        let me = Weak::clone(&self.me);
+        tokio::spawn(async move {
+            while let Some(line) = patients.recv().await {
+                let Some(producer) = me.upgrade() else { return };
+                producer.replace(&line).await;
+            }
+        });
+    }
+
+    /// Sends a record. See [`Backend::submit`](eventbus_core::backend::Backend::submit).
+    pub(crate) fn submit(&self, record: Outbound, ticket: Ticket) {
+        let Some(link) = self.link.get().filter(|_| !self.is_closed()) else {
+            return ticket.tell(Fate::NotStored(gone()));
+        };
+        let facts = self
+            .known
+            .get(&record.topic)
+            .unwrap_or_else(|| Arc::new(Facts::new(&link.config.topic(&record.topic), BATCH_BYTES, false)));
+        let encoded = wire::encode(&record.envelope, record.stamp, link.config.mode);
+        if let Some(error) = facts.refuses(wire::size(&encoded), encoded.key.is_some()) {
+            self.cleared(&record.topic, record.partition, record.stamp, false);
+            return ticket.tell(Fate::Refused(error));
+        }
+        let headers = wire::headers(&encoded);
+        let slot = Slot { ticket, topic: record.topic, partition: record.partition, stamp: record.stamp };
+        let line = self.line(&facts, &slot);
+        if let Some((slot, fate)) = self.give(&line, &facts, slot, |opaque, facts| {
+            let partition = i32::try_from(record.partition).unwrap_or(i32::MAX);
+            let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&facts.name, opaque).partition(partition);
+            message.key = encoded.key.as_deref();
+            message.payload(&encoded.payload).headers(headers)
+        }) {
+            self.settled(&line, &slot, matches!(fate, Fate::Refused(_)));
+            slot.ticket.tell(fate);
+        }
+    }
+
+    /// Gives a record to the line's client; the slot comes back with its fate where the client does not take it.
+    fn give<'a>(
+        &self,
+        line: &Arc<Line>,
+        facts: &'a Facts,
+        slot: Slot,
+        message: impl FnOnce(usize, &'a Facts) -> BaseRecord<'a, [u8], [u8], usize>,
+    ) -> Option<(Slot, Fate)> {
+        let mut state = lock(&line.state);
+        let state = &mut *state;
+        if state.failing || !slot.ticket.stands() {
+            let error = Error::new(ErrorKind::Unavailable, "the producer is being replaced");
+            return Some((slot, Fate::NotStored(error)));
+        }
+        if state.client.is_none() {
+            match self.client(line) {
+                Ok(client) => state.client = Some(client),
+                Err(error) => return Some((slot, Fate::NotStored(error))),
+            }
+        }
+        let client = state.client.as_ref()?;
+        let entry = state.slots.vacant_entry();
+        let index = entry.key();
+        entry.insert(slot);
+        let Err((error, _)) = client.send(message(index, facts)) else { return None };
+        let slot = state.slots.remove(index);
+        let fate = match turned(error.rdkafka_error_code()) {
+            Turned::TooLarge => {
+                let error = Error::new(ErrorKind::TooLarge, "the record is larger than the topic's limit");
+                Fate::Refused(error.with("topic", &slot.topic))
+            }
+            Turned::Full => Fate::NotStored(Error::new(ErrorKind::Unavailable, "the client's queue is full")),
+            Turned::Over => {
+                state.failing = true;
+                let _ = self.ill.send(Arc::clone(line));
+                Fate::NotStored(Error::new(ErrorKind::Unavailable, format!("the client takes no more: {error}")))
+            }
+        };
+        Some((slot, fate))
+    }
+
+    /// The line that a record goes by: its partition's own while that is under suspicion.
+    fn line(&self, facts: &Arc<Facts>, slot: &Slot) -> Arc<Line> {
+        if let Some(suspicion) = lock(&self.suspicions).get_mut(&(slot.topic.clone(), slot.partition)) {
+            suspicion.outstanding += 1;
+            return Arc::clone(suspicion.line.get_or_insert_with(|| Line::new(facts, true)));
+        }
+        let mut lines = lock(&self.lines);
+        Arc::clone(lines.entry(facts.limit).or_insert_with(|| Line::new(facts, false)))
+    }
+
+    /// A record of a partition's own line has its fate; `cleared` where it is stored or condemned.
+    fn settled(&self, line: &Line, slot: &Slot, cleared: bool) {
+        if line.alone {
+            self.cleared(&slot.topic, slot.partition, slot.stamp, true);
+            if !cleared {
+                // It comes again, and is still to be found innocent.
+                if let Some(suspicion) = lock(&self.suspicions).get_mut(&(slot.topic.clone(), slot.partition)) {
+                    suspicion.suspects.insert(slot.stamp);
+                }
+            }
+        }
+    }
+
+    /// One suspect less; with the last one the partition goes back to the others.
+    fn cleared(&self, topic: &Topic, partition: u32, stamp: Stamp, returned: bool) {
+        let mut suspicions = lock(&self.suspicions);
+        if suspicions.is_empty() {
+            return;
+        }
+        let place = (topic.clone(), partition);
+        let Some(suspicion) = suspicions.get_mut(&place) else { return };
+        suspicion.suspects.remove(&stamp);
+        suspicion.outstanding -= usize::from(returned);
+        if suspicion.suspects.is_empty() && suspicion.outstanding == 0 {
+            let over = suspicions.remove(&place);
+            drop(suspicions);
+            // Its client ends on a thread that may wait for it: never on the one that reports.
+            if let Some(line) = over.and_then(|suspicion| suspicion.line) {
+                let _ = self.ill.send(line);
+            }
+        }
+    }
+
+    fn client(&self, line: &Arc<Line>) -> Result<Client, Error> {
+        let link = self.link.get().ok_or_else(gone)?;
+        let (linger, records) = if line.alone { (Duration::ZERO, 1) } else { (link.config.linger, BATCH_RECORDS) };
+        let mut config = link.config.producer(line.facts.batch(), linger, records);
+        // A single record may be larger than a batch of several.
+        config.set("message.max.bytes", line.facts.limit.min(1_000_000_000).to_string());
+        config.set("topic.metadata.propagation.max.ms", "2000");
+        let context = Context { reached: Arc::clone(&link.reached) };
+        let reports = Reports { context, producer: Weak::clone(&self.me), line: Arc::downgrade(line) };
+        Client::from_config_and_context(&config, reports).map_err(|error| crate::connection::refused_setting(&error))
+    }
+
+    /// Ends a line's client, tells what it still had, and lets the line go on with another.
+    async fn replace(&self, line: &Arc<Line>) {
+        let client = {
+            let mut state = lock(&line.state);
+            state.failing = true;
+            state.client.take()
+        };
+        if let Some(client) = client {
+            let ended = tokio::task::spawn_blocking(move || {
+                client.purge(PurgeConfig::default().queue());
+                // What is on the wire is best known from its answer. What is behind a failed batch of its partition is
+                // never reported by itself.
+                let _ = client.flush(LAST_REPORTS);
+                client.purge(PurgeConfig::default().inflight());
+                let _ = client.flush(LAST_REPORTS);
+            });
+            let _ = ended.await;
+        }
+        let mut failed = {
+            let mut state = lock(&line.state);
+            let unreported: Vec<Slot> = state.slots.drain().collect();
+            let mut failed = std::mem::take(&mut state.failed);
+            failed.extend(unreported.into_iter().map(|slot| (slot, Code::PurgeInflight)));
+            failed
+        };
+        let vanished = self.vanished(&failed).await;
+        if !line.alone {
+            self.suspect(&failed).await;
+        }
+        let fates: Vec<(Slot, Fate)> = failed
+            .drain(..)
+            .map(|(slot, code)| {
+                let fate = fate(code, line.alone, vanished.contains(&slot.topic));
+                (slot, fate)
+            })
+            .collect();
+        for (slot, fate) in fates {
+            self.settled(line, &slot, matches!(fate, Fate::Refused(_)));
+            slot.ticket.tell(fate);
+        }
+        lock(&line.state).failing = false;
+    }
+
+    /// The topics that reports call unknown, and that are indeed not there.
+    async fn vanished(&self, failed: &[(Slot, Code)]) -> HashSet<Topic> {
+        let named = |(slot, code): &(Slot, Code)| (verdict(*code) == Verdict::Vanished).then(|| slot.topic.clone());
+        let mut topics: HashSet<Topic> = failed.iter().filter_map(named).collect();
+        let Some(link) = self.link.get() else { return HashSet::new() };
+        for topic in topics.clone() {
+            let found = Topics::new(Arc::clone(link), Arc::clone(&self.known)).count(&topic).await;
+            if !found.is_err_and(|error| error.kind() == ErrorKind::UnknownTopic) {
+                topics.remove(&topic);
+            }
+        }
+        topics
+    }
+
+    /// Partitions with a refused batch go on by clients of their own, with what the topic allows now.
+    async fn suspect(&self, failed: &[(Slot, Code)]) {
+        let mut topics = HashSet::new();
+        for (slot, code) in failed {
+            if verdict(*code) == Verdict::SomeOfBatch {
+                topics.insert(slot.topic.clone());
+                let mut suspicions = lock(&self.suspicions);
+                let suspicion = suspicions.entry((slot.topic.clone(), slot.partition)).or_default();
+                suspicion.suspects.insert(slot.stamp);
+            }
+        }
+        let Some(link) = self.link.get() else { return };
+        for topic in topics {
+            // The limit may have been lowered since it was last looked at; as it is then, it is what is kept to.
+            let _ = Topics::new(Arc::clone(link), Arc::clone(&self.known)).learn(&topic).await;
+        }
+    }
+
+    /// A client's word on a record.
+    fn reported(&self, line: &Arc<Line>, index: usize, result: Result<Position, Code>) {
+        let slot = {
+            let mut state = lock(&line.state);
+            let Some(slot) = state.slots.try_remove(index) else { return };
+            match result {
+                Ok(position) => (slot, position),
+                Err(code) => {
+                    state.failed.push((slot, code));
+                    if !state.failing {
+                        state.failing = true;
+                        let _ = self.ill.send(Arc::clone(line));
+                    }
+                    return;
+                }
+            }
+        };
+        let (slot, position) = slot;
+        self.settled(line, &slot, true);
+        slot.ticket.tell(Fate::Stored { position, duplicate: false });
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Ends all clients; what is outstanding is told.
+    pub(crate) async fn close(&self) {
+        self.closed.store(true, std::sync::atomic::Ordering::Release);
+        let mut lines: Vec<Arc<Line>> = lock(&self.lines).drain().map(|(_, line)| line).collect();
+        lines.extend(lock(&self.suspicions).values().filter_map(|suspicion| suspicion.line.clone()));
+        for line in lines {
+            self.replace(&line).await;
+        }
+    }
+}
+
+/// What a failed report means for its record.
+fn fate(code: Code, alone: bool, vanished: bool) -> Fate {
+    let told = |kind| Error::new(kind, format!("the broker says: {}", KafkaError::MessageProduction(code)));
+    match verdict(code) {
+        Verdict::Forbidden => Fate::Refused(told(ErrorKind::PermissionDenied)),
+        Verdict::Vanished if vanished => Fate::Refused(told(ErrorKind::UnknownTopic)),
+        Verdict::SomeOfBatch if alone => Fate::Refused(told(match code {
+            Code::MessageSizeTooLarge => ErrorKind::TooLarge,
+            _ => ErrorKind::Refused,
+        })),
+        Verdict::SomeOfBatch | Verdict::Vanished => Fate::NotStored(told(ErrorKind::Unavailable)),
+        Verdict::Unclear => Fate::Unknown(told(ErrorKind::Unknown)),
+    }
+}
+
+impl Line {
+    fn new(facts: &Arc<Facts>, alone: bool) -> Arc<Self> {
+        Arc::new(Self { facts: Arc::clone(facts), alone, state: Mutex::default() })
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").finish_non_exhaustive()
+    }
+}
+
+/// Takes a client's reports, on the client's own thread.
+pub(crate) struct Reports {
+    context: Context,
+    producer: Weak<Producer>,
+    line: Weak<Line>,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.context.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        let (Some(producer), Some(line)) = (self.producer.upgrade(), self.line.upgrade()) else { return };
+        let result = match result {
+            Ok(message) => {
+                self.context.reached.set(true);
+                Ok(wire::position(message.offset()))
+            }
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(Code::Unknown)),
+        };
+        producer.reported(&line, index, result);
+    }
+}

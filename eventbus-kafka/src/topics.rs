@@ -1,0 +1,289 @@
+//! Topics: made, compared, changed, described, deleted.
+//!
+//! Invariants: what a topic is asked to be is compared with what the broker says it is. Asking never makes one. The partition
+//! count is the broker's; a difference from what is asked is an error, since keys would move.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::backend::{LogState, TopicDescription};
+use eventbus_core::{Error, ErrorKind, OnExisting, Result, Storage, Topic, TopicSpec};
+use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use crate::connection::Link;
+use crate::error::{kind, to_core};
+use crate::facts::{Facts, Known};
+use crate::wire::position;
+
+/// How long a topic that was made or deleted may take to be seen so by all that is asked.
+const SETTLES: Duration = Duration::from_secs(15);
+
+/// The topics of a bus.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    link: Arc<Link>,
+    known: Arc<Known>,
+}
+
+/// A topic's settings, by Kafka's names.
+type Settings = BTreeMap<String, String>;
+
+impl Topics {
+    pub(crate) fn new(link: Arc<Link>, known: Arc<Known>) -> Self {
+        Self { link, known }
+    }
+
+    pub(crate) async fn ensure(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        let topic = spec.validate()?;
+        possible(&topic, spec)?;
+        let made = match self.describe(&topic).await {
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => self.create(&topic, spec).await?,
+            found => found.map(|_| false)?,
+        };
+        if made {
+            return self.agreed(&topic, spec).await;
+        }
+        match spec.on_existing {
+            OnExisting::CreateOnly => {
+                Err(Error::new(ErrorKind::TopicExists, "the topic exists already").with("topic", &topic))
+            }
+            OnExisting::LeaveAlone => self.describe(&topic).await,
+            OnExisting::CreateOrUpdate => {
+                self.describe(&topic).await?.spec.agrees_in_fixed(&in_force(spec))?;
+                self.alter(&topic, spec).await?;
+                self.agreed(&topic, spec).await
+            }
+            // A way that a later version of the core adds is treated as the strictest one.
+            _ => self.agreed(&topic, spec).await,
+        }
+    }
+
+    async fn agreed(&self, topic: &Topic, spec: &TopicSpec) -> Result<TopicDescription> {
+        let described = self.describe(topic).await?;
+        described.spec.agrees_in_fixed(&in_force(spec))?;
+        described.spec.agrees_in_changeable(&in_force(spec))?;
+        Ok(described)
+    }
+
+    /// `false` where somebody was faster.
+    async fn create(&self, topic: &Topic, spec: &TopicSpec) -> Result<bool> {
+        let name = self.link.config.topic(topic);
+        let settings = self.settings(spec);
+        let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+        let mut wanted = NewTopic::new(&name, number(spec.partitions), TopicReplication::Fixed(number(spec.replicas)));
+        for (name, value) in &settings {
+            wanted = wanted.set(name, value);
+        }
+        match self.one(self.link.admin().create_topics([&wanted], &self.link.options()).await, topic)? {
+            Ok(()) => self.wait(topic, true).await.map(|()| true),
+            Err(Code::TopicAlreadyExists) => Ok(false),
+            Err(code) => Err(refused(code, topic)),
+        }
+    }
+
+    /// Changes what can be changed. What the topic has beyond our settings stays, since the broker takes the whole of them.
+    async fn alter(&self, topic: &Topic, spec: &TopicSpec) -> Result<()> {
+        let name = self.link.config.topic(topic);
+        let mut settings = self.overrides(topic).await?;
+        for name in ["retention.ms", "retention.bytes"] {
+            settings.remove(name);
+        }
+        settings.extend(self.settings(spec));
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(&name));
+        for (name, value) in &settings {
+            change = change.set(name, value);
+        }
+        let answer = self.link.admin().alter_configs([&change], &self.link.options()).await;
+        let answer = answer.map_err(|error| to_core(&error, "changing a topic"))?;
+        match answer.into_iter().next() {
+            Some(Err((_, code))) => Err(refused(code, topic)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The settings of a topic as they are asked for.
+    fn settings(&self, spec: &TopicSpec) -> Settings {
+        let limit = |value: Option<u128>| value.map_or_else(|| "-1".to_owned(), |value| value.to_string());
+        let mut settings = Settings::new();
+        settings.insert("cleanup.policy".into(), "delete".into());
+        settings.insert("retention.ms".into(), limit(spec.max_age.map(|age| age.as_millis())));
+        // Kafka's limit counts a partition.
+        let each = spec.max_bytes.map(|bytes| u128::from(bytes / u64::from(spec.partitions.max(1))).max(1));
+        settings.insert("retention.bytes".into(), limit(each));
+        if let Some(replicas) = self.link.config.min_insync_replicas {
+            settings.insert("min.insync.replicas".into(), replicas.to_string());
+        }
+        settings
+    }
+
+    /// How many partitions the topic has, and how many copies.
+    pub(crate) async fn count(&self, topic: &Topic) -> Result<(u32, u32)> {
+        let name = self.link.config.topic(topic);
+        let metadata = self.link.metadata(Some(&name)).await?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
+            return Err(unknown(topic));
+        };
+        if let Some(error) = found.error() {
+            return Err(refused(error.into(), topic));
+        }
+        if found.partitions().is_empty() {
+            return Err(unknown(topic));
+        }
+        let replicas = found.partitions().first().map_or(1, |partition| partition.replicas().len());
+        Ok((number(found.partitions().len()), number(replicas)))
+    }
+
+    /// All settings of a topic, and which of them are its own.
+    async fn configs(&self, topic: &Topic) -> Result<Vec<(String, String, bool)>> {
+        let name = self.link.config.topic(topic);
+        let specifier = ResourceSpecifier::Topic(&name);
+        let answer = self.link.admin().describe_configs([&specifier], &self.link.options()).await;
+        let answer = answer.map_err(|error| to_core(&error, "asking for settings"))?;
+        match answer.into_iter().next() {
+            Some(Ok(found)) => {
+                let own = rdkafka::admin::ConfigSource::DynamicTopic;
+                let entries = found.entries.into_iter();
+                Ok(entries.map(|e| (e.name, e.value.unwrap_or_default(), e.source == own)).collect())
+            }
+            Some(Err(code)) => Err(refused(code, topic)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn overrides(&self, topic: &Topic) -> Result<Settings> {
+        let configs = self.configs(topic).await?;
+        Ok(configs.into_iter().filter(|(_, _, own)| *own).map(|(name, value, _)| (name, value)).collect())
+    }
+
+    /// Learns what publishing has to know of a topic.
+    pub(crate) async fn learn(&self, topic: &Topic) -> Result<Settings> {
+        let configs = self.configs(topic).await?;
+        let settings: Settings = configs.into_iter().map(|(name, value, _)| (name, value)).collect();
+        let limit = settings.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(1_048_588);
+        let compacted = settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+        self.known.learn(topic, Facts::new(&self.link.config.topic(topic), limit, compacted));
+        Ok(settings)
+    }
+
+    pub(crate) async fn describe(&self, topic: &Topic) -> Result<TopicDescription> {
+        let (partitions, replicas) = self.count(topic).await?;
+        let settings = self.learn(topic).await?;
+        let text = |name: &str| settings.get(name).and_then(|value| value.parse::<i64>().ok());
+        let limit = |name: &str| text(name).and_then(|value| u64::try_from(value).ok());
+        let mut spec = TopicSpec::new(topic.as_str());
+        spec.partitions = partitions;
+        spec.replicas = replicas;
+        spec.max_age = limit("retention.ms").map(Duration::from_millis);
+        spec.max_bytes = limit("retention.bytes").map(|bytes| bytes * u64::from(partitions));
+        spec.storage = Storage::File;
+        spec.duplicate_window = TopicSpec::new(topic.as_str()).duplicate_window;
+        let logs = self.logs(topic, partitions).await?;
+        let records = logs.iter().map(|log| log.end.get().saturating_sub(log.first.get())).sum();
+        let mut description = TopicDescription::new(spec, "", logs);
+        description.records = records;
+        // What is left for the record of what the client counts.
+        description.max_record_bytes = self.known.get(topic).map(|facts| facts.limit.saturating_sub(1_024));
+        Ok(description)
+    }
+
+    async fn logs(&self, topic: &Topic, partitions: u32) -> Result<Vec<LogState>> {
+        let name = self.link.config.topic(topic);
+        let ask = move |link: &Link| {
+            (0..partitions)
+                .map(|partition| watermarks(link, &name, partition))
+                .collect::<rdkafka::error::KafkaResult<_>>()
+        };
+        self.link.ask("asking for the ends of the log", ask).await.map_err(|error| error.with("topic", topic))
+    }
+
+    pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
+        let name = self.link.config.topic(topic);
+        match self.one(self.link.admin().delete_topics(&[&name], &self.link.options()).await, topic)? {
+            Ok(()) => self.wait(topic, false).await,
+            Err(code) => Err(refused(code, topic)),
+        }
+    }
+
+    pub(crate) async fn list(&self) -> Result<Vec<Topic>> {
+        let metadata = self.link.metadata(None).await?;
+        let prefix = &self.link.config.prefix;
+        let ours = |name: &str| name.strip_prefix(prefix.as_str()).filter(|name| !name.starts_with("__"))?.parse().ok();
+        let mut topics: Vec<Topic> = metadata.topics().iter().filter_map(|found| ours(found.name())).collect();
+        topics.sort();
+        Ok(topics)
+    }
+
+    fn one(
+        &self,
+        answer: rdkafka::error::KafkaResult<Vec<rdkafka::admin::TopicResult>>,
+        topic: &Topic,
+    ) -> Result<std::result::Result<(), Code>> {
+        let answers = answer.map_err(|error| to_core(&error, "changing topics").with("topic", topic))?;
+        Ok(answers.into_iter().next().map_or(Ok(()), |one| one.map(drop).map_err(|(_, code)| code)))
+    }
+
+    /// A controller's answer comes before all brokers act by it.
+    async fn wait(&self, topic: &Topic, there: bool) -> Result<()> {
+        let until = tokio::time::Instant::now() + SETTLES;
+        loop {
+            let found = match self.count(topic).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(false),
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(found) if found == there => return Ok(()),
+                _ if tokio::time::Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
+                Ok(_) => {
+                    let message = "the brokers have not all heard of the change";
+                    return Err(Error::new(ErrorKind::Unavailable, message).with("topic", topic));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The ends of a partition's log. Blocks.
+pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> rdkafka::error::KafkaResult<LogState> {
+    let number = i32::try_from(partition).unwrap_or(i32::MAX);
+    let (first, end) = link.client().fetch_watermarks(name, number, link.timeout())?;
+    Ok(LogState { incarnation: String::new(), first: position(first), end: position(end) })
+}
+
+/// What the broker cannot know of, and so neither keeps nor contradicts.
+fn in_force(spec: &TopicSpec) -> TopicSpec {
+    let mut asked = spec.clone();
+    asked.duplicate_window = TopicSpec::new("t").duplicate_window;
+    let each = u64::from(spec.partitions.max(1));
+    asked.max_bytes = spec.max_bytes.map(|bytes| (bytes / each).max(1) * each);
+    asked
+}
+
+/// What Kafka has not.
+fn possible(topic: &Topic, spec: &TopicSpec) -> Result<()> {
+    let lacking = |setting: &'static str, message: &'static str| {
+        Err(Error::new(ErrorKind::Unsupported, message).with("topic", topic).with("setting", setting))
+    };
+    if spec.storage == Storage::Memory {
+        return lacking("storage", "storage: expected file, Kafka keeps no topic in memory only");
+    }
+    if spec.max_messages.is_some() {
+        return lacking("max_messages", "max_messages: Kafka limits topics by age and bytes, not by count");
+    }
+    Ok(())
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn unknown(topic: &Topic) -> Error {
+    Error::new(ErrorKind::UnknownTopic, "no such topic").with("topic", topic)
+}
+
+fn refused(code: Code, topic: &Topic) -> Error {
+    Error::new(kind(code), format!("the broker says: {code}")).with("topic", topic)
+}

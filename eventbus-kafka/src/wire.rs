@@ -1,0 +1,119 @@
+//! Envelopes as Kafka records, and back: CloudEvents' Kafka binding.
+//!
+//! Attributes are headers `ce_*`, the content type is `content-type`, the key is the record's own. In structured mode there is
+//! one header. Both are read; records of producers that know neither are envelopes, too.
+
+use bytes::Bytes;
+use eventbus_core::backend::{Body, Inbound};
+use eventbus_core::wire::{self, Binding, Mode, WireRecord};
+use eventbus_core::{Envelope, Position, Stamp};
+use rdkafka::Message;
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+
+/// CloudEvents on Kafka: attributes in `ce_` headers, the record's own key.
+pub static BINDING: Binding = Binding::new("ce_").content_type("content-type").keyed(true);
+
+/// What the client adds to a record when it compares it with its own limit.
+const FRAME: usize = 36;
+
+/// What a header takes beside its name and value, at the most.
+const HEADER_FRAME: usize = 10;
+
+/// A record as the client takes it.
+pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> WireRecord {
+    wire::encode(envelope, Some(stamp), &BINDING, mode)
+}
+
+/// The record's bytes as the client counts them, or a little more.
+pub(crate) fn size(record: &WireRecord) -> usize {
+    FRAME + record.size() + HEADER_FRAME * record.headers.len()
+}
+
+pub(crate) fn headers(record: &WireRecord) -> OwnedHeaders {
+    let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+    record
+        .headers
+        .iter()
+        .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value.as_ref()) }))
+}
+
+/// A delivered record, copied once.
+pub(crate) fn inbound<M: Message>(partition: u32, message: &M) -> Inbound {
+    let record = WireRecord {
+        key: message.key().map(Bytes::copy_from_slice),
+        headers: message.headers().map(copied).unwrap_or_default(),
+        payload: message.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
+    };
+    let stored_at = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()).unwrap_or_default();
+    Inbound::new(partition, position(message.offset()), stored_at, Body::Encoded { record, binding: &BINDING })
+}
+
+fn copied<H: Headers>(headers: &H) -> Vec<(String, Bytes)> {
+    let copy = |header: Header<'_, &[u8]>| {
+        (header.key.to_owned(), header.value.map(Bytes::copy_from_slice).unwrap_or_default())
+    };
+    headers.iter().map(copy).collect()
+}
+
+/// The stamp of a record, without copying the rest.
+pub(crate) fn stamp<M: Message>(message: &M) -> Option<Stamp> {
+    let headers = message.headers().map(copied).unwrap_or_default();
+    let record = WireRecord { key: None, headers, payload: Bytes::new() };
+    match wire::peek(&record, &BINDING).stamp {
+        // A structured record has it in its payload.
+        None => inbound(0, message).stamp,
+        found => found,
+    }
+}
+
+/// An offset that is one; negative ones are the client's own words.
+pub(crate) fn position(offset: i64) -> Position {
+    Position::new(u64::try_from(offset).unwrap_or_default())
+}
+
+/// A position as an offset.
+pub(crate) fn offset(position: Position) -> i64 {
+    i64::try_from(position.get()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use eventbus_core::ProducerId;
+    use rdkafka::Timestamp;
+    use rdkafka::message::OwnedMessage;
+
+    use super::*;
+
+    fn read(record: &WireRecord) -> OwnedMessage {
+        let (key, payload) = (record.key.as_ref().map(|key| key.to_vec()), Some(record.payload.to_vec()));
+        OwnedMessage::new(payload, key, "t".into(), Timestamp::CreateTime(5), 3, 9, Some(headers(record)))
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_in_both_modes() {
+        let given = Stamp::new(ProducerId::new(5), 6);
+        let envelope = Envelope::builder("T", "/s").key("a b/ü\n%\"").header("x", "ü,\"%0A").header("Z", "");
+        let envelope = envelope.payload(&b"\0\xff"[..]).build().unwrap();
+        for mode in [Mode::Binary, Mode::Structured] {
+            let record = encode(&envelope, given, mode);
+            let message = read(&record);
+            let inbound = inbound(3, &message);
+            assert_eq!((inbound.key.as_ref(), inbound.stamp), (envelope.key(), Some(given)), "{mode:?}");
+            assert_eq!((inbound.position, inbound.stored_at), (Position::new(9), 5));
+            assert_eq!(stamp(&message), Some(given), "{mode:?}");
+            let Body::Encoded { record, binding } = inbound.body else { panic!("encoded") };
+            let topic = "t".parse().unwrap();
+            let context = wire::DecodeContext { topic: &topic, partition: 3, position: inbound.position, stored_at: 5 };
+            assert_eq!(wire::decode(record, binding, &context).unwrap().envelope, envelope, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_record_keeps_its_key_whatever_it_is() {
+        let message =
+            OwnedMessage::new(Some(vec![1]), Some(vec![0xff, 0]), "t".into(), Timestamp::NotAvailable, 0, 1, None);
+        let inbound = inbound(0, &message);
+        assert_eq!(inbound.key.map(|key| key.to_bytes()), Some(Bytes::from_static(&[0xff, 0])));
+        assert_eq!((inbound.stamp, inbound.stored_at), (None, 0));
+    }
+}
