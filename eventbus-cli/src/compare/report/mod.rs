@@ -47,9 +47,11 @@ impl Report {
         // Detail is kept where plots are drawn from: in the summaries.
         let runs = outcome.runs.iter().map(|run| Run { detail: None, ..run.clone() });
         let about = |one: &Workload| About { name: one.name.clone(), about: one.about.clone() };
+        let now = OffsetDateTime::now_utc();
+        let now = now.replace_nanosecond(0).unwrap_or(now);
         Self {
             form: FORM,
-            made: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            made: now.format(&Rfc3339).unwrap_or_default(),
             command: environment::command(),
             environment,
             workloads: workloads.iter().map(about).collect(),

@@ -192,6 +192,8 @@ impl Page<'_> {
     }
 
     fn label(&self, run: &Run, what: &str) -> String {
+        // What was changed in all of them is told above.
+        let what = what.split(' ').next().unwrap_or_default();
         if self.backends.len() > 1 { format!("{what}, {}", run.backend) } else { what.to_owned() }
     }
 
@@ -220,7 +222,7 @@ impl Page<'_> {
                         "percentiles of all messages; logarithmic"))
                     @if !prefilled {
                         (figure("Latency over time", self.over_time(&all),
-                            "publish to handle, 99 % and (thin) 50 %, by when a message was due; logarithmic"))
+                            "publish to handle, 99 % and (thin) 50 %, by when it was handled; logarithmic"))
                     }
                     (figure("Partitions", self.partitions(&all), "part of the messages that each partition had, by the bus"))
                 }
@@ -294,12 +296,11 @@ impl Page<'_> {
         };
         let lines: Vec<Line> =
             all.iter().filter(|one| one.run.client == Client::Bus).filter_map(|one| line(&one)).collect();
-        let number = |value: f64| format!("{value:.0}");
         let percent = |value: f64| format!("{value:.1} %");
         plots::shares(
             "part of the messages",
             &lines,
-            Axis { what: "partition, topic after topic", told: &number },
+            Axis { what: "partition, topic after topic", told: &plots::whole },
             Axis { what: "", told: &percent },
         )
     }

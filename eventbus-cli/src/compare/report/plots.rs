@@ -4,7 +4,9 @@
 use std::ops::Range;
 
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::{SegmentValue, ValueFormatter};
+
+use plotters::coord::ranged1d::{SegmentValue, SegmentedCoord, ValueFormatter};
+use plotters::coord::types::RangedCoordi32;
 use plotters::prelude::*;
 use plotters::series::DashedLineSeries;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -15,7 +17,7 @@ const HEIGHT: u32 = 250;
 /// Stand for colours of the page, and are replaced by them.
 const TEXT: RGBColor = RGBColor(1, 1, 1);
 const GRID: RGBColor = RGBColor(2, 2, 2);
-const SIZE: u32 = 12;
+const SIZE: u32 = 15;
 
 /// Colours that are read on both grounds, one a backend.
 const COLOURS: [RGBColor; 6] = [
@@ -28,6 +30,7 @@ const COLOURS: [RGBColor; 6] = [
 ];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Segmented = SegmentedCoord<RangedCoordi32>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// A backend's colour, as CSS.
@@ -63,6 +66,11 @@ pub(super) struct Bar {
 pub(super) struct Axis<'a> {
     pub(super) what: &'a str,
     pub(super) told: &'a dyn Fn(f64) -> String,
+}
+
+/// A whole number of an axis that counts; nothing between two.
+pub(super) fn whole(value: f64) -> String {
+    if (value - value.round()).abs() > 0.01 { String::new() } else { format!("{}", value.round() as i64) }
 }
 
 /// Draws into an SVG; nothing where it cannot be drawn.
@@ -102,9 +110,9 @@ pub(super) fn lines(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> Op
     draw(HEIGHT, title, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(6)
-            .margin_right(14)
-            .x_label_area_size(36)
-            .y_label_area_size(58)
+            .margin_right(26)
+            .x_label_area_size(42)
+            .y_label_area_size(66)
             .build_cartesian_2d(across, up.log_scale())?;
         mesh(&mut chart, x, y)?;
         for line in lines {
@@ -129,9 +137,9 @@ pub(super) fn shares(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> O
     draw(HEIGHT, title, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(6)
-            .margin_right(14)
-            .x_label_area_size(36)
-            .y_label_area_size(58)
+            .margin_right(26)
+            .x_label_area_size(42)
+            .y_label_area_size(66)
             .build_cartesian_2d(across.start - 0.5..across.end + 0.5, 0.0..top)?;
         mesh(&mut chart, x, y)?;
         for line in lines {
@@ -144,11 +152,7 @@ pub(super) fn shares(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> O
 }
 
 /// The frame of a plot: few labels, a quiet grid.
-fn mesh<X, Y>(
-    chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>,
-    x: Axis<'_>,
-    y: Axis<'_>,
-) -> Drawn
+fn mesh<X, Y>(chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>, x: Axis<'_>, y: Axis<'_>) -> Drawn
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -162,51 +166,70 @@ where
     Ok(())
 }
 
-/// Bars from zero on, one under the other.
+/// Beyond such a ratio of the highest to the lowest, bars over a plain axis show nothing of the lowest.
+const DECADES: f64 = 30.0;
+
+/// Bars one under the other: from zero on, or over a logarithmic axis where they would not be seen otherwise.
 pub(super) fn bars(title: &str, bars: &[Bar], x: Axis<'_>) -> Option<String> {
-    let top = bounds(bars.iter().flat_map(|bar| bar.rounds.iter().copied().chain([bar.value])))?.end.max(1e-9);
+    let values = || bars.iter().flat_map(|bar| bar.rounds.iter().copied().chain([bar.value]));
+    let range = bounds(values())?;
+    let top = range.end.max(1e-9);
     let rows = i32::try_from(bars.len()).ok()?;
-    let height = 50 + 26 * u32::try_from(rows).ok()?;
-    draw(height, title, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(4)
-            .margin_right(14)
-            .x_label_area_size(36)
-            .y_label_area_size(132)
-            .build_cartesian_2d(0.0..top * 1.28, (0..rows - 1).into_segmented())?;
-        let name = |row: &SegmentValue<i32>| match row {
-            SegmentValue::CenterOf(row) => label(bars, rows, *row),
-            _ => String::new(),
-        };
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .disable_y_mesh()
-            .axis_style(GRID)
-            .label_style(words())
-            .axis_desc_style(words())
-            .x_labels(4)
-            .y_labels(bars.len())
-            .x_desc(x.what)
-            .x_label_formatter(&|value| (x.told)(*value))
-            .y_label_formatter(&name)
-            .draw()?;
-        for (bar, row) in bars.iter().zip((0..rows).rev()) {
-            let colour = COLOURS[bar.backend % COLOURS.len()];
-            let style = if bar.hollow { colour.mix(0.35).filled() } else { colour.mix(0.85).filled() };
-            let corners = [(0.0, SegmentValue::Exact(row)), (bar.value, SegmentValue::Exact(row + 1))];
-            let mut rectangle = Rectangle::new(corners, style);
-            rectangle.set_margin(4, 4, 0, 0);
-            chart.draw_series([rectangle])?;
-            let rounds = bar.rounds.iter().map(|round| (*round, SegmentValue::CenterOf(row)));
-            chart.draw_series(rounds.map(|round| Circle::new(round, 2, TEXT.filled())))?;
-            let end = bar.rounds.iter().copied().fold(bar.value, f64::max) + top * 0.02;
-            let style = words().pos(Pos::new(HPos::Left, VPos::Center));
-            chart.draw_series([Text::new((x.told)(bar.value), (end, SegmentValue::CenterOf(row)), style)])?;
+    draw(58 + 26 * u32::try_from(rows).ok()?, title, |area| {
+        let mut chart = ChartBuilder::on(area);
+        chart.margin(4).margin_right(26).x_label_area_size(42).y_label_area_size(150);
+        let up = (0..rows - 1).into_segmented();
+        if range.start > 0.0 && top / range.start > DECADES {
+            let low = 10_f64.powf((range.start * 0.9).log10().floor());
+            let what = format!("{}, logarithmic", x.what);
+            let mut chart = chart.build_cartesian_2d((low..top * (top / low).powf(0.35)).log_scale(), up)?;
+            let beyond = |value: f64| value * (top / low).powf(0.02);
+            fill(&mut chart, bars, Axis { what: &what, ..x }, low, beyond)
+        } else {
+            let mut chart = chart.build_cartesian_2d(0.0..top * 1.32, up)?;
+            fill(&mut chart, bars, x, 0.0, |value| value + top * 0.02)
         }
-        Ok(())
     })
+}
+
+/// Draws bars that begin at `low`; `beyond` is where words behind a value stand.
+fn fill<X>(
+    chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Segmented>>,
+    bars: &[Bar],
+    x: Axis<'_>,
+    low: f64,
+    beyond: impl Fn(f64) -> f64,
+) -> Drawn
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let rows = i32::try_from(bars.len())?;
+    let name = |row: &SegmentValue<i32>| match row {
+        SegmentValue::CenterOf(row) => label(bars, rows, *row),
+        _ => String::new(),
+    };
+    let told = |value: &f64| (x.told)(*value);
+    let mut mesh = chart.configure_mesh();
+    mesh.light_line_style(TRANSPARENT).bold_line_style(GRID).axis_style(GRID).label_style(words()).disable_y_mesh();
+    mesh.axis_desc_style(words()).x_labels(4).y_labels(bars.len()).x_desc(x.what);
+    mesh.x_label_formatter(&told).y_label_formatter(&name);
+    mesh.draw().map_err(|error| error.to_string())?;
+    for (bar, row) in bars.iter().zip((0..rows).rev()) {
+        let colour = COLOURS[bar.backend % COLOURS.len()];
+        let style = colour.mix(if bar.hollow { 0.35 } else { 0.85 }).filled();
+        let corners = [(low, SegmentValue::Exact(row)), (bar.value, SegmentValue::Exact(row + 1))];
+        let mut rectangle = Rectangle::new(corners, style);
+        rectangle.set_margin(4, 4, 0, 0);
+        let rounds = bar.rounds.iter().map(|round| (*round, SegmentValue::CenterOf(row)));
+        let dots = rounds.map(|round| Circle::new(round, 2, TEXT.filled()));
+        let end = beyond(bar.rounds.iter().copied().fold(bar.value, f64::max));
+        let beside = words().pos(Pos::new(HPos::Left, VPos::Center));
+        let text = Text::new((x.told)(bar.value), (end, SegmentValue::CenterOf(row)), beside);
+        chart.draw_series([rectangle]).map_err(|error| error.to_string())?;
+        chart.draw_series(dots).map_err(|error| error.to_string())?;
+        chart.draw_series([text]).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 fn label(bars: &[Bar], rows: i32, row: i32) -> String {
@@ -231,6 +254,8 @@ mod tests {
             assert!(!plot.contains("://") && !plot.contains("#010101"), "{plot}");
         }
         assert!(lines("t", &[], axis, axis).is_none());
+        let far = |value: f64| Bar { label: "a".into(), backend: 1, hollow: true, value, rounds: Vec::new() };
+        assert!(bars("t", &[far(2.0), far(1e6)], axis).unwrap().contains("logarithmic"));
         let one = Line { backend: 0, dashed: false, faint: false, points: vec![(3.0, 0.0)] };
         assert!(lines("t", &[one], axis, axis).is_some());
     }
