@@ -12,6 +12,8 @@ use eventbus_core::wire::Mode;
 use eventbus_core::{Error, ErrorKind, Group, Result, Topic};
 use rdkafka::ClientConfig;
 
+use crate::facts::{BATCH_BYTES, BATCH_RECORDS};
+
 /// How the brokers are told who the bus is (SASL). The password is never printed.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -271,6 +273,18 @@ impl KafkaConfig {
         Ok(())
     }
 
+    /// What librdkafka's producer is set to, secrets included: for a bare client that is to be like the bus's.
+    #[must_use]
+    pub fn producer_properties(&self) -> BTreeMap<String, String> {
+        told(&self.producer(BATCH_BYTES, self.linger, BATCH_RECORDS))
+    }
+
+    /// The same of the consumer of a group.
+    #[must_use]
+    pub fn consumer_properties(&self, group: &Group) -> BTreeMap<String, String> {
+        told(&self.consumer(&self.group(group)))
+    }
+
     /// A topic's name on the broker.
     pub(crate) fn topic(&self, topic: &Topic) -> String {
         format!("{}{topic}", self.prefix)
@@ -393,6 +407,12 @@ pub const REFUSED: &[(&str, &str)] = &[
 
 fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
+}
+
+fn told(client: &ClientConfig) -> BTreeMap<String, String> {
+    // The map itself hides what is secret.
+    let names = client.config_map().into_keys();
+    names.filter_map(|name| Some((name.to_owned(), client.get(name)?.to_owned()))).collect()
 }
 
 fn invalid(setting: &'static str, expected: String) -> Error {

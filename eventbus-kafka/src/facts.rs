@@ -13,6 +13,9 @@ const BATCH_FRAME: usize = 64;
 /// The largest batch, and the largest record of topics whose limit is not known.
 pub(crate) const BATCH_BYTES: usize = 1_000_000;
 
+/// The most records of a batch.
+pub(crate) const BATCH_RECORDS: usize = 10_000;
+
 /// A topic as publishing sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {

@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use crate::answers::{Turned, Verdict, turned, verdict};
 use crate::connection::{Context, Link};
 use crate::error::gone;
-use crate::facts::{BATCH_BYTES, Facts, Known};
+use crate::facts::{BATCH_BYTES, BATCH_RECORDS, Facts, Known};
 use crate::topics::Topics;
 use crate::wire;
 
@@ -233,7 +233,7 @@ impl Producer {
 
     fn client(&self, line: &Arc<Line>) -> Result<Client, Error> {
         let link = self.link.get().ok_or_else(gone)?;
-        let (linger, records) = if line.alone { (Duration::ZERO, 1) } else { (link.config.linger, 10_000) };
+        let (linger, records) = if line.alone { (Duration::ZERO, 1) } else { (link.config.linger, BATCH_RECORDS) };
         let mut config = link.config.producer(line.facts.batch(), linger, records);
         // A single record may be larger than a batch of several.
         config.set("message.max.bytes", line.facts.limit.min(1_000_000_000).to_string());

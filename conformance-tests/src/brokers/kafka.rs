@@ -36,11 +36,16 @@ const SETTINGS: &[(&str, &str)] = &[
     ("TRANSACTION_STATE_LOG_MIN_ISR", "1"),
     ("SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR", "1"),
     ("SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR", "1"),
-    ("HEAP_OPTS", "-Xmx512m"),
-    // What runs for seconds is not worth a compiler that takes minutes.
-    ("JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"),
     ("LOG4J_ROOT_LOGLEVEL", "WARN"),
 ];
+
+/// For tests: little memory, and for what runs for seconds no compiler that takes minutes.
+const SMALL: &[(&str, &str)] =
+    &[("HEAP_OPTS", "-Xmx512m"), ("JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")];
+
+/// For measurements: what Kafka's own scripts start a broker with.
+const FULL: &[(&str, &str)] =
+    &[("HEAP_OPTS", "-Xms1g -Xmx1g"), ("JVM_PERFORMANCE_OPTS", "-XX:+UseG1GC -XX:MaxGCPauseMillis=20")];
 
 /// Where the data lie.
 const DATA: &str = "/var/lib/kafka/data";
@@ -49,6 +54,7 @@ const DATA: &str = "/var/lib/kafka/data";
 #[derive(Clone, Debug, Default)]
 pub struct KafkaServer {
     credentials: Option<(String, String)>,
+    measured: bool,
 }
 
 impl KafkaServer {
@@ -58,13 +64,20 @@ impl KafkaServer {
     /// A broker that lets everybody in.
     #[must_use]
     pub const fn new() -> Self {
-        Self { credentials: None }
+        Self { credentials: None, measured: false }
     }
 
     /// A broker that demands this user and password, by SASL PLAIN.
     #[must_use]
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Some((user.into(), password.into()));
+        self
+    }
+
+    /// A broker that is measured: with the memory and the compiler that a broker in use has.
+    #[must_use]
+    pub const fn measured(mut self) -> Self {
+        self.measured = true;
         self
     }
 }
@@ -76,7 +89,8 @@ impl Server for KafkaServer {
     }
 
     fn variant(&self) -> String {
-        self.credentials.as_ref().map_or("open".into(), |(user, password)| format!("{user}:{password}"))
+        let open = if self.measured { "open, measured" } else { "open" };
+        self.credentials.as_ref().map_or(open.into(), |(user, password)| format!("{user}:{password}"))
     }
 
     fn inside(&self) -> u16 {
@@ -99,8 +113,10 @@ impl Server for KafkaServer {
         let request = image
             .with_env_var("KAFKA_ADVERTISED_LISTENERS", advertised)
             .with_env_var("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", protocols);
+        let machine = if self.measured { FULL } else { SMALL };
         let request = SETTINGS
             .iter()
+            .chain(machine)
             .fold(request, |request, (name, value)| request.with_env_var(format!("KAFKA_{name}"), *value));
         let Some((user, password)) = &self.credentials else { return request };
         let module = "org.apache.kafka.common.security.plain.PlainLoginModule";

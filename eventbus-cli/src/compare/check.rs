@@ -6,24 +6,23 @@
 //! Recording costs several hundred nanoseconds a message, which a run of a million would measure instead of the bus. The
 //! output says which check a run had.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use conformance_tests::history::{
     CallIds, EndOutcome, HandlerCall, Kind, MemoryRecorder, Name, PublishOutcome, Recorder, SessionCause, Start,
     digest, monotonic_clock,
 };
-use eventbus::{BusEvent, Delivery, ErrorKind, OwnershipChange, Receipt};
+use eventbus::{BusEvent, Delivery, ErrorKind, OwnershipChange, Receipt, Topic};
 use tokio::sync::Notify;
 
+use super::clock::Clock;
 use super::workloads::Plan;
 
 /// The most messages of a run whose history is recorded.
 pub(crate) const ORACLE_MESSAGES: usize = 50_000;
-
-/// Times are nanoseconds from the run's making; this is none.
-const NEVER: u64 = u64::MAX;
 
 /// What the inline check found.
 #[derive(Debug, Default)]
@@ -52,10 +51,7 @@ struct Line {
 pub(crate) struct Check {
     pub(crate) plan: Arc<Plan>,
     pub(crate) found: Found,
-    origin: Instant,
-    offered_at: Vec<AtomicU64>,
-    confirmed_at: Vec<AtomicU64>,
-    handled_at: Vec<AtomicU64>,
+    pub(crate) clock: Clock,
     lines: Vec<Line>,
     /// Time spent in all handlers, and the longest of those without a key.
     spent: AtomicU64,
@@ -68,20 +64,19 @@ pub(crate) struct Check {
     /// Handled messages that the run still waits for.
     awaited: AtomicUsize,
     pub(crate) done: Notify,
+    /// The partitions that members have claimed.
+    claimed: Mutex<HashMap<(Topic, u32), Name>>,
+    pub(crate) claims: Notify,
     pub(crate) recorder: Option<Arc<MemoryRecorder>>,
     calls: CallIds,
 }
 
 impl Check {
     pub(crate) fn new(plan: Arc<Plan>, ignored: Option<u32>, recorded: bool) -> Self {
-        let times = || plan.items.iter().map(|_| AtomicU64::new(NEVER)).collect();
         let awaited = plan.items.iter().filter(|item| ignored.is_none() || item.key != ignored).count();
         Self {
             found: Found::default(),
-            origin: Instant::now(),
-            offered_at: times(),
-            confirmed_at: times(),
-            handled_at: times(),
+            clock: Clock::new(plan.items.len()),
             lines: plan.keys.iter().map(|_| Line::default()).collect(),
             spent: AtomicU64::new(0),
             longest: AtomicU64::new(0),
@@ -91,18 +86,12 @@ impl Check {
             ignored,
             awaited: AtomicUsize::new(awaited),
             done: Notify::new(),
+            claimed: Mutex::default(),
+            claims: Notify::new(),
             recorder: recorded.then(|| Arc::new(MemoryRecorder::new(monotonic_clock()))),
             calls: CallIds::new(),
             plan,
         }
-    }
-
-    pub(crate) fn now(&self) -> u64 {
-        self.nanos(Instant::now())
-    }
-
-    fn nanos(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.origin).as_nanos()).unwrap_or(NEVER - 1)
     }
 
     pub(crate) fn record(&self, kind: Kind) {
@@ -125,8 +114,7 @@ impl Check {
                 digest: digest(item.envelope.payload()),
             });
         }
-        let at = due.map_or_else(|| self.now(), |due| self.nanos(due));
-        self.offered_at[index as usize].store(at, Ordering::Relaxed);
+        self.clock.offered(index as usize, due);
     }
 
     fn key(&self, key: Option<u32>) -> conformance_tests::history::Key {
@@ -141,17 +129,31 @@ impl Check {
                     self.published(index, result);
                 }
             }
-            BusEvent::Ownership { at, epoch, change: OwnershipChange::Claimed } => self.record(Kind::SessionStart {
-                topic: at.topic.as_str().into(),
-                group: at.group.as_str().into(),
-                partition: at.partition,
-                member: at.member.clone(),
-                epoch: *epoch,
-                cause: SessionCause::Assigned,
-                from: None,
-            }),
+            BusEvent::Ownership { at, epoch, change: OwnershipChange::Claimed } => {
+                self.record(Kind::SessionStart {
+                    topic: at.topic.as_str().into(),
+                    group: at.group.as_str().into(),
+                    partition: at.partition,
+                    member: at.member.clone(),
+                    epoch: *epoch,
+                    cause: SessionCause::Assigned,
+                    from: None,
+                });
+                self.claimed().insert((at.topic.clone(), at.partition), at.member.clone());
+                self.claims.notify_one();
+            }
             _ => {}
         }
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, HashMap<(Topic, u32), Name>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether so many partitions have been claimed, by so many members.
+    pub(crate) fn is_claimed(&self, partitions: usize, members: usize) -> bool {
+        let claimed = self.claimed();
+        claimed.len() >= partitions && claimed.values().collect::<HashSet<_>>().len() >= members
     }
 
     /// A publish is over. Its time is taken here, when the bus knows, so that a caller who awaits confirmations in bulk
@@ -159,7 +161,7 @@ impl Check {
     fn published(&self, index: usize, result: &Result<Receipt, eventbus::Error>) {
         let outcome = match result {
             Ok(receipt) => {
-                self.confirmed_at[index].store(self.now(), Ordering::Relaxed);
+                self.clock.confirmed(index);
                 self.confirmed.fetch_add(1, Ordering::Relaxed);
                 let (partition, position) = (receipt.partition, Some(receipt.position.get()));
                 PublishOutcome::Confirmed { partition, position, duplicate: receipt.duplicate }
@@ -210,7 +212,8 @@ impl Check {
                 self.found.order.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Some(Running { check: self.clone(), index, call, began: Instant::now() })
+        let partition = delivery.partition();
+        Some(Running { check: self.clone(), index, partition, call, began: Instant::now() })
     }
 
     fn started(&self, index: usize, delivery: &Delivery) -> Start {
@@ -241,6 +244,7 @@ pub(crate) const GROUP: &str = "compare";
 pub(crate) struct Running {
     check: Arc<Check>,
     index: usize,
+    partition: u32,
     call: Option<HandlerCall>,
     began: Instant,
 }
@@ -271,7 +275,7 @@ impl Running {
         if let Some(call) = self.call.take() {
             call.end(EndOutcome::Ok);
         }
-        if check.handled_at[self.index].swap(check.nanos(now), Ordering::AcqRel) == NEVER {
+        if check.clock.handled(self.index, self.partition, now) {
             check.handled.fetch_add(1, Ordering::Relaxed);
             check.settle(item.key);
         } else {
@@ -286,8 +290,6 @@ pub(crate) struct Times {
     pub(crate) confirmed: usize,
     pub(crate) failed: usize,
     pub(crate) handled: usize,
-    /// First publish to last confirmed.
-    pub(crate) publishing: Duration,
     /// First publish (or, with a log that was filled before, the subscription) to last handled.
     pub(crate) handling: Duration,
     /// max(longest key's sum, total / handlers) of the measured handler times.
@@ -298,45 +300,23 @@ pub(crate) struct Times {
 impl Check {
     /// Sums up; `began` is when the clock started, where not with the first publish.
     pub(crate) fn times(&self, began: Option<u64>, handlers: usize) -> Times {
-        let known = |times: &[AtomicU64]| -> Vec<u64> { times.iter().map(|at| at.load(Ordering::Relaxed)).collect() };
-        let offered = known(&self.offered_at);
-        let first = offered.iter().copied().min().unwrap_or_default();
-        let last = |times: &[AtomicU64], all: bool| {
-            let waited = |index: &usize| all || self.ignored.is_none() || self.plan.items[*index].key != self.ignored;
-            let times = (0..times.len()).filter(waited).map(|index| times[index].load(Ordering::Relaxed));
-            times.filter(|at| *at != NEVER).max().unwrap_or(first)
-        };
+        let waited = |index: usize| self.ignored.is_none() || self.plan.items[index].key != self.ignored;
         let longest = self.lines.iter().map(|line| line.spent.load(Ordering::Relaxed)).max().unwrap_or_default();
         let longest = longest.max(self.longest.load(Ordering::Relaxed));
         let shared = self.spent.load(Ordering::Relaxed) / handlers.max(1) as u64;
-        let lost = |index: &usize| {
-            let confirmed = self.confirmed_at[*index].load(Ordering::Relaxed) != NEVER;
-            let waited = self.ignored.is_none() || self.plan.items[*index].key != self.ignored;
-            confirmed && waited && self.handled_at[*index].load(Ordering::Relaxed) == NEVER
-        };
+        let clock = &self.clock;
+        let lost = |index: &usize| clock.was_confirmed(*index) && waited(*index) && !clock.was_handled(*index);
         Times {
             confirmed: self.confirmed.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
-            handled: self.handled.load(Ordering::Relaxed),
-            publishing: Duration::from_nanos(last(&self.confirmed_at, true).saturating_sub(first)),
-            handling: Duration::from_nanos(last(&self.handled_at, false).saturating_sub(began.unwrap_or(first))),
+            handled: self.handled(),
+            handling: clock.handling(began, waited),
             ideal: Duration::from_nanos(longest.max(shared)),
             losses: (0..self.plan.items.len()).filter(lost).count(),
         }
     }
 
-    /// From offer to confirmation, in nanoseconds, of all that were confirmed.
-    pub(crate) fn confirm_spans(&self) -> impl Iterator<Item = u64> {
-        spans(&self.offered_at, &self.confirmed_at)
+    pub(crate) fn handled(&self) -> usize {
+        self.handled.load(Ordering::Relaxed)
     }
-
-    /// From offer to the end of handling, of all that were handled.
-    pub(crate) fn handle_spans(&self) -> impl Iterator<Item = u64> {
-        spans(&self.offered_at, &self.handled_at)
-    }
-}
-
-fn spans(from: &[AtomicU64], to: &[AtomicU64]) -> impl Iterator<Item = u64> {
-    let known = |at: &AtomicU64| Some(at.load(Ordering::Relaxed)).filter(|at| *at != NEVER);
-    from.iter().zip(to).filter_map(move |(from, to)| Some(known(to)?.saturating_sub(known(from)?)))
 }

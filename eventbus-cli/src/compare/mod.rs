@@ -1,216 +1,180 @@
 //! `eventbus compare`: the fixed workloads, or the user's own events, on one backend or several.
 //!
 //! Rounds are interleaved over the backends (A B A B …) and medians reported, since a machine's mood changes more between
-//! minutes than between neighbours.
+//! minutes than between neighbours. In the same rounds the backends' own clients run, so that what the bus costs is told.
 
+mod baseline;
 mod check;
-mod latency;
+mod clock;
+mod figures;
+mod lines;
+mod raw;
 mod report;
 mod resources;
 mod run;
+mod session;
+mod table;
+mod targets;
 mod workloads;
 
-use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 
-use eventbus::{Envelope, EventBusConfig};
-use indicatif::{ProgressBar, ProgressStyle};
-
-use self::report::Run;
-use self::run::{Subject, Target};
-use self::workloads::{Keys, Payload, Shape, Work, Workload};
+use self::figures::Run;
+use self::report::{Environment, Report};
+use self::session::{Manner, Outcome, Session};
+use self::targets::{Target, Targets};
+use self::workloads::{Choice, Job};
 use crate::exit::{Exit, Failure};
-use crate::input;
 use crate::interrupt::Interrupt;
 
-/// Run fixed workloads, judge order, loss and duplicates while they run, and print medians.
+/// Run fixed workloads, judge order, loss and duplicates while they run, and print medians
 ///
-/// Without --workload or --all a selection runs that ends within three minutes per backend. On a terminal the table is on
-/// stdout, else on stderr; with --json stdout has one line of JSON per run and per summary.
+/// Each backend has a broker of its own, started in a container where no URL is given; its own client is measured beside
+/// the bus. Without --workload, --all or --input a selection runs that ends within three minutes per backend. On a
+/// terminal the table is on stdout, else on stderr; with --json stdout has one line of JSON per run and per summary.
 ///
 /// Latencies: "to confirm" ends when the bus knows the broker's answer, "to handle" when the handler has returned. A run's
 /// check is the conformance oracle (rules O1 to O8) up to 50 000 messages, above and for stuck-key an inline check of each
-/// delivery (O1, O2, O4, O5, O6).
+/// delivery (O1, O2, O4, O5, O6). "Bare" is the backend's own client without a group and without a promise of order.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Backends, each on a broker of its own; memory is the default.
+    /// Backends, of memory, nats and kafka; memory is the default. One without a --url gets a broker in a container
     #[arg(long, value_delimiter = ',', value_name = "BACKEND")]
     backends: Vec<String>,
-    /// A bus to compare, as a URL; may be given several times.
+    /// A bus to compare, as a URL; may be given several times
     #[arg(long, value_name = "URL")]
     url: Vec<String>,
-    /// A workload, or a family of them (`pressure`); may be given several times. `--workload list` lists all.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["all", "input"])]
-    workload: Vec<String>,
-    /// All workloads; says beforehand how long they take.
-    #[arg(long, conflicts_with = "input")]
-    all: bool,
-    /// The user's own events instead: NDJSON as `publish` reads it.
-    #[arg(long, value_name = "FILE")]
-    input: Option<PathBuf>,
-    /// Rounds of each workload; those that take ten seconds and more run once.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[command(flatten)]
+    choice: Choice,
+    /// Rounds of each workload: 6 put the true median between the lowest and the highest with 97 % confidence. What takes
+    /// ten seconds and more runs once, and a selection leaves rounds out rather than take longer than it may
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     rounds: u16,
-    /// Prints one line of JSON per run and per summary on stdout, and the table on stderr.
+    /// Leaves out the small runs before the first round of each workload, which are not counted
+    #[arg(long)]
+    no_warm_up: bool,
+    /// Leaves out the backends' own clients
+    #[arg(long)]
+    no_bare: bool,
+    /// Writes report.json and index.html, a page with plots that needs no network, into this folder
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// A report.json (or its folder) to compare with
+    #[arg(long, value_name = "REPORT")]
+    baseline: Option<PathBuf>,
+    /// Runs nothing: compares this report with the baseline
+    #[arg(long, value_name = "REPORT", requires = "baseline", conflicts_with_all = ["backends", "url", "workload", "all", "input", "report"])]
+    against: Option<PathBuf>,
+    /// Prints one line of JSON per run and per summary on stdout, and the table on stderr
     #[arg(long)]
     json: bool,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  eventbus compare --backends memory,nats,kafka --report report
+  eventbus compare --url nats://localhost:4222 --workload envelope --handler-ms 3 --members 2
+  eventbus compare --backends nats,kafka --input events.ndjson --rounds 10 --json
+  eventbus compare --baseline before/report.json --against after/report.json";
+
 pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
-    if args.workload.iter().any(|name| name == "list") {
+    if args.choice.workload.iter().any(|name| name == "list") {
         list().map_err(Failure::failed)?;
         return Ok(Exit::Well);
     }
-    let targets = targets(args)?;
-    let job = Job::of(args)?;
+    let baseline = args.baseline.as_deref().map(Report::read).transpose()?;
+    if let (Some(baseline), Some(now)) = (&baseline, &args.against) {
+        show_changes(args, baseline, &Report::read(now)?).map_err(Failure::failed)?;
+        return Ok(Exit::Well);
+    }
+    let mut targets = Targets::of(&args.backends, &args.url)?;
+    let job = Job::of(&args.choice, targets.are_memory())?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
-    runtime.block_on(compare(args, &targets, &job))
+    // Before brokers are started, so that they are removed whenever it comes.
+    let interrupt = {
+        let _entered = runtime.enter();
+        Interrupt::listen().map_err(Failure::failed)?
+    };
+    let running = targets.start()?;
+    let environment = runtime.block_on(environment(&running));
+    let outcome = runtime.block_on(compare(args, &running, &job, &interrupt))?;
+    let report = Report::of(&outcome, &job.workloads, environment);
+    tell(args, &outcome, &report, baseline.as_ref())?;
+    Ok(verdict(&outcome, &interrupt))
 }
 
-/// What runs.
-struct Job {
-    workloads: Vec<Workload>,
-    /// The user's events, which are then the one workload.
-    events: Option<Vec<Envelope>>,
+async fn compare(args: &Args, targets: &[Target], job: &Job, interrupt: &Interrupt) -> Result<Outcome, Failure> {
+    let is_selection = args.choice.is_selection();
+    let manner = Manner {
+        rounds: args.rounds.into(),
+        warm_up: !args.no_warm_up,
+        bare: !args.no_bare,
+        limited: is_selection,
+        json: args.json,
+    };
+    let session = Session { targets, job, manner, interrupt };
+    if !is_selection {
+        session.announce();
+    }
+    session.run().await
 }
 
-impl Job {
-    fn of(args: &Args) -> Result<Self, Failure> {
-        if let Some(path) = &args.input {
-            let events = read_events(path)?;
-            return Ok(Self { workloads: vec![input_workload(events.len())], events: Some(events) });
-        }
-        let all = workloads::all();
-        for name in &args.workload {
-            if !all.iter().any(|workload| workload.is_meant_by(name)) {
-                let known: Vec<&str> = all.iter().map(|workload| workload.name.as_str()).collect();
-                return Err(Failure::usage(format!("unknown workload {name:?}; known are: {}", known.join(", "))));
-            }
-        }
-        let wanted = |workload: &Workload| {
-            let named = args.workload.iter().any(|name| workload.is_meant_by(name));
-            named || args.all || args.workload.is_empty() && workload.selected
-        };
-        Ok(Self { workloads: all.into_iter().filter(wanted).collect(), events: None })
+/// What the brokers say of themselves.
+async fn environment(targets: &[Target]) -> Environment {
+    let mut backends = BTreeMap::new();
+    for target in targets {
+        let release = raw::release(target).await;
+        let place = target.image.as_ref().map_or_else(
+            || format!("at {}", target.config.backend),
+            |image| format!("in a container of {image}, on the same machine"),
+        );
+        let told = if target.is_memory() { "in this process".to_owned() } else { format!("{release}, {place}") };
+        backends.insert(target.name.clone(), told);
     }
-
-    fn subject(&self) -> Subject<'_> {
-        self.events.as_deref().map_or(Subject::Fixed, Subject::Events)
-    }
-
-    /// About how long it takes.
-    fn seconds(&self, args: &Args, targets: usize) -> f64 {
-        let rounds = |workload: &Workload| workload.rounds(args.rounds.into()) * targets;
-        self.workloads.iter().map(|workload| workload.seconds * rounds(workload) as f64).sum()
-    }
+    Environment::of(backends)
 }
 
-fn read_events(path: &Path) -> Result<Vec<Envelope>, Failure> {
-    let file = File::open(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    let events: Result<Vec<Envelope>, _> = input::read(BufReader::new(file)).collect();
-    let events = events.map_err(|broken| Failure::usage(format!("{}, {broken}", path.display())))?;
-    if events.is_empty() {
-        return Err(Failure::usage(format!("{}: no event in it", path.display())));
+/// Writes the report, and shows tables where eyes are.
+fn tell(args: &Args, outcome: &Outcome, report: &Report, baseline: Option<&Report>) -> Result<(), Failure> {
+    if outcome.summaries.is_empty() {
+        return Ok(());
     }
-    Ok(events)
+    show(args, &table::of(&outcome.summaries)).map_err(Failure::failed)?;
+    if let Some(baseline) = baseline {
+        show_changes(args, baseline, report).map_err(Failure::failed)?;
+    }
+    if let Some(folder) = &args.report {
+        report.write(folder, baseline)?;
+        say(&format!("the report is {}", folder.join("index.html").display()));
+    }
+    Ok(())
 }
 
-fn input_workload(messages: usize) -> Workload {
-    Workload {
-        name: "input".into(),
-        about: "the user's own events, in their order, by one publisher".into(),
-        messages,
-        topics: 1,
-        partitions: None,
-        keys: Keys::None,
-        payload: Payload::SmallJson,
-        publishers: 1,
-        work: Work::None,
-        handlers: None,
-        in_memory: false,
-        shape: Shape::Flow,
-        selected: true,
-        seconds: 1.0,
+fn show_changes(args: &Args, before: &Report, now: &Report) -> io::Result<()> {
+    let changes = baseline::changes(before, now);
+    if args.json {
+        lines::write_changes(io::stdout().lock(), &changes)?;
     }
+    show(args, &table::of_changes(&changes))
 }
 
-fn targets(args: &Args) -> Result<Vec<Target>, Failure> {
-    let mut urls: Vec<String> = args.backends.iter().map(|backend| format!("{backend}://")).collect();
-    urls.extend(args.url.iter().cloned());
-    if urls.is_empty() {
-        urls.push("memory://".into());
-    }
-    let mut targets: Vec<Target> = Vec::new();
-    for url in urls {
-        let config = EventBusConfig::from_url(&url).map_err(Failure::usage)?;
-        let scheme = config.backend.scheme();
-        let same = targets.iter().filter(|target| target.config.backend.scheme() == scheme).count();
-        let name = if same == 0 { scheme.to_owned() } else { format!("{scheme}#{}", same + 1) };
-        targets.push(Target { name, config });
-    }
-    Ok(targets)
-}
-
-fn list() -> io::Result<()> {
+/// A table, where eyes are.
+fn show(args: &Args, table: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    workloads::all().iter().try_for_each(|workload| {
-        let selected = if workload.selected { "*" } else { " " };
-        writeln!(out, "{selected} {:<22} {}", workload.name, workload.about)
-    })
+    if !args.json && out.is_terminal() { writeln!(out, "{table}") } else { writeln!(io::stderr(), "{table}") }
 }
 
-async fn compare(args: &Args, targets: &[Target], job: &Job) -> Result<Exit, Failure> {
-    let interrupt = Interrupt::listen().map_err(Failure::failed)?;
-    if args.all {
-        let minutes = job.seconds(args, targets.len()) / 60.0;
-        say(&format!("{} workloads, about {minutes:.1} minutes", job.workloads.len()));
-    }
-    let total: usize = job.workloads.iter().map(|workload| workload.rounds(args.rounds.into()) * targets.len()).sum();
-    let bar = progress(total as u64);
-    let mut summaries = Vec::new();
-    let mut interrupted = false;
-    for workload in &job.workloads {
-        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); targets.len()];
-        'rounds: for round in 1..=workload.rounds(args.rounds.into()) {
-            for (target, runs) in targets.iter().zip(&mut runs) {
-                bar.set_message(format!("{} on {}, round {round}", workload.name, target.name));
-                let failed = |error| Failure::failed(format!("{} on {}: {error}", workload.name, target.name));
-                let Some(mut run) = run::run(target, workload, job.subject(), &interrupt).await.map_err(failed)? else {
-                    interrupted = true;
-                    break 'rounds;
-                };
-                run.round = round;
-                bar.inc(1);
-                if args.json {
-                    report::write_run(io::stdout().lock(), &run).map_err(Failure::failed)?;
-                }
-                runs.push(run);
-            }
-        }
-        let of_workload: Vec<Run> = runs.iter().filter_map(|runs| Run::summary(runs)).collect();
-        if args.json {
-            report::write_summaries(io::stdout().lock(), &of_workload).map_err(Failure::failed)?;
-        }
-        if !of_workload.is_empty() {
-            summaries.push(of_workload);
-        }
-        if interrupted {
-            break;
-        }
-    }
-    bar.finish_and_clear();
-    show(args, &summaries).map_err(Failure::failed)?;
-    Ok(verdict(&summaries, interrupted, &interrupt))
-}
-
-fn verdict(summaries: &[Vec<Run>], interrupted: bool, interrupt: &Interrupt) -> Exit {
-    let broken: Vec<&Run> = summaries.iter().flatten().filter(|run| !run.is_well()).collect();
+fn verdict(outcome: &Outcome, interrupt: &Interrupt) -> Exit {
+    let broken: Vec<&Run> =
+        outcome.summaries.iter().flatten().map(|one| &one.run).filter(|run| !run.is_well()).collect();
     for run in &broken {
         say(&format!(
             "{} on {}: {} out of order, {} twice, {} lost, {} not published, {} not ours",
             run.workload,
-            run.backend,
+            run.client.on(&run.backend),
             run.order_violations,
             run.duplicates,
             run.losses,
@@ -219,7 +183,7 @@ fn verdict(summaries: &[Vec<Run>], interrupted: bool, interrupt: &Interrupt) -> 
         ));
         run.violations.iter().for_each(|violation| say(violation));
     }
-    if interrupted || interrupt.is_set() {
+    if outcome.interrupted || interrupt.is_set() {
         Exit::Interrupted
     } else if broken.is_empty() {
         Exit::Well
@@ -228,27 +192,12 @@ fn verdict(summaries: &[Vec<Run>], interrupted: bool, interrupt: &Interrupt) -> 
     }
 }
 
-/// The table, where eyes are.
-fn show(args: &Args, summaries: &[Vec<Run>]) -> io::Result<()> {
-    if summaries.is_empty() {
-        return Ok(());
-    }
-    let table = report::table(summaries);
+fn list() -> io::Result<()> {
     let mut out = io::stdout().lock();
-    if !args.json && out.is_terminal() { writeln!(out, "{table}") } else { writeln!(io::stderr(), "{table}") }
-}
-
-/// A bar on stderr, if that is a terminal.
-fn progress(runs: u64) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(runs);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed})") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    bar
+    workloads::all().iter().try_for_each(|workload| {
+        let selected = if workload.selected { "*" } else { " " };
+        writeln!(out, "{selected} {:<22} {}", workload.name, workload.about)
+    })
 }
 
 fn say(text: &str) {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::figures::Run;
+
 /// How often tasks are counted.
 const EVERY: Duration = Duration::from_millis(5);
 
@@ -33,7 +35,6 @@ impl Watch {
 
     /// Ends the watch.
     pub(crate) fn stop(&self) -> Used {
-        self.sampler.abort();
         Used {
             cpu: cpu().saturating_sub(self.cpu),
             memory_at_start: self.at_start,
@@ -47,14 +48,30 @@ impl Watch {
 #[derive(Debug)]
 pub(crate) struct Used {
     /// CPU time of all threads, the check's included.
-    pub(crate) cpu: Duration,
+    cpu: Duration,
     /// Resident memory in bytes, where the system tells.
-    pub(crate) memory_at_start: Option<u64>,
+    memory_at_start: Option<u64>,
     /// Its peak.
-    pub(crate) memory_at_peak: Option<u64>,
+    memory_at_peak: Option<u64>,
     /// The most tasks alive at once on the program's runtime (sampled; its publishers, its workers and this watch
     /// included).
-    pub(crate) tasks: usize,
+    tasks: usize,
+}
+
+impl Used {
+    /// Puts it into the run.
+    pub(crate) fn told_by(&self, run: &mut Run) {
+        run.cpu_us_per_message = self.cpu.as_secs_f64() * 1e6 / run.messages.max(1) as f64;
+        run.start_memory_bytes = self.memory_at_start;
+        run.peak_memory_bytes = self.memory_at_peak;
+        run.peak_tasks = self.tasks;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.sampler.abort();
+    }
 }
 
 fn cpu() -> Duration {

@@ -1,4 +1,6 @@
 //! One run of one workload on one bus.
+//!
+//! A run has topics of its own, so that nothing is left of the one before, and removes them however it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,18 +9,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use conformance_tests::history::Kind;
 use conformance_tests::oracle::{Expectations, Oracle, Rule};
-use eventbus::{
-    Confirmation, Delivery, Envelope, EventBus, EventBusConfig, Handler, HandlerError, Result, Storage, Subscribe,
-    Subscription,
-};
-use rand::Rng as _;
+use eventbus::config::BackendConfig;
+use eventbus::{Confirmation, Delivery, EventBus, Handler, HandlerError, Result, Storage, Subscribe, Subscription};
 use tokio::task::JoinSet;
 
 use super::check::{Check, GROUP, ORACLE_MESSAGES};
-use super::latency::Latency;
-use super::report::Run;
+use super::figures::{Client, Run};
 use super::resources::Watch;
-use super::workloads::{Plan, Shape, Work, Workload};
+use super::targets::Target;
+use super::workloads::{Job, Plan, Shape, Work, Workload};
 use crate::interrupt::Interrupt;
 
 /// Confirmations that a publisher holds before it awaits the oldest.
@@ -27,169 +26,197 @@ const UNREAD: usize = 1_024;
 const TURN: usize = 128;
 /// A run in which nothing is handled for so long is over, and what is missing is lost.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long members may take until every partition has one.
+const JOINING: Duration = Duration::from_secs(30);
 /// How long an interrupted run may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
-
-/// What a run is of.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Subject<'a> {
-    /// The workload's own messages.
-    Fixed,
-    /// The user's events.
-    Events(&'a [Envelope]),
-}
-
-/// A backend that is compared.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    /// What tables call it.
-    pub(crate) name: String,
-    pub(crate) config: EventBusConfig,
-}
 
 /// Runs a workload once. Interrupted, it drains and gives nothing.
 ///
 /// # Errors
 /// What the bus says where it cannot be used at all. What goes wrong in the run is part of what it gives.
-pub(crate) async fn run(
-    target: &Target,
-    workload: &Workload,
-    subject: Subject<'_>,
-    interrupt: &Interrupt,
-) -> Result<Option<Run>> {
+pub(crate) async fn run(target: &Target, workload: &Workload, job: &Job, interrupt: &Interrupt) -> Result<Option<Run>> {
     let Work::Stuck(_) = workload.work else {
-        return Stage::set(target, workload, subject).await?.play(interrupt).await;
+        return play(target, workload, job, interrupt).await;
     };
     let free = Workload { work: Work::None, ..workload.clone() };
-    let Some(without) = Stage::set(target, &free, subject).await?.play(interrupt).await? else { return Ok(None) };
-    let Some(mut with) = Stage::set(target, workload, subject).await?.play(interrupt).await? else { return Ok(None) };
+    let Some(without) = play(target, &free, job, interrupt).await? else { return Ok(None) };
+    let Some(mut with) = play(target, workload, job, interrupt).await? else { return Ok(None) };
     with.compared_to("of the time without the stuck key", with.seconds / without.seconds);
     Ok(Some(with))
+}
+
+async fn play(target: &Target, workload: &Workload, job: &Job, interrupt: &Interrupt) -> Result<Option<Run>> {
+    let mut stage = Stage::set(target, workload, job).await?;
+    let played = stage.play(interrupt).await;
+    let removed = stage.remove().await;
+    let run = played?;
+    removed?;
+    Ok(run)
 }
 
 /// All that a run needs, before its clock starts.
 struct Stage {
     target: Target,
     workload: Workload,
-    bus: Arc<dyn EventBus>,
+    /// One connection a member; the first one publishes, too.
+    buses: Vec<Arc<dyn EventBus>>,
     check: Arc<Check>,
-    watch: Watch,
+    /// Partitions of all topics.
+    partitions: usize,
+    note: Option<String>,
 }
 
 impl Stage {
-    async fn set(target: &Target, workload: &Workload, subject: Subject<'_>) -> Result<Self> {
-        // Each run has topics of its own, so that nothing is left of the one before.
-        let prefix = format!("compare.{}.{:08x}", workload.name, rand::rng().random::<u32>());
-        let plan = Arc::new(match subject {
-            Subject::Fixed => Plan::of(workload, &prefix)?,
-            Subject::Events(events) => Plan::of_events(events, &prefix)?,
-        });
+    async fn set(target: &Target, workload: &Workload, job: &Job) -> Result<Self> {
+        let plan = job.plan(workload)?;
+        let mut config = target.config.clone();
+        if let BackendConfig::Memory { name: name @ None } = &mut config.backend {
+            // Members with connections of their own see one log only where it has a name.
+            *name = (workload.members > 1).then(|| plan.topics[0].to_string());
+        }
         // The stuck key is the first; the same run without it does not wait for it either.
-        let ignored = (workload.name == STUCK).then_some(0);
+        let ignored = workload.has_stuck_key.then_some(0);
         let recorded = plan.items.len() <= ORACLE_MESSAGES && ignored.is_none();
         let check = Arc::new(Check::new(plan, ignored, recorded));
-        let hook = check.clone();
-        let bus = eventbus::connect_customized(&target.config, |bus| {
-            bus.hook(move |event: &eventbus::BusEvent<'_>| hook.told(event))
-        })
-        .await?;
-        for topic in &check.plan.topics {
-            let mut spec = target.config.topic(&**topic);
-            if let Some(partitions) = workload.partitions {
-                spec = spec.partitions(partitions);
-            }
-            if workload.in_memory {
-                spec = spec.storage(Storage::Memory);
-            }
-            bus.ensure_topic(&spec).await?;
+        let mut buses = Vec::new();
+        for _ in 0..workload.members {
+            let hook = check.clone();
+            let connecting = eventbus::connect_customized(&config, |bus| {
+                bus.hook(move |event: &eventbus::BusEvent<'_>| hook.told(event))
+            });
+            buses.push(connecting.await?);
         }
-        Ok(Self { target: target.clone(), workload: workload.clone(), bus, check, watch: Watch::start() })
+        Ok(Self { target: target.clone(), workload: workload.clone(), buses, check, partitions: 0, note: None })
     }
 
-    async fn play(self, interrupt: &Interrupt) -> Result<Option<Run>> {
+    fn bus(&self) -> &Arc<dyn EventBus> {
+        &self.buses[0]
+    }
+
+    async fn make_topics(&mut self) -> Result<()> {
+        let in_memory = self.workload.in_memory && self.bus().capabilities().memory_storage;
+        if self.workload.in_memory && !in_memory {
+            self.note = Some("on disk: this backend has no storage in memory".to_owned());
+        }
+        for topic in &self.check.plan.topics {
+            let mut spec = self.target.config.topic(&**topic);
+            if let Some(partitions) = self.workload.partitions {
+                spec = spec.partitions(partitions);
+            }
+            if in_memory {
+                spec = spec.storage(Storage::Memory);
+            }
+            self.partitions += self.bus().ensure_topic(&spec).await?.spec.partitions as usize;
+        }
+        Ok(())
+    }
+
+    /// Removes the topics, and ends the connections.
+    async fn remove(self) -> Result<()> {
+        let mut removed = Ok(());
+        for topic in &self.check.plan.topics {
+            removed = removed.and(self.bus().delete_topic(topic).await);
+        }
+        for bus in &self.buses {
+            removed = removed.and(bus.close(DRAIN).await);
+        }
+        removed
+    }
+
+    async fn play(&mut self, interrupt: &Interrupt) -> Result<Option<Run>> {
+        self.make_topics().await?;
+        let watch = Watch::start();
         let played = tokio::select! {
             biased;
-            () = interrupt.wait() => None,
-            played = self.measure() => Some(played?),
+            () = interrupt.wait() => return Ok(None),
+            played = self.measure() => played?,
         };
-        let Some((subscriptions, began)) = played else {
-            self.bus.close(DRAIN).await?;
-            return Ok(None);
-        };
-        let used = self.watch.stop();
+        let (subscriptions, began) = played;
+        let used = watch.stop();
         // The stuck key's handler is not waited for.
-        let deadline = if matches!(self.workload.work, Work::Stuck(_)) { Duration::ZERO } else { DRAIN };
+        let is_stuck = matches!(self.workload.work, Work::Stuck(_));
+        let deadline = if is_stuck { Duration::ZERO } else { DRAIN };
         for subscription in subscriptions {
             let closed = subscription.close(deadline).await;
-            if !matches!(self.workload.work, Work::Stuck(_)) {
+            if !is_stuck {
                 closed?;
             }
         }
         let mut run = self.judge(began);
-        run.cpu_us_per_message = used.cpu.as_secs_f64() * 1e6 / run.messages as f64;
-        run.start_memory_bytes = used.memory_at_start;
-        run.peak_memory_bytes = used.memory_at_peak;
-        run.peak_tasks = used.tasks;
+        used.told_by(&mut run);
         if self.check.recorder.is_some() {
             self.read_committed().await?;
             self.ask_the_oracle(&mut run);
         }
-        for topic in &self.check.plan.topics {
-            self.bus.delete_topic(topic).await?;
-        }
-        self.bus.close(DRAIN).await?;
         Ok(Some(run))
     }
 
     /// Publishes and handles; gives the subscriptions, and when the clock started where not with the first publish.
     async fn measure(&self) -> Result<(Vec<Subscription>, Option<u64>)> {
         if self.workload.shape == Shape::Prefilled {
-            self.publish().await?;
-            let began = self.check.now();
+            self.publish().await;
+            let began = self.check.clock.now();
             let subscriptions = self.subscribe().await?;
             self.wait().await;
             return Ok((subscriptions, Some(began)));
         }
         let subscriptions = self.subscribe().await?;
-        self.publish().await?;
+        self.wait_for_members().await;
+        self.publish().await;
         self.wait().await;
         Ok((subscriptions, None))
     }
 
     async fn subscribe(&self) -> Result<Vec<Subscription>> {
         let mut subscriptions = Vec::new();
-        for topic in &self.check.plan.topics {
-            self.check.record(Kind::MemberJoined { group: GROUP.into(), member: "compare".into() });
-            let mut options = Subscribe::to(&**topic).group(GROUP);
-            if let Some(handlers) = self.workload.handlers {
-                options = options.concurrency(handlers);
+        for (number, bus) in self.buses.iter().enumerate() {
+            for topic in &self.check.plan.topics {
+                let member = format!("compare-{number}").as_str().into();
+                self.check.record(Kind::MemberJoined { group: GROUP.into(), member });
+                let mut options = Subscribe::to(&**topic).group(GROUP);
+                if let Some(handlers) = self.workload.handlers {
+                    options = options.concurrency(handlers);
+                }
+                let handler = Measured { check: self.check.clone(), work: self.workload.work };
+                subscriptions.push(bus.subscribe(options, Arc::new(handler)).await?);
             }
-            let handler = Measured { check: self.check.clone(), work: self.workload.work };
-            subscriptions.push(self.bus.subscribe(options, Arc::new(handler)).await?);
         }
         Ok(subscriptions)
     }
 
+    /// Joining a group takes some brokers seconds, and is no part of what is measured. Who does not come is not waited
+    /// for for ever: what is then handled later shows in the figures.
+    async fn wait_for_members(&self) {
+        let topics = self.check.plan.topics.len();
+        let members = (self.workload.members * topics).min(self.partitions);
+        let joined = async {
+            while !self.check.is_claimed(self.partitions, members) {
+                self.check.claims.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(JOINING, joined).await;
+    }
+
     /// Runs all publishers to their ends. A refused publish is counted by the hook.
-    async fn publish(&self) -> Result<()> {
+    async fn publish(&self) {
         let every = match self.workload.shape {
             Shape::Paced(every) => Some(every),
             _ => None,
         };
         let mut publishers = JoinSet::new();
         for publisher in 0..self.check.plan.publishers.len() {
-            publishers.spawn(publish(self.bus.clone(), self.check.clone(), publisher, every));
+            publishers.spawn(publish(self.bus().clone(), self.check.clone(), publisher, every));
         }
         // A publisher does not panic; were it to, its messages would show as missing.
         publishers.join_all().await;
-        Ok(())
     }
 
     async fn wait(&self) {
         let mut before = 0;
         while !self.check.is_done() {
             let silent = tokio::time::timeout(SILENCE, self.check.done.notified()).await.is_err();
-            let handled = self.check.times(None, 1).handled;
+            let handled = self.check.handled();
             if silent && handled == before {
                 return;
             }
@@ -198,33 +225,30 @@ impl Stage {
     }
 
     fn judge(&self, began: Option<u64>) -> Run {
-        let found = &self.check.found;
-        // Each topic has a subscription with that many handlers.
-        let times = self.check.times(began, self.workload.handlers() * self.check.plan.topics.len());
+        let (check, workload) = (&self.check, &self.workload);
+        // Each topic has as many subscriptions as there are members, with that many handlers each.
+        let handlers = workload.handlers() * check.plan.topics.len() * workload.members;
+        let times = check.times(began, handlers);
         let load = |counter: &std::sync::atomic::AtomicUsize| counter.load(Ordering::Relaxed);
-        let rate = |count: usize, time: Duration| count as f64 / time.as_secs_f64().max(1e-9);
-        let (order, foreign) = (load(&found.order) + load(&found.overlaps), load(&found.foreign));
+        let found = &check.found;
         let mut run = Run {
-            workload: self.workload.name.clone(),
+            workload: workload.name.clone(),
             backend: self.target.name.clone(),
-            messages: self.check.plan.items.len(),
+            client: Client::Bus,
+            messages: check.plan.items.len(),
             confirmed: times.confirmed,
             handled: times.handled,
-            seconds: times.handling.as_secs_f64(),
-            published_per_second: rate(times.confirmed, times.publishing),
-            handled_per_second: rate(times.handled, times.handling),
-            publish_to_confirm_us: Latency::of(self.check.confirm_spans()),
-            // A log that was filled before the clock started says nothing about latency.
-            publish_to_handle_us: Latency::of(self.check.handle_spans()).filter(|_| began.is_none()),
-            order_violations: order,
+            order_violations: load(&found.order) + load(&found.overlaps),
             duplicates: load(&found.duplicates),
             losses: times.losses,
             failed_publishes: times.failed,
-            foreign,
-            check: "inline: O1 O2 O4 O5 O6",
+            foreign: load(&found.foreign),
+            check: "inline: O1 O2 O4 O5 O6".to_owned(),
+            note: self.note.clone(),
             ..Run::default()
         };
-        if let Work::Random(_) | Work::Fixed(_) = self.workload.work {
+        check.clock.tell(&mut run, &check.plan, began, times.handling);
+        if let Work::Random(_) | Work::Fixed(_) = workload.work {
             run.compared_to("of the ideal time", times.handling.as_secs_f64() / times.ideal.as_secs_f64());
         }
         run
@@ -233,7 +257,7 @@ impl Stage {
     /// What the group has committed, as the bus tells it.
     async fn read_committed(&self) -> Result<()> {
         for topic in &self.check.plan.topics {
-            for partition in self.bus.describe_group(topic, GROUP).await?.partitions {
+            for partition in self.bus().describe_group(topic, GROUP).await?.partitions {
                 if let Some(committed) = partition.committed {
                     self.check.record(Kind::CommittedRead {
                         topic: topic.clone(),
@@ -254,7 +278,7 @@ impl Stage {
         let expect =
             topics.fold(Expectations::new(handlers).quiet(), |expect, topic| expect.group(topic.clone(), GROUP));
         let verdict = Oracle::judge(&recorder.take(), &expect);
-        run.check = "oracle: O1 to O8";
+        run.check = "oracle: O1 to O8".to_owned();
         let ordering = [Rule::O1, Rule::O2, Rule::O3, Rule::O4, Rule::O7];
         let order: usize = ordering.into_iter().map(|rule| verdict.count(rule)).sum();
         run.order_violations = run.order_violations.max(order);
@@ -265,12 +289,9 @@ impl Stage {
     }
 }
 
-/// The workload whose first key is stuck.
-const STUCK: &str = "stuck-key";
-
 /// One publisher: its messages in order, at the call, with many unconfirmed.
 async fn publish(bus: Arc<dyn EventBus>, check: Arc<Check>, publisher: usize, every: Option<Duration>) {
-    let plan = check.plan.clone();
+    let plan: Arc<Plan> = check.plan.clone();
     let mut unread: std::collections::VecDeque<Confirmation> = std::collections::VecDeque::new();
     let start = Instant::now();
     for (turn, index) in (1..).zip(&plan.publishers[publisher]) {
@@ -301,7 +322,7 @@ async fn publish(bus: Arc<dyn EventBus>, check: Arc<Check>, publisher: usize, ev
 
 /// Waits for a message's time. Where that has passed, because the bus held the publisher up, latency counts from it; a
 /// timer that fires late is no part of the bus.
-async fn wait_until_due(due: Instant) -> Option<Instant> {
+pub(crate) async fn wait_until_due(due: Instant) -> Option<Instant> {
     if Instant::now() >= due {
         return Some(due);
     }

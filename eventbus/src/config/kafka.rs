@@ -152,7 +152,7 @@ impl KafkaSection {
     }
 
     /// What the backend is given.
-    pub(crate) fn config(&self) -> KafkaConfig {
+    pub fn config(&self) -> KafkaConfig {
         let (brokers, user) = self.places();
         let mut config = KafkaConfig::new(brokers);
         macro_rules! set {

@@ -1,11 +1,13 @@
 //! The fixed workloads, as data. They do not change, so that runs can be compared with each other over time.
 
+mod job;
 mod plan;
 mod table;
 
 use std::time::Duration;
 
-pub(crate) use plan::Plan;
+pub(crate) use job::{Choice, Job};
+pub(crate) use plan::{INDEX, Plan};
 pub(crate) use table::all;
 
 /// How the messages of a workload are related.
@@ -70,8 +72,12 @@ pub(crate) struct Workload {
     pub(crate) work: Work,
     /// Handlers at once; none for the library's default.
     pub(crate) handlers: Option<usize>,
+    /// Members of the group, each with a connection of its own.
+    pub(crate) members: usize,
     /// Asks for storage in the broker's memory.
     pub(crate) in_memory: bool,
+    /// The first key is not waited for.
+    pub(crate) has_stuck_key: bool,
     pub(crate) shape: Shape,
     /// Part of the selection that runs where nothing is asked for.
     pub(crate) selected: bool,
@@ -92,6 +98,32 @@ impl Workload {
 
     pub(crate) fn handlers(&self) -> usize {
         self.handlers.unwrap_or(DEFAULT_HANDLERS)
+    }
+
+    /// Whether it says something of a backend that is no memory: the pool is measured without a broker.
+    pub(crate) fn runs_on(&self, is_memory: bool) -> bool {
+        is_memory || self.shape != Shape::Prefilled
+    }
+
+    /// Whether one round takes a broker longer than a selection has.
+    fn is_long_on_a_broker(&self) -> bool {
+        self.messages > 100_000
+    }
+
+    /// Whether the backend's bare client says what the bus costs: it does where handlers take no time.
+    pub(crate) fn has_bare_client(&self) -> bool {
+        self.work == Work::None && self.shape != Shape::Prefilled
+    }
+
+    /// About how long a round takes, with its topics made and removed. Figures of a machine with two cores and a broker
+    /// on it.
+    pub(crate) fn seconds_on(&self, is_memory: bool) -> f64 {
+        if is_memory {
+            return self.seconds;
+        }
+        // A key's messages are confirmed one after the other, or in small batches.
+        let rate = (1_500.0 * self.key_count().max(1) as f64).min(10_000.0);
+        self.seconds + 1.0 + self.messages as f64 / rate
     }
 
     /// Long runs are repeated less: one that takes ten seconds and more averages over enough by itself.

@@ -10,7 +10,7 @@ use eventbus::{Envelope, Key, Result};
 use super::{Keys, Payload, Workload};
 
 /// The attribute that tells a delivery's place in the plan where the id is the user's own.
-const INDEX: &str = "compareindex";
+pub(crate) const INDEX: &str = "compareindex";
 
 /// One message.
 #[derive(Debug)]

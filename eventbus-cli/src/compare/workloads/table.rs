@@ -22,7 +22,9 @@ fn base(name: impl Into<String>, about: impl Into<String>, messages: usize, keys
         publishers: 1,
         work: Work::None,
         handlers: None,
+        members: 1,
         in_memory: false,
+        has_stuck_key: false,
         shape: Shape::Flow,
         selected: false,
         seconds: 0.2,
@@ -161,6 +163,7 @@ fn parallel() -> impl Iterator<Item = Workload> {
 fn stuck_key() -> Workload {
     Workload {
         work: Work::Stuck(Duration::from_secs(1)),
+        has_stuck_key: true,
         handlers: Some(64),
         selected: true,
         seconds: 1.6,

@@ -1,0 +1,190 @@
+//! All runs of a comparison: for each workload rounds, each over all backends (A B A B …), the bus and the bare client in
+//! turn.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::figures::{Client, Run, Summary};
+use super::targets::Target;
+use super::workloads::{Job, Workload};
+use super::{lines, raw, run, say};
+use crate::exit::Failure;
+use crate::interrupt::Interrupt;
+
+/// How long a selection may take, for each backend.
+const SELECTION: Duration = Duration::from_secs(170);
+
+/// How the runs are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) rounds: usize,
+    /// Small runs of a workload on each backend, not counted, before its rounds.
+    pub(crate) warm_up: bool,
+    /// Whether bare clients are measured, too.
+    pub(crate) bare: bool,
+    /// Whether rounds are left out that would make a selection longer than it may be.
+    pub(crate) limited: bool,
+    /// Whether runs are written to stdout.
+    pub(crate) json: bool,
+}
+
+/// Who publishes and handles.
+#[derive(Debug, Clone, Copy)]
+struct Contender<'a> {
+    target: &'a Target,
+    client: Client,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) runs: Vec<Run>,
+    /// Of each workload, in the order in which they ran; in it the backends.
+    pub(crate) summaries: Vec<Vec<Summary>>,
+    pub(crate) interrupted: bool,
+}
+
+/// A comparison under way.
+pub(crate) struct Session<'a> {
+    pub(crate) targets: &'a [Target],
+    pub(crate) job: &'a Job,
+    pub(crate) manner: Manner,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+impl Session<'_> {
+    /// Who runs this workload, the buses first.
+    fn contenders<'a>(&'a self, workload: &'a Workload) -> Vec<Contender<'a>> {
+        let on = |client| {
+            let able = self.targets.iter().filter(|target| workload.runs_on(target.is_memory()));
+            able.map(move |target| Contender { target, client })
+        };
+        let bare = self.manner.bare && workload.has_bare_client();
+        on(Client::Bus).chain(on(Client::Bare).filter(|one| bare && raw::is_there_for(one.target))).collect()
+    }
+
+    /// About how long one round takes.
+    fn seconds(&self, workload: &Workload) -> f64 {
+        let each = |one: Contender<'_>| workload.seconds_on(one.target.is_memory());
+        self.contenders(workload).into_iter().map(each).sum()
+    }
+
+    /// About how long all takes.
+    pub(crate) fn estimate(&self) -> Duration {
+        let rounds = |workload: &Workload| workload.rounds(self.manner.rounds) as f64;
+        let each = self.job.workloads.iter().map(|workload| self.seconds(workload) * rounds(workload));
+        Duration::from_secs_f64(each.sum())
+    }
+
+    /// Runs all. Interrupted, it gives what there was until then.
+    pub(crate) async fn run(&self) -> Result<Outcome, Failure> {
+        let steps = |workload: &Workload| self.contenders(workload).len() * workload.rounds(self.manner.rounds);
+        let bar = progress(self.job.workloads.iter().map(steps).sum::<usize>() as u64);
+        let mut outcome = Outcome::default();
+        let began = Instant::now();
+        for (place, workload) in self.job.workloads.iter().enumerate() {
+            // What comes later gets its first round whatever is left out here.
+            let later: f64 = self.job.workloads[place + 1..].iter().map(|later| self.seconds(later)).sum();
+            let allowed = SELECTION * u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
+            let deadline = began + allowed.saturating_sub(Duration::from_secs_f64(later));
+            let all = self.rounds(workload, deadline, &bar, &mut outcome).await?;
+            let of_contenders = self.contenders(workload).len();
+            let runs = |which: usize| all.iter().skip(which).step_by(of_contenders).cloned().collect::<Vec<Run>>();
+            let mut of_workload: Vec<Summary> =
+                (0..of_contenders).filter_map(|which| Summary::of(&runs(which))).collect();
+            Summary::relate(&mut of_workload);
+            if self.manner.json {
+                lines::write_summaries(io::stdout().lock(), &of_workload).map_err(Failure::failed)?;
+            }
+            outcome.runs.extend(all);
+            if !of_workload.is_empty() {
+                outcome.summaries.push(of_workload);
+            }
+            if outcome.interrupted {
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(outcome)
+    }
+
+    /// The runs of one workload: round by round, in each all contenders in turn.
+    async fn rounds(
+        &self,
+        workload: &Workload,
+        deadline: Instant,
+        bar: &ProgressBar,
+        outcome: &mut Outcome,
+    ) -> Result<Vec<Run>, Failure> {
+        let contenders = self.contenders(workload);
+        let mut all = Vec::new();
+        let mut longest = Duration::ZERO;
+        let asked = workload.rounds(self.manner.rounds);
+        for round in 0..=asked {
+            let is_warm_up = round == 0;
+            if is_warm_up && !self.manner.warm_up {
+                continue;
+            }
+            let began = Instant::now();
+            if self.manner.limited && round > 1 && began + longest > deadline {
+                bar.inc((contenders.len() * (asked + 1 - round)) as u64);
+                break;
+            }
+            for one in &contenders {
+                let name = one.client.on(&one.target.name);
+                let what = if is_warm_up { "warm-up".to_owned() } else { format!("round {round}") };
+                bar.set_message(format!("{} on {name}, {what}", workload.name));
+                let small = workload.to_warm_up();
+                let workload = if is_warm_up { &small } else { workload };
+                let ran = self.one(*one, workload).await;
+                let failed = |error| Failure::failed(format!("{} on {name}: {error}", workload.name));
+                let Some(mut run) = ran.map_err(failed)? else {
+                    outcome.interrupted = true;
+                    return Ok(all);
+                };
+                if is_warm_up {
+                    continue;
+                }
+                run.round = round;
+                bar.inc(1);
+                if self.manner.json {
+                    lines::write_run(io::stdout().lock(), &run).map_err(Failure::failed)?;
+                }
+                all.push(run);
+            }
+            if !is_warm_up {
+                longest = longest.max(began.elapsed());
+            }
+        }
+        Ok(all)
+    }
+
+    async fn one(&self, one: Contender<'_>, workload: &Workload) -> eventbus::Result<Option<Run>> {
+        match one.client {
+            Client::Bus => run::run(one.target, workload, self.job, self.interrupt).await,
+            Client::Bare => raw::run(one.target, workload, self.job, self.interrupt).await,
+        }
+    }
+
+    /// Says how long it takes.
+    pub(crate) fn announce(&self) {
+        let minutes = self.estimate().as_secs_f64() / 60.0;
+        say(&format!("{} workloads, about {minutes:.1} minutes", self.job.workloads.len()));
+    }
+}
+
+/// A bar on stderr, if that is a terminal.
+fn progress(runs: u64) -> ProgressBar {
+    use std::io::IsTerminal as _;
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(runs);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
