@@ -118,14 +118,14 @@ impl Clock {
         }
     }
 
-    /// The run's time in pieces, by when messages were offered.
+    /// The run's time in pieces, by when messages were handled.
     fn over_time(&self) -> Vec<Moment> {
         let first = self.first();
-        let length = self.offered_at.iter().filter_map(known).max().map_or(0, |last| last - first);
-        let piece = length / PIECES + 1;
+        let last = self.handled_at.iter().filter_map(known).max().unwrap_or(first);
+        let piece = (last - first) / PIECES + 1;
         let mut pieces: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for (at, span) in spans(&self.offered_at, &self.handled_at) {
-            pieces.entry((at - first) / piece).or_default().push(span);
+        for (offered, span) in spans(&self.offered_at, &self.handled_at) {
+            pieces.entry((offered + span - first) / piece).or_default().push(span);
         }
         let moment = |(number, spans): (u64, Vec<u64>)| {
             let latency = Spans::of(spans.into_iter())?.latency;

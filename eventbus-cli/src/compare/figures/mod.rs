@@ -86,7 +86,7 @@ pub(crate) struct Detail {
     pub(crate) partitions: Vec<Share>,
 }
 
-/// A piece of a run's time: the latency of what was published in it, to the end of its handling.
+/// A piece of a run's time: the latency, from the publish on, of what was handled in it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Moment {
     /// The middle of the piece, from the first publish on.

@@ -9,7 +9,7 @@ use eventbus::config::KafkaSection;
 use eventbus::kafka::BINDING;
 use eventbus::wire::{self, Mode, WireRecord};
 use eventbus::{Group, ProducerId, Result, Stamp};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -81,7 +81,7 @@ struct Topics {
 
 impl Topics {
     fn of(race: &Race, section: &KafkaSection) -> Result<Self> {
-        let mut client: ClientConfig = client_properties(section).into_iter().collect();
+        let mut client: ClientConfig = client_properties(section).collect();
         client.set_log_level(RDKafkaLogLevel::Emerg);
         let admin = client.create().map_err(|error| unavailable("connecting", error))?;
         let prefix = section.prefix.as_deref().unwrap_or_default();
@@ -108,7 +108,7 @@ fn options() -> AdminOptions {
 }
 
 /// The first thing that went wrong; a topic that is not there needs no removal.
-fn outcome<E>(doing: &str, answer: Result<Vec<Result<String, (String, Code)>>, E>) -> Result<()>
+fn outcome<E>(doing: &str, answer: Result<Vec<TopicResult>, E>) -> Result<()>
 where
     E: std::fmt::Display,
 {

@@ -1,6 +1,8 @@
 //! `--report DIR`: everything that was measured as `report.json`, and one page drawn from it that needs no network.
 
 mod environment;
+mod page;
+mod plots;
 
 use std::fs;
 use std::path::Path;
@@ -45,9 +47,11 @@ impl Report {
         // Detail is kept where plots are drawn from: in the summaries.
         let runs = outcome.runs.iter().map(|run| Run { detail: None, ..run.clone() });
         let about = |one: &Workload| About { name: one.name.clone(), about: one.about.clone() };
+        let now = OffsetDateTime::now_utc();
+        let now = now.replace_nanosecond(0).unwrap_or(now);
         Self {
             form: FORM,
-            made: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            made: now.format(&Rfc3339).unwrap_or_default(),
             command: environment::command(),
             environment,
             workloads: workloads.iter().map(about).collect(),
@@ -68,10 +72,13 @@ impl Report {
         Ok(report)
     }
 
-    /// Writes the report into a folder, which is made.
-    pub(crate) fn write(&self, folder: &Path, _baseline: Option<&Self>) -> Result<(), Failure> {
+    /// Writes the report into a folder, which is made: `report.json`, and `index.html`, which tells it against `before`.
+    pub(crate) fn write(&self, folder: &Path, before: Option<&Self>) -> Result<(), Failure> {
         let named = |error: std::io::Error| Failure::failed(format!("{}: {error}", folder.display()));
         let json = serde_json::to_vec_pretty(self).map_err(Failure::failed)?;
-        fs::create_dir_all(folder).and_then(|()| fs::write(folder.join("report.json"), json)).map_err(named)
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(folder.join("report.json"), json))
+            .and_then(|()| fs::write(folder.join("index.html"), page::page(self, before)))
+            .map_err(named)
     }
 }
