@@ -40,6 +40,9 @@ const WAITING: usize = 20_000;
 /// Records of a batch.
 const BATCH: usize = 500;
 
+/// How long a member that leaves waits for the answer to its joining.
+const JOINS: Duration = Duration::from_secs(2);
+
 /// The longest that the thread waits for something to happen: commands are looked at in between.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -164,6 +167,9 @@ impl Seat {
         let number = {
             let mut state = self.state();
             state.assignments += 1;
+            if state.closing {
+                return;
+            }
             for partition in &partitions {
                 state.held.insert(*partition, Held::new());
             }
@@ -555,6 +561,11 @@ fn leave(seat: &Seat, consumer: Arc<GroupConsumer>) {
             held.lease.revoke();
         }
         state.held.clear();
+    }
+    // A member that goes before it has come stays in the group until its session ends, and others make room for it.
+    let until = Instant::now() + JOINS;
+    while seat.state().assignments == 0 && Instant::now() < until {
+        let _ = consumer.poll(TICK);
     }
     let _ = consumer.unassign();
     consumer.unsubscribe();
