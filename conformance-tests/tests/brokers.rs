@@ -212,13 +212,16 @@ async fn kafka_client_gets_past_its_proxy() -> Tested {
     let delayed = rules.arm(kafka::Fault::Answer(19), kafka::Scope::topic("behind").times(Some(3)));
     assert_eq!(publish("record-5")?, 3);
     assert_eq!(rules.struck(delayed), 3);
+    let denied = rules.arm(kafka::Fault::Deny(20), kafka::Scope::topic("behind").times(Some(3)));
+    assert_eq!(publish("record-6")?, 4);
+    assert_eq!(rules.struck(denied), 3);
     proxy.cut();
     let producer = BaseProducer::from_config_and_context(&kafka_client(proxy.address()), Heard::default())?;
-    producer.send(BaseRecord::to("behind").key("k").payload("record-6")).map_err(|(error, _)| error)?;
+    producer.send(BaseRecord::to("behind").key("k").payload("record-7")).map_err(|(error, _)| error)?;
     assert!(producer.flush(Duration::from_secs(2)).is_err(), "it went past the proxy");
     proxy.heal();
     producer.flush(Duration::from_secs(30))?;
-    assert_eq!(producer.context().0.lock().unwrap().pop().unwrap()?, 4);
+    assert_eq!(producer.context().0.lock().unwrap().pop().unwrap()?, 5);
     Ok(())
 }
 

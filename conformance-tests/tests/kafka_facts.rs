@@ -227,19 +227,15 @@ async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) ->
     publisher.publish_rounds(TOPIC, &keys("order", 100), 5).await?;
     until_ended(&run, 100).await;
     let two = second.subscribe(subscribe().member("two"), steadily(Duration::from_millis(1))).await?;
-    let control = run.control().await?;
     let of_two = async || {
-        let described = control.describe_group(&TOPIC.parse()?, &GROUP.parse()?).await?;
-        let owned = described.partitions.into_iter().filter(|one| one.owner.as_deref() == Some(two.member()));
-        Ok::<_, eventbus_core::Error>(owned.collect::<Vec<_>>())
+        let described = run.described(TOPIC, GROUP).await?;
+        let partitions = described.map_or_else(Vec::new, |described| described.partitions);
+        let owned = partitions.into_iter().filter(|one| one.owner.as_deref() == Some(two.member()));
+        Ok::<_, conformance_tests::suite::Failure>(owned.collect::<Vec<_>>())
     };
-    loop {
-        // All that has moved is done.
-        match of_two().await {
-            Ok(owned) if !owned.is_empty() && owned.iter().all(|one| one.lag == 0) => break,
-            Err(error) if !error.is_retryable() => return Err(error.into()),
-            _ => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
+    // All that has moved is done.
+    while !Some(of_two().await?).is_some_and(|owned| !owned.is_empty() && owned.iter().all(|one| one.lag == 0)) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let reader = run.fixture().reader().await?.ok_or_else(|| wrong("no reader"))?;
     let moved: Vec<u32> = of_two().await?.into_iter().map(|one| one.partition).collect();

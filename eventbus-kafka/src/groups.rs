@@ -2,6 +2,7 @@
 //!
 //! Invariant: a group with active members is neither reset nor removed; the coordinator refuses both from who is no member.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use eventbus_core::backend::{GroupDescription, GroupPartition};
@@ -10,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::config::Protocol;
 use crate::connection::Link;
 use crate::note::Stored;
 use crate::topics::watermarks;
@@ -56,15 +58,23 @@ impl Groups {
     pub(crate) async fn describe(&self, group: &Group) -> Result<GroupDescription> {
         let (name, id) = (self.name.clone(), self.link.config.group(group));
         let question = move |link: &Link| {
-            let members = members(link, &id)?;
+            let mut members = members(link, &id)?;
+            let progress = progress(link, &name, &id)?;
+            // Of a group that the broker assigns, the old request tells no members: owners are what their notes say.
+            if members.is_empty() && link.config.protocol == Protocol::Broker {
+                let stored = progress.iter().filter_map(|(_, committed)| committed.as_ref());
+                let owners = stored.map(|(_, stored)| stored.owner.clone()).filter(|owner| !owner.is_empty());
+                members = owners.collect::<BTreeSet<_>>().into_iter().collect();
+            }
             let mut partitions = Vec::new();
-            for (partition, committed) in progress(link, &name, &id)? {
+            for (partition, committed) in progress {
                 let log = watermarks(link, &name, partition)?;
                 let (next, stored) = committed.unzip();
                 let from = next.unwrap_or(log.first).max(log.first);
                 let lag = log.end.get().saturating_sub(from.get());
                 let owner = stored.as_ref().map(|stored| stored.owner.clone());
-                let owner = owner.filter(|owner| members.iter().any(|member| member.starts_with(owner.as_str())));
+                let known = |owner: &String| members.iter().any(|member| member.starts_with(owner.as_str()));
+                let owner = owner.filter(|owner| !owner.is_empty() && known(owner));
                 let committed = next.zip(stored).map(|(next, stored)| stored.committed(next));
                 partitions.push(GroupPartition { partition, committed, log, lag, owner });
             }

@@ -106,8 +106,7 @@ pub fn kafka_config(url: &str, prefix: &str) -> Result<KafkaConfig, Error> {
             GroupProtocol::Consumer => Protocol::Broker,
         })
         .lease(SESSION.mul_f64(0.8))
-        .socket_timeout(Duration::from_secs(1))
-        .request_timeout(Duration::from_secs(1)))
+        .socket_timeout(Duration::from_secs(1)))
 }
 
 #[async_trait]

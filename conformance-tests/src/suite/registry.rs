@@ -169,7 +169,7 @@ cases! {
         "e5" p1::life::replays: "replay from a position, a time, the end";
         "f1" p1::retention::loss_stops [Truncate]: "data loss by retention is reported, and stops";
         "f2" p1::retention::loss_continues [Truncate]: "data loss is reported, and told so it goes on";
-        "f3" p1::retention::idle_beside_busy: "an idle partition beside a busy one under retention is no loss";
+        "f3" p1::retention::idle_beside_busy [Truncate]: "an idle partition beside a busy one under retention is no loss";
     }
     P2 {
         "a1" p2::content::round_trip: "payloads, headers and attributes, odd bytes and all";

@@ -78,18 +78,11 @@ pub(crate) fn unsteady(run: &Run, micros: u64) -> Work {
     Work::Unsteady { seed: run.seed(), micros }
 }
 
-pub(crate) async fn until_owns(run: &Run, member: &str, partitions: usize) -> Tested {
-    let control = run.control().await?;
+pub(crate) async fn until_owns(run: &Run, member: &str, partitions_wanted: usize) -> Tested {
     loop {
-        match control.describe_group(&TOPIC.parse()?, &GROUP.parse()?).await {
-            Ok(described) => {
-                let owned = described.partitions.iter().filter(|one| one.owner.as_deref() == Some(member)).count();
-                if owned == partitions {
-                    return Ok(());
-                }
-            }
-            Err(error) if error.is_retryable() => {}
-            Err(error) => return Err(error.into()),
+        let partitions = run.described(TOPIC, GROUP).await?.map_or_else(Vec::new, |described| described.partitions);
+        if partitions.iter().filter(|one| one.owner.as_deref() == Some(member)).count() == partitions_wanted {
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -20,8 +20,10 @@ pub enum Fault {
     Refuse(i16),
     /// It does not reach the broker this time; it is answered with this code.
     Answer(i16),
-    /// It reaches the broker; the answer is lost.
+    /// It reaches the broker; the answer is lost. All that waits for answers on the connection waits until the client gives it up.
     LoseAnswer,
+    /// It reaches the broker, and is answered with this code all the same.
+    Deny(i16),
 }
 
 /// Which records a fault strikes.
@@ -79,6 +81,8 @@ pub enum Sent {
     Pass,
     /// Passes it on, and loses the answer.
     PassLosingAnswer,
+    /// Passes it on, and answers with this code.
+    PassDenying(i16),
     /// Does not pass it on, and answers with this code.
     Answer(i16),
 }
@@ -173,6 +177,7 @@ impl Rules {
             return match rule.fault {
                 Fault::Refuse(code) | Fault::Answer(code) => Sent::Answer(code),
                 Fault::LoseAnswer => Sent::PassLosingAnswer,
+                Fault::Deny(code) => Sent::PassDenying(code),
             };
         }
         Sent::Pass

@@ -30,6 +30,7 @@ const FRAME: usize = 1_024;
 /// The broker's answers to a record that no rule of its lets in, and to one that it has no room for now.
 const INVALID_RECORD: i16 = 87;
 const NOT_ENOUGH_REPLICAS: i16 = 19;
+const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
 
 /// The proxies of members, by their names, and how long they may be silent.
 type Members = Arc<Mutex<BTreeMap<String, (Weak<Proxy>, Duration)>>>;
@@ -133,6 +134,9 @@ impl Fixture for KafkaFixture {
         let fault = match fault {
             PublishFault::Refuse => Fault::Refuse(INVALID_RECORD),
             PublishFault::NotStored => Fault::Answer(NOT_ENOUGH_REPLICAS),
+            // Lost for long, an answer takes the connection with it. What a broker says of records that are stored and that not
+            // enough replicas have is no confirmation either, and is the partition's own.
+            PublishFault::LoseConfirmation if which.times.is_none() => Fault::Deny(NOT_ENOUGH_REPLICAS_AFTER_APPEND),
             PublishFault::LoseConfirmation => Fault::LoseAnswer,
             other => return Err(Missing(other.ability()).into()),
         };
