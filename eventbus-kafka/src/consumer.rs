@@ -57,7 +57,7 @@ pub(crate) struct Held {
     pub(crate) number: u64,
     pub(crate) lease: Lease,
     pub(crate) incarnation: String,
-    /// Of the last record below what is committed.
+    /// Of a late record below what is committed.
     pub(crate) print: Option<Print>,
     /// Of some of what was delivered beyond it.
     pub(crate) seen: VecDeque<Print>,
