@@ -83,6 +83,7 @@ impl Page<'_> {
             @if self.report.environment.build != "release" {
                 p.bad { "This program is a " (self.report.environment.build) " build: its figures say nothing of speed." }
             }
+            @for failure in &self.report.failures { p.bad { (failure) } }
             @for run in broken {
                 p.bad {
                     (run.workload) " on " (run.client.on(&run.backend)) ": " (run.order_violations) " out of order, "
