@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use bytes::Bytes;
-use conformance_tests::brokers::{Broker, BrokerError, NatsServer, NatsVersion, shut_down, sweep};
+use conformance_tests::brokers::{Broker, BrokerError, KafkaServer, NatsServer, NatsVersion, shut_down, sweep};
 use conformance_tests::proxy::nats::{Fault, Rules, Scope};
-use conformance_tests::proxy::{Direction, Proxy};
+use conformance_tests::proxy::{Direction, Proxy, kafka};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
 type Tested = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -122,6 +126,119 @@ async fn frozen_connection_ends() -> Tested {
     Ok(())
 }
 
+/// Keeps what it hears of records.
+#[derive(Default)]
+struct Heard(std::sync::Mutex<Vec<Result<i64, rdkafka::error::KafkaError>>>);
+
+impl rdkafka::ClientContext for Heard {}
+
+impl ProducerContext for Heard {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let result = result.as_ref().map(rdkafka::Message::offset).map_err(|(error, _)| error.clone());
+        self.0.lock().unwrap().push(result);
+    }
+}
+
+fn kafka_client(address: std::net::SocketAddr) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    let settings = [("reconnect.backoff.max.ms", "200"), ("socket.timeout.ms", "1000"), ("enable.idempotence", "true")];
+    config.set("bootstrap.servers", address.to_string());
+    for (name, value) in settings {
+        config.set(name, value);
+    }
+    config
+}
+
+async fn kafka_topic(address: std::net::SocketAddr, name: &str) -> Tested {
+    let admin: AdminClient<_> = kafka_client(address).create()?;
+    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+    let made =
+        admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)))).await?;
+    Ok(made.into_iter().next().unwrap().map(drop).map_err(|(_, code)| code)?)
+}
+
+/// Stores one record and says where.
+fn kafka_publish(
+    producer: &BaseProducer<Heard>,
+    topic: &str,
+    payload: &str,
+) -> Result<i64, rdkafka::error::KafkaError> {
+    producer.send(BaseRecord::to(topic).key("k").payload(payload)).map_err(|(error, _)| error)?;
+    producer.flush(Duration::from_secs(60))?;
+    producer.context().0.lock().unwrap().pop().unwrap()
+}
+
+async fn killed_kafka_loses_its_data_or_its_port() -> Tested {
+    let broker = Broker::own(KafkaServer::new()).await?;
+    kafka_topic(broker.address(), "kept").await?;
+    let producer = BaseProducer::from_config_and_context(&kafka_client(broker.address()), Heard::default())?;
+    assert_eq!(kafka_publish(&producer, "kept", "one")?, 0);
+    broker.kill().await?;
+    broker.start().await?;
+    assert_eq!(kafka_publish(&producer, "kept", "two")?, 1);
+    broker.pause().await?;
+    broker.unpause().await?;
+    broker.disconnect().await?;
+    broker.reconnect().await?;
+    assert_eq!(kafka_publish(&producer, "kept", "three")?, 2);
+    broker.stop().await?;
+    broker.start().await?;
+    assert_eq!(kafka_publish(&producer, "kept", "four")?, 3);
+    Ok(())
+}
+
+async fn kafka_client_gets_past_its_proxy() -> Tested {
+    let broker = Broker::shared(KafkaServer::new()).await?;
+    let rules = kafka::Rules::new();
+    let proxy = Proxy::start(broker.address(), rules.clone()).await?;
+    kafka_topic(broker.address(), "behind").await?;
+    let publish = |payload: &'static str| {
+        let producer = BaseProducer::from_config_and_context(&kafka_client(proxy.address()), Heard::default());
+        rules.submitted("behind", Some(b"k"), payload.as_bytes());
+        kafka_publish(&producer?, "behind", payload)
+    };
+    assert_eq!(publish("record-1")?, 0);
+    let refused = rules.arm(kafka::Fault::Refuse(87), kafka::Scope::topic("behind"));
+    let code = publish("record-2").unwrap_err().rdkafka_error_code();
+    assert_eq!(code, Some(rdkafka::types::RDKafkaErrorCode::InvalidRecord));
+    assert_eq!(publish("record-3")?, 1);
+    assert_eq!(rules.struck(refused), 1);
+    // Answered or not, it is stored once.
+    let lost = rules.arm(kafka::Fault::LoseAnswer, kafka::Scope::topic("behind"));
+    assert_eq!(publish("record-4")?, 2);
+    assert_eq!(rules.struck(lost), 1);
+    let delayed = rules.arm(kafka::Fault::Answer(19), kafka::Scope::topic("behind").times(Some(3)));
+    assert_eq!(publish("record-5")?, 3);
+    assert_eq!(rules.struck(delayed), 3);
+    let denied = rules.arm(kafka::Fault::Deny(20), kafka::Scope::topic("behind").times(Some(3)));
+    assert_eq!(publish("record-6")?, 4);
+    assert_eq!(rules.struck(denied), 3);
+    proxy.cut();
+    let producer = BaseProducer::from_config_and_context(&kafka_client(proxy.address()), Heard::default())?;
+    producer.send(BaseRecord::to("behind").key("k").payload("record-7")).map_err(|(error, _)| error)?;
+    assert!(producer.flush(Duration::from_secs(2)).is_err(), "it went past the proxy");
+    proxy.heal();
+    producer.flush(Duration::from_secs(30))?;
+    assert_eq!(producer.context().0.lock().unwrap().pop().unwrap()?, 5);
+    Ok(())
+}
+
+async fn wrong_kafka_password_is_taken() -> Tested {
+    let broker = Broker::shared(KafkaServer::new().credentials("user", "right")).await?;
+    let with = |password: &str| {
+        let mut config = kafka_client(broker.address());
+        config.set("security.protocol", "SASL_PLAINTEXT").set("sasl.mechanism", "PLAIN");
+        config.set("sasl.username", "user").set("sasl.password", password);
+        let producer = BaseProducer::from_config_and_context(&config, Heard::default())?;
+        producer.client().fetch_metadata(None, Duration::from_secs(5)).map(drop)
+    };
+    assert!(with("wrong").is_err());
+    with("right")?;
+    Ok(())
+}
+
 fn main() -> std::process::ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     macro_rules! trials {
@@ -139,6 +256,9 @@ fn main() -> std::process::ExitCode {
         refused_message_is_stored,
         held_message_overtakes_or_is_lost,
         frozen_connection_ends,
+        killed_kafka_loses_its_data_or_its_port,
+        kafka_client_gets_past_its_proxy,
+        wrong_kafka_password_is_taken,
     ];
     let swept: Result<usize, BrokerError> = if arguments.list { Ok(0) } else { sweep() };
     if let Err(error) = swept {

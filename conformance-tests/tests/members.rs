@@ -1,7 +1,8 @@
 //! Cases that kill or freeze a member, with members in processes of their own: SIGKILL, SIGSTOP, and what the operating
 //! system makes of it. The same oracle judges; logs and positions are read by the suite's own client.
 //!
-//! `EVENTBUS_TEST_NATS_URL` names a running server to be used instead of containers; `EVENTBUS_SEED` what is drawn.
+//! `EVENTBUS_TEST_NATS_URL` and `EVENTBUS_TEST_KAFKA_URL` name running servers to be used instead of containers;
+//! `EVENTBUS_SEED` what is drawn.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,113 +10,15 @@ use std::time::Duration;
 
 use conformance_tests::brokers::{NatsVersion, shut_down, sweep};
 use conformance_tests::history::{FinishedBy, Kind};
-use conformance_tests::members::{MemberProcess, MemberSpec, Work};
-use conformance_tests::oracle::{Expectations, failures_dir, write_failure};
-use conformance_tests::suite::{Connection, Failure, NatsProvider, Peer, Provider, Run, RunOptions};
+use conformance_tests::members::{MemberSpec, Work};
+use conformance_tests::suite::{GroupProtocol, KafkaProvider, NatsProvider, Provider, Run, RunOptions};
 use eventbus_core::dead_letter::topic_of;
 use eventbus_core::{FailurePolicy, Position, Subscribe, TopicSpec};
 use libtest_mimic::{Arguments, Trial};
+use world::{GROUP, Member, TOPIC, Tested, expect, judged, keys, unsteady, until_ended, until_owns, with_topic, wrong};
 
-const TOPIC: &str = "orders";
-const GROUP: &str = "billing";
-const PROGRAM: &str = env!("CARGO_BIN_EXE_member");
-
-type Tested = Result<(), Failure>;
-
-fn keys(prefix: &str, count: usize) -> Vec<String> {
-    (0..count).map(|n| format!("{prefix}-{n}")).collect()
-}
-
-fn expect() -> Expectations {
-    Expectations::new(16).quiet().log_read().overlap().group(TOPIC, GROUP)
-}
-
-fn wrong(error: impl std::fmt::Display) -> Failure {
-    Failure::wrong(error.to_string())
-}
-
-/// A member and the connection whose place it takes.
-struct Member {
-    process: MemberProcess,
-    _connection: Arc<dyn Connection>,
-}
-
-impl Member {
-    async fn start(
-        run: &Run,
-        folder: &tempfile::TempDir,
-        work: Work,
-        change: impl FnOnce(&mut MemberSpec),
-    ) -> Result<Self, Failure> {
-        let connection = run.fixture().connect().await?;
-        let (server, prefix) = connection.outside().ok_or_else(|| wrong("no process of its own can connect here"))?;
-        let mut spec = MemberSpec::new(server, prefix, TOPIC, GROUP, work);
-        spec.process = run.next_process();
-        spec.history = folder.path().join(format!("member-{}.ndjson", spec.process));
-        change(&mut spec);
-        run.adopt(&spec.history);
-        let process = MemberProcess::start(PROGRAM, &spec).await.map_err(wrong)?;
-        Ok(Self { process, _connection: connection })
-    }
-
-    fn fault(&self) -> String {
-        format!("freeze of process {}", self.process.number())
-    }
-
-    fn freeze(&self, run: &Run) -> Tested {
-        run.fault(&self.fault(), true);
-        self.process.freeze().map_err(wrong)
-    }
-
-    fn thaw(&self, run: &Run) -> Tested {
-        self.process.thaw().map_err(wrong)?;
-        run.healed(&self.fault());
-        Ok(())
-    }
-
-    async fn kill(&mut self, run: &Run) -> Tested {
-        self.process.kill().await.map_err(wrong)?;
-        run.note(Kind::ProcessKilled { victim: self.process.number() });
-        Ok(())
-    }
-}
-
-fn unsteady(run: &Run, micros: u64) -> Work {
-    Work::Unsteady { seed: run.seed(), micros }
-}
-
-async fn until_owns(run: &Run, member: &str, partitions: usize) -> Tested {
-    let control = run.control().await?;
-    loop {
-        match control.describe_group(&TOPIC.parse()?, &GROUP.parse()?).await {
-            Ok(described) => {
-                let owned = described.partitions.iter().filter(|one| one.owner.as_deref() == Some(member)).count();
-                if owned == partitions {
-                    return Ok(());
-                }
-            }
-            Err(error) if error.is_retryable() => {}
-            Err(error) => return Err(error.into()),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn with_topic(run: &Run, partitions: u32) -> Result<Peer, Failure> {
-    let publisher = run.process().await?;
-    publisher.topic(TopicSpec::new(TOPIC).partitions(partitions)).await?;
-    Ok(publisher)
-}
-
-fn ended(run: &Run) -> usize {
-    run.count(|call| call.succeeded())
-}
-
-async fn until_ended(run: &Run, at_least: usize) {
-    while ended(run) < at_least {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+#[path = "trials/world.rs"]
+mod world;
 
 /// Case 9a: SIGSTOP past the lease, then SIGCONT.
 async fn frozen_past_its_session(run: Run, folder: Arc<tempfile::TempDir>) -> Tested {
@@ -297,45 +200,26 @@ async fn copies_across_a_kill(run: Run, folder: Arc<tempfile::TempDir>) -> Teste
     Ok(())
 }
 
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn judged<F>(
-    name: &str,
-    provider: &Arc<dyn Provider>,
-    seed: u64,
-    case: impl FnOnce(Run, Arc<tempfile::TempDir>) -> F,
-) -> Result<(), String>
-where
-    F: Future<Output = Tested> + Send + 'static,
-{
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let folder = Arc::new(tempfile::tempdir().map_err(|error| error.to_string())?);
-    let run = runtime.block_on(Run::start(provider.clone(), seed, "", &[])).map_err(|error| error.to_string())?;
-    let ended = runtime.block_on(async {
-        let task = tokio::spawn(case(run.clone(), folder));
-        match tokio::time::timeout(PATIENCE, task).await {
-            Ok(ended) => ended.unwrap_or_else(|error| Err(wrong(error))),
-            Err(_) => Err(wrong(format!("hung: {}", run.waiting_for()))),
-        }
-    });
-    runtime.shutdown_background();
-    ended.map_err(|failure| {
-        let verdict = failure.verdict().cloned().unwrap_or_default();
-        let kept =
-            write_failure(failures_dir(), &format!("{name} on {}", provider.name()), seed, &run.history(), &verdict);
-        format!("{failure}\nhistory: {:?}\nseed: {seed}", kept.map(|path| path.display().to_string()))
-    })
+/// Servers of every kind, in containers or as the environment names them.
+fn providers() -> Result<Vec<Arc<dyn Provider>>, eventbus_core::Error> {
+    let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
+    match std::env::var("EVENTBUS_TEST_NATS_URL") {
+        Ok(url) => providers.push(Arc::new(NatsProvider::running(&url)?)),
+        Err(_) => NatsVersion::ALL.into_iter().for_each(|one| providers.push(Arc::new(NatsProvider::containers(one)))),
+    }
+    for protocol in GroupProtocol::ALL {
+        providers.push(match std::env::var("EVENTBUS_TEST_KAFKA_URL") {
+            Ok(url) => Arc::new(KafkaProvider::running(&url, protocol)?),
+            Err(_) => Arc::new(KafkaProvider::containers(protocol)),
+        });
+    }
+    Ok(providers)
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let seed = RunOptions::from_env(1)?.seed;
-    let running = std::env::var("EVENTBUS_TEST_NATS_URL").ok();
-    let providers: Vec<Arc<dyn Provider>> = match &running {
-        Some(url) => vec![Arc::new(NatsProvider::running(url).map_err(|error| error.to_string())?)],
-        None => NatsVersion::ALL.into_iter().map(|version| Arc::new(NatsProvider::containers(version)) as _).collect(),
-    };
-    if !arguments.list && running.is_none() {
+    let providers = providers().map_err(|error| error.to_string())?;
+    if !arguments.list {
         sweep().map_err(|error| error.to_string())?;
     }
     let mut trials = Vec::new();
@@ -345,7 +229,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
                 let provider = provider.clone();
                 let name = format!("{}::{}", provider.name().replace(' ', "-"), stringify!($case));
                 trials.push(Trial::test(name, move || {
-                    judged(stringify!($case), &provider, seed, $case).map_err(Into::into)
+                    judged(stringify!($case), &provider, seed, &[], $case).map_err(Into::into)
                 }));
             }
         )*};
@@ -359,7 +243,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         copies_across_a_kill,
     ];
     let conclusion = libtest_mimic::run(arguments, trials);
-    if !arguments.list && running.is_none() {
+    if !arguments.list {
         shut_down().map_err(|error| error.to_string())?;
     }
     Ok(conclusion.exit_code())

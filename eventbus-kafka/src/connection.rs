@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventbus_core::{Error, ErrorKind, Result};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 
 use crate::config::KafkaConfig;
@@ -56,6 +57,8 @@ impl ClientContext for Context {
     }
 }
 
+impl ConsumerContext for Context {}
+
 /// The client for everything but records: metadata, settings, ends of logs. What blocks runs on a thread that may.
 pub(crate) struct Link {
     pub(crate) config: KafkaConfig,
@@ -69,17 +72,37 @@ impl Link {
         config.validate()?;
         let context = Context::default();
         let reached = Arc::clone(&context.reached);
-        let made = AdminClient::from_config_and_context(&config.client(), context);
+        // Nobody takes this client's log out of its queue.
+        let mut quiet = config.client();
+        quiet.set_log_level(RDKafkaLogLevel::Emerg);
+        let made = AdminClient::from_config_and_context(&quiet, context);
         let admin = made.map_err(|error| refused_setting(&error))?;
         let link = Arc::new(Self { config: config.clone(), reached, admin });
-        let within = config.connect_timeout;
-        let answer = link.ask("connect", move |link| link.client().fetch_metadata(None, within).map(drop)).await;
-        match answer {
+        match link.ask("connect", Self::probe).await {
             Err(_) if link.reached.unauthorized.load(Ordering::Acquire) => {
                 Err(Error::new(ErrorKind::Unauthorized, "the brokers refuse the credentials, or the encryption"))
             }
             Err(error) => Err(error.with("brokers", &config.brokers)),
             Ok(()) => Ok(link),
+        }
+    }
+
+    /// Asks until a broker answers, or says that it will not. Only a client that is polled is told why it was turned away.
+    fn probe(&self) -> KafkaResult<()> {
+        let mut settings = self.config.client();
+        settings.set("group.id", "eventbus-probe");
+        let context = Context { reached: Arc::clone(&self.reached) };
+        let probe: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings, context)?;
+        let until = Instant::now() + self.config.connect_timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let answer = probe.fetch_metadata(None, left.min(Duration::from_millis(500)));
+            while probe.poll(Duration::ZERO).is_some() {}
+            let turned_away = self.reached.unauthorized.load(Ordering::Acquire);
+            match answer {
+                Err(_) if !turned_away && Instant::now() < until => {}
+                answer => return answer.map(drop),
+            }
         }
     }
 
@@ -104,7 +127,7 @@ impl Link {
     pub(crate) async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         doing: &'static str,
-        question: impl FnOnce(&Self) -> rdkafka::error::KafkaResult<T> + Send + 'static,
+        question: impl FnOnce(&Self) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
         let link = Arc::clone(self);
         let answer = tokio::task::spawn_blocking(move || question(&link)).await.map_err(|_| gone())?;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a group with active members is neither reset nor removed; the coordinator refuses both from who is no member.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use eventbus_core::backend::{GroupDescription, GroupPartition};
@@ -10,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::config::Protocol;
 use crate::connection::Link;
 use crate::note::Stored;
 use crate::topics::watermarks;
@@ -35,6 +37,7 @@ impl Groups {
         let name = self.name.clone();
         let question = move |link: &Link| {
             let mut found = Vec::new();
+            partitions(link, &name)?;
             let groups = link.client().fetch_group_list(None, link.timeout())?;
             for group in groups.groups() {
                 let Some(known) = group.name().strip_prefix(link.config.prefix.as_str()) else { continue };
@@ -46,7 +49,8 @@ impl Groups {
             }
             Ok(found)
         };
-        let mut groups = self.link.ask("asking for groups", question).await?;
+        let mut groups =
+            self.link.ask("asking for groups", question).await.map_err(|e| e.with("topic", &self.topic))?;
         groups.sort();
         Ok(groups)
     }
@@ -54,15 +58,23 @@ impl Groups {
     pub(crate) async fn describe(&self, group: &Group) -> Result<GroupDescription> {
         let (name, id) = (self.name.clone(), self.link.config.group(group));
         let question = move |link: &Link| {
-            let members = members(link, &id)?;
+            let mut members = members(link, &id)?;
+            let progress = progress(link, &name, &id)?;
+            // Of a group that the broker assigns, the old request tells no members: owners are what their notes say.
+            if members.is_empty() && link.config.protocol == Protocol::Broker {
+                let stored = progress.iter().filter_map(|(_, committed)| committed.as_ref());
+                let owners = stored.map(|(_, stored)| stored.owner.clone()).filter(|owner| !owner.is_empty());
+                members = owners.collect::<BTreeSet<_>>().into_iter().collect();
+            }
             let mut partitions = Vec::new();
-            for (partition, committed) in progress(link, &name, &id)? {
+            for (partition, committed) in progress {
                 let log = watermarks(link, &name, partition)?;
                 let (next, stored) = committed.unzip();
                 let from = next.unwrap_or(log.first).max(log.first);
                 let lag = log.end.get().saturating_sub(from.get());
                 let owner = stored.as_ref().map(|stored| stored.owner.clone());
-                let owner = owner.filter(|owner| members.iter().any(|member| member.starts_with(owner.as_str())));
+                let known = |owner: &String| members.iter().any(|member| member.starts_with(owner.as_str()));
+                let owner = owner.filter(|owner| !owner.is_empty() && known(owner));
                 let committed = next.zip(stored).map(|(next, stored)| stored.committed(next));
                 partitions.push(GroupPartition { partition, committed, log, lag, owner });
             }
@@ -143,13 +155,18 @@ fn members(link: &Link, group: &str) -> KafkaResult<Vec<String>> {
     Ok(members.map(|member| member.client_id().to_owned()).collect())
 }
 
-fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Progress> {
+/// How many partitions a topic has.
+fn partitions(link: &Link, topic: &str) -> KafkaResult<usize> {
     let metadata = link.client().fetch_metadata(Some(topic), link.timeout())?;
-    let topic_metadata = metadata.topics().iter().find(|found| found.name() == topic);
-    let count = topic_metadata.map_or(0, |found| found.partitions().len());
-    if count == 0 {
-        return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition));
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    match found.map_or(0, |found| found.partitions().len()) {
+        0 => Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)),
+        count => Ok(count),
     }
+}
+
+fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Progress> {
+    let count = partitions(link, topic)?;
     let mut list = TopicPartitionList::with_capacity(count);
     list.add_partition_range(topic, 0, i32::try_from(count).unwrap_or(i32::MAX) - 1);
     let committed = outsider(link, group)?.committed_offsets(list, link.timeout())?;

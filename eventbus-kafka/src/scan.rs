@@ -25,7 +25,9 @@ const KEPT: usize = 200_000;
 
 /// What was read of partitions while outcomes were unknown: many records ask at once, and the log is read once for all.
 #[derive(Debug, Default)]
-pub(crate) struct Scans(Mutex<HashMap<(Topic, u32), Arc<Mutex<Scan>>>>);
+pub(crate) struct Scans(Mutex<HashMap<(Topic, u32), SharedScan>>);
+
+type SharedScan = Arc<Mutex<Scan>>;
 
 #[derive(Debug, Default)]
 struct Scan {

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventbus_core::backend::{LogState, TopicDescription};
 use eventbus_core::{Error, ErrorKind, OnExisting, Result, Storage, Topic, TopicSpec};
 use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::connection::Link;
 use crate::error::{kind, to_core};
@@ -78,6 +78,10 @@ impl Topics {
         }
         match self.one(self.link.admin().create_topics([&wanted], &self.link.options()).await, topic)? {
             Ok(()) => self.wait(topic, true).await.map(|()| true),
+            Err(Code::InvalidTopic) => {
+                let message = "Kafka takes no two topics whose names differ only in '.' and '_'";
+                Err(Error::new(ErrorKind::InvalidName, message).with("topic", topic))
+            }
             Err(Code::TopicAlreadyExists) => Ok(false),
             Err(code) => Err(refused(code, topic)),
         }
@@ -191,9 +195,7 @@ impl Topics {
     async fn logs(&self, topic: &Topic, partitions: u32) -> Result<Vec<LogState>> {
         let name = self.link.config.topic(topic);
         let ask = move |link: &Link| {
-            (0..partitions)
-                .map(|partition| watermarks(link, &name, partition))
-                .collect::<rdkafka::error::KafkaResult<_>>()
+            (0..partitions).map(|partition| watermarks(link, &name, partition)).collect::<KafkaResult<_>>()
         };
         self.link.ask("asking for the ends of the log", ask).await.map_err(|error| error.with("topic", topic))
     }
@@ -217,7 +219,7 @@ impl Topics {
 
     fn one(
         &self,
-        answer: rdkafka::error::KafkaResult<Vec<rdkafka::admin::TopicResult>>,
+        answer: KafkaResult<Vec<rdkafka::admin::TopicResult>>,
         topic: &Topic,
     ) -> Result<std::result::Result<(), Code>> {
         let answers = answer.map_err(|error| to_core(&error, "changing topics").with("topic", topic))?;
@@ -246,11 +248,27 @@ impl Topics {
     }
 }
 
-/// The ends of a partition's log. Blocks.
-pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> rdkafka::error::KafkaResult<LogState> {
+/// The ends of a partition's log. Blocks. A partition without a leader has one in a moment, be it new or its broker back.
+pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult<LogState> {
     let number = i32::try_from(partition).unwrap_or(i32::MAX);
-    let (first, end) = link.client().fetch_watermarks(name, number, link.timeout())?;
-    Ok(LogState { incarnation: String::new(), first: position(first), end: position(end) })
+    let until = Instant::now() + link.timeout();
+    loop {
+        match link.client().fetch_watermarks(name, number, link.timeout()) {
+            Ok((first, end)) => {
+                return Ok(LogState { incarnation: String::new(), first: position(first), end: position(end) });
+            }
+            Err(error) if leaderless(&error) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn leaderless(error: &KafkaError) -> bool {
+    let codes =
+        [Code::NotLeaderForPartition, Code::LeaderNotAvailable, Code::FencedLeaderEpoch, Code::UnknownLeaderEpoch];
+    error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }
 
 /// What the broker cannot know of, and so neither keeps nor contradicts.

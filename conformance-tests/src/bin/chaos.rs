@@ -1,8 +1,8 @@
-//! Everything at once, for a while: a NATS server that is killed and frozen, connections that are cut, acknowledgements that
+//! Everything at once, for a while: a server that is killed and frozen, connections that are cut, acknowledgements that
 //! are lost, members in processes of their own that are killed, frozen past their lease, join and leave, and handlers that
 //! fail - all drawn from a seed, under constant load. In the end the oracle judges the whole history.
 //!
-//! `chaos [--minutes N] [--seed S] [--rate PER_SECOND] [--server TAG]`
+//! `chaos [--backend nats|kafka] [--minutes N] [--seed S] [--rate PER_SECOND] [--server TAG] [--groups classic|consumer]`
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,7 +17,8 @@ use conformance_tests::history::{Kind, PublishOutcome};
 use conformance_tests::members::{MemberProcess, MemberSpec, Work};
 use conformance_tests::oracle::{Expectations, Verdict, failures_dir, write_failure};
 use conformance_tests::suite::{
-    Ability, Connection, Failure, NatsProvider, Peer, PublishFault, Publishes, Run, UnderWay, may_come_again,
+    Ability, Connection, Failure, GroupProtocol, KafkaProvider, NatsProvider, Peer, Provider, PublishFault, Publishes,
+    Run, UnderWay, may_come_again,
 };
 use eventbus_core::TopicSpec;
 use rand::{Rng, SeedableRng};
@@ -37,11 +38,23 @@ struct Asked {
     time: Duration,
     seed: u64,
     rate: u64,
+    kafka: bool,
     version: NatsVersion,
+    groups: GroupProtocol,
+}
+
+impl Asked {
+    fn provider(&self) -> Arc<dyn Provider> {
+        if self.kafka {
+            return Arc::new(KafkaProvider::containers(self.groups));
+        }
+        Arc::new(NatsProvider::containers(self.version))
+    }
 }
 
 fn asked() -> Result<Asked, String> {
-    let mut asked = Asked { time: Duration::from_secs(120), seed: 1, rate: 300, version: NatsVersion::Newest };
+    let (time, version, groups) = (Duration::from_secs(120), NatsVersion::Newest, GroupProtocol::Classic);
+    let mut asked = Asked { time, seed: 1, rate: 300, kafka: false, version, groups };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name}: expected a value"))?;
@@ -53,11 +66,25 @@ fn asked() -> Result<Asked, String> {
             }
             "--seed" => asked.seed = number()?,
             "--rate" => asked.rate = number()?.max(1),
+            "--backend" => {
+                asked.kafka = match value.as_str() {
+                    "nats" => false,
+                    "kafka" => true,
+                    _ => return Err(format!("{name}: expected nats or kafka, got {value:?}")),
+                }
+            }
+            "--groups" => {
+                let known = GroupProtocol::ALL.into_iter().find(|protocol| protocol.as_str() == value);
+                asked.groups = known.ok_or_else(|| format!("{name}: expected classic or consumer, got {value:?}"))?;
+            }
             "--server" => {
                 let known = NatsVersion::ALL.into_iter().find(|version| version.tag() == value);
                 asked.version = known.ok_or_else(|| format!("{name}: expected 2.15 or 2.10, got {value:?}"))?;
             }
-            other => return Err(format!("unknown argument {other:?}: expected --minutes, --seed, --rate or --server")),
+            other => {
+                let known = "--backend, --minutes, --seed, --rate, --server or --groups";
+                return Err(format!("unknown argument {other:?}: expected {known}"));
+            }
         }
     }
     Ok(asked)
@@ -329,10 +356,10 @@ fn program() -> Result<(), String> {
     sweep().map_err(|error| words(&error))?;
     let folder = std::env::temp_dir().join(format!("eventbus-chaos-{}-{}", asked.seed, std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| words(&error))?;
-    say(format_args!("chaos on nats {} for {} s, seed {}", asked.version, asked.time.as_secs(), asked.seed));
+    let provider = asked.provider();
+    say(format_args!("chaos on {} for {} s, seed {}", provider.name(), asked.time.as_secs(), asked.seed));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| words(&error))?;
-    let provider = Arc::new(NatsProvider::containers(asked.version));
     let needs: &[Ability] = &[Ability::RestartBroker];
     let run = runtime.block_on(Run::start(provider, asked.seed, "chaos", needs)).map_err(|error| words(&error))?;
     let (patience, seed) = (asked.time + AFTER, asked.seed);

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::{BusConfig, Error};
-use eventbus_nats::NatsBackend;
 
 use super::spec::MemberSpec;
 use crate::harness::{Node, Numbers};
 use crate::history::{FileRecorder, monotonic_clock};
-use crate::suite::nats_config;
+use crate::suite::backend_at;
 
 /// Runs a member: joins, says its name on standard output, and stays until standard input ends or says `leave`.
 ///
@@ -28,7 +27,7 @@ pub fn run(spec: &MemberSpec) -> Result<(), String> {
 
 async fn serve(spec: &MemberSpec, recorder: Arc<FileRecorder>) -> Result<(), String> {
     let said = |error: Error| error.to_string();
-    let backend = Arc::new(NatsBackend::new(nats_config(&spec.server, &spec.prefix)));
+    let backend = backend_at(&spec.server, &spec.prefix).map_err(said)?;
     let config = BusConfig::new();
     let node = Node::connect(recorder, spec.process, backend, Arc::new(Numbers::default()), config).await;
     let node = node.map_err(said)?;

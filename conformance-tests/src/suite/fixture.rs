@@ -25,6 +25,8 @@ pub enum Ability {
     RefusePublish,
     /// Store a publish and lose its confirmation.
     LoseConfirmation,
+    /// The same for all publishes of one key, while those of other keys are confirmed.
+    BlackHoleKey,
     /// Hold a publish in the network, and let it go later.
     HoldPublish,
     /// Take no writes for a topic for a while.
@@ -70,6 +72,7 @@ impl Ability {
         match self {
             Self::RefusePublish => "refuse a publish",
             Self::LoseConfirmation => "lose a confirmation",
+            Self::BlackHoleKey => "black-hole one key's confirmations",
             Self::HoldPublish => "hold a publish",
             Self::TopicDown => "take a topic down",
             Self::DropCommit => "drop a commit",

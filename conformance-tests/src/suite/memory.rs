@@ -91,13 +91,14 @@ impl Provider for MemoryProvider {
 
     fn abilities(&self) -> Abilities {
         use Ability::{
-            CutConnection, DuplicateWindow, ExpireMember, FreezeProcess, HoldPublish, KillProcess, LimitRecords,
-            LoseConfirmation, Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw, TakePartition, TopicDown,
-            Truncate,
+            BlackHoleKey, CutConnection, DuplicateWindow, ExpireMember, FreezeProcess, HoldPublish, KillProcess,
+            LimitRecords, LoseConfirmation, Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw, TakePartition,
+            TopicDown, Truncate,
         };
         let mut abilities = Abilities::from([
             RefusePublish,
             LoseConfirmation,
+            BlackHoleKey,
             HoldPublish,
             TopicDown,
             CutConnection,

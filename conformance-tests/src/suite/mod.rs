@@ -12,6 +12,10 @@ mod common;
 mod env;
 mod fixture;
 mod gate;
+#[cfg(feature = "brokers")]
+mod kafka;
+#[cfg(feature = "brokers")]
+mod limited;
 mod matrix;
 mod memory;
 #[cfg(feature = "brokers")]
@@ -23,12 +27,16 @@ mod parity;
 mod registry;
 mod run;
 mod runner;
+#[cfg(feature = "brokers")]
+mod served;
 
 pub use fixture::{
     Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
     Setup, UnderWay,
 };
 pub use gate::{Gate, Gated};
+#[cfg(feature = "brokers")]
+pub use kafka::{GroupProtocol, KafkaProvider, kafka_config};
 pub use matrix::{Matrix, Outcome};
 pub use memory::{MemoryKind, MemoryProvider};
 #[cfg(feature = "brokers")]
@@ -38,3 +46,5 @@ pub use parity::{Outcomes, drawn_script};
 pub use registry::{CASES, Case, Place, Priority};
 pub use run::{Call, Failure, Peer, Run};
 pub use runner::{RunOptions, run_case};
+#[cfg(feature = "brokers")]
+pub use served::backend_at;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use eventbus_core::backend::Backend;
+use eventbus_core::backend::{Backend, GroupDescription};
 use eventbus_core::{
-    BusConfig, Env, Envelope, EventBus, Group, Mutant, Subscribe, Subscription, Threads, Topic, TopicSpec,
+    BusConfig, Env, Envelope, ErrorKind, EventBus, Group, Mutant, Subscribe, Subscription, Threads, Topic, TopicSpec,
 };
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -368,22 +368,29 @@ impl Run {
         self.until(what, || self.count(&like) >= at_least).await;
     }
 
+    /// A group's progress and owners. None while the broker cannot be reached, or has not heard of the group yet: a member
+    /// that has just joined may be on its way to the coordinator.
+    ///
+    /// # Errors
+    /// What the broker says otherwise.
+    pub async fn described(&self, topic: &str, group: &str) -> Result<Option<GroupDescription>, Failure> {
+        match self.control().await?.describe_group(&topic.parse()?, &group.parse()?).await {
+            Ok(described) => Ok(Some(described)),
+            Err(error) if error.is_retryable() || error.kind() == ErrorKind::UnknownGroup => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Waits until groups have finished and committed all that a topic holds.
     ///
     /// # Errors
     /// What the broker says, other than that it cannot be reached.
     pub async fn settled(&self, topic: &str, groups: &[&str]) -> Result<(), Failure> {
-        let control = self.control().await?;
-        let topic: Topic = topic.parse()?;
         for group in groups {
             self.waits(format!("group {group} has finished what topic {topic} holds"));
-            let group: Group = group.parse()?;
-            loop {
-                match control.describe_group(&topic, &group).await {
-                    Ok(described) if described.partitions.iter().all(|partition| partition.lag == 0) => break,
-                    Err(error) if !error.is_retryable() => return Err(error.into()),
-                    _ => tokio::time::sleep(LOOK * 5).await,
-                }
+            let is_done = |described: GroupDescription| described.partitions.iter().all(|partition| partition.lag == 0);
+            while !self.described(topic, group).await?.is_some_and(is_done) {
+                tokio::time::sleep(LOOK * 5).await;
             }
         }
         self.waits(String::new());

@@ -27,7 +27,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// Where this is not the protocol.
-    pub fn next(&mut self) -> Result<Option<BytesMut>, TooLarge> {
+    pub fn next_frame(&mut self) -> Result<Option<BytesMut>, TooLarge> {
         let Some(length) = self.0.first_chunk().map(|length| u32::from_be_bytes(*length) as usize) else {
             return Ok(None);
         };
@@ -168,7 +168,7 @@ fn varint(frame: &mut &[u8]) -> Option<usize> {
     None
 }
 
-fn put_varint(to: &mut BytesMut, mut value: usize) {
+pub(super) fn put_varint(to: &mut BytesMut, mut value: usize) {
     while value >= 0x80 {
         to.put_u8(u8::try_from(value & 0x7f).unwrap_or(0) | 0x80);
         value >>= 7;
@@ -256,7 +256,7 @@ mod tests {
             let (mut reader, mut read) = (FrameReader::default(), Vec::new());
             for piece in cuts.windows(2) {
                 reader.push(&stream[piece[0]..piece[1]]);
-                while let Some(frame) = reader.next().unwrap() {
+                while let Some(frame) = reader.next_frame().unwrap() {
                     read.push(frame.to_vec());
                 }
             }
@@ -271,7 +271,7 @@ mod tests {
             redirect(&mut bytes.clone(), 1, 2);
             let mut reader = FrameReader::default();
             reader.push(&bytes);
-            while let Ok(Some(_)) = reader.next() {}
+            while let Ok(Some(_)) = reader.next_frame() {}
         }
     }
 }

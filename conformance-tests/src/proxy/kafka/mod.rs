@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 
 pub use frames::{FrameReader, Request};
-pub use rules::{Fault, RuleId, Rules, Scope, Sent};
+pub use rules::{Fault, RuleId, Rules, Scope, Sent, id_header};
 
 use super::{Conversation, Ends, Passed, Protocol};
 
@@ -35,25 +35,40 @@ struct Connection {
     ends: Ends,
     sent: FrameReader,
     answered: FrameReader,
-    /// What was asked and is not answered yet, by number; and whether the answer is lost.
-    asked: HashMap<i32, (i16, bool)>,
+    /// What was asked and is not answered yet, by number; and what becomes of the answer.
+    asked: HashMap<i32, (i16, Answer)>,
+}
+
+/// What becomes of an answer.
+#[derive(Debug)]
+enum Answer {
+    Passes,
+    IsLost,
+    /// This comes in its place.
+    Is(BytesMut),
 }
 
 impl Conversation for Connection {
     fn sent(&mut self, bytes: &[u8]) -> Option<Passed> {
         let mut passed = Passed { on: BytesMut::with_capacity(bytes.len()), back: BytesMut::new() };
         self.sent.push(bytes);
-        while let Some(frame) = self.sent.next().ok()? {
+        while let Some(frame) = self.sent.next_frame().ok()? {
             let request = Request::read(&frame)?;
             let sent = if request.api == Request::PRODUCE { self.rules.sent(&frame) } else { Sent::Pass };
-            if let Sent::Answer(code) = sent {
-                // What cannot be answered is passed on rather than lost.
-                if let Some(answer) = request.produced(&frame, code) {
-                    framed(&mut passed.back, &answer);
-                    continue;
-                }
-            }
-            self.asked.insert(request.number, (request.api, sent == Sent::PassLosingAnswer));
+            // What the proxy cannot answer is passed on rather than lost.
+            let answer = match sent {
+                Sent::Pass => Answer::Passes,
+                Sent::PassLosingAnswer => Answer::IsLost,
+                Sent::PassDenying(code) => request.produced(&frame, code).map_or(Answer::Passes, Answer::Is),
+                Sent::Answer(code) => match request.produced(&frame, code) {
+                    Some(answer) => {
+                        framed(&mut passed.back, &answer);
+                        continue;
+                    }
+                    None => Answer::Passes,
+                },
+            };
+            self.asked.insert(request.number, (request.api, answer));
             framed(&mut passed.on, &frame);
         }
         Some(passed)
@@ -62,11 +77,13 @@ impl Conversation for Connection {
     fn answered(&mut self, bytes: &[u8]) -> Option<BytesMut> {
         let mut passed = BytesMut::with_capacity(bytes.len());
         self.answered.push(bytes);
-        while let Some(mut frame) = self.answered.next().ok()? {
+        while let Some(mut frame) = self.answered.next_frame().ok()? {
             let number = frame.first_chunk().map(|number| i32::from_be_bytes(*number))?;
-            let (api, lost) = self.asked.remove(&number).unwrap_or((Request::PRODUCE, false));
-            if lost {
-                continue;
+            let (api, answer) = self.asked.remove(&number).unwrap_or((Request::PRODUCE, Answer::Passes));
+            match answer {
+                Answer::Passes => {}
+                Answer::IsLost => continue,
+                Answer::Is(instead) => frame = instead,
             }
             if Request::tells_addresses(api) {
                 frames::redirect(&mut frame, self.ends.broker, self.ends.front);

@@ -1,12 +1,16 @@
 //! Faults that strike single records, in a protocol that sends them in batches.
 //!
-//! The proxy looks for records by their ids in what passes; what is submitted is told to the rules beside it, since only there
-//! one record is told from another without taking batches apart. A fault strikes the whole request that holds a record of its
+//! The proxy looks in what passes for bytes that only one record has; what is submitted is told to the rules beside it, since
+//! only there one record is told from another without taking batches apart. A fault strikes the whole request that holds a record of its
 //! scope, as a broker's would: its answer is one for all.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+
+use super::frames::put_varint;
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +20,10 @@ pub enum Fault {
     Refuse(i16),
     /// It does not reach the broker this time; it is answered with this code.
     Answer(i16),
-    /// It reaches the broker; the answer is lost.
+    /// It reaches the broker; the answer is lost. All that waits for answers on the connection waits until the client gives it up.
     LoseAnswer,
+    /// It reaches the broker, and is answered with this code all the same.
+    Deny(i16),
 }
 
 /// Which records a fault strikes.
@@ -75,6 +81,8 @@ pub enum Sent {
     Pass,
     /// Passes it on, and loses the answer.
     PassLosingAnswer,
+    /// Passes it on, and answers with this code.
+    PassDenying(i16),
     /// Does not pass it on, and answers with this code.
     Answer(i16),
 }
@@ -84,10 +92,10 @@ struct Rule {
     id: RuleId,
     fault: Fault,
     scope: Scope,
-    /// Ids of records that matched: one that is submitted again is the same.
-    met: HashSet<String>,
-    /// Ids of those that are struck.
-    marked: Vec<String>,
+    /// Marks of records that matched: one that is submitted again is the same.
+    met: HashSet<Vec<u8>>,
+    /// Marks of those that are struck.
+    marked: Vec<Vec<u8>>,
     struck: u64,
 }
 
@@ -98,8 +106,19 @@ pub struct Rules {
     next: AtomicU64,
 }
 
-fn holds(request: &[u8], id: &str) -> bool {
-    request.windows(id.len()).any(|found| found == id.as_bytes())
+fn holds(request: &[u8], mark: &[u8]) -> bool {
+    request.windows(mark.len()).any(|found| found == mark)
+}
+
+/// What marks a CloudEvent in a batch that is not compressed: the header of its id, lengths and all. Ids are told from those
+/// that only begin alike, and from the same bytes in a payload.
+#[must_use]
+pub fn id_header(id: &str) -> Vec<u8> {
+    let mut mark = BytesMut::from(&b"ce_id"[..]);
+    // Lengths are written as signed numbers.
+    put_varint(&mut mark, 2 * id.len());
+    mark.extend_from_slice(id.as_bytes());
+    mark.to_vec()
 }
 
 impl Rules {
@@ -132,16 +151,16 @@ impl Rules {
         self.rules().iter().find(|rule| rule.id == id).map_or(0, |rule| rule.struck)
     }
 
-    /// Tells of a record that will be sent, perhaps not for the first time.
-    pub fn submitted(&self, topic: &str, key: Option<&[u8]>, id: &str) {
+    /// Tells of a record that will be sent, perhaps not for the first time; `mark` is bytes that only this one has.
+    pub fn submitted(&self, topic: &str, key: Option<&[u8]>, mark: &[u8]) {
         for rule in self.rules().iter_mut() {
             let covered = rule.scope.topic == topic && rule.scope.key.as_ref().is_none_or(|of| Some(&**of) == key);
-            if !covered || id.is_empty() || !rule.met.insert(id.to_owned()) {
+            if !covered || mark.is_empty() || !rule.met.insert(mark.to_vec()) {
                 continue;
             }
             let (met, marked) = (rule.met.len() as u64, rule.marked.len() as u64);
             if met >= rule.scope.nth && rule.scope.times.is_none_or(|times| marked < times) {
-                rule.marked.push(id.to_owned());
+                rule.marked.push(mark.to_vec());
             }
         }
     }
@@ -151,13 +170,14 @@ impl Rules {
         for rule in self.rules().iter_mut() {
             let over =
                 !matches!(rule.fault, Fault::Refuse(_)) && rule.scope.times.is_some_and(|times| rule.struck >= times);
-            if over || !rule.marked.iter().any(|id| holds(request, id)) {
+            if over || !rule.marked.iter().any(|mark| holds(request, mark)) {
                 continue;
             }
             rule.struck += 1;
             return match rule.fault {
                 Fault::Refuse(code) | Fault::Answer(code) => Sent::Answer(code),
                 Fault::LoseAnswer => Sent::PassLosingAnswer,
+                Fault::Deny(code) => Sent::PassDenying(code),
             };
         }
         Sent::Pass
@@ -169,7 +189,7 @@ mod tests {
     use super::*;
 
     fn submit(rules: &Rules, key: &str, id: &str) {
-        rules.submitted("t", Some(key.as_bytes()), id);
+        rules.submitted("t", Some(key.as_bytes()), id.as_bytes());
     }
 
     #[test]
@@ -179,7 +199,7 @@ mod tests {
         for (key, id) in [("k", "id-1"), ("other", "id-2"), ("k", "id-1"), ("k", "id-3"), ("k", "id-4")] {
             submit(&rules, key, id);
         }
-        rules.submitted("u", Some(b"k"), "id-5");
+        rules.submitted("u", Some(b"k"), b"id-5");
         let sent = |request: &str| rules.sent(request.as_bytes()) == Sent::Answer(87);
         assert_eq!([sent("..id-1id-2"), sent("id-4 id-5"), sent("id-2 id-3.")], [false, false, true]);
         // The batch that it is in is sent again, and again.
@@ -187,6 +207,12 @@ mod tests {
         assert_eq!(rules.struck(id), 2);
         rules.disarm(id);
         assert!(!sent("id-3"));
+    }
+
+    #[test]
+    fn an_id_is_taken_for_another_that_begins_alike() {
+        assert_eq!(id_header("1-5"), b"ce_id\x061-5");
+        assert!(!holds(b"\x0ace_id\x081-53", &id_header("1-5")));
     }
 
     #[test]

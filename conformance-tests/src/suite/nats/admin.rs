@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use async_nats::jetstream::{self, Context, stream};
+use async_trait::async_trait;
 use bytes::Bytes;
 use eventbus_core::backend::{Body, Inbound};
 use eventbus_core::wire::{Binding, WireRecord};
@@ -16,6 +17,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
 
 use super::names;
+use crate::suite::limited::Limits;
 
 /// CloudEvents on NATS, as the library's documentation describes them.
 static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id("Nats-Msg-Id");
@@ -99,13 +101,6 @@ impl Admin {
         let config = stream.cached_info().config.clone();
         self.context.delete_stream(&config.name).await.map_err(|error| failed("deleting", error))?;
         self.context.create_stream(config).await.map(drop).map_err(|error| failed("creating", error))
-    }
-
-    /// Limits the size of a topic's messages.
-    pub(super) async fn limit(&self, topic: &str, bytes: usize) -> Result<()> {
-        let mut config = self.topic(topic).await?.cached_info().config.clone();
-        config.max_message_size = i32::try_from(bytes).unwrap_or(i32::MAX);
-        self.context.update_stream(config).await.map(drop).map_err(|error| failed("limiting", error))
     }
 
     /// Sends a stored record once more under its message id, when the server has forgotten that.
@@ -244,6 +239,15 @@ impl Admin {
             }
         }
         Err(failed("superseding", "its owner wrote at every try"))
+    }
+}
+
+#[async_trait]
+impl Limits for Admin {
+    async fn limit(&self, topic: &str, bytes: usize) -> Result<()> {
+        let mut config = self.topic(topic).await?.cached_info().config.clone();
+        config.max_message_size = i32::try_from(bytes).unwrap_or(i32::MAX);
+        self.context.update_stream(config).await.map(drop).map_err(|error| failed("limiting", error))
     }
 }
 

@@ -1,7 +1,6 @@
 //! A world on a server, and its connections.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,38 +11,30 @@ use eventbus_core::{Error, Position};
 use eventbus_nats::{Auth, NatsBackend};
 
 use super::admin::Admin;
-use super::limited::Limited;
 use super::reader::NatsReader;
-use super::{Used, names, nats_config, unavailable};
-use crate::brokers::{Broker, NatsServer, background};
+use super::{names, nats_config};
+use crate::brokers::{Broker, NatsServer};
 use crate::harness::LogReader;
+use crate::proxy::Proxy;
 use crate::proxy::nats::{Fault, Kind, RuleId, Rules, Scope};
-use crate::proxy::{Direction, Proxy};
 use crate::suite::fixture::{
     Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
+use crate::suite::limited::Limited;
+use crate::suite::served::{Connections, Done, Proxied, Used, backend_at, tried, unavailable};
 
-type Done = Result<(), FaultError>;
-
-/// How long a cut lets one direction go on, so that what is under way is stored and unanswered.
-const LAST_WORDS: Duration = Duration::from_millis(30);
+/// What a message's size has in it beside the record's own, as the backend counts it.
+const FRAME: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct NatsFixture {
-    server: Used,
+    server: Used<NatsServer>,
     prefix: String,
     admin: Admin,
     rules: Arc<Rules>,
     armed: Mutex<Vec<RuleId>>,
-    connections: Mutex<Vec<Weak<NatsConnection>>>,
+    connections: Connections,
     setup: Setup,
-}
-
-/// How long a broker that was started may take until all are connected.
-const BACK: Duration = Duration::from_secs(20);
-
-fn tried<T>(result: Result<T, impl std::fmt::Display>) -> Result<T, FaultError> {
-    result.map_err(|error| FaultError::Failed(error.to_string()))
 }
 
 fn url(proxy: &Proxy) -> String {
@@ -59,38 +50,27 @@ fn refusal(code: u16, err_code: u64, description: &str) -> Fault {
 }
 
 impl NatsFixture {
-    pub(super) fn new(server: Used, prefix: String, admin: Admin, setup: Setup) -> Self {
-        Self {
-            server,
-            prefix,
-            admin,
-            rules: Rules::new(),
-            armed: Mutex::default(),
-            connections: Mutex::default(),
-            setup,
-        }
+    pub(super) fn new(server: Used<NatsServer>, prefix: String, admin: Admin, setup: Setup) -> Self {
+        let (rules, armed, connections) = (Rules::new(), Mutex::default(), Connections::default());
+        Self { server, prefix, admin, rules, armed, connections, setup }
+    }
+
+    fn connection(&self, proxy: Arc<Proxy>, backend: Arc<dyn Backend>) -> Proxied {
+        let outside = (url(&proxy), self.prefix.clone());
+        Proxied::new(proxy, backend, outside)
     }
 }
 
 #[async_trait]
 impl Fixture for NatsFixture {
     async fn connect(&self) -> Result<Arc<dyn Connection>, Error> {
-        let proxy = Proxy::start(self.server.address, self.rules.clone()).await.map_err(|error| unavailable(&error))?;
-        let backend: Arc<dyn Backend> = Arc::new(NatsBackend::new(nats_config(&url(&proxy), &self.prefix)));
+        let proxy = Proxy::start(self.server.address, self.rules.clone()).await.map_err(unavailable)?;
+        let backend = backend_at(&url(&proxy), &self.prefix)?;
         let backend = match self.setup.max_record_bytes {
-            Some(bytes) => Arc::new(Limited::new(backend, self.admin.clone(), bytes)),
+            Some(bytes) => Arc::new(Limited { inner: backend, by: self.admin.clone(), bytes: bytes + FRAME }),
             None => backend,
         };
-        let connection = Arc::new(NatsConnection {
-            proxy: Arc::new(proxy),
-            backend,
-            prefix: self.prefix.clone(),
-            is_outside: AtomicBool::new(false),
-        });
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|known| known.strong_count() > 0);
-        connections.push(Arc::downgrade(&connection));
-        Ok(connection)
+        Ok(self.connections.add(self.connection(Arc::new(proxy), backend)))
     }
 
     async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, FaultError> {
@@ -134,42 +114,15 @@ impl Fixture for NatsFixture {
     }
 
     async fn restart(&self, _: UnderWay, down: Duration) -> Done {
-        let Some(broker) = self.server.broker.clone() else { return Err(Missing(Ability::RestartBroker).into()) };
-        tried(broker.kill().await)?;
-        let start = async move {
-            tokio::time::sleep(down).await;
-            if let Err(error) = broker.start().await {
-                tracing::error!(%error, "the broker did not come back");
-            }
-        };
-        tried(background())?.spawn(start);
-        Ok(())
+        self.server.restart(down).await
     }
 
     async fn freeze_broker(&self, long: Duration) -> Done {
-        let Some(broker) = &self.server.broker else { return Err(Missing(Ability::RestartBroker).into()) };
-        tried(broker.pause().await)?;
-        tokio::time::sleep(long).await;
-        tried(broker.unpause().await)
+        self.server.freeze(long).await
     }
 
     async fn back(&self) {
-        let connections: Vec<_> = {
-            let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            known.iter().filter_map(Weak::upgrade).filter(|connection| connection.is_up()).collect()
-        };
-        let all = async {
-            while tokio::net::TcpStream::connect(self.server.address).await.is_err() {
-                tokio::time::sleep(LAST_WORDS).await;
-            }
-            for connection in connections {
-                while connection.backend.list_topics().await.is_err_and(|error| error.is_retryable()) {
-                    tokio::time::sleep(LAST_WORDS).await;
-                }
-            }
-        };
-        // What does not come back in time shows in the case.
-        let _ = tokio::time::timeout(BACK, all).await;
+        self.server.back(&self.connections).await;
     }
 
     async fn truncate(&self, topic: &str, _: u32, first: Position) -> Done {
@@ -193,9 +146,8 @@ impl Fixture for NatsFixture {
     }
 
     async fn connect_unauthorized(&self) -> Result<Result<Arc<dyn Connection>, Error>, FaultError> {
-        let Some(version) = self.server.guarded else { return Err(Missing(Ability::Credentials).into()) };
-        let server = NatsServer::new(version).credentials("conformance", "right");
-        let broker = tried(Broker::shared(server).await)?;
+        let Some(server) = self.server.kind.clone() else { return Err(Missing(Ability::Credentials).into()) };
+        let broker = tried(Broker::shared(server.credentials("conformance", "right")).await)?;
         let proxy = Arc::new(tried(Proxy::start(broker.address(), Rules::new()).await)?);
         let connect = |password: &str| {
             let auth = Auth::UserPassword("conformance".into(), password.into());
@@ -206,82 +158,7 @@ impl Fixture for NatsFixture {
         let wrong = connect("wrong");
         Ok(match wrong.open().await {
             Err(error) => Err(error),
-            Ok(()) => Ok(Arc::new(NatsConnection {
-                proxy: proxy.clone(),
-                backend: Arc::new(wrong),
-                prefix: self.prefix.clone(),
-                is_outside: AtomicBool::new(false),
-            })),
+            Ok(()) => Ok(Arc::new(self.connection(proxy.clone(), Arc::new(wrong)))),
         })
-    }
-}
-
-#[derive(Debug)]
-struct NatsConnection {
-    proxy: Arc<Proxy>,
-    backend: Arc<dyn Backend>,
-    prefix: String,
-    /// A process of its own has taken its place.
-    is_outside: AtomicBool,
-}
-
-impl NatsConnection {
-    /// Whether its backend can be connected now.
-    fn is_up(&self) -> bool {
-        !self.proxy.is_shut() && !self.is_outside.load(Ordering::Relaxed)
-    }
-
-    /// Ends the connection so that publishes under way end as asked.
-    async fn break_off(&self, under_way: UnderWay) {
-        match under_way {
-            UnderWay::Stored => {
-                self.proxy.stop(Direction::ToClient);
-                tokio::time::sleep(LAST_WORDS).await;
-            }
-            UnderWay::Lost => {
-                self.proxy.stop(Direction::ToBroker);
-                tokio::time::sleep(LAST_WORDS).await;
-            }
-            UnderWay::Either => {}
-        }
-        self.proxy.cut();
-    }
-}
-
-#[async_trait]
-impl Connection for NatsConnection {
-    fn backend(&self) -> Arc<dyn Backend> {
-        self.backend.clone()
-    }
-
-    fn outside(&self) -> Option<(String, String)> {
-        self.is_outside.store(true, Ordering::Relaxed);
-        Some((url(&self.proxy), self.prefix.clone()))
-    }
-
-    async fn cut(&self, under_way: UnderWay) -> Done {
-        self.break_off(under_way).await;
-        Ok(())
-    }
-
-    async fn heal(&self) -> Done {
-        self.proxy.heal();
-        Ok(())
-    }
-
-    async fn freeze(&self) -> Done {
-        self.proxy.freeze();
-        Ok(())
-    }
-
-    async fn thaw(&self) -> Done {
-        self.proxy.heal();
-        Ok(())
-    }
-
-    async fn kill(&self, under_way: UnderWay) -> Done {
-        // The process is dead to its handlers already; here it is to the broker, for good.
-        self.break_off(under_way).await;
-        Ok(())
     }
 }

@@ -23,8 +23,8 @@ pub(in crate::suite) fn sessions(run: &Run, member: &str) -> usize {
 }
 
 pub(in crate::suite) async fn owners(run: &Run) -> Result<Vec<Option<String>>, Failure> {
-    let described = run.control().await?.describe_group(&TOPIC.parse()?, &GROUP.parse()?).await?;
-    Ok(described.partitions.into_iter().map(|partition| partition.owner).collect())
+    let partitions = run.described(TOPIC, GROUP).await?.map_or_else(Vec::new, |described| described.partitions);
+    Ok(partitions.into_iter().map(|partition| partition.owner).collect())
 }
 
 /// Waits until one member owns this many partitions.

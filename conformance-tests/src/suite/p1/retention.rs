@@ -76,7 +76,11 @@ pub(in crate::suite) async fn loss_continues(run: Run) -> Result<(), Failure> {
 pub(in crate::suite) async fn idle_beside_busy(run: Run) -> Result<(), Failure> {
     let (losses, config) = counting(&run);
     let peer = run.process_with(config).await?;
-    peer.topic(TopicSpec::new(TOPIC).partitions(2).max_messages(60)).await?;
+    // A broker that does not count records is told what to remove.
+    let counts = match peer.topic(TopicSpec::new(TOPIC).partitions(2).max_messages(60)).await {
+        Err(Failure::Bus(error)) if error.kind() == ErrorKind::Unsupported => topic(&peer, 2).await.map(|()| false)?,
+        made => made.map(|()| true)?,
+    };
     let (idle, busy): (Vec<String>, Vec<String>) = keys("order", 40)
         .into_iter()
         .partition(|key| Key::try_from(key.as_str()).is_ok_and(|key| key.partition(2) == 0));
@@ -86,6 +90,10 @@ pub(in crate::suite) async fn idle_beside_busy(run: Run) -> Result<(), Failure> 
     for _ in 0..60 {
         peer.publish_rounds(TOPIC, &busy[..10], 1).await?;
         run.settled(TOPIC, &[GROUP]).await?;
+    }
+    if !counts {
+        let end = peer.bus().describe_topic(TOPIC).await?.partitions.get(1).map_or(Position::ZERO, |log| log.end);
+        run.fixture().truncate(TOPIC, 1, end).await?;
     }
     subscription.drain(Duration::from_secs(5)).await?;
     let again = peer.subscribe(subscribe(), steadily(millis(1))).await?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use eventbus_core::{Envelope, Propagator, Subscribe, TopicSpec};
+use eventbus_core::{Envelope, ErrorKind, Propagator, Subscribe, TopicSpec};
 
 use crate::suite::common::{Collected, GROUP, TOPIC, in_order, subscribe};
 use crate::suite::p0::members::topic;
@@ -60,15 +60,23 @@ pub(in crate::suite) async fn round_trip(run: Run) -> Result<(), Failure> {
 /// Topics whose names are alike share nothing.
 pub(in crate::suite) async fn topics_are_isolated(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
-    let names = ["a", "a.1", "a.b", "a_b", "a-b", "A.B", "a..b", "_a", "a.b.p00"];
+    let mut names = vec!["a", "a.1", "a.b", "a_b", "a-b", "A.B", "a..b", "_a", "a.b.p00"];
+    match peer.topic(TopicSpec::new("a.b").partitions(1)).await {
+        // A broker may have no two that differ only in `.` and `_`: then the second is refused by its name, and is not the first.
+        Ok(()) => match peer.topic(TopicSpec::new("a_b").partitions(1)).await {
+            Err(Failure::Bus(error)) if error.kind() == ErrorKind::InvalidName => names.retain(|name| *name != "a_b"),
+            made => made?,
+        },
+        made => made?,
+    }
     let mut subscriptions = Vec::new();
-    for name in names {
+    for name in names.iter().copied() {
         peer.topic(TopicSpec::new(name).partitions(1)).await?;
         let collected = Collected::default();
         let options = Subscribe::to(name).group(GROUP);
         subscriptions.push((name, peer.bus().subscribe(options, collected.handler(0)).await?, collected));
     }
-    for name in names {
+    for name in names.iter().copied() {
         for number in 1..=3 {
             let envelope = Envelope::builder(name, "/s").key("k").sequence(number).build()?;
             let receipt = peer.bus().publish(name, envelope).await?.await?;

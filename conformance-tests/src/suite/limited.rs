@@ -1,5 +1,6 @@
 //! A broker that takes records only up to a size: a layer that has the limit set on every topic that is made.
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,26 +8,23 @@ use eventbus_core::backend::{Backend, TopicDescription};
 use eventbus_core::forward::ForwardBackend;
 use eventbus_core::{Result, Topic, TopicSpec};
 
-use super::admin::Admin;
-
-/// What a message's size has in it beside the record's own, as the backend counts it.
-const FRAME: usize = 512;
-
-#[derive(Debug)]
-pub(super) struct Limited {
-    inner: Arc<dyn Backend>,
-    admin: Admin,
-    bytes: usize,
+/// What sets the limit: a client of the suite's own.
+#[async_trait]
+pub(super) trait Limits: fmt::Debug + Send + Sync + 'static {
+    /// Limits the size of a topic's records, as the broker counts it.
+    async fn limit(&self, topic: &str, bytes: usize) -> Result<()>;
 }
 
-impl Limited {
-    pub(super) fn new(inner: Arc<dyn Backend>, admin: Admin, bytes: usize) -> Self {
-        Self { inner, admin, bytes }
-    }
+/// The layer. `bytes` are a record's own, and what the broker counts beside them.
+#[derive(Debug)]
+pub(super) struct Limited<L> {
+    pub(super) inner: Arc<dyn Backend>,
+    pub(super) by: L,
+    pub(super) bytes: usize,
 }
 
 #[async_trait]
-impl ForwardBackend for Limited {
+impl<L: Limits> ForwardBackend for Limited<L> {
     fn inner(&self) -> &dyn Backend {
         &*self.inner
     }
@@ -34,7 +32,7 @@ impl ForwardBackend for Limited {
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
         let made = self.inner.ensure_topic(spec).await?;
         let topic: Topic = made.spec.topic.parse()?;
-        self.admin.limit(topic.as_str(), self.bytes + FRAME).await?;
+        self.by.limit(topic.as_str(), self.bytes).await?;
         self.inner.describe_topic(&topic).await
     }
 }

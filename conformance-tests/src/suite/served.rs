@@ -1,0 +1,269 @@
+//! What worlds on servers share: which server a world is on, and connections that go through a proxy.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventbus_core::backend::Backend;
+use eventbus_core::{Error, ErrorKind};
+use eventbus_kafka::KafkaBackend;
+use eventbus_nats::NatsBackend;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use super::fixture::{Ability, Connection, FaultError, Missing, Setup, UnderWay};
+use super::kafka::kafka_config;
+use super::nats::nats_config;
+use crate::brokers::{Broker, Server, background};
+use crate::proxy::{Direction, Proxy};
+
+pub(super) type Done = Result<(), FaultError>;
+
+/// How long a cut lets one direction go on, so that what is under way is stored and unanswered.
+const LAST_WORDS: Duration = Duration::from_millis(30);
+
+/// How long a broker that was started may take until all are connected.
+const BACK: Duration = Duration::from_secs(60);
+
+pub(super) fn tried<T>(result: Result<T, impl fmt::Display>) -> Result<T, FaultError> {
+    result.map_err(|error| FaultError::Failed(error.to_string()))
+}
+
+pub(super) fn unavailable(error: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Unavailable, error.to_string())
+}
+
+/// A prefix that no other world has, in this run or in one before it on the same server.
+pub(super) fn prefix() -> String {
+    static WORLDS: AtomicU32 = AtomicU32::new(0);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("t{:x}-{:x}-{}", since.as_millis(), std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The address in a URL of this scheme, or in none.
+pub(super) fn address_in(url: &str, scheme: &str, port: u16) -> Option<SocketAddr> {
+    let host = url.strip_prefix(scheme).unwrap_or(url).trim_end_matches('/');
+    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
+    std::net::ToSocketAddrs::to_socket_addrs(&host).ok()?.find(SocketAddr::is_ipv4)
+}
+
+/// The backend under test at a URL, with the names of this prefix.
+///
+/// # Errors
+/// A URL of no such server.
+pub fn backend_at(url: &str, prefix: &str) -> Result<Arc<dyn Backend>, Error> {
+    if url.starts_with("kafka://") {
+        return Ok(Arc::new(KafkaBackend::new(kafka_config(url, prefix)?)));
+    }
+    Ok(Arc::new(NatsBackend::new(nats_config(url, prefix))))
+}
+
+/// Where servers come from.
+#[derive(Debug)]
+pub(super) enum Source<S> {
+    /// Containers.
+    Container(S),
+    /// One that runs already, and is not to be harmed.
+    Running(SocketAddr),
+}
+
+/// The servers of a provider.
+pub(super) struct Servers<S> {
+    pub(super) source: Source<S>,
+    /// The broker of a case that harms it, as long as a world of the case lives.
+    own: Mutex<BTreeMap<&'static str, Arc<Mutex<Weak<Broker>>>>>,
+}
+
+/// A server in use by a world.
+#[derive(Clone, Debug)]
+pub(super) struct Used<S> {
+    pub(super) address: SocketAddr,
+    /// The container, where it is the world's to be harmed.
+    broker: Option<Arc<Broker>>,
+    /// Others of its kind can be had.
+    pub(super) kind: Option<S>,
+    /// What starts the broker again.
+    starting: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl<S: Server + Clone> Servers<S> {
+    pub(super) fn new(source: Source<S>) -> Self {
+        Self { source, own: Mutex::default() }
+    }
+
+    pub(super) async fn of(&self, setup: &Setup) -> Result<Used<S>, Error> {
+        let used = |address, broker, kind| Used { address, broker, kind, starting: Arc::default() };
+        let server = match &self.source {
+            Source::Running(address) => return Ok(used(*address, None, None)),
+            Source::Container(server) => server.clone(),
+        };
+        if !setup.needs.contains(&Ability::RestartBroker) {
+            // Shared: it goes with the run, and nothing here may harm it.
+            let broker = Broker::shared(server.clone()).await.map_err(unavailable)?;
+            return Ok(used(broker.address(), None, Some(server)));
+        }
+        let broker = {
+            // Worlds of one case wait for one another here, those of different cases for their turn.
+            let of_case = self.own.lock().await.entry(setup.case).or_default().clone();
+            let mut own = of_case.lock().await;
+            match own.upgrade() {
+                Some(broker) => broker,
+                None => {
+                    let broker = Arc::new(Broker::own(server.clone()).await.map_err(unavailable)?);
+                    *own = Arc::downgrade(&broker);
+                    broker
+                }
+            }
+        };
+        Ok(used(broker.address(), Some(broker), Some(server)))
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Servers<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Servers").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl<S> Used<S> {
+    fn broker(&self) -> Result<Arc<Broker>, FaultError> {
+        self.broker.clone().ok_or_else(|| Missing(Ability::RestartBroker).into())
+    }
+
+    /// Kills the broker and starts it again after some time.
+    pub(super) async fn restart(&self, down: Duration) -> Done {
+        let broker = self.broker()?;
+        tried(broker.kill().await)?;
+        let start = async move {
+            tokio::time::sleep(down).await;
+            if let Err(error) = broker.start().await {
+                tracing::error!(%error, "the broker did not come back");
+            }
+        };
+        *self.starting.lock().await = Some(tried(background())?.spawn(start));
+        Ok(())
+    }
+
+    /// Freezes the broker for some time.
+    pub(super) async fn freeze(&self, long: Duration) -> Done {
+        let broker = self.broker()?;
+        tried(broker.pause().await)?;
+        tokio::time::sleep(long).await;
+        tried(broker.unpause().await)
+    }
+
+    /// Waits until a broker that was restarted answers again, and these connections too.
+    pub(super) async fn back(&self, connections: &Connections) {
+        let up = connections.all().into_iter().filter(|connection| connection.is_up());
+        let all = async {
+            if let Some(starting) = self.starting.lock().await.take() {
+                // It has told what went wrong.
+                let _ = starting.await;
+            }
+            for connection in up {
+                while connection.backend.list_topics().await.is_err_and(|error| error.is_retryable()) {
+                    tokio::time::sleep(LAST_WORDS).await;
+                }
+            }
+        };
+        // What does not come back in time shows in the case.
+        let _ = tokio::time::timeout(BACK, all).await;
+    }
+}
+
+/// The connections of a world.
+#[derive(Debug, Default)]
+pub(super) struct Connections(std::sync::Mutex<Vec<Weak<Proxied>>>);
+
+impl Connections {
+    pub(super) fn add(&self, connection: Proxied) -> Arc<Proxied> {
+        let connection = Arc::new(connection);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|known| known.strong_count() > 0);
+        known.push(Arc::downgrade(&connection));
+        connection
+    }
+
+    fn all(&self) -> Vec<Arc<Proxied>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// A connection through a proxy of its own.
+#[derive(Debug)]
+pub(super) struct Proxied {
+    proxy: Arc<Proxy>,
+    backend: Arc<dyn Backend>,
+    /// What a process of its own connects to in its place, and the prefix of names.
+    outside: (String, String),
+    /// Such a process has taken its place.
+    is_outside: AtomicBool,
+}
+
+impl Proxied {
+    pub(super) fn new(proxy: Arc<Proxy>, backend: Arc<dyn Backend>, outside: (String, String)) -> Self {
+        Self { proxy, backend, outside, is_outside: AtomicBool::new(false) }
+    }
+
+    /// Whether its backend can be connected now.
+    fn is_up(&self) -> bool {
+        !self.proxy.is_shut() && !self.is_outside.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection so that publishes under way end as asked.
+    async fn break_off(&self, under_way: UnderWay) {
+        let last = match under_way {
+            UnderWay::Stored => Some(Direction::ToClient),
+            UnderWay::Lost => Some(Direction::ToBroker),
+            UnderWay::Either => None,
+        };
+        if let Some(last) = last {
+            self.proxy.stop(last);
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+        self.proxy.cut();
+    }
+}
+
+#[async_trait]
+impl Connection for Proxied {
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.backend.clone()
+    }
+
+    fn outside(&self) -> Option<(String, String)> {
+        self.is_outside.store(true, Ordering::Relaxed);
+        Some(self.outside.clone())
+    }
+
+    async fn cut(&self, under_way: UnderWay) -> Done {
+        self.break_off(under_way).await;
+        Ok(())
+    }
+
+    async fn heal(&self) -> Done {
+        self.proxy.heal();
+        Ok(())
+    }
+
+    async fn freeze(&self) -> Done {
+        self.proxy.freeze();
+        Ok(())
+    }
+
+    async fn thaw(&self) -> Done {
+        self.proxy.heal();
+        Ok(())
+    }
+
+    async fn kill(&self, under_way: UnderWay) -> Done {
+        // The process is dead to its handlers already; here it is to the broker, for good.
+        self.break_off(under_way).await;
+        Ok(())
+    }
+}

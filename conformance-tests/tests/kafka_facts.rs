@@ -1,0 +1,367 @@
+//! What a real Kafka broker was seen to do, and that the bus keeps its contract all the same.
+//!
+//! | fact | test |
+//! |---|---|
+//! | a refused batch ends the producer, and some of what was behind it is never reported | `lowered_limit_takes_innocents_along` |
+//! | a topic that vanishes fails what is queued, and the producer stays so | `vanished_topic_takes_another_along` |
+//! | what a user sends can end a producer | `keyless_on_a_compacted_topic_ends_the_producer` |
+//! | sizes are checked by the client and by the broker in different ways | `largest_legal_event_is_refused` |
+//! | a holder that was evicted hears nothing | `hold_outlasts_what_the_coordinator_waits` |
+//! | a member that slept is handed records that are another's | `frozen_past_its_session` in `members.rs` |
+//! | any live member may commit any partition | `late_commit_moves_progress_back` |
+//! | a commit waits as long as the coordinator is away | `member_waits_for_a_coordinator_that_is_away` |
+//! | progress that is missing or out of range is reset in silence | `progress_out_of_range_is_reset_in_silence` |
+//! | a topic that is deleted under a member is not told of | `deleted_topic_is_waited_for` |
+//!
+//! Beside these, the cases of the suite run on the same broker. `EVENTBUS_TEST_KAFKA_URL` names a running one; tests that must
+//! harm it are left out then.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conformance_tests::brokers::{shut_down, sweep};
+use conformance_tests::harness::steadily;
+use conformance_tests::suite::{
+    Ability, Gate, Gated, GroupProtocol, KafkaProvider, Provider, Run, RunOptions, kafka_config,
+};
+use eventbus_core::backend::Join;
+use eventbus_core::{Envelope, ErrorKind, OnExisting, Position, Subscribe, TopicSpec};
+use eventbus_kafka::KafkaBackend;
+use libtest_mimic::{Arguments, Trial};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use world::{GROUP, TOPIC, Tested, expect, judged, keys, until_ended, with_topic, wrong};
+
+#[path = "trials/world.rs"]
+mod world;
+
+/// The broker's own tools, in the names of the run.
+struct Operator {
+    admin: AdminClient<DefaultClientContext>,
+    prefix: String,
+}
+
+impl Operator {
+    async fn of(run: &Run) -> Result<Self, conformance_tests::suite::Failure> {
+        // It stays connected as long as the run has it.
+        let connection = run.process().await?;
+        let (url, prefix) = connection.connection().outside().ok_or_else(|| wrong("no way to the broker"))?;
+        std::mem::forget(connection);
+        let address = url.trim_start_matches("kafka://").split('?').next().unwrap_or_default().to_owned();
+        let admin = ClientConfig::new().set("bootstrap.servers", address).create().map_err(wrong)?;
+        Ok(Self { admin, prefix })
+    }
+
+    fn options() -> AdminOptions {
+        AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)))
+    }
+
+    async fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) -> Tested {
+        let name = format!("{}{topic}", self.prefix);
+        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
+        for result in self.admin.create_topics([&new], &Self::options()).await.map_err(wrong)? {
+            result.map_err(|(name, code)| wrong(format!("{name}: {code}")))?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, topic: &str) -> Tested {
+        let name = format!("{}{topic}", self.prefix);
+        for result in self.admin.delete_topics(&[&name], &Self::options()).await.map_err(wrong)? {
+            result.map_err(|(name, code)| wrong(format!("{name}: {code}")))?;
+        }
+        Ok(())
+    }
+
+    async fn limit(&self, topic: &str, bytes: usize) -> Tested {
+        let (name, bytes) = (format!("{}{topic}", self.prefix), bytes.to_string());
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&name)).set("max.message.bytes", &bytes);
+        for result in self.admin.alter_configs([&change], &Self::options()).await.map_err(wrong)? {
+            result.map_err(|(_, code)| wrong(code))?;
+        }
+        Ok(())
+    }
+}
+
+fn subscribe() -> Subscribe {
+    Subscribe::to(TOPIC)
+        .group(GROUP)
+        .concurrency(16)
+        .session_timeout(Duration::from_secs(3))
+        .drain_deadline(Duration::from_secs(10))
+}
+
+/// One large record among fifty innocents, on a topic whose limit was lowered under the running producer.
+async fn lowered_limit_takes_innocents_along(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 4).await?;
+    let all = keys("order", 50);
+    publisher.publish_rounds(TOPIC, &all, 2).await?;
+    Operator::of(&run).await?.limit(TOPIC, 3_000).await?;
+    let publish = |key: &str, size| publisher.publisher().publish(TOPIC, key, size);
+    let before: Vec<_> = all.iter().map(|key| publish(key, 0)).collect();
+    let large = publish("large", 20_000);
+    let behind: Vec<_> = all.iter().map(|key| publish(key, 0)).collect();
+    for outcome in before.into_iter().chain(behind) {
+        outcome.await?;
+    }
+    match large.await {
+        Err(error) if matches!(error.kind(), ErrorKind::Refused | ErrorKind::TooLarge) => {}
+        other => return Err(wrong(format!("a record beyond the limit: {other:?}"))),
+    }
+    publisher.publish_rounds(TOPIC, &all, 2).await?;
+    let subscription = publisher.subscribe(subscribe(), steadily(Duration::from_millis(1))).await?;
+    run.settled(TOPIC, &[GROUP]).await?;
+    run.judge(&expect(), &[(TOPIC, &[GROUP])]).await?;
+    drop(subscription);
+    Ok(())
+}
+
+/// A topic that is deleted while it is published to: another's publishes are confirmed, and it can be written again when it is
+/// back.
+async fn vanished_topic_takes_another_along(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 4).await?;
+    publisher.topic(TopicSpec::new("gone").partitions(2)).await?;
+    let (all, operator) = (keys("order", 50), Operator::of(&run).await?);
+    publisher.publish_rounds("gone", &all, 2).await?;
+    operator.delete("gone").await?;
+    let waiting: Vec<_> = all.iter().map(|key| publisher.publisher().publish("gone", key, 0)).collect();
+    for _ in 0..20 {
+        publisher.publish_rounds(TOPIC, &all, 1).await?;
+    }
+    operator.create("gone", 2, &[]).await?;
+    for outcome in waiting {
+        // Stored in the new one or refused: one or the other.
+        drop(outcome.await);
+    }
+    publisher.bus().resume("gone", None)?;
+    for key in &all {
+        while publisher.publisher().publish("gone", key, 0).await.is_err() {
+            publisher.publisher().resume("gone", key)?;
+        }
+    }
+    publisher.publish_rounds(TOPIC, &all, 1).await?;
+    let subscription = publisher.subscribe(subscribe(), steadily(Duration::from_millis(1))).await?;
+    run.settled(TOPIC, &[GROUP]).await?;
+    run.judge(&expect(), &[(TOPIC, &[GROUP])]).await?;
+    drop(subscription);
+    Ok(())
+}
+
+/// What the topic's settings forbid is refused before it is sent, and touches nothing else.
+async fn keyless_on_a_compacted_topic_ends_the_producer(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 4).await?;
+    Operator::of(&run).await?.create("compacted", 2, &[("cleanup.policy", "compact")]).await?;
+    let all = keys("order", 50);
+    let others: Vec<_> = all.iter().map(|key| publisher.publisher().publish(TOPIC, key, 0)).collect();
+    let keyed = publisher.publisher().publish("compacted", "k", 0);
+    let keyless = publisher.publisher().publish("compacted", "", 0).await;
+    if !keyless.as_ref().is_err_and(|error| !error.is_retryable()) {
+        return Err(wrong(format!("keyless on a compacted topic: {keyless:?}")));
+    }
+    keyed.await?;
+    for outcome in others {
+        outcome.await?;
+    }
+    publisher.publisher().publish("compacted", "k", 0).await?;
+    Ok(())
+}
+
+/// The largest record that the bus takes is stored, one byte more is refused at once, and many small ones are no large one.
+async fn largest_legal_event_is_refused(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 1).await?;
+    let operator = Operator::of(&run).await?;
+    operator.create("small", 1, &[("max.message.bytes", "5000")]).await?;
+    for topic in [TOPIC, "small"] {
+        let described = publisher.bus().describe_topic(topic).await?;
+        let limit = described.max_record_bytes.ok_or_else(|| wrong("the topic states no limit"))?;
+        let of_size = |size: usize| {
+            let plain = Envelope::builder("T", "/s").key("k").build()?;
+            Envelope::builder("T", "/s").key("k").id(plain.id()).payload(vec![b'x'; size - plain.size()]).build()
+        };
+        publisher.bus().publish(topic, of_size(limit)?).await?.await?;
+        let publish = async || publisher.bus().publish(topic, of_size(limit + 1)?).await?.await;
+        let larger = publish().await;
+        if !larger.as_ref().is_err_and(|error| error.kind() == ErrorKind::TooLarge) {
+            return Err(wrong(format!("a byte more than {topic} takes: {larger:?}")));
+        }
+    }
+    publisher.publish_rounds("small", &keys("order", 100), 20).await?;
+    Ok(())
+}
+
+/// A hand-over never takes as long as the coordinator waits for it: a drain deadline beyond that is refused.
+async fn hold_outlasts_what_the_coordinator_waits(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 2).await?;
+    let (url, prefix) = publisher.connection().outside().ok_or_else(|| wrong("no way to the broker"))?;
+    let config = kafka_config(&url, &prefix)?.max_poll_interval(Duration::from_secs(10));
+    let backend = KafkaBackend::new(config);
+    let backend: Arc<dyn eventbus_core::backend::Backend> = Arc::new(backend);
+    backend.open().await?;
+    let topic = backend.describe_topic(&TOPIC.parse()?).await?;
+    let mut join = Join::new(topic, GROUP.parse()?, "holder");
+    join.drain_deadline = Duration::from_secs(30);
+    let joined = backend.join(join).await;
+    let refused =
+        |error: &eventbus_core::Error| matches!(error.kind(), ErrorKind::UnsafeConfig | ErrorKind::InvalidConfig);
+    if !joined.as_ref().is_err_and(refused) {
+        return Err(wrong(format!("a drain of 30 s where the coordinator waits 10 s: {joined:?}")));
+    }
+    backend.close().await?;
+    Ok(())
+}
+
+/// A handler outlasts the hand-over of its partition; its member lives on, and what it would commit then is refused.
+async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 4).await?;
+    let (first, second) = (run.process().await?, run.process().await?);
+    let gate = Gate::new();
+    let script = Gated::new(steadily(Duration::from_millis(1)), &gate, |delivery, number| {
+        // One of each partition: whichever moves is held.
+        number == 1 && delivery.position() == Position::ZERO
+    });
+    let one = first.subscribe(subscribe().member("one").drain_deadline(Duration::from_secs(1)), script).await?;
+    publisher.publish_rounds(TOPIC, &keys("order", 100), 5).await?;
+    until_ended(&run, 100).await;
+    let two = second.subscribe(subscribe().member("two"), steadily(Duration::from_millis(1))).await?;
+    let of_two = async || {
+        let described = run.described(TOPIC, GROUP).await?;
+        let partitions = described.map_or_else(Vec::new, |described| described.partitions);
+        let owned = partitions.into_iter().filter(|one| one.owner.as_deref() == Some(two.member()));
+        Ok::<_, conformance_tests::suite::Failure>(owned.collect::<Vec<_>>())
+    };
+    // All that has moved is done.
+    while !Some(of_two().await?).is_some_and(|owned| !owned.is_empty() && owned.iter().all(|one| one.lag == 0)) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let reader = run.fixture().reader().await?.ok_or_else(|| wrong("no reader"))?;
+    let moved: Vec<u32> = of_two().await?.into_iter().map(|one| one.partition).collect();
+    gate.open();
+    run.settled(TOPIC, &[GROUP]).await?;
+    // Whatever the first one still wanted to say, it has said by the time that it has left.
+    drop(one.drain(Duration::from_secs(5)).await);
+    let ends: BTreeMap<u32, u64> =
+        (0..).zip(reader.bounds(&TOPIC.parse()?).await?.into_iter().map(|(_, end)| end)).collect();
+    let committed: BTreeMap<u32, u64> = reader.committed(&TOPIC.parse()?, &GROUP.parse()?).await?.into_iter().collect();
+    let back: Vec<_> = moved.iter().filter(|partition| committed.get(partition) != ends.get(partition)).collect();
+    if !back.is_empty() {
+        return Err(wrong(format!("progress of {back:?} went back: {committed:?} of {ends:?}")));
+    }
+    run.judge(&expect(), &[(TOPIC, &[GROUP])]).await?;
+    Ok(())
+}
+
+/// The coordinator is away while a member works, and while it leaves: neither waits for it without an end.
+async fn member_waits_for_a_coordinator_that_is_away(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 4).await?;
+    let (first, second) = (run.process().await?, run.process().await?);
+    let one = first.subscribe(subscribe(), steadily(Duration::from_millis(5))).await?;
+    let two = second.subscribe(subscribe(), steadily(Duration::from_millis(5))).await?;
+    publisher.publish_rounds(TOPIC, &keys("order", 100), 10).await?;
+    until_ended(&run, 100).await;
+    run.fault("broker frozen", true);
+    let left = async {
+        // Begun while the broker is silent.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        one.drain(Duration::from_secs(2)).await
+    };
+    let (frozen, left) = tokio::join!(run.fixture().freeze_broker(Duration::from_secs(8)), left);
+    frozen?;
+    run.healed("broker frozen");
+    drop(left);
+    run.fixture().back().await;
+    publisher.publish_rounds(TOPIC, &keys("order", 100), 2).await?;
+    run.settled(TOPIC, &[GROUP]).await?;
+    run.judge(&expect(), &[(TOPIC, &[GROUP])]).await?;
+    drop(two);
+    Ok(())
+}
+
+/// Progress behind the log's beginning, and progress beyond its end: each is told, and nothing is handled on its word.
+async fn progress_out_of_range_is_reset_in_silence(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 1).await?;
+    publisher.publish_rounds(TOPIC, &keys("order", 20), 5).await?;
+    let control = run.control().await?;
+    for (at, expected) in [(10, ErrorKind::DataLost), (1_000, ErrorKind::LogReset)] {
+        control.reset_group(&TOPIC.parse()?, &GROUP.parse()?, &[(0, Position::new(at))]).await?;
+        run.fixture().truncate(TOPIC, 0, Position::new(50)).await?;
+        let subscription = publisher.subscribe(subscribe(), steadily(Duration::from_millis(1))).await?;
+        let Err(error) = subscription.closed().await else { return Err(wrong("it ended without an error")) };
+        if error.kind() != expected {
+            return Err(wrong(format!("progress at {at} of 50 to 100: {error}")));
+        }
+    }
+    if run.calls().is_empty() { Ok(()) } else { Err(wrong("something was handled all the same")) }
+}
+
+/// A topic that is deleted under its member ends the subscription, saying so.
+async fn deleted_topic_is_waited_for(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 2).await?;
+    publisher.publish_rounds(TOPIC, &keys("order", 20), 2).await?;
+    let member = run.process().await?;
+    let subscription = member.subscribe(subscribe(), steadily(Duration::from_millis(1))).await?;
+    run.settled(TOPIC, &[GROUP]).await?;
+    Operator::of(&run).await?.delete(TOPIC).await?;
+    let Err(error) = subscription.closed().await else { return Err(wrong("it ended without an error")) };
+    if !matches!(error.kind(), ErrorKind::UnknownTopic | ErrorKind::LogReset) {
+        return Err(wrong(format!("a deleted topic: {error}")));
+    }
+    // One of that name is another.
+    publisher.topic(TopicSpec::new(TOPIC).partitions(2).on_existing(OnExisting::CreateOnly)).await?;
+    Ok(())
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+    let seed = RunOptions::from_env(1)?.seed;
+    let running = std::env::var("EVENTBUS_TEST_KAFKA_URL").ok();
+    let provider = |protocol| -> Result<Arc<dyn Provider>, String> {
+        Ok(match &running {
+            Some(url) => Arc::new(KafkaProvider::running(url, protocol).map_err(|error| error.to_string())?),
+            None => Arc::new(KafkaProvider::containers(protocol)),
+        })
+    };
+    if !arguments.list && running.is_none() {
+        sweep().map_err(|error| error.to_string())?;
+    }
+    let mut trials = Vec::new();
+    macro_rules! facts {
+        ($($fact:ident $([$($need:ident),*])?),* $(,)?) => {$(
+            for protocol in GroupProtocol::ALL {
+                let provider = provider(protocol)?;
+                let needs: &'static [Ability] = &[$($(Ability::$need),*)?];
+                let can = needs.iter().all(|need| provider.abilities().contains(need));
+                let name = format!("{}::{}", provider.name().replace(' ', "-"), stringify!($fact));
+                let run = move || judged(stringify!($fact), &provider, seed, needs, $fact).map_err(Into::into);
+                trials.push(Trial::test(name, run).with_ignored_flag(!can));
+            }
+        )*};
+    }
+    facts![
+        lowered_limit_takes_innocents_along,
+        vanished_topic_takes_another_along,
+        keyless_on_a_compacted_topic_ends_the_producer,
+        largest_legal_event_is_refused,
+        hold_outlasts_what_the_coordinator_waits,
+        late_commit_moves_progress_back,
+        member_waits_for_a_coordinator_that_is_away[RestartBroker],
+        progress_out_of_range_is_reset_in_silence,
+        deleted_topic_is_waited_for,
+    ];
+    let conclusion = libtest_mimic::run(arguments, trials);
+    if !arguments.list && running.is_none() {
+        shut_down().map_err(|error| error.to_string())?;
+    }
+    Ok(conclusion.exit_code())
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(6);
+    run(&arguments).unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
+}
