@@ -210,7 +210,7 @@ impl Page<'_> {
         html! {
             @if !all.is_empty() {
                 h2 id=(about.name) { (about.name) }
-                p.quiet { (about.about) }
+                p.quiet { (about.about) @if about.name.contains(' ') { "; changed as its name says" } }
                 (self.legend())
                 div.scroll { (figures(&all)) }
                 div.plots {
