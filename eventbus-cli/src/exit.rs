@@ -3,6 +3,10 @@
 use std::fmt;
 use std::io::Write;
 
+use eventbus::{ConfigError, Error};
+
+use crate::target::is_usage;
+
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -45,10 +49,27 @@ impl Failure {
         Self { exit: Exit::Failed, message: message.to_string() }
     }
 
+    /// The same, naming what it is about.
+    pub(crate) fn about(self, what: impl fmt::Display) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
     /// Says it on stderr, and gives the code to end with.
     pub(crate) fn report(self) -> Exit {
         // With stderr gone there is nobody left to tell.
         let _ = writeln!(std::io::stderr(), "eventbus: {}", self.message);
         self.exit
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if is_usage(error.kind()) { Self::usage(error) } else { Self::failed(error) }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error)
     }
 }

@@ -55,11 +55,16 @@ impl fmt::Display for BrokenLine {
 
 /// Reads envelopes, in order. Empty lines are passed over. Stops at the first broken line.
 pub(crate) fn read(lines: impl BufRead) -> impl Iterator<Item = Result<Envelope, BrokenLine>> {
+    read_numbered(lines).map(|read| read.map(|(_, envelope)| envelope))
+}
+
+/// The same, each with the number of its line.
+pub(crate) fn read_numbered(lines: impl BufRead) -> impl Iterator<Item = Result<(usize, Envelope), BrokenLine>> {
     let numbered = (1..).zip(lines.split(b'\n')).filter_map(|(number, line)| envelope(line).map(|read| (number, read)));
     let mut broken = false;
     numbered.map_while(move |(number, read)| {
         let stop = std::mem::replace(&mut broken, read.is_err());
-        (!stop).then(|| read.map_err(|problem| BrokenLine { number, problem }))
+        (!stop).then(|| read.map(|envelope| (number, envelope)).map_err(|problem| BrokenLine { number, problem }))
     })
 }
 

@@ -569,7 +569,7 @@ impl Inbound {
                     position: self.position,
                     stored_at: 0,
                 };
-                wire::decode(record.clone(), binding, &at).ok()?.envelope.sequence()
+                wire::decode(record, binding, &at).ok()?.envelope.sequence()
             }
         }
     }
@@ -636,6 +636,9 @@ pub struct GroupPartition {
     pub lag: u64,
     /// The member that owns it.
     pub owner: Option<String>,
+    /// When the first record at or above the committed position was stored, in milliseconds since the Unix epoch: since
+    /// when the oldest unfinished one has been waiting. `None` where there is none, or the backend does not tell.
+    pub oldest: Option<u64>,
 }
 
 /// State of the connection to the broker.

@@ -35,7 +35,7 @@ impl Names {
                 let (partition, position) = (record.partition, record.position);
                 let at = DecodeContext { topic, partition, position, stored_at: record.stored_at };
                 // What cannot be read goes to the failure policy when its turn comes.
-                wire::decode(bytes.clone(), binding, &at).is_ok_and(|decoded| self.enter(&decoded.envelope))
+                wire::decode(bytes, binding, &at).is_ok_and(|decoded| self.enter(&decoded.envelope))
             }
         }
     }

@@ -125,7 +125,7 @@ pub(crate) fn wrap(record: &Inbound, context: &DeliveryContext, attempts: u32, e
         Body::Encoded { record: raw, binding } => {
             let Inbound { partition, position, stored_at, .. } = *record;
             let at = DecodeContext { topic: &context.topic, partition, position, stored_at };
-            match wire::decode(raw.clone(), binding, &at) {
+            match wire::decode(raw, binding, &at) {
                 Ok(decoded) => decoded.envelope.into_builder(),
                 Err(_) => {
                     let builder = Envelope::builder(UNDECODABLE, "/eventbus").payload(raw.payload.clone());

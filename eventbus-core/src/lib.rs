@@ -35,6 +35,7 @@ mod partition;
 mod pool;
 mod position;
 mod publishing;
+pub mod replay;
 mod resume;
 mod retry;
 #[doc(hidden)]

@@ -23,6 +23,8 @@
 //!
 //! An attribute of these names whose value has another form (a `sequence` of `abc`) stays readable as an extension.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use time::OffsetDateTime;
 
@@ -35,9 +37,12 @@ use crate::topic::Topic;
 
 mod attributes;
 mod binary;
+mod names;
 mod structured;
 #[cfg(test)]
 mod tests;
+
+pub use names::header_name;
 
 /// The header that shows the content mode on every broker, and carries the media type on some.
 const CONTENT_TYPE: &str = "content-type";
@@ -51,8 +56,8 @@ const STRUCTURED: &str = "application/cloudevents+json";
 pub struct WireRecord {
     /// The record's key, where the broker has such a thing.
     pub key: Option<Bytes>,
-    /// Headers, in order; a name may come twice in what foreign producers wrote.
-    pub headers: Vec<(String, Bytes)>,
+    /// Headers, in order; a name may come twice in what foreign producers wrote. [`header_name`] makes their names.
+    pub headers: Vec<(Cow<'static, str>, Bytes)>,
     /// The payload.
     pub payload: Bytes,
 }
@@ -82,7 +87,7 @@ impl WireRecord {
         }
     }
 
-    fn push(&mut self, name: impl Into<String>, value: &str) {
+    fn push(&mut self, name: impl Into<Cow<'static, str>>, value: &str) {
         self.headers.push((name.into(), Bytes::copy_from_slice(value.as_bytes())));
     }
 }
@@ -242,7 +247,7 @@ pub fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mode
         record.push(header, &stamp.to_string());
     }
     for (name, value) in envelope.headers() {
-        record.push(name, value);
+        record.push(name.to_owned(), value);
     }
     if binding.keyed {
         record.key = envelope.key().map(Key::to_bytes);
@@ -253,10 +258,9 @@ pub fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mode
 /// Reads a record, in either mode.
 ///
 /// # Errors
-/// `Undecodable`, with the topic, the partition, the position and, where there is one, the attribute at fault. The record
-/// is the caller's to keep: cloning it beforehand copies no payload.
-pub fn decode(record: WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
-    let read = match mode_of(&record) {
+/// `Undecodable`, with the topic, the partition, the position and, where there is one, the attribute at fault.
+pub fn decode(record: &WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
+    let read = match mode_of(record) {
         Ok(Mode::Binary) => binary::decode(record, binding, context),
         Ok(Mode::Structured) => structured::decode(record, binding, context),
         Err(error) => Err(error),

@@ -317,7 +317,7 @@ impl Crew {
             Body::Encoded { record, binding } => {
                 let Inbound { partition, position, stored_at, .. } = *job.record;
                 let at = DecodeContext { topic: &job.context.topic, partition, position, stored_at };
-                wire::decode(record.clone(), binding, &at)?.envelope
+                wire::decode(record, binding, &at)?.envelope
             }
         };
         if self.seam.is(Mutant::OtherBytes) {

@@ -16,7 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::KafkaConfig;
 use crate::connection::Link;
 use crate::error::gone;
-use crate::groups::Groups;
+use crate::groups::{self, Groups};
 use crate::membership::KafkaMember;
 use crate::note::NOTE_BYTES;
 use crate::producer::Producer;
@@ -40,6 +40,21 @@ impl KafkaBackend {
     #[must_use]
     pub fn new(config: KafkaConfig) -> Self {
         Self { config, link: OnceLock::new(), producer: Producer::new(), scans: Arc::default() }
+    }
+
+    /// Deletes all topics and groups under this backend's prefix. For tools that work under a prefix of their own; the backend
+    /// must be open.
+    ///
+    /// # Errors
+    /// `UnsafeConfig` without a prefix, where that would be all there is; what the broker says. Cancel safe: what is left
+    /// can be removed by another call.
+    pub async fn remove_all(&self) -> Result<()> {
+        if self.config.prefix.is_empty() {
+            let message = "prefix: expected one, without it this would remove the topics of all";
+            return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "prefix"));
+        }
+        groups::remove_all(self.link()?).await?;
+        self.topics()?.remove_all().await
     }
 
     fn link(&self) -> Result<&Arc<Link>> {

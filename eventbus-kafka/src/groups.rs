@@ -5,15 +5,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use eventbus_core::backend::{GroupDescription, GroupPartition};
+use eventbus_core::backend::{GroupDescription, GroupPartition, LogState};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::config::Protocol;
 use crate::connection::Link;
+use crate::error::to_core;
 use crate::note::Stored;
+use crate::scan;
 use crate::topics::watermarks;
 use crate::wire;
 
@@ -76,7 +78,8 @@ impl Groups {
                 let known = |owner: &String| members.iter().any(|member| member.starts_with(owner.as_str()));
                 let owner = owner.filter(|owner| !owner.is_empty() && known(owner));
                 let committed = next.zip(stored).map(|(next, stored)| stored.committed(next));
-                partitions.push(GroupPartition { partition, committed, log, lag, owner });
+                let oldest = if lag > 0 { stored_at(link, &name, partition, &log, from) } else { None };
+                partitions.push(GroupPartition { partition, committed, log, lag, owner, oldest });
             }
             Ok(GroupDescription::new(members, partitions))
         };
@@ -118,7 +121,7 @@ impl Groups {
         self.describe(group).await?;
         let id = self.link.config.group(group);
         let answer = self.link.admin().delete_groups(&[&id], &self.link.options()).await;
-        let answer = answer.map_err(|error| crate::error::to_core(&error, "deleting a group"))?;
+        let answer = answer.map_err(|error| to_core(&error, "deleting a group"))?;
         match answer.into_iter().next() {
             Some(Err((_, code))) => {
                 let error = Error::new(crate::error::kind(code), format!("the broker says: {code}"));
@@ -141,6 +144,30 @@ impl Groups {
     fn about(&self, error: Error, group: &Group) -> Error {
         error.with("topic", &self.topic).with("group", group)
     }
+}
+
+/// Deletes all groups of the prefix. One that has members still goes with its topics' offsets.
+pub(crate) async fn remove_all(link: &Arc<Link>) -> Result<()> {
+    let ours = |link: &Link| {
+        let groups = link.client().fetch_group_list(None, link.timeout())?;
+        let names = groups.groups().iter().map(|group| group.name().to_owned());
+        Ok(names.filter(|name| name.starts_with(link.config.prefix.as_str())).collect::<Vec<_>>())
+    };
+    for name in link.ask("asking for groups", ours).await? {
+        let answer = link.admin().delete_groups(&[&name], &link.options()).await;
+        answer.map_err(|error| to_core(&error, "deleting a group"))?;
+    }
+    Ok(())
+}
+
+/// When the record at an offset was stored, in milliseconds since the Unix epoch.
+fn stored_at(link: &Link, topic: &str, partition: u32, log: &LogState, from: Position) -> Option<u64> {
+    let mut time = None;
+    // Best effort: a description is worth having without it.
+    let _ = scan::read(link, topic, partition, from.get(), log.end.get().min(from.get() + 1), |message| {
+        time = message.timestamp().to_millis();
+    });
+    time.and_then(|millis| u64::try_from(millis).ok())
 }
 
 /// A consumer that names the group and never joins it.

@@ -217,6 +217,17 @@ impl Topics {
         Ok(topics)
     }
 
+    /// Deletes all topics of the prefix.
+    pub(crate) async fn remove_all(&self) -> Result<()> {
+        for topic in self.list().await? {
+            match self.delete(&topic).await {
+                Err(error) if error.kind() == ErrorKind::UnknownTopic => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
     fn one(
         &self,
         answer: KafkaResult<Vec<rdkafka::admin::TopicResult>>,

@@ -3,7 +3,9 @@
 //! Attributes are headers `ce_*`, the content type is `content-type`, the key is the record's own. In structured mode there is
 //! one header. Both are read; records of producers that know neither are envelopes, too.
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
 use eventbus_core::backend::{Body, Inbound};
 use eventbus_core::wire::{self, Binding, Mode, WireRecord};
 use eventbus_core::{Envelope, Position, Stamp};
@@ -48,9 +50,13 @@ pub(crate) fn inbound<M: Message>(partition: u32, message: &M) -> Inbound {
     Inbound::new(partition, position(message.offset()), stored_at, Body::Encoded { record, binding: &BINDING })
 }
 
-fn copied<H: Headers>(headers: &H) -> Vec<(String, Bytes)> {
+fn copied<H: Headers>(headers: &H) -> Vec<(Cow<'static, str>, Bytes)> {
+    let value = |header: &Header<'_, &[u8]>| header.value.map_or(0, <[u8]>::len);
+    // All values in one piece of memory.
+    let mut joined = BytesMut::with_capacity(headers.iter().map(|header| value(&header)).sum());
     let copy = |header: Header<'_, &[u8]>| {
-        (header.key.to_owned(), header.value.map(Bytes::copy_from_slice).unwrap_or_default())
+        joined.extend_from_slice(header.value.unwrap_or_default());
+        (wire::header_name(header.key), joined.split().freeze())
     };
     headers.iter().map(copy).collect()
 }

@@ -123,6 +123,7 @@ impl State {
                 log: state.log_state(partition as usize),
                 lag,
                 owner: slot.owner.as_ref().and_then(|owner| member(owner.member)),
+                oldest: log.at(log.end_index() - lag).map(|record| record.stored_at),
             });
         }
         let mut members: Vec<String> = group.members.values().map(|member| member.name.clone()).collect();

@@ -37,6 +37,15 @@ impl NatsBackend {
         Self { config, link: OnceLock::new(), producer }
     }
 
+    /// Deletes all that the server holds under this backend's prefix: topics, and groups' progress, also that of topics which
+    /// are gone. For tools that work under a prefix of their own; the backend must be open.
+    ///
+    /// # Errors
+    /// What the server says. Cancel safe: what is left can be removed by another call.
+    pub async fn remove_all(&self) -> Result<()> {
+        self.topics()?.remove_all().await
+    }
+
     fn link(&self) -> Result<&Arc<Link>> {
         self.link.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
     }

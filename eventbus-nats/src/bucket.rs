@@ -18,6 +18,9 @@ use crate::names::{Entry, Names};
 use crate::record::{Record, Slot};
 use crate::topics::stream_info;
 
+/// How often a reader is made again that is given nothing, though there is something.
+const READS: u32 = 5;
+
 /// What a member says of itself, again and again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
@@ -75,38 +78,48 @@ impl Bucket {
     }
 
     /// All of a group, or of all groups. What is overwritten while a reader of it is made may be missed by old servers (seen
-    /// on 2.10: a reader with nothing to read, beside records): nothing at all is believed only when it is seen again.
+    /// on 2.10: a reader with nothing to read, beside records): nothing at all is believed only when the bucket's list of
+    /// subjects says so too.
     pub(crate) async fn snapshot(&self, group: Option<&Group>) -> std::result::Result<Snapshot, Failure> {
-        for _ in 0..2 {
-            let found = self.read(group).await?;
-            if !found.records.is_empty() || !found.members.is_empty() {
+        let filter = group.map_or_else(|| self.names.records(), |group| self.names.group(group));
+        for _ in 0..READS {
+            let found = self.read(&filter).await?;
+            if !found.records.is_empty() || !found.members.is_empty() || !self.holds(&filter).await? {
                 return Ok(found);
             }
         }
-        self.read(group).await
+        Err(Failure::Unanswered("the bucket has records that no reader of it is given".into()))
     }
 
-    async fn read(&self, group: Option<&Group>) -> std::result::Result<Snapshot, Failure> {
-        let filter = group.map_or_else(|| self.names.records(), |group| self.names.group(group));
+    /// Whether there is anything under this filter.
+    async fn holds(&self, filter: &str) -> std::result::Result<bool, Failure> {
+        let request = json!({ "subjects_filter": filter });
+        match self.link.api::<Value>(&format!("STREAM.INFO.{}", self.names.bucket), &request).await {
+            Ok(info) => Ok(info["state"]["subjects"].as_object().is_some_and(|subjects| !subjects.is_empty())),
+            Err(failure) if failure.is(NO_STREAM) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn read(&self, filter: &str) -> std::result::Result<Snapshot, Failure> {
         let mut found = Snapshot::default();
-        let read =
-            read_all(&self.link, &self.names.bucket, &filter, Start::All, false, |place, subject, _, payload| {
-                let revision = place.position.get();
-                match self.names.parse(subject) {
-                    Some(Entry::Record { partition }) => {
-                        if let Ok(record) = serde_json::from_slice(payload) {
-                            found.records.push((partition, revision, place.stored_at, record));
-                        }
+        let read = read_all(&self.link, &self.names.bucket, filter, Start::All, false, |place, subject, _, payload| {
+            let revision = place.position.get();
+            match self.names.parse(subject) {
+                Some(Entry::Record { partition }) => {
+                    if let Ok(record) = serde_json::from_slice(payload) {
+                        found.records.push((partition, revision, place.stored_at, record));
                     }
-                    Some(Entry::Member) => {
-                        if let Ok(member) = serde_json::from_slice(payload) {
-                            found.members.push((subject.to_owned(), revision, place.stored_at, member));
-                        }
-                    }
-                    None => {}
                 }
-                true
-            });
+                Some(Entry::Member) => {
+                    if let Ok(member) = serde_json::from_slice(payload) {
+                        found.members.push((subject.to_owned(), revision, place.stored_at, member));
+                    }
+                }
+                None => {}
+            }
+            true
+        });
         match read.await {
             Err(failure) if failure.is(NO_STREAM) => Ok(Snapshot::default()),
             read => read.map(|()| found),

@@ -34,6 +34,8 @@ pub(crate) struct Signals {
     breaks: AtomicU64,
     /// Subjects that the server did not let the bus use, newest last.
     denied: Mutex<VecDeque<(Instant, String)>>,
+    /// Why the last attempt to connect again came to nothing.
+    trouble: Mutex<Option<String>>,
     /// Told about each, with the subject.
     on_denied: Box<dyn OnSignal>,
 }
@@ -52,13 +54,17 @@ impl Signals {
             state: watch::Sender::new(ConnectionState::Disconnected),
             breaks: AtomicU64::new(0),
             denied: Mutex::default(),
+            trouble: Mutex::default(),
             on_denied,
         }
     }
 
     fn event(&self, event: &Event) {
         match event {
-            Event::Connected => self.becomes(ConnectionState::Connected),
+            Event::Connected => {
+                self.trouble(None);
+                self.becomes(ConnectionState::Connected);
+            }
             Event::Disconnected | Event::Closed => self.lost(),
             Event::ServerError(ServerError::Other(text)) => {
                 tracing::warn!(target: "eventbus", error = %text, "the server refuses");
@@ -75,8 +81,18 @@ impl Signals {
             Event::SlowConsumer(_) => {
                 tracing::warn!(target: "eventbus", "the client dropped messages; reads begin anew")
             }
+            // The client goes on trying, also where its credentials are refused: they may be accepted again. It names the
+            // kind of the error only, so no secret is in it.
+            Event::ClientError(error) => {
+                tracing::warn!(target: "eventbus", %error, "no connection");
+                self.trouble(Some(error.to_string()));
+            }
             other => tracing::info!(target: "eventbus", event = %other, "connection"),
         }
+    }
+
+    fn trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     fn lost(&self) {
@@ -114,6 +130,24 @@ pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) config: NatsConfig,
     signals: Arc<Signals>,
+    /// Removals at the server that are under way.
+    removals: watch::Sender<usize>,
+}
+
+/// A removal under way: closing waits for it, as long as a request may take.
+pub(crate) struct Removal(Arc<Link>);
+
+impl Removal {
+    pub(crate) fn begin(link: &Arc<Link>) -> Self {
+        link.removals.send_modify(|removals| *removals += 1);
+        Self(Arc::clone(link))
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.0.removals.send_modify(|removals| *removals -= 1);
+    }
 }
 
 impl fmt::Debug for Link {
@@ -164,7 +198,7 @@ impl Link {
         options = authorize(options, &config.auth).await?;
         let client = options.connect(config.servers.clone()).await.map_err(connect_error)?;
         signals.state.send_replace(ConnectionState::Connected);
-        let link = Arc::new(Self { client, config: config.clone(), signals });
+        let link = Arc::new(Self { client, config: config.clone(), signals, removals: watch::Sender::new(0) });
         link.check()?;
         Ok(link)
     }
@@ -187,6 +221,11 @@ impl Link {
         *self.signals.state.borrow()
     }
 
+    /// Why there is no connection, as far as that is known.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.signals.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<ConnectionState> {
         self.signals.state.subscribe()
     }
@@ -201,6 +240,11 @@ impl Link {
 
     /// Ends it. Nothing is sent any more.
     pub(crate) async fn close(&self) {
+        if self.state() == ConnectionState::Connected {
+            // What describes a group and ends would leave its consumers to the server for minutes.
+            let mut removals = self.removals.subscribe();
+            let _ = tokio::time::timeout(self.config.request_timeout, removals.wait_for(|left| *left == 0)).await;
+        }
         self.signals.state.send_replace(ConnectionState::Closed);
         let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;
     }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Message, Subscriber};
+use async_nats::{Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::connection::Link;
+use crate::connection::{Link, Removal};
 use crate::error::Failure;
 use crate::wire::Place;
 
@@ -89,7 +89,9 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (link, subject) = (Arc::clone(&self.link), format!("CONSUMER.DELETE.{}.{}", self.stream, self.name));
+        let removal = Removal::begin(&link);
         runtime.spawn(async move {
+            let _under_way = removal;
             // A creation may be carried out after its deletion was refused: asked again where no answer came. What is left
             // after that, the server removes as inactive.
             for wait in [0, 1, 5, 30] {
@@ -116,7 +118,7 @@ pub(crate) struct Pulls {
 /// What came.
 #[derive(Debug)]
 pub(crate) enum Pulled {
-    Record(Place, Option<HeaderMap>, Bytes, String),
+    Record(Place, Option<HeaderMap>, Bytes, Subject),
     /// A request ended with so many records not delivered.
     Ended(usize),
     Heartbeat,
@@ -147,7 +149,7 @@ fn pulled(message: Message) -> Pulled {
     let Some(status) = message.status.filter(|status| !status.is_success()) else {
         let place = message.reply.as_deref().and_then(Place::parse);
         return match place {
-            Some(place) => Pulled::Record(place, message.headers, message.payload, message.subject.into_string()),
+            Some(place) => Pulled::Record(place, message.headers, message.payload, message.subject),
             None => Pulled::Broken("a message that is no delivery".into()),
         };
     };

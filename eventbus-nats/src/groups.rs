@@ -8,11 +8,14 @@ use bytes::Bytes;
 use eventbus_core::backend::{GroupDescription, GroupPartition};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::bucket::{Bucket, Snapshot, alive};
 use crate::connection::Link;
 use crate::consumer::{Consumer, Start};
-use crate::error::Failure;
+use crate::error::{Failure, NO_MESSAGE};
 use crate::record::{Record, Swap};
 use crate::topics::{StreamInfo, stream_info};
 
@@ -90,7 +93,8 @@ impl Groups {
             async move {
                 let from = committed.as_ref().map_or(Position::ZERO, |committed| committed.next);
                 let lag = self.lag(partition, from).await?;
-                Ok::<_, Error>(GroupPartition { partition, committed, log, lag, owner })
+                let oldest = if lag > 0 { self.stored_at(partition, from).await? } else { None };
+                Ok::<_, Error>(GroupPartition { partition, committed, log, lag, owner, oldest })
             }
         });
         let described = stream::iter(described).buffered(AT_ONCE).try_collect().await?;
@@ -103,6 +107,20 @@ impl Groups {
         let start = Start::Sequence(from.get());
         let counted = Consumer::create(self.link(), &names.stream, &names.partition(partition), start, true).await;
         counted.map(|(_, pending)| pending).map_err(|failure| self.about(failure))
+    }
+
+    /// When the first record of a partition at or above a position was stored, in milliseconds since the Unix epoch.
+    async fn stored_at(&self, partition: u32, from: Position) -> Result<Option<u64>> {
+        let names = &self.bucket.names;
+        let request = json!({ "seq": from.get().max(1), "next_by_subj": names.partition(partition) });
+        let found = match self.link().api::<Value>(&format!("STREAM.MSG.GET.{}", names.stream), &request).await {
+            Ok(found) => found,
+            // Retention was faster.
+            Err(failure) if failure.is(NO_MESSAGE) => return Ok(None),
+            Err(failure) => return Err(self.about(failure)),
+        };
+        let time = found["message"]["time"].as_str().and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
+        Ok(time.and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()))
     }
 
     fn unknown(&self, group: &Group) -> Error {

@@ -40,6 +40,9 @@ pub(crate) async fn health(link: Option<&Arc<Link>>) -> Health {
         detail(name, count.load(Ordering::Relaxed).to_string());
     }
     detail("breaks", link.breaks().to_string());
+    if let Some(trouble) = link.trouble() {
+        detail("connection_error", trouble);
+    }
     match link.api::<Value>("INFO", &()).await {
         Ok(account) => {
             let number = |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or_default().to_string();

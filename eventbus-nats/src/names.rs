@@ -57,6 +57,11 @@ pub(crate) fn streams(prefix: &str) -> String {
     format!("{}_T_", escape(prefix))
 }
 
+/// What all streams of groups' records begin with.
+pub(crate) fn buckets(prefix: &str) -> String {
+    format!("KV_{}_G_", escape(prefix))
+}
+
 impl Names {
     pub(crate) fn new(prefix: &str, topic: &Topic) -> Self {
         let (space, topic) = (escape(prefix), token(topic.as_str()));

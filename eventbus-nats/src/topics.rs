@@ -4,7 +4,7 @@
 //! since servers take what they do not know in silence. A stream that would lose what a group has not read, or that
 //! confirms nothing, is no topic (S8).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::connection::Link;
 use crate::error::{Failure, NO_STREAM, STREAM_EXISTS};
-use crate::names::{Names, streams};
+use crate::names::{Names, buckets, streams};
 
 /// How partitions are computed, as the metadata names it.
 const HASH: &str = "murmur2";
@@ -242,25 +242,50 @@ impl Topics {
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<Topic>> {
+        let begin = streams(&self.prefix);
+        let mut topics = BTreeSet::new();
+        self.each_stream(|info| {
+            let topic = info.text("name").starts_with(&begin).then(|| info.metadata("eventbus-topic")).flatten();
+            topics.extend(topic.and_then(|topic| topic.parse().ok()));
+        })
+        .await?;
+        Ok(topics.into_iter().collect())
+    }
+
+    /// Deletes all streams of the prefix, those of topics and those of progress, also of topics that are gone.
+    pub(crate) async fn remove_all(&self) -> Result<()> {
+        let begin = [streams(&self.prefix), buckets(&self.prefix)];
+        let mut names = Vec::new();
+        self.each_stream(|info| {
+            let name = info.text("name");
+            if begin.iter().any(|begin| name.starts_with(begin)) {
+                names.push(name.to_owned());
+            }
+        })
+        .await?;
+        for name in names {
+            match self.link.api::<Value>(&format!("STREAM.DELETE.{name}"), &()).await {
+                Err(failure) if !failure.is(NO_STREAM) => return Err(failure.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn each_stream(&self, mut take: impl FnMut(&StreamInfo)) -> Result<()> {
         #[derive(Deserialize)]
         struct Page {
             total: usize,
             streams: Option<Vec<StreamInfo>>,
         }
-        let begin = streams(&self.prefix);
-        let mut topics = BTreeMap::new();
         let mut offset = 0;
         loop {
             let page: Page = self.link.api("STREAM.LIST", &json!({ "offset": offset })).await?;
             let streams = page.streams.unwrap_or_default();
             offset += streams.len();
-            let (last, ours) =
-                (streams.is_empty(), streams.iter().filter(|info| info.text("name").starts_with(&begin)));
-            for topic in ours.filter_map(|info| info.metadata("eventbus-topic")?.parse::<Topic>().ok()) {
-                topics.insert(topic, ());
-            }
-            if last || offset >= page.total {
-                return Ok(topics.into_keys().collect());
+            streams.iter().for_each(&mut take);
+            if streams.is_empty() || offset >= page.total {
+                return Ok(());
             }
         }
     }

@@ -4,8 +4,10 @@
 //! LF by the core's rules, so that no value ends a header or begins another. The client keeps headers in no order: where
 //! there are several of the user's, one more header names them in theirs.
 
+use std::borrow::Cow;
+
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use eventbus_core::backend::{Body, Inbound};
 use eventbus_core::wire::{self, Binding, Mode, WireRecord};
 use eventbus_core::{Envelope, Error, ErrorKind, Position, Result, Stamp};
@@ -31,7 +33,11 @@ pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(H
     let mut size = 14 + record.payload.len();
     for (name, value) in record.headers {
         let value = std::str::from_utf8(&value).ok().and_then(|value| value.parse::<HeaderValue>().ok());
-        let (Ok(name), Some(value)) = (name.parse::<HeaderName>(), value) else {
+        let parsed = match &name {
+            Cow::Borrowed(name) => Ok(HeaderName::from_static(name)),
+            Cow::Owned(name) => name.parse::<HeaderName>(),
+        };
+        let (Ok(name), Some(value)) = (parsed, value) else {
             let message = "a header that NATS cannot carry";
             return Err(Error::new(ErrorKind::InvalidEnvelope, message).with("header", name));
         };
@@ -45,10 +51,16 @@ pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(H
 /// A delivered message.
 pub(crate) fn inbound(partition: u32, at: &Place, headers: Option<HeaderMap>, payload: Bytes) -> Inbound {
     let mut record = WireRecord { key: None, headers: Vec::new(), payload };
-    for (name, values) in headers.iter().flat_map(HeaderMap::iter) {
-        let name: &str = name.as_ref();
-        for value in values {
-            record.headers.push((name.to_owned(), Bytes::copy_from_slice(value.as_ref())));
+    if let Some(headers) = headers {
+        let length = headers.iter().flat_map(|(_, values)| values).map(|value| value.as_str().len()).sum();
+        // All values in one piece of memory.
+        let mut joined = BytesMut::with_capacity(length);
+        record.headers.reserve_exact(headers.len());
+        for (name, values) in headers.iter() {
+            for value in values {
+                joined.extend_from_slice(value.as_str().as_bytes());
+                record.headers.push((wire::header_name(name.as_ref()), joined.split().freeze()));
+            }
         }
     }
     if let Some(order) = record.header(ORDER).cloned() {
@@ -126,7 +138,7 @@ mod tests {
             let Body::Encoded { record, binding } = read.body else { panic!() };
             let topic = "t".parse().unwrap();
             let context = wire::DecodeContext { topic: &topic, partition: 0, position: place.position, stored_at: 0 };
-            assert_eq!(wire::decode(record, binding, &context).unwrap().envelope, envelope, "{mode:?}");
+            assert_eq!(wire::decode(&record, binding, &context).unwrap().envelope, envelope, "{mode:?}");
         }
     }
 }

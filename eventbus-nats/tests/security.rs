@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::server::Server;
 use common::{connect, publish_one, topic};
-use eventbus_core::{ErrorKind, EventBus};
+use eventbus_core::{Envelope, ErrorKind, EventBus};
 use eventbus_nats::{Auth, NatsConfig, NatsEventBus, Tls};
 use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
@@ -39,6 +41,45 @@ async fn users_and_passwords() {
     check(&server, password("s3cret p%"), vec![password("s3cret"), Auth::None, Auth::Token("s3cret".into())]).await;
     let url = format!("nats://me:s3cret%20p%25@127.0.0.1:{}", server.port);
     connect(&NatsConfig::new(url)).await;
+}
+
+/// Refused when the bus connects again, the credentials may be right again later: the bus says so, loses nothing and goes
+/// on trying.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_refused_on_reconnect_are_told_and_tried_again() {
+    let accept = |password: &str| format!("authorization {{ user: me, password: {password} }}");
+    let Some(mut server) = Server::start(&accept("s3cret")) else { return };
+    let bus = connect(&server.config().auth(password("s3cret"))).await;
+    topic(&bus, "t", 1).await;
+    publish_one(&bus, "t", "k", 1).await.unwrap();
+
+    let configuration = server.file("server.conf");
+    server.kill();
+    std::fs::write(&configuration, accept("other")).unwrap();
+    server.restart();
+    let refused = async {
+        loop {
+            let health = bus.health().await;
+            let error = health.details.iter().find(|(name, _)| name == "connection_error");
+            if let Some((_, error)) = error.filter(|(_, error)| error.contains("authorization violation")) {
+                assert!(!health.is_up());
+                assert!(!error.contains("s3cret"), "{error}");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), refused).await.expect("the refusal is told");
+    let envelope = Envelope::builder("Counted", "/test").key("k").sequence(2).payload("x").build().unwrap();
+    let waiting = bus.publish("t", envelope).await.unwrap();
+
+    server.kill();
+    std::fs::write(&configuration, accept("s3cret")).unwrap();
+    server.restart();
+    let stored = tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it is tried again");
+    stored.unwrap();
+    let health = bus.health().await;
+    assert!(health.is_up() && health.details.iter().all(|(name, _)| name != "connection_error"), "{health:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,20 +67,53 @@ pub async fn connect_customized(
     config: &EventBusConfig,
     customize: impl FnOnce(BusConfig) -> BusConfig,
 ) -> Result<Arc<dyn EventBus>> {
-    let backend: Arc<dyn Backend> = match &config.backend {
+    let bus = Bus::connect(backend(config), customize(config.bus())).await?;
+    let untouched = EventBusConfig { backend: config.backend.clone(), ..EventBusConfig::memory(None) };
+    if (&config.subscribe, &config.topic) == (&untouched.subscribe, &untouched.topic) {
+        return Ok(Arc::new(bus));
+    }
+    Ok(Arc::new(Configured { bus, subscribe: config.subscription("any"), topic: config.topic("any") }))
+}
+
+/// The backend that the configuration names, not connected yet: for tools that put an engine of their own on it, such as the
+/// conformance suite.
+#[must_use]
+pub fn backend(config: &EventBusConfig) -> Arc<dyn Backend> {
+    match &config.backend {
         BackendConfig::Memory { name: Some(name) } => Arc::new(MemoryWorld::named(name).connect()),
         BackendConfig::Memory { name: None } => Arc::new(MemoryWorld::new().connect()),
         #[cfg(feature = "nats")]
         BackendConfig::Nats(section) => Arc::new(eventbus_nats::NatsBackend::new(section.config())),
         #[cfg(feature = "kafka")]
         BackendConfig::Kafka(section) => Arc::new(eventbus_kafka::KafkaBackend::new(section.config())),
-    };
-    let bus = Bus::connect(backend, customize(config.bus())).await?;
-    let untouched = EventBusConfig { backend: config.backend.clone(), ..EventBusConfig::memory(None) };
-    if (&config.subscribe, &config.topic) == (&untouched.subscribe, &untouched.topic) {
-        return Ok(Arc::new(bus));
     }
-    Ok(Arc::new(Configured { bus, subscribe: config.subscription("any"), topic: config.topic("any") }))
+}
+
+/// Removes all that a bus made at this prefix of its broker ([`EventBusConfig::at_prefix`]): topics, groups and their progress.
+/// For tools that worked there and are done; nobody else may be at it.
+///
+/// # Errors
+/// What the broker says. Cancel safe: what is left can be removed by another call.
+pub async fn remove_prefix(config: &EventBusConfig, prefix: &str) -> Result<()> {
+    let place = config.at_prefix(prefix)?;
+    match &place.backend {
+        // With the last handle on it a log in memory is gone.
+        BackendConfig::Memory { .. } => Ok(()),
+        #[cfg(feature = "nats")]
+        BackendConfig::Nats(section) => {
+            let backend = eventbus_nats::NatsBackend::new(section.config());
+            backend.open().await?;
+            backend.remove_all().await?;
+            backend.close().await
+        }
+        #[cfg(feature = "kafka")]
+        BackendConfig::Kafka(section) => {
+            let backend = eventbus_kafka::KafkaBackend::new(section.config());
+            backend.open().await?;
+            backend.remove_all().await?;
+            backend.close().await
+        }
+    }
 }
 
 /// A bus whose configuration has defaults for topics and subscriptions. All else passes through.

@@ -224,7 +224,7 @@ impl Backend for ToyBackend {
             let partitions = (0_u32..).zip(&group.slots).zip(logs).map(|((partition, slot), log)| {
                 let next = slot.committed.as_ref().map_or(Position::ZERO, |committed| committed.next);
                 let (lag, owner) = (log.end.get().saturating_sub(next.get()), group.owner.clone());
-                GroupPartition { partition, committed: slot.committed.clone(), log, lag, owner }
+                GroupPartition { partition, committed: slot.committed.clone(), log, lag, owner, oldest: None }
             });
             Ok(GroupDescription::new(group.members.clone(), partitions.collect()))
         })

@@ -40,6 +40,12 @@ pub trait Server: fmt::Debug + Send + Sync + 'static {
     /// Where its data lie, inside.
     fn data(&self) -> &'static str;
 
+    /// Whether it is on the host's own network, where it listens at the host's port itself: nothing is between it and its
+    /// clients. Such a one cannot be taken off its network.
+    fn is_on_host(&self) -> bool {
+        false
+    }
+
     /// The image, and how it is called when clients reach it at this port of the host's.
     fn request(&self, image: GenericImage, port: u16) -> ContainerRequest<GenericImage>;
 
@@ -228,7 +234,7 @@ fn held(port: Port) {
 
 async fn start(server: &dyn Server, port: u16, shared: Option<String>) -> Result<String, BrokerError> {
     engine::docker().await?;
-    let (inside, data) = (server.inside(), server.data());
+    let (inside, data, on_host) = (server.inside(), server.data(), server.is_on_host());
     let image = GenericImage::new(server.image().0, server.image().1).with_exposed_port(ContainerPort::Tcp(inside));
     let request = server
         .request(image, port)
@@ -241,7 +247,11 @@ async fn start(server: &dyn Server, port: u16, shared: Option<String>) -> Result
             // container.
             let binding = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port.to_string()) };
             host.publish_all_ports = Some(false);
-            host.port_bindings = Some([(format!("{inside}/tcp"), Some(vec![binding]))].into());
+            if on_host {
+                host.network_mode = Some("host".into());
+            } else {
+                host.port_bindings = Some([(format!("{inside}/tcp"), Some(vec![binding]))].into());
+            }
             let volume = Mount { typ: Some(MountType::VOLUME), target: Some(data.into()), ..Mount::default() };
             host.mounts = Some(vec![volume]);
         });

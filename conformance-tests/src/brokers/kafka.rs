@@ -15,8 +15,6 @@ const RELEASE: &str = "4.3.1";
 const SETTINGS: &[(&str, &str)] = &[
     ("NODE_ID", "1"),
     ("PROCESS_ROLES", "broker,controller"),
-    ("CONTROLLER_QUORUM_VOTERS", "1@127.0.0.1:9093"),
-    ("LISTENERS", "CLIENT://0.0.0.0:9092,BROKER://127.0.0.1:9094,CONTROLLER://127.0.0.1:9093"),
     ("CONTROLLER_LISTENER_NAMES", "CONTROLLER"),
     ("INTER_BROKER_LISTENER_NAME", "BROKER"),
     ("LOG_DIRS", DATA),
@@ -74,7 +72,14 @@ impl KafkaServer {
         self
     }
 
-    /// A broker that is measured: with the memory and the compiler that a broker in use has.
+    /// Where it listens for clients, for brokers and for controllers, where clients reach it at this port of the host's.
+    const fn ports(&self, port: u16) -> (u16, u16, u16) {
+        // On the host's network they are as much its own as the first one: nobody else derives them.
+        if self.measured { (port, port + 2_000, port + 4_000) } else { (9092, 9094, 9093) }
+    }
+
+    /// A broker that is measured: with the memory and the compiler that a broker in use has, and on the host's own network,
+    /// since a published port takes each byte through a process of the engine's.
     #[must_use]
     pub const fn measured(mut self) -> Self {
         self.measured = true;
@@ -101,17 +106,27 @@ impl Server for KafkaServer {
         DATA
     }
 
+    fn is_on_host(&self) -> bool {
+        self.measured
+    }
+
     fn image(&self) -> (&'static str, &'static str) {
         ("apache/kafka", RELEASE)
     }
 
     fn request(&self, image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
         // Clients go where the broker says that it is.
-        let advertised = format!("CLIENT://127.0.0.1:{port},BROKER://127.0.0.1:9094");
+        let (inside, broker, controller) = self.ports(port);
+        let advertised = format!("CLIENT://127.0.0.1:{port},BROKER://127.0.0.1:{broker}");
+        let to_all = if self.measured { "127.0.0.1" } else { "0.0.0.0" };
+        let listeners =
+            format!("CLIENT://{to_all}:{inside},BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}");
         let client = if self.credentials.is_some() { "SASL_PLAINTEXT" } else { "PLAINTEXT" };
         let protocols = format!("CLIENT:{client},BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT");
         let request = image
             .with_env_var("KAFKA_ADVERTISED_LISTENERS", advertised)
+            .with_env_var("KAFKA_LISTENERS", listeners)
+            .with_env_var("KAFKA_CONTROLLER_QUORUM_VOTERS", format!("1@127.0.0.1:{controller}"))
             .with_env_var("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", protocols);
         let machine = if self.measured { FULL } else { SMALL };
         let request = SETTINGS

@@ -45,19 +45,28 @@ impl fmt::Display for NatsVersion {
 pub struct NatsServer {
     version: NatsVersion,
     credentials: Option<(String, String)>,
+    measured: bool,
 }
 
 impl NatsServer {
     /// A server that lets everybody in.
     #[must_use]
     pub const fn new(version: NatsVersion) -> Self {
-        Self { version, credentials: None }
+        Self { version, credentials: None, measured: false }
     }
 
     /// A server that demands this user and password.
     #[must_use]
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Some((user.into(), password.into()));
+        self
+    }
+
+    /// A server that is measured: on the host's own network, since a published port takes each byte through a process of
+    /// the engine's.
+    #[must_use]
+    pub const fn measured(mut self) -> Self {
+        self.measured = true;
         self
     }
 }
@@ -69,7 +78,8 @@ impl Server for NatsServer {
     }
 
     fn variant(&self) -> String {
-        self.credentials.as_ref().map_or("open".into(), |(user, password)| format!("{user}:{password}"))
+        let open = if self.measured { "open, measured" } else { "open" };
+        self.credentials.as_ref().map_or(open.into(), |(user, password)| format!("{user}:{password}"))
     }
 
     fn inside(&self) -> u16 {
@@ -80,12 +90,19 @@ impl Server for NatsServer {
         "/data"
     }
 
+    fn is_on_host(&self) -> bool {
+        self.measured
+    }
+
     fn image(&self) -> (&'static str, &'static str) {
         ("nats", self.version.tag())
     }
 
-    fn request(&self, image: GenericImage, _: u16) -> ContainerRequest<GenericImage> {
+    fn request(&self, image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
         let mut arguments: Vec<String> = ["-js", "-sd", "/data"].map(Into::into).into();
+        if self.measured {
+            arguments.extend(["-a".into(), "127.0.0.1".into(), "-p".into(), port.to_string()]);
+        }
         if let Some((user, password)) = &self.credentials {
             arguments.extend(["--user".into(), user.clone(), "--pass".into(), password.clone()]);
         }

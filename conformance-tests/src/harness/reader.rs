@@ -159,7 +159,7 @@ pub fn envelope_of(topic: &Topic, record: &Inbound) -> Result<Envelope> {
         Body::Encoded { record: encoded, binding } => {
             let Inbound { partition, position, stored_at, .. } = *record;
             let at = DecodeContext { topic, partition, position, stored_at };
-            Ok(wire::decode(encoded.clone(), binding, &at)?.envelope)
+            Ok(wire::decode(encoded, binding, &at)?.envelope)
         }
     }
 }

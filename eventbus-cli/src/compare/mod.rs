@@ -129,7 +129,7 @@ async fn environment(targets: &[Target]) -> Environment {
         let release = raw::release(target).await;
         let place = target.image.as_ref().map_or_else(
             || format!("at {}", target.config.backend),
-            |image| format!("in a container of {image}, on the same machine"),
+            |image| format!("in a container of {image} on this machine and its own network"),
         );
         let told = if target.is_memory() { "in this process".to_owned() } else { format!("{release}, {place}") };
         backends.insert(target.name.clone(), told);

@@ -131,7 +131,7 @@ mod containers {
         super::super::say(&format!("starting {kind} in a container"));
         let started = match kind {
             "kafka" => run(KafkaServer::new().measured()),
-            _ => run(NatsServer::new(NatsVersion::Newest)),
+            _ => run(NatsServer::new(NatsVersion::Newest).measured()),
         };
         let (address, image) = started.map_err(Failure::failed)?;
         Ok((format!("{kind}://{address}"), image))

@@ -190,35 +190,35 @@ impl Reader {
     }
 
     /// A header that is no attribute.
-    pub(super) fn header(&mut self, name: String, value: &Bytes, binding: &Binding) {
+    pub(super) fn header(&mut self, name: &str, value: &Bytes, binding: &Binding) {
         let text = match std::str::from_utf8(value) {
             Ok(text) => text,
-            Err(_) => return self.left_out.push(name),
+            Err(_) => return self.leave_out(name),
         };
-        if binding.message_id.is_some_and(|header| header.eq_ignore_ascii_case(&name)) {
+        if binding.message_id.is_some_and(|header| header.eq_ignore_ascii_case(name)) {
             match text.parse() {
                 Ok(stamp) => self.message_id = Some(stamp),
-                Err(_) => self.left_out.push(name),
+                Err(_) => self.leave_out(name),
             }
-        } else if is_hop(&name) {
+        } else if is_hop(name) {
             let text = Some(text.to_owned());
             match name.eq_ignore_ascii_case("traceparent") {
                 true => self.hop.traceparent = text,
                 false => self.hop.tracestate = text,
             }
-        } else if check_header(&name, text).is_err() {
-            self.left_out.push(name);
-        } else if let Some(known) = self.headers.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+        } else if check_header(name, text).is_err() {
+            self.leave_out(name);
+        } else if let Some(known) = self.headers.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
             known.1 = text.to_owned();
-            self.left_out.push(name);
+            self.leave_out(name);
         } else {
-            self.headers.push((name, text.to_owned()));
+            self.headers.push((name.to_owned(), text.to_owned()));
         }
     }
 
     /// Takes out what an envelope cannot hold.
-    pub(super) fn leave_out(&mut self, name: String) {
-        self.left_out.push(name);
+    pub(super) fn leave_out(&mut self, name: &str) {
+        self.left_out.push(name.to_owned());
     }
 
     /// The key. The record's own goes first: it chose the partition.

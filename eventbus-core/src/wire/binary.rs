@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use bytes::BytesMut;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
 use super::attributes::{self, BINARY_KEY, Reader};
+use super::names::attribute_header;
 use super::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, WireRecord, undecodable};
 use crate::envelope::Envelope;
 use crate::error::Error;
@@ -16,35 +18,44 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 pub(super) fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding) -> WireRecord {
     let mut record = WireRecord { key: None, headers: Vec::with_capacity(16), payload: envelope.payload().clone() };
+    // All values in one piece of memory.
+    let mut values = BytesMut::with_capacity(384);
+    let mut push = |name: Cow<'static, str>, value: &str| {
+        values.extend_from_slice(value.as_bytes());
+        record.headers.push((name, values.split().freeze()));
+    };
     // Where the broker has a message id, that is the stamp's place.
     let stamp = stamp.filter(|_| binding.message_id.is_none());
     attributes::write(envelope, stamp, binding, |name, value| {
-        record.push(format!("{}{name}", binding.prefix), &written(value, binding));
+        push(attribute_header(binding.prefix, name), &written(value, binding));
     });
     if let Some(content_type) = envelope.content_type() {
         match binding.content_type {
-            Some(header) => record.push(header, content_type),
-            None => record.push(format!("{}datacontenttype", binding.prefix), &written(content_type, binding)),
+            Some(header) => push(header.into(), content_type),
+            None => {
+                let header = attribute_header(binding.prefix, "datacontenttype");
+                push(header, &written(content_type, binding));
+            }
         }
     }
     record
 }
 
-pub(super) fn decode(record: WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
+pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
     let mut reader = Reader::new();
-    reader.record_key(&record, binding);
-    let WireRecord { headers, payload, .. } = record;
+    reader.record_key(record, binding);
     let mut media = None;
-    for (header, value) in headers {
-        if let Some(name) = attribute_name(&header, binding) {
-            let text = read(&value, binding).ok_or_else(|| undecodable(&name, "expected UTF-8"))?;
+    for (header, value) in &record.headers {
+        if let Some(name) = attribute_name(header, binding) {
+            let text = read(value, binding).ok_or_else(|| undecodable(&name, "expected UTF-8"))?;
             reader.attribute(&name, text)?;
         } else if header.eq_ignore_ascii_case(binding.content_type.unwrap_or(CONTENT_TYPE))
             || header.eq_ignore_ascii_case(CONTENT_TYPE)
         {
-            media = Some(String::from_utf8(value.into()).map_err(|_| undecodable(CONTENT_TYPE, "expected UTF-8"))?);
+            let text = std::str::from_utf8(value).map_err(|_| undecodable(CONTENT_TYPE, "expected UTF-8"))?;
+            media = Some(text.to_owned());
         } else {
-            reader.header(header, &value, binding);
+            reader.header(header, value, binding);
         }
     }
     // A plain content type is what most foreign producers write; the attribute goes first where it has no other place.
@@ -53,30 +64,38 @@ pub(super) fn decode(record: WireRecord, binding: &Binding, context: &DecodeCont
     {
         reader.content_type(media);
     }
-    reader.finish(payload, context)
+    reader.finish(record.payload.clone(), context)
 }
 
 pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     let mut reader = Reader::new();
     reader.record_key(record, binding);
     for (header, value) in &record.headers {
-        let wanted = |name: &str| matches!(name, "partitionkey" | BINARY_KEY | "producer" | "number");
-        if let Some(name) = attribute_name(header, binding) {
-            if let Some(text) = wanted(&name).then(|| read(value, binding)).flatten() {
+        if let Some(name) = attribute(header, binding) {
+            let wanted = ["partitionkey", BINARY_KEY, "producer", "number"];
+            let wanted = wanted.into_iter().find(|wanted| wanted.eq_ignore_ascii_case(name));
+            if let Some((name, text)) = wanted.and_then(|name| Some((name, read(value, binding)?))) {
                 // None of these can be refused at this point.
-                reader.attribute(&name, text).ok();
+                reader.attribute(name, text).ok();
             }
         } else if binding.message_id.is_some_and(|id| id.eq_ignore_ascii_case(header)) {
-            reader.header(header.clone(), value, binding);
+            reader.header(header, value, binding);
         }
     }
     Peek { key: reader.key().ok().flatten(), stamp: reader.stamp() }
 }
 
-/// The attribute that a header carries, in lower case, in which all attributes are written.
-fn attribute_name(header: &str, binding: &Binding) -> Option<String> {
+/// The attribute that a header carries.
+fn attribute<'a>(header: &'a str, binding: &Binding) -> Option<&'a str> {
     let (prefix, name) = header.split_at_checked(binding.prefix.len())?;
-    prefix.eq_ignore_ascii_case(binding.prefix).then(|| name.to_ascii_lowercase())
+    prefix.eq_ignore_ascii_case(binding.prefix).then_some(name)
+}
+
+/// The same in lower case, in which all attributes are written.
+fn attribute_name<'a>(header: &'a str, binding: &Binding) -> Option<Cow<'a, str>> {
+    let name = attribute(header, binding)?;
+    let lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    Some(if lower { name.into() } else { name.to_ascii_lowercase().into() })
 }
 
 pub(super) fn written<'a>(value: &'a str, binding: &Binding) -> Cow<'a, str> {
@@ -85,7 +104,8 @@ pub(super) fn written<'a>(value: &'a str, binding: &Binding) -> Cow<'a, str> {
 
 /// A header's value as text. By the HTTP rules a value may also come in quotes, with backslashes before what they protect.
 pub(super) fn read(value: &[u8], binding: &Binding) -> Option<String> {
-    if !binding.percent_encoded {
+    let plain = !matches!(value, [b'"', ..]) && !value.contains(&b'%');
+    if plain || !binding.percent_encoded {
         return std::str::from_utf8(value).ok().map(str::to_owned);
     }
     let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::attributes::{self, BINARY_KEY, LENIENT, Reader};
 use super::binary;
+use super::names::attribute_header;
 use super::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, STRUCTURED, WireRecord, media_type, undecodable};
 use crate::envelope::Envelope;
 use crate::error::Error;
@@ -53,8 +54,8 @@ fn repeats_key(binding: &Binding) -> bool {
     !binding.keyed && binding.percent_encoded && binding.message_id.is_some()
 }
 
-fn key_header(binding: &Binding) -> String {
-    format!("{}partitionkey", binding.prefix)
+fn key_header(binding: &Binding) -> Cow<'static, str> {
+    attribute_header(binding.prefix, "partitionkey")
 }
 
 /// The key that a header repeats.
@@ -104,18 +105,18 @@ fn is_one_value(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok_and(|value| value.get().len() == text.len())
 }
 
-pub(super) fn decode(record: WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
+pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
     let mut reader = Reader::new();
-    reader.record_key(&record, binding);
+    reader.record_key(record, binding);
     let payload = read_document(&record.payload, &mut reader)?;
-    let repeated = repeated_key(&record, binding);
+    let repeated = repeated_key(record, binding);
     if let Some(repeated) = &repeated {
         let key = reader.key().ok().flatten();
         if key.as_ref().map(crate::key::Key::as_bytes) != Some(repeated.as_bytes()) {
             return Err(undecodable("partitionkey", "expected the same key in the header and in the document"));
         }
     }
-    for (header, value) in record.headers {
+    for (header, value) in &record.headers {
         let known = repeated.is_some() && header.eq_ignore_ascii_case(&key_header(binding));
         if known || header.eq_ignore_ascii_case(CONTENT_TYPE) {
             continue;
@@ -123,7 +124,7 @@ pub(super) fn decode(record: WireRecord, binding: &Binding, context: &DecodeCont
         // Attributes beside the document are not the event's: the document is whole.
         match header.get(..binding.prefix.len()) {
             Some(prefix) if prefix.eq_ignore_ascii_case(binding.prefix) => reader.leave_out(header),
-            _ => reader.header(header, &value, binding),
+            _ => reader.header(header, value, binding),
         }
     }
     reader.finish(payload, context)
@@ -180,7 +181,7 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     reader.record_key(record, binding);
     let id = binding.message_id.and_then(|id| record.headers.iter().rev().find(|(n, _)| n.eq_ignore_ascii_case(id)));
     if let Some((header, value)) = id {
-        reader.header(header.clone(), value, binding);
+        reader.header(header, value, binding);
     }
     // Key and stamp beside the document spare reading it, and are found where it cannot be read.
     if let Some(key) = repeated_key(record, binding) {

@@ -14,13 +14,13 @@ fn decode_at_42(record: &WireRecord, binding: &Binding) -> Result<Decoded, Error
     let topic: Topic = "orders".parse()?;
     let context =
         DecodeContext { topic: &topic, partition: 3, position: Position::new(42), stored_at: 1_700_000_000_123 };
-    decode(record.clone(), binding, &context)
+    decode(record, binding, &context)
 }
 
 fn record(headers: &[(&str, &str)], payload: &str) -> WireRecord {
     let mut record = WireRecord { payload: payload.to_owned().into(), ..WireRecord::default() };
     for (name, value) in headers {
-        record.push(*name, value);
+        record.push(header_name(name), value);
     }
     record
 }

@@ -90,6 +90,14 @@ pub enum ConfigError {
         /// What the parser expected.
         message: String,
     },
+    /// What one of several sources says.
+    #[error("{origin}: {error}")]
+    In {
+        /// The file, the variable or the URL.
+        origin: String,
+        /// What is wrong with it.
+        error: Box<ConfigError>,
+    },
     /// A file that cannot be read.
     #[error("{}: {source}", path.display())]
     File {
@@ -102,12 +110,24 @@ pub enum ConfigError {
 
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
-        let kind = match &error {
-            ConfigError::NotBuilt { .. } => ErrorKind::Unsupported,
-            ConfigError::Unsafe { .. } => ErrorKind::UnsafeConfig,
-            ConfigError::Backend { error } => error.kind(),
-            _ => ErrorKind::InvalidConfig,
-        };
+        let kind = error.kind();
         Self::new(kind, error.to_string()).caused_by(error)
+    }
+}
+
+impl ConfigError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotBuilt { .. } => ErrorKind::Unsupported,
+            Self::Unsafe { .. } => ErrorKind::UnsafeConfig,
+            Self::Backend { error } => error.kind(),
+            Self::In { error, .. } => error.kind(),
+            _ => ErrorKind::InvalidConfig,
+        }
+    }
+
+    /// The same, naming the source.
+    pub(super) fn of(self, origin: impl std::fmt::Display) -> Self {
+        Self::In { origin: origin.to_string(), error: Box::new(self) }
     }
 }

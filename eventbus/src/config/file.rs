@@ -5,39 +5,44 @@
 
 use serde::Deserialize;
 
-use super::knobs::{find, unknown};
-use super::url::{scheme, unknown_key, unsafe_setting};
+use super::knobs::{Knob, find, unknown};
+use super::parts::Parts;
+use super::url::{Scheme, scheme, unknown_key, unsafe_setting};
 use super::{BackendConfig, ConfigError, EventBusConfig, Section, schemes};
 
 const SECTIONS: [Section; 3] = [Section::Publish, Section::Subscribe, Section::Topic];
 
-pub(super) fn parse(text: &str) -> Result<EventBusConfig, ConfigError> {
+/// What a TOML document says. It need not name a backend.
+pub(super) fn read(text: &str) -> Result<Parts, ConfigError> {
     let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
         ConfigError::Toml { line, message: error.message().to_owned() }
     })?;
-    let backend = backend(table.remove("backend"))?;
-    for (name, section) in &table {
+    let mut parts = match table.remove("backend") {
+        Some(value) => backend(value)?,
+        None => Parts::default(),
+    };
+    for (name, section) in table {
         let known = SECTIONS.into_iter().find(|known| known.as_str() == name);
         let Some(known) = known else {
-            return Err(unknown_key("section", name, &["backend", "publish", "subscribe", "topic"]));
+            return Err(unknown_key("section", &name, &["backend", "publish", "subscribe", "topic"]));
         };
         let toml::Value::Table(section) = section else {
-            return Err(ConfigError::Value { name: known.as_str(), expected: "a table".into(), got: kind(section) });
+            return Err(ConfigError::Value { name: known.as_str(), expected: "a table".into(), got: kind(&section) });
         };
         for (name, value) in section {
-            find("setting", Some(known), &[], name)?.check(value)?;
+            let knob = find("setting", Some(known), &[], &name)?;
+            knob.check(&value)?;
+            parts.settings.insert((known, knob.name), value);
         }
     }
-    assemble(backend, table)
+    Ok(parts)
 }
 
-fn backend(value: Option<toml::Value>) -> Result<BackendConfig, ConfigError> {
+fn backend(value: toml::Value) -> Result<Parts, ConfigError> {
     let expected = || format!("a table with a type, one of {}", names().join(", "));
-    let mut table = match value {
-        Some(toml::Value::Table(table)) => table,
-        Some(other) => return Err(ConfigError::Value { name: "backend", expected: expected(), got: kind(&other) }),
-        None => return Err(ConfigError::Missing { name: "backend", expected: expected() }),
+    let toml::Value::Table(mut table) = value else {
+        return Err(ConfigError::Value { name: "backend", expected: expected(), got: kind(&value) });
     };
     let scheme = match table.remove("type") {
         Some(toml::Value::String(name)) => scheme(&name)?,
@@ -58,13 +63,21 @@ fn backend(value: Option<toml::Value>) -> Result<BackendConfig, ConfigError> {
             return Err(ConfigError::Value { name: scheme.place, expected: "text".into(), got: kind(&other) });
         }
     };
-    for (name, value) in &table {
-        unsafe_setting(scheme, name)?;
-        let known = scheme.knobs.iter().find(|knob| knob.name == name);
-        let names = || ["type", scheme.place].into_iter().chain(scheme.knobs.iter().map(|knob| knob.name)).collect();
-        known.ok_or_else(|| unknown("setting of [backend]", name, names()))?.check(value)?;
+    let mut parts = Parts { backend: Some((scheme, place)), ..Parts::default() };
+    for (name, value) in table {
+        let knob = backend_setting(scheme, &name)?;
+        knob.check(&value)?;
+        parts.settings.insert((Section::Backend, knob.name), value);
     }
-    (scheme.build)(place, table)
+    Ok(parts)
+}
+
+/// A setting of `[backend]` by its name.
+pub(super) fn backend_setting(scheme: &'static Scheme, name: &str) -> Result<&'static Knob, ConfigError> {
+    unsafe_setting(scheme, name)?;
+    let known = scheme.knobs.iter().find(|knob| knob.name == name);
+    let names = || ["type", scheme.place].into_iter().chain(scheme.knobs.iter().map(|knob| knob.name)).collect();
+    known.ok_or_else(|| unknown("setting of [backend]", name, names()))
 }
 
 /// Makes the configuration of its backend and of sections whose settings were checked.
@@ -84,7 +97,7 @@ pub(super) fn assemble(backend: BackendConfig, sections: toml::Table) -> Result<
     EventBusConfig { backend, publish, subscribe, topic }.check_together()
 }
 
-fn names() -> Vec<&'static str> {
+pub(super) fn names() -> Vec<&'static str> {
     schemes().iter().map(|scheme| scheme.name).collect()
 }
 

@@ -27,6 +27,17 @@ impl Section {
             Self::Topic => "topic",
         }
     }
+
+    /// What it is for.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Backend => "Which broker, and how it is reached.",
+            Self::Publish => "The publishing side of the bus.",
+            Self::Subscribe => "What a subscription has that does not say otherwise.",
+            Self::Topic => "What a topic is asked to be that does not say otherwise.",
+        }
+    }
 }
 
 /// What a setting takes.
@@ -150,7 +161,28 @@ pub fn knobs() -> &'static [Knob] {
     KNOBS
 }
 
+/// What the name of a setting that holds a secret has in it.
+const SECRET: [&str; 4] = ["password", "token", "nkey", "secret"];
+
 impl Knob {
+    /// Whether its value is secret: it is not to be shown.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, KnobKind::Text) && SECRET.iter().any(|part| self.name.contains(part))
+    }
+
+    /// What it does, without its default.
+    #[must_use]
+    pub fn about(&self) -> &'static str {
+        self.help.rsplit_once("; ").map_or(self.help, |(about, _)| about)
+    }
+
+    /// What it is where nothing is said, in words.
+    #[must_use]
+    pub fn default_text(&self) -> &'static str {
+        self.help.rsplit_once("; ").map_or("", |(_, default)| default)
+    }
+
     /// Reads a parameter's text.
     pub(super) fn read(&self, text: &str) -> Result<toml::Value, ConfigError> {
         let value = match self.kind {
@@ -216,23 +248,8 @@ pub(super) fn find(
 
 pub(super) fn unknown(what: &'static str, name: &str, known: Vec<&'static str>) -> ConfigError {
     // Only a short name can be like a known one, and the distance of long ones is costly.
-    let near = |known: &&'static str| (distance(name, known), *known);
+    let near = |known: &&'static str| (strsim::levenshtein(name, known), *known);
     let nearest = (name.len() <= 64).then(|| known.iter().map(near).min()).flatten();
     let nearest = nearest.filter(|(away, nearest)| *away <= nearest.len() / 3).map(|(_, nearest)| nearest);
     ConfigError::Unknown { what, name: name.to_owned(), nearest, known }
-}
-
-/// How many characters have to be put in, taken out or changed to make one name the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
 }

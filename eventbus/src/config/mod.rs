@@ -2,14 +2,22 @@
 //!
 //! What is not said stays at the library's default. What is said and cannot be honoured is an error, never ignored: an
 //! unknown scheme, an unknown parameter, an impossible value ([`ConfigError`]).
+//!
+//! A program takes it from a file, from variables of the environment and from a URL at once: [`Layers`] lays them over one
+//! another and knows where each value came from. [`schema`] is what editors check a file by, [`reference`] the page that
+//! people read; both are made of the one list, [`knobs`].
 
 mod error;
 mod file;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod knobs;
+mod layers;
 #[cfg(feature = "nats")]
 mod nats;
+mod parts;
+mod reference;
+mod schema;
 mod sections;
 mod url;
 
@@ -23,8 +31,11 @@ pub use error::ConfigError;
 #[cfg(feature = "kafka")]
 pub use kafka::{GroupProtocol, KafkaSection, SaslMechanism};
 pub use knobs::{Knob, KnobKind, Section, knobs};
+pub use layers::{InForce, Layers, Origin, Setting};
 #[cfg(feature = "nats")]
 pub use nats::NatsSection;
+pub use reference::reference;
+pub use schema::schema;
 #[cfg(any(feature = "nats", feature = "kafka"))]
 pub use sections::ContentMode;
 pub use sections::{PublishSection, Start, SubscribeSection, TopicSection};
@@ -149,7 +160,7 @@ impl EventBusConfig {
     /// # Errors
     /// [`ConfigError`], which names the part that is wrong and what is known; never a password.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
-        url::parse(url)
+        url::read(url)?.build()
     }
 
     /// Reads TOML.
@@ -157,7 +168,7 @@ impl EventBusConfig {
     /// # Errors
     /// [`ConfigError`], which names the setting and what is known.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        file::parse(text)
+        file::read(text)?.build()
     }
 
     /// Reads a TOML file.
@@ -168,6 +179,29 @@ impl EventBusConfig {
         let path = path.as_ref();
         let unreadable = |source| ConfigError::File { path: path.to_owned(), source };
         Self::from_toml(&std::fs::read_to_string(path).map_err(unreadable)?)
+    }
+
+    /// The same bus at a place of its own on the same broker: all its names begin with this, and it sees none that do not. In
+    /// memory it is a log of this name.
+    ///
+    /// # Errors
+    /// A prefix that the backend does not take.
+    pub fn at_prefix(&self, prefix: &str) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        match &mut config.backend {
+            BackendConfig::Memory { name } => *name = Some(prefix.to_owned()),
+            #[cfg(feature = "nats")]
+            BackendConfig::Nats(section) => {
+                section.prefix = Some(prefix.to_owned());
+                section.check()?;
+            }
+            #[cfg(feature = "kafka")]
+            BackendConfig::Kafka(section) => {
+                section.prefix = Some(prefix.to_owned());
+                section.check()?;
+            }
+        }
+        Ok(config)
     }
 
     /// The publishing side as the core takes it: add hooks and layers to it for

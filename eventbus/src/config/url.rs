@@ -6,7 +6,8 @@
 use percent_encoding::percent_decode_str;
 
 use super::knobs::{Knob, find, unknown};
-use super::{BackendConfig, ConfigError, EventBusConfig, Section, file};
+use super::parts::Parts;
+use super::{BackendConfig, ConfigError};
 
 /// A scheme that URLs may have.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,25 @@ pub struct Scheme {
 }
 
 impl Scheme {
+    /// What stands in its URLs between `://` and the parameters.
+    pub(super) fn place_about(&self) -> &'static str {
+        if self.needs_place() {
+            "HOST[:PORT] of the broker, several with commas between them"
+        } else {
+            "one log per process and name; without a name a log of this bus's own"
+        }
+    }
+
+    /// Whether it must be told where the broker is.
+    pub(super) fn needs_place(&self) -> bool {
+        self.place == "servers"
+    }
+
+    /// Whether the two have the same settings.
+    pub(super) fn has_knobs_of(&self, other: &Self) -> bool {
+        self.knobs == other.knobs
+    }
+
     #[cfg(not(all(feature = "nats", feature = "kafka")))]
     const fn missing(name: &'static str, why: &'static str) -> Self {
         let authority = |_: &str| Err(problem("its backend is not part of this program"));
@@ -84,7 +104,8 @@ pub(super) fn scheme(name: &str) -> Result<&'static Scheme, ConfigError> {
     }
 }
 
-pub(super) fn parse(url: &str) -> Result<EventBusConfig, ConfigError> {
+/// What a URL says.
+pub(super) fn read(url: &str) -> Result<Parts, ConfigError> {
     let Some((name, rest)) = url.split_once("://") else {
         let known: Vec<String> = SCHEMES.iter().map(|scheme| format!("{}://", scheme.name)).collect();
         return Err(problem(format!("expected it to begin with one of {}", known.join(" "))));
@@ -95,25 +116,18 @@ pub(super) fn parse(url: &str) -> Result<EventBusConfig, ConfigError> {
     }
     let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
     let place = (scheme.authority)(authority)?;
-    let mut table = toml::Table::new();
+    let mut parts = Parts { backend: Some((scheme, place)), ..Parts::default() };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode("the name of a parameter", name)?;
         unsafe_setting(scheme, &name)?;
         let knob = find("parameter", None, scheme.knobs, &name)?;
         let value = knob.read(&decode("the value of a parameter", value)?)?;
-        let section = table.entry(knob.section.as_str()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        if let toml::Value::Table(section) = section
-            && section.insert(knob.name.to_owned(), value).is_some()
-        {
+        if parts.settings.insert((knob.section, knob.name), value).is_some() {
             return Err(ConfigError::Twice { name: knob.name });
         }
     }
-    let settings = match table.remove(Section::Backend.as_str()) {
-        Some(toml::Value::Table(settings)) => settings,
-        _ => toml::Table::new(),
-    };
-    file::assemble((scheme.build)(place, settings)?, table)
+    Ok(parts)
 }
 
 /// Refuses what would break the contract, with the reason.

@@ -381,6 +381,7 @@ impl<'h> Builder<'h> {
                 continue;
             }
             part.era += 1;
+            part.ends.push(end);
             for &slot in &part.slots {
                 let slot = &mut facts.slots[slot as usize];
                 if slot.position >= end {

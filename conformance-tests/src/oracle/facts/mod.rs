@@ -106,10 +106,20 @@ pub(super) struct Part {
     pub(super) topic: u32,
     pub(super) partition: u32,
     pub(super) era: u32,
+    /// Where the log ended when each era but the first began: what was at and above it is gone since.
+    ends: Vec<u64>,
     /// By position, once built.
     pub(super) slots: Vec<u32>,
     /// First position that the log held when it was read after the run.
     pub(super) first_kept: u64,
+}
+
+impl Part {
+    /// The first era in which a position of an earlier one is gone, or [`NONE`].
+    fn gone(&self, position: u64, born: u32) -> u32 {
+        let later = (born + 1..).zip(self.ends.iter().skip(born as usize));
+        later.filter(|&(_, &end)| position >= end).map(|(era, _)| era).next().unwrap_or(NONE)
+    }
 }
 
 pub(super) struct Group {

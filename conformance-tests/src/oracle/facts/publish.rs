@@ -42,7 +42,9 @@ pub(super) fn store<'h>(
     }
     let slot = next(&facts.slots);
     let other = tables.slots.insert((part, position), slot);
-    facts.slots.push(Slot { part, position, rec, born: era, gone: NONE, seen: index, next: other.unwrap_or(NONE) });
+    // What was fetched from a log may be seen first when that is replaced already.
+    let gone = facts.parts[part as usize].gone(position, era);
+    facts.slots.push(Slot { part, position, rec, born: era, gone, seen: index, next: other.unwrap_or(NONE) });
     facts.parts[part as usize].slots.push(slot);
     let known = &mut facts.recs[rec as usize];
     known.slots += 1;

@@ -80,6 +80,24 @@ fn o1_a_recreated_topic_is_another_line() {
 }
 
 #[test]
+fn o6_what_was_fetched_from_a_replaced_log_leaves_its_position_to_the_new_one() {
+    // Never answered, so the delivery is what first shows where it was stored.
+    let old = |key: &str| {
+        let tape = tape().offer(key, 1).stored("b", 1, 0).assigned().handle("b", [1], 0);
+        tape.add(Kind::TopicRecreated { topic: "t".into() }).attempt(key, 1, 1, 1, Ok)
+    };
+    let reset = |tape: Tape| {
+        let reset = Kind::LogReset { topic: "t".into(), group: "g".into(), partition: 0, position: 0 };
+        tape.add(reset).by("m1", 0, 2).session(SessionCause::Seek, Some(0))
+    };
+    reset(old("a")).stored("c", 2, 0).handle("c", 1..=2, 0).passes();
+    // In one log a position holds one record.
+    old("a").handle("c", [1], 1).refutes(Rule::O6);
+    let twice = reset(old("a")).offer("c", 1).offer("d", 1).attempt("c", 1, 1, 1, Ok);
+    twice.attempt("d", 1, 1, 1, Ok).refutes(Rule::O6);
+}
+
+#[test]
 fn o2_a_replay_without_a_new_session() {
     five().handle("a", 1..=3, 0).handle("a", 2..=5, 0).refutes(Rule::O2);
     let reconnect = |tape: Tape| tape.session(SessionCause::Reconnect, None);

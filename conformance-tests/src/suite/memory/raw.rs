@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use eventbus_core::backend::{Backend, Body, GroupEvent, Inbound, Join, Membership, Outbound};
 use eventbus_core::forward::{ForwardBackend, ForwardMember};
-use eventbus_core::wire::{Binding, WireRecord};
+use eventbus_core::wire::{Binding, WireRecord, header_name};
 use eventbus_core::{Envelope, Key, ProducerId, Result, Stamp};
 
 const DISGUISE: &str = "conformance.raw";
@@ -42,7 +42,7 @@ fn undisguised(record: Inbound) -> Inbound {
         key: envelope.key().map(Key::to_bytes),
         headers: envelope
             .headers()
-            .map(|(name, value)| (name.trim_start_matches("raw-").to_owned(), value.to_owned().into()))
+            .map(|(name, value)| (header_name(name.trim_start_matches("raw-")), value.to_owned().into()))
             .collect(),
         payload: envelope.payload().clone(),
     };

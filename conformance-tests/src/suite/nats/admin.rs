@@ -10,7 +10,7 @@ use async_nats::jetstream::{self, Context, stream};
 use async_trait::async_trait;
 use bytes::Bytes;
 use eventbus_core::backend::{Body, Inbound};
-use eventbus_core::wire::{Binding, WireRecord};
+use eventbus_core::wire::{Binding, WireRecord, header_name};
 use eventbus_core::{Error, ErrorKind, Position, Result};
 use futures_util::StreamExt;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
@@ -255,7 +255,7 @@ fn wire(headers: Option<HeaderMap>, payload: Bytes) -> WireRecord {
     let mut record = WireRecord { key: None, headers: Vec::new(), payload };
     for (name, values) in headers.iter().flat_map(HeaderMap::iter) {
         let name: &str = name.as_ref();
-        record.headers.extend(values.iter().map(|value| (name.to_owned(), Bytes::copy_from_slice(value.as_ref()))));
+        record.headers.extend(values.iter().map(|value| (header_name(name), Bytes::copy_from_slice(value.as_ref()))));
     }
     record
 }

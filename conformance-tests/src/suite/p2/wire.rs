@@ -32,7 +32,7 @@ fn foreign(key: &Key) -> [WireRecord; 2] {
     ];
     let binary = WireRecord {
         key: Some(key.to_bytes()),
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect(),
+        headers: headers.iter().map(|(name, value)| ((*name).into(), text(value))).collect(),
         payload: text("hello"),
     };
     let structured = WireRecord {
@@ -91,7 +91,7 @@ pub(in crate::suite) async fn own_records(_: Run) -> Result<(), Failure> {
             let record = wire::encode(&envelope, Some(stamp), binding, mode);
             let (topic, partition, position) = (TOPIC.parse()?, 0, Position::ZERO);
             let at = DecodeContext { topic: &topic, partition, position, stored_at: 0 };
-            let back = wire::decode(record.clone(), binding, &at)?;
+            let back = wire::decode(&record, binding, &at)?;
             ensure!(back.envelope == envelope && back.stamp == Some(stamp), "{mode:?}: {record:?} reads as {back:?}");
         }
     }

@@ -105,7 +105,7 @@ fn any_record() -> impl Strategy<Value = WireRecord> {
     ];
     (of(vec(any::<u8>(), 0..8)), vec((name, value), 0..6), document).prop_map(|(key, headers, payload)| WireRecord {
         key: key.map(Bytes::from),
-        headers: headers.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect(),
+        headers: headers.into_iter().map(|(name, value)| (name.into(), Bytes::from(value))).collect(),
         payload: payload.into(),
     })
 }

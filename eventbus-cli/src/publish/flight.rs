@@ -1,0 +1,125 @@
+//! Lines on their way to the broker.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use eventbus::{
+    BatchConfirmation, BatchPublishing, Confirmation, Envelope, Error, ErrorKind, EventBus, Key, Publishing, Receipt,
+    Withdrawal,
+};
+
+/// A line, once its envelope is handed over.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) number: usize,
+    pub(super) id: String,
+    pub(super) key: Option<Key>,
+    pub(super) bytes: usize,
+}
+
+/// What became of a line.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) line: Line,
+    /// Nothing where nobody waits for it.
+    pub(super) result: Option<Result<Receipt, Error>>,
+}
+
+/// One publish, or one batch.
+#[derive(Debug)]
+pub(super) struct Flight {
+    lines: Vec<Line>,
+    step: Step,
+    /// Only room is waited for, not the answer.
+    fire: bool,
+}
+
+#[derive(Debug)]
+enum Step {
+    Room(Publishing),
+    Answer(Confirmation),
+    BatchRoom(BatchPublishing),
+    BatchAnswer(BatchConfirmation),
+}
+
+fn split(lines: Vec<(usize, Envelope)>) -> (Vec<Line>, Vec<Envelope>) {
+    let line = |(number, envelope): (usize, Envelope)| {
+        let (id, key) = (envelope.id().to_owned(), envelope.key().cloned());
+        (Line { number, id, key, bytes: envelope.size() }, envelope)
+    };
+    lines.into_iter().map(line).unzip()
+}
+
+impl Flight {
+    /// The one line is handed over at the call.
+    pub(super) fn single(bus: &dyn EventBus, topic: &str, lines: Vec<(usize, Envelope)>, fire: bool) -> Self {
+        let (lines, envelopes) = split(lines);
+        let mut publishing = envelopes.into_iter().map(|envelope| bus.publish(topic, envelope));
+        let nothing = || Publishing::failed(Error::new(ErrorKind::InvalidEnvelope, "no line"));
+        let step = Step::Room(publishing.next().unwrap_or_else(nothing));
+        Self { lines, step, fire }
+    }
+
+    /// The lines are handed over at the call.
+    pub(super) fn batch(bus: &dyn EventBus, topic: &str, lines: Vec<(usize, Envelope)>) -> Self {
+        let (lines, envelopes) = split(lines);
+        Self { lines, step: Step::BatchRoom(bus.publish_batch(topic, envelopes)), fire: false }
+    }
+
+    fn outcomes(&mut self, results: impl IntoIterator<Item = Option<Result<Receipt, Error>>>) -> Vec<Outcome> {
+        let lines = std::mem::take(&mut self.lines).into_iter();
+        lines.zip(results).map(|(line, result)| Outcome { line, result }).collect()
+    }
+
+    /// Withdraws what can be, and says what is known of the rest.
+    pub(super) fn give_up(mut self) -> Vec<Outcome> {
+        let withdrawn = match &self.step {
+            Step::Room(publishing) => usize::from(publishing.cancel() == Withdrawal::Withdrawn),
+            Step::Answer(confirmation) => usize::from(confirmation.cancel() == Withdrawal::Withdrawn),
+            Step::BatchRoom(publishing) => publishing.cancel(),
+            Step::BatchAnswer(confirmation) => confirmation.cancel(),
+        };
+        // Which of a batch were withdrawn is not told: only where all were is it known of each.
+        let all = withdrawn == self.lines.len();
+        let error = if all {
+            Error::new(ErrorKind::Withdrawn, "withdrawn at the deadline, before it was sent")
+        } else {
+            Error::new(ErrorKind::Unknown, "the broker had not answered at the deadline; it may be stored")
+        };
+        self.outcomes(std::iter::repeat_with(|| Some(Err(error.clone()))))
+    }
+}
+
+impl Future for Flight {
+    type Output = Vec<Outcome>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match &mut this.step {
+                Step::Room(publishing) => match ready!(Pin::new(publishing).poll(cx)) {
+                    Ok(_) if this.fire => return Poll::Ready(this.outcomes([None])),
+                    Ok(confirmation) => this.step = Step::Answer(confirmation),
+                    Err(_) if this.fire => return Poll::Ready(this.outcomes([None])),
+                    Err(error) => return Poll::Ready(this.outcomes([Some(Err(error))])),
+                },
+                Step::Answer(confirmation) => {
+                    let result = ready!(Pin::new(confirmation).poll(cx));
+                    return Poll::Ready(this.outcomes([Some(result)]));
+                }
+                Step::BatchRoom(publishing) => match ready!(Pin::new(publishing).poll(cx)) {
+                    Ok(confirmation) => this.step = Step::BatchAnswer(confirmation),
+                    Err(error) => {
+                        return Poll::Ready(this.outcomes(std::iter::repeat_with(|| Some(Err(error.clone())))));
+                    }
+                },
+                Step::BatchAnswer(confirmation) => {
+                    let outcome = ready!(Pin::new(confirmation).poll(cx));
+                    let results: Vec<_> = outcome.results().iter().cloned().map(Some).collect();
+                    return Poll::Ready(this.outcomes(results));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The line by which an envelope is printed: what `subscribe` and `dead-letter` write.
+//!
+//! A payload that is JSON stands in the line as it is, but for line ends between its tokens; all else is `payload_base64`.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use eventbus::{Delivery, Envelope};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use time::format_description::well_known::Rfc3339;
+
+/// Where an envelope was read, and by whom.
+#[derive(Debug, Serialize)]
+pub(crate) struct Place<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: u32,
+    pub(crate) position: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) member: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) epoch: Option<u64>,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) replayed: bool,
+}
+
+impl<'a> Place<'a> {
+    /// Of an attempt at an envelope.
+    pub(crate) fn of(delivery: &'a Delivery) -> Self {
+        Self {
+            topic: delivery.topic().as_str(),
+            partition: delivery.partition(),
+            position: delivery.position().get(),
+            attempt: Some(delivery.attempt()),
+            member: Some(delivery.member()),
+            epoch: Some(delivery.epoch()),
+            replayed: delivery.is_replayed(),
+        }
+    }
+}
+
+/// What is told of an envelope. `more` are further fields of the command's own.
+#[derive(Debug, Serialize)]
+struct Line<'a, M> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    /// A key that is no text: foreign producers may write one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+    id: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    source: &'a str,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    #[serde(flatten)]
+    place: &'a Place<'a>,
+    #[serde(flatten)]
+    more: &'a M,
+    #[serde(serialize_with = "headers")]
+    headers: &'a Envelope,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+/// Nothing more.
+#[derive(Debug, Serialize)]
+pub(crate) struct Nothing {}
+
+/// One line, ended.
+pub(crate) fn line(envelope: &Envelope, place: &Place<'_>, more: &impl Serialize) -> Result<Vec<u8>, String> {
+    let payload = envelope.payload();
+    let text = json_in_one_line(envelope);
+    let json = text.as_deref().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
+    let key = envelope.key();
+    let line = Line {
+        key: key.and_then(|key| key.as_str()),
+        key_base64: key.filter(|key| key.as_str().is_none()).map(|key| STANDARD.encode(key.as_bytes())),
+        id: envelope.id(),
+        event_type: envelope.event_type(),
+        source: envelope.source(),
+        time: envelope.time().format(&Rfc3339).map_err(|error| error.to_string())?,
+        sequence: envelope.sequence(),
+        place,
+        more,
+        headers: envelope,
+        payload: json,
+        payload_base64: (json.is_none() && !payload.is_empty()).then(|| STANDARD.encode(payload)),
+    };
+    let mut written = serde_json::to_vec(&line).map_err(|error| error.to_string())?;
+    written.push(b'\n');
+    Ok(written)
+}
+
+/// The payload's text where it may be JSON. In JSON a line end is only ever white space between tokens.
+fn json_in_one_line(envelope: &Envelope) -> Option<Cow<'_, str>> {
+    let is_json = |media: &str| {
+        let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        media == "application/json" || media.ends_with("+json")
+    };
+    if !envelope.content_type().is_none_or(is_json) {
+        return None;
+    }
+    let text = std::str::from_utf8(envelope.payload()).ok()?;
+    Some(if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ").into() } else { text.into() })
+}
+
+fn headers<S: serde::Serializer>(envelope: &Envelope, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(envelope.headers())
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place<'static> {
+        Place {
+            topic: "t",
+            partition: 3,
+            position: 17,
+            attempt: Some(1),
+            member: Some("m"),
+            epoch: Some(5),
+            replayed: false,
+        }
+    }
+
+    fn written(envelope: &Envelope) -> String {
+        String::from_utf8(line(envelope, &place(), &Nothing {}).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_line_has_every_field_once() {
+        let time = time::OffsetDateTime::UNIX_EPOCH;
+        let builder = Envelope::builder("T", "/s").id("i").time(time).key("k").sequence(7).header("h", "v");
+        let text = written(&builder.payload("{\"x\": 1.0}").content_type("application/json").build().unwrap());
+        let expected = concat!(
+            r#"{"key":"k","id":"i","type":"T","source":"/s","time":"1970-01-01T00:00:00Z","sequence":7,"topic":"t","#,
+            r#""partition":3,"position":17,"attempt":1,"member":"m","epoch":5,"headers":{"h":"v"},"payload":{"x": 1.0}}"#,
+            "\n"
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn json_of_several_lines_is_one_line() {
+        let text = written(&Envelope::builder("T", "/s").payload("{\r\n  \"a\": \"b\\nc\"\n}\n").build().unwrap());
+        assert_eq!(text.matches('\n').count(), 1);
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["payload"]["a"], "b\nc");
+    }
+
+    #[test]
+    fn what_is_no_json_is_base64() {
+        let of = |builder: eventbus::EnvelopeBuilder| -> serde_json::Value {
+            serde_json::from_str(&written(&builder.build().unwrap())).unwrap()
+        };
+        let bytes = of(Envelope::builder("T", "/s").payload(vec![0, 255]));
+        assert_eq!((&bytes["payload_base64"], bytes.get("payload")), (&"AP8=".into(), None));
+        let text = of(Envelope::builder("T", "/s").payload("12").content_type("text/plain"));
+        assert_eq!(text["payload_base64"], "MTI=");
+        let nothing = of(Envelope::builder("T", "/s"));
+        assert!(nothing.get("payload").is_none() && nothing.get("payload_base64").is_none());
+        assert!(nothing.get("key").is_none() && nothing.get("sequence").is_none());
+        let key = eventbus::Key::from_bytes(vec![255]).unwrap();
+        assert_eq!(of(Envelope::builder("T", "/s").key(key))["key_base64"], "/w==");
+    }
+}

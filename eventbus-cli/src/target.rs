@@ -1,0 +1,118 @@
+//! Which bus a command is for, and how it is reached.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus::config::{InForce, Layers};
+use eventbus::{BusConfig, BusEvent, ConfigError, ConnectionState, ErrorKind, EventBus, EventBusConfig};
+
+use crate::exit::Failure;
+use crate::interrupt::Interrupt;
+use crate::seconds;
+use crate::voice::say;
+
+/// How long the last calls to the broker may take when a command ends.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Which bus, and how long it may take to reach it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    /// The bus: memory://NAME, nats://HOST:4222, kafka://A:9092,B:9092; else EVENTBUS_URL
+    #[arg(long, help_heading = "Bus", value_name = "URL")]
+    url: Option<String>,
+    /// A configuration file (TOML); what a URL says goes before it
+    #[arg(long, help_heading = "Bus", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How long connecting may take
+    #[arg(long, help_heading = "Bus", value_name = "SECS", default_value = "10", value_parser = seconds::parse)]
+    connect_timeout: Duration,
+}
+
+impl Target {
+    /// The configuration in force: the file, the environment and the URL laid over one another.
+    pub(crate) fn configuration(&self) -> Result<EventBusConfig, Failure> {
+        self.in_force().map(|in_force| in_force.config)
+    }
+
+    /// The same, with where each value came from.
+    pub(crate) fn in_force(&self) -> Result<InForce, Failure> {
+        let mut layers = Layers::new();
+        if let Some(file) = &self.config {
+            layers = layers.file(file)?;
+        }
+        layers = layers.environment()?;
+        if let Some(url) = &self.url {
+            layers = layers.url(url)?;
+        }
+        layers.build().map_err(|error| match error {
+            ConfigError::Missing { name: "backend", .. } => {
+                Failure::usage("no bus: give --url URL or --config FILE, or set EVENTBUS_URL")
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Connects, with `customize` to add hooks.
+    pub(crate) async fn connect(
+        &self,
+        config: &EventBusConfig,
+        customize: impl FnOnce(BusConfig) -> BusConfig,
+    ) -> Result<Arc<dyn EventBus>, Failure> {
+        let connecting = eventbus::connect_customized(config, |bus| customize(bus).hook(connection_notes));
+        match tokio::time::timeout(self.connect_timeout, connecting).await {
+            Ok(Ok(bus)) => Ok(bus),
+            Ok(Err(error)) => Err(Failure::from(error).about(&config.backend)),
+            Err(_) => {
+                let seconds = self.connect_timeout.as_secs_f64();
+                Err(Failure::failed(format!("{}: not reached within {seconds} s", config.backend)))
+            }
+        }
+    }
+}
+
+impl Target {
+    /// As [`connect`](Self::connect); nothing where the command is interrupted before.
+    pub(crate) async fn connect_unless(
+        &self,
+        interrupt: &Interrupt,
+        config: &EventBusConfig,
+        customize: impl FnOnce(BusConfig) -> BusConfig,
+    ) -> Result<Option<Arc<dyn EventBus>>, Failure> {
+        tokio::select! {
+            biased;
+            () = interrupt.wait() => Ok(None),
+            bus = self.connect(config, customize) => bus.map(Some),
+        }
+    }
+}
+
+/// Tells of a connection that is lost, and of its return.
+fn connection_notes(event: &BusEvent<'_>) {
+    match event {
+        BusEvent::Connection(ConnectionState::Disconnected) => say("the connection is lost; trying again"),
+        BusEvent::Connection(ConnectionState::Connected) => tracing::info!("connected"),
+        _ => {}
+    }
+}
+
+/// Ends the connection. What the command did is done by now, so that it does not fail by this.
+pub(crate) async fn leave(bus: &Arc<dyn EventBus>) {
+    if let Err(error) = bus.close(GOODBYE).await {
+        tracing::warn!(%error, "the bus did not close in order");
+    }
+}
+
+/// Says so where what is stored ends with the process.
+pub(crate) fn warn_if_volatile(bus: &Arc<dyn EventBus>) -> bool {
+    let volatile = !bus.capabilities().durable;
+    if volatile {
+        say("this bus is in memory: nothing outlives the process");
+    }
+    volatile
+}
+
+/// The exit code of an error: what the user asked for was impossible, or the broker did not do it.
+pub(crate) const fn is_usage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidConfig | ErrorKind::UnsafeConfig | ErrorKind::InvalidName | ErrorKind::Unsupported)
+}

@@ -1,0 +1,101 @@
+//! The program against real brokers: every test on every broker.
+//!
+//! Servers run in containers, or `EVENTBUS_TEST_NATS_URL` names one that runs already. Each test has a prefix of names of its
+//! own, and removes what it made.
+#![allow(clippy::unwrap_used)]
+
+mod history;
+mod kills;
+mod letters;
+mod looking;
+#[path = "../program/mod.rs"]
+mod program;
+mod publishing;
+mod subscribing;
+mod verifying;
+mod world;
+
+use std::process::ExitCode;
+
+use conformance_tests::brokers::{shut_down, sweep};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use world::{Broker, World, brokers};
+
+type Test = (&'static str, fn(&World));
+
+macro_rules! tests {
+    ($($module:ident :: { $($test:ident),* $(,)? })*) => {
+        &[$($((concat!(stringify!($module), "::", stringify!($test)), $module::$test as fn(&World)),)*)*]
+    };
+}
+
+const TESTS: &[Test] = tests! {
+    publishing::{
+        what_is_published_is_printed_in_order,
+        an_existing_topic_keeps_its_partitions,
+        an_interrupted_publish_reports_what_it_read,
+        a_record_that_the_broker_does_not_take_is_refused,
+        what_the_broker_never_answered_is_told_as_unknown,
+    }
+    subscribing::{
+        so_many_lines_and_nothing_finished_beyond,
+        a_group_starts_where_it_is_told,
+        a_failing_command_is_tried_again_and_its_envelope_dead_lettered,
+        skip_and_stop,
+        a_command_that_takes_too_long_is_killed_with_all_it_started,
+        an_interrupt_lets_the_command_finish,
+        a_deadline_ends_the_command_without_an_attempt,
+        a_closed_pipe_is_no_failed_attempt,
+        two_members_share_the_work,
+    }
+    looking::{
+        lag_counts_records,
+        lag_is_watched_until_an_interrupt,
+        topics_are_made_shown_and_removed,
+        groups_are_shown_moved_and_forgotten,
+    }
+    letters::{
+        what_was_given_up_comes_back_in_order,
+        a_group_without_dead_letters_has_none,
+    }
+    verifying::{
+        cases_pass_and_leave_nothing_behind,
+        an_interrupted_run_leaves_nothing_behind,
+    }
+    kills::{
+        a_killed_publish_leaves_a_prefix_of_each_key,
+        a_killed_subscription_resumes_right_after,
+    }
+    history::{
+        the_fold_is_right_with_two_members_and_kills,
+    }
+};
+
+fn trial((name, test): Test, broker: &Broker) -> Trial {
+    let broker = broker.clone();
+    Trial::test(format!("{}::{name}", broker.name), move || {
+        let world = broker.world().map_err(Failed::from)?;
+        test(&world);
+        Ok(())
+    })
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most of them wait.
+    arguments.test_threads.get_or_insert(4);
+    if !arguments.list
+        && let Err(error) = sweep()
+    {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    let brokers = brokers();
+    let trials = TESTS.iter().flat_map(|test| brokers.iter().map(|broker| trial(*test, broker))).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        shut_down().unwrap();
+    }
+    conclusion.exit_code()
+}

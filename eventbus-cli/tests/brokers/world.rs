@@ -1,0 +1,170 @@
+//! A broker, and a place of a test's own on it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use conformance_tests::brokers::{NatsBroker, NatsOptions, NatsVersion, background};
+use futures_util::TryStreamExt as _;
+use serde_json::Value;
+
+use crate::program::{Ran, Running, run, run_with};
+
+/// A broker that the tests run on.
+#[derive(Debug, Clone)]
+pub(crate) struct Broker {
+    pub(crate) name: String,
+    from: From,
+}
+
+#[derive(Debug, Clone)]
+enum From {
+    /// A server that runs already.
+    Url(String),
+    Nats(NatsVersion),
+}
+
+/// All of them. Another kind of broker is one more entry.
+pub(crate) fn brokers() -> Vec<Broker> {
+    match std::env::var("EVENTBUS_TEST_NATS_URL") {
+        Ok(url) => vec![Broker { name: "nats".into(), from: From::Url(url) }],
+        Err(_) => {
+            let version = NatsVersion::Newest;
+            vec![Broker { name: format!("nats-{version}"), from: From::Nats(version) }]
+        }
+    }
+}
+
+impl Broker {
+    /// A place on it that nobody else uses.
+    pub(crate) fn world(&self) -> Result<World, String> {
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let url = match &self.from {
+            From::Url(url) => url.trim_end_matches('/').to_owned(),
+            From::Nats(version) => {
+                let broker = NatsBroker::shared(*version, NatsOptions::default());
+                let runtime = background().map_err(|error| error.to_string())?;
+                let broker = runtime.block_on(broker).map_err(|error| error.to_string())?;
+                format!("nats://{}", broker.address())
+            }
+        };
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let prefix = format!("c{millis:x}-{:x}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        Ok(World { url: format!("{url}?prefix={prefix}") })
+    }
+}
+
+/// A test's place on a broker.
+pub(crate) struct World {
+    pub(crate) url: String,
+}
+
+impl World {
+    fn with<'a>(&'a self, command: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+        [&[command, "--url", &self.url], arguments].concat()
+    }
+
+    pub(crate) fn run(&self, command: &str, arguments: &[&str]) -> Ran {
+        run(&self.with(command, arguments))
+    }
+
+    pub(crate) fn run_with(&self, command: &str, arguments: &[&str], input: &str) -> Ran {
+        run_with(&self.with(command, arguments), input)
+    }
+
+    pub(crate) fn start(&self, command: &str, arguments: &[&str]) -> Running {
+        Running::start(&self.with(command, arguments))
+    }
+
+    pub(crate) fn start_into(&self, file: std::fs::File, command: &str, arguments: &[&str]) -> Running {
+        Running::into_file(&self.with(command, arguments), file)
+    }
+
+    /// Publishes, and is sure of it.
+    pub(crate) fn publish(&self, topic: &str, input: &str) {
+        self.run_with("publish", &["--topic", topic], input).ends_with(0);
+    }
+
+    /// The names of what the broker holds that begin so, by a client of its own.
+    pub(crate) fn held(&self, begin: &str) -> Vec<String> {
+        let server = self.url.split_once('?').unwrap().0.to_owned();
+        let names = async {
+            let client = async_nats::connect(server).await.unwrap();
+            let names = async_nats::jetstream::new(client).stream_names();
+            names.try_collect::<Vec<String>>().await.unwrap()
+        };
+        let mut names = background().unwrap().block_on(names);
+        names.retain(|name| name.contains(begin));
+        names
+    }
+
+    /// All that is stored, by a group of its own.
+    pub(crate) fn stored(&self, topic: &str) -> Vec<Value> {
+        static GROUPS: AtomicU32 = AtomicU32::new(0);
+        let group = format!("stored-{}", GROUPS.fetch_add(1, Ordering::Relaxed));
+        let arguments = ["--topic", topic, "--group", &group, "--idle-exit", "3"];
+        self.run("subscribe", &arguments).ends_with(0).lines()
+    }
+}
+
+/// A connection to the broker that falls silent when it is told to.
+pub(crate) struct Link {
+    pub(crate) url: String,
+    silent: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// A way to the world's broker. Only where one address is all of it.
+    pub(crate) fn to(world: &World) -> Self {
+        let (server, parameters) = world.url.split_once('?').unwrap();
+        let (scheme, address) = server.split_once("://").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{scheme}://{}?{parameters}", listener.local_addr().unwrap());
+        let (silent, address) = (Arc::new(AtomicBool::new(false)), address.to_owned());
+        let is_silent = silent.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&address).unwrap());
+                let ways = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
+                for (from, to) in ways {
+                    let is_silent = is_silent.clone();
+                    std::thread::spawn(move || carry(from, to, &is_silent));
+                }
+            }
+        });
+        Self { url, silent }
+    }
+
+    /// Nothing is carried any more; what is connected stays so.
+    pub(crate) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::Release);
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, is_silent: &AtomicBool) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if !is_silent.load(Ordering::Acquire) && to.write_all(&bytes[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+/// What was made goes with the test.
+impl Drop for World {
+    fn drop(&mut self) {
+        let remove = async {
+            let bus = eventbus::connect(&self.url).await?;
+            for topic in bus.list_topics().await? {
+                bus.delete_topic(&topic).await?;
+            }
+            bus.close(Duration::from_secs(5)).await
+        };
+        let removed = background().map(|runtime| runtime.block_on(remove));
+        if !matches!(removed, Ok(Ok(()))) && !std::thread::panicking() {
+            panic!("a world could not be removed: {removed:?}");
+        }
+    }
+}
