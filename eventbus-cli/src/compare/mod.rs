@@ -185,7 +185,7 @@ fn verdict(outcome: &Outcome, interrupt: &Interrupt) -> Exit {
     }
     if outcome.interrupted || interrupt.is_set() {
         Exit::Interrupted
-    } else if broken.is_empty() {
+    } else if broken.is_empty() && outcome.failures.is_empty() {
         Exit::Well
     } else {
         Exit::Failed

@@ -37,13 +37,28 @@ struct Contender<'a> {
     client: Client,
 }
 
+impl Contender<'_> {
+    fn is_on(self, other: Self) -> bool {
+        self.target.name == other.target.name
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) runs: Vec<Run>,
     /// Of each workload, in the order in which they ran; in it the backends.
     pub(crate) summaries: Vec<Vec<Summary>>,
+    /// Runs that could not be made, and why.
+    pub(crate) failures: Vec<String>,
     pub(crate) interrupted: bool,
+}
+
+impl Outcome {
+    /// Whether something ran on this backend.
+    fn has_seen(&self, target: &Target) -> bool {
+        self.runs.iter().any(|run| run.backend == target.name)
+    }
 }
 
 /// A comparison under way.
@@ -90,15 +105,12 @@ impl Session<'_> {
             let allowed = SELECTION * u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
             let deadline = began + allowed.saturating_sub(Duration::from_secs_f64(later));
             let all = self.rounds(workload, deadline, &bar, &mut outcome).await?;
-            let of_contenders = self.contenders(workload).len();
-            let runs = |which: usize| all.iter().skip(which).step_by(of_contenders).cloned().collect::<Vec<Run>>();
-            let mut of_workload: Vec<Summary> =
-                (0..of_contenders).filter_map(|which| Summary::of(&runs(which))).collect();
+            let mut of_workload: Vec<Summary> = all.iter().filter_map(|runs| Summary::of(runs)).collect();
             Summary::relate(&mut of_workload);
             if self.manner.json {
                 lines::write_summaries(io::stdout().lock(), &of_workload).map_err(Failure::failed)?;
             }
-            outcome.runs.extend(all);
+            outcome.runs.extend(all.into_iter().flatten());
             if !of_workload.is_empty() {
                 outcome.summaries.push(of_workload);
             }
@@ -110,16 +122,18 @@ impl Session<'_> {
         Ok(outcome)
     }
 
-    /// The runs of one workload: round by round, in each all contenders in turn.
+    /// The runs of one workload, by contender: round by round, in each all of them in turn. One that could not run is left
+    /// out of the rest; where the bus never ran on a backend there is nothing to compare, and all ends.
     async fn rounds(
         &self,
         workload: &Workload,
         deadline: Instant,
         bar: &ProgressBar,
         outcome: &mut Outcome,
-    ) -> Result<Vec<Run>, Failure> {
+    ) -> Result<Vec<Vec<Run>>, Failure> {
         let contenders = self.contenders(workload);
-        let mut all = Vec::new();
+        let mut all: Vec<Vec<Run>> = vec![Vec::new(); contenders.len()];
+        let mut out = vec![false; contenders.len()];
         let mut longest = Duration::ZERO;
         let asked = workload.rounds(self.manner.rounds);
         for round in 0..=asked {
@@ -132,17 +146,25 @@ impl Session<'_> {
                 bar.inc((contenders.len() * (asked + 1 - round)) as u64);
                 break;
             }
-            for one in &contenders {
-                let name = one.client.on(&one.target.name);
-                let what = if is_warm_up { "warm-up".to_owned() } else { format!("round {round}") };
-                bar.set_message(format!("{} on {name}, {what}", workload.name));
-                let small = workload.to_warm_up();
-                let workload = if is_warm_up { &small } else { workload };
-                let ran = self.one(*one, workload).await;
-                let failed = |error| Failure::failed(format!("{} on {name}: {error}", workload.name));
-                let Some(mut run) = ran.map_err(failed)? else {
-                    outcome.interrupted = true;
-                    return Ok(all);
+            let able: Vec<usize> = (0..contenders.len()).filter(|which| !out[*which]).collect();
+            for which in able {
+                let one = contenders[which];
+                let mut run = match self.turn(one, workload, round, bar).await {
+                    Ok(Some(run)) => run,
+                    Ok(None) => {
+                        outcome.interrupted = true;
+                        return Ok(all);
+                    }
+                    Err(failure) => {
+                        let ran = contenders.iter().zip(&all).any(|(other, runs)| other.is_on(one) && !runs.is_empty());
+                        if !ran && !outcome.has_seen(one.target) {
+                            return Err(Failure::failed(failure));
+                        }
+                        say(&failure);
+                        outcome.failures.push(failure);
+                        out[which] = true;
+                        continue;
+                    }
                 };
                 if is_warm_up {
                     continue;
@@ -152,7 +174,7 @@ impl Session<'_> {
                 if self.manner.json {
                     lines::write_run(io::stdout().lock(), &run).map_err(Failure::failed)?;
                 }
-                all.push(run);
+                all[which].push(run);
             }
             if !is_warm_up {
                 longest = longest.max(began.elapsed());
@@ -161,11 +183,23 @@ impl Session<'_> {
         Ok(all)
     }
 
-    async fn one(&self, one: Contender<'_>, workload: &Workload) -> eventbus::Result<Option<Run>> {
-        match one.client {
-            Client::Bus => run::run(one.target, workload, self.job, self.interrupt).await,
-            Client::Bare => raw::run(one.target, workload, self.job, self.interrupt).await,
-        }
+    /// One run; in round 0 a small one, to warm up. What went wrong says where.
+    async fn turn(
+        &self,
+        one: Contender<'_>,
+        workload: &Workload,
+        round: usize,
+        bar: &ProgressBar,
+    ) -> Result<Option<Run>, String> {
+        let name = one.client.on(&one.target.name);
+        let what = if round == 0 { "warm-up".to_owned() } else { format!("round {round}") };
+        bar.set_message(format!("{} on {name}, {what}", workload.name));
+        let sized = if round == 0 { workload.to_warm_up() } else { workload.clone() };
+        let ran = match one.client {
+            Client::Bus => run::run(one.target, &sized, self.job, self.interrupt).await,
+            Client::Bare => raw::run(one.target, &sized, self.job, self.interrupt).await,
+        };
+        ran.map_err(|error| format!("{} on {name}: {error}", workload.name))
     }
 
     /// Says how long it takes.

@@ -31,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) command: String,
     pub(crate) environment: Environment,
     pub(crate) workloads: Vec<About>,
+    /// Runs that could not be made, and why.
+    pub(crate) failures: Vec<String>,
     pub(crate) summaries: Vec<Summary>,
     pub(crate) runs: Vec<Run>,
 }
@@ -55,6 +57,7 @@ impl Report {
             command: environment::command(),
             environment,
             workloads: workloads.iter().map(about).collect(),
+            failures: outcome.failures.clone(),
             summaries: outcome.summaries.iter().flatten().cloned().collect(),
             runs: runs.collect(),
         }

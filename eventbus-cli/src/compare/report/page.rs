@@ -83,6 +83,7 @@ impl Page<'_> {
             @if self.report.environment.build != "release" {
                 p.bad { "This program is a " (self.report.environment.build) " build: its figures say nothing of speed." }
             }
+            @for failure in &self.report.failures { p.bad { (failure) } }
             @for run in broken {
                 p.bad {
                     (run.workload) " on " (run.client.on(&run.backend)) ": " (run.order_violations) " out of order, "
@@ -209,7 +210,7 @@ impl Page<'_> {
         html! {
             @if !all.is_empty() {
                 h2 id=(about.name) { (about.name) }
-                p.quiet { (about.about) }
+                p.quiet { (about.about) @if about.name.contains(' ') { "; changed as its name says" } }
                 (self.legend())
                 div.scroll { (figures(&all)) }
                 div.plots {

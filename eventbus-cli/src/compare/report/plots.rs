@@ -177,7 +177,7 @@ pub(super) fn bars(title: &str, bars: &[Bar], x: Axis<'_>) -> Option<String> {
     let rows = i32::try_from(bars.len()).ok()?;
     draw(58 + 26 * u32::try_from(rows).ok()?, title, |area| {
         let mut chart = ChartBuilder::on(area);
-        chart.margin(4).margin_right(26).x_label_area_size(42).y_label_area_size(150);
+        chart.margin(4).margin_right(26).x_label_area_size(42).y_label_area_size(184);
         let up = (0..rows - 1).into_segmented();
         if range.start > 0.0 && top / range.start > DECADES {
             let low = 10_f64.powf((range.start * 0.9).log10().floor());
