@@ -28,6 +28,7 @@ use self::targets::{Target, Targets};
 use self::workloads::{Choice, Job};
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
+use crate::voice::say;
 
 /// Run fixed workloads, judge order, loss and duplicates while they run, and print medians
 ///
@@ -198,9 +199,4 @@ fn list() -> io::Result<()> {
         let selected = if workload.selected { "*" } else { " " };
         writeln!(out, "{selected} {:<22} {}", workload.name, workload.about)
     })
-}
-
-fn say(text: &str) {
-    // With stderr gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "{text}");
 }
