@@ -15,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::KafkaConfig;
 use crate::connection::Link;
+use crate::consumer::OVERSHOOT;
 use crate::error::gone;
 use crate::groups::{self, Groups};
 use crate::membership::KafkaMember;
@@ -89,7 +90,7 @@ impl Backend for KafkaBackend {
         // A new producer's copy is not known to the broker: the log is read first.
         capabilities.resend_window = Some(Duration::ZERO);
         capabilities.note_bytes = NOTE_BYTES;
-        capabilities.overshoot = 4_096;
+        capabilities.overshoot = OVERSHOOT;
         capabilities
     }
 

@@ -11,12 +11,12 @@
 //! - The thread never waits for the coordinator nor for the core; only the one gives room to the other.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
-use eventbus_core::backend::{Assignment, ConnectionState, GroupEvent, Inbound, Lease};
-use eventbus_core::{Error, ErrorKind, Result};
+use eventbus_core::backend::{Assignment, ConnectionState, GroupEvent, Inbound, Lease, LogState};
+use eventbus_core::{Error, ErrorKind, Position, Result};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -34,11 +34,20 @@ use crate::scan;
 use crate::topics::watermarks;
 use crate::wire;
 
-/// Records that may wait for the core before the thread asks for no more.
-const WAITING: usize = 20_000;
+/// The most records of a partition that come after it was paused: what waits for the core.
+pub(crate) const OVERSHOOT: usize = 4_096;
 
 /// Records of a batch.
-const BATCH: usize = 500;
+const BATCH: usize = 512;
+
+/// Records that may wait for the core before the thread asks for no more.
+const WAITING: usize = OVERSHOOT - BATCH;
+
+/// Of every so many records, one is kept in mind to tell the log by; of those that come alone, each.
+const PRINTED: i64 = 16;
+
+/// How long a member that leaves waits for the answer to its joining.
+const JOINS: Duration = Duration::from_secs(2);
 
 /// The longest that the thread waits for something to happen: commands are looked at in between.
 const TICK: Duration = Duration::from_millis(10);
@@ -47,15 +56,21 @@ pub(crate) type GroupConsumer = BaseConsumer<Seat>;
 
 /// A partition that this member owns.
 pub(crate) struct Held {
+    /// Which assignment it came with: what is said of an earlier one is not about this one.
+    pub(crate) number: u64,
     pub(crate) lease: Lease,
     pub(crate) incarnation: String,
-    /// Of the last record below what is committed.
+    /// Of a late record below what is committed.
     pub(crate) print: Option<Print>,
-    /// Of what was delivered beyond it.
+    /// Of some of what was delivered beyond it.
     pub(crate) seen: VecDeque<Print>,
+    /// The print was compared with the log, and nothing was read since.
+    compared: bool,
     pub(crate) epoch: u64,
     /// What was last committed, to be said again while nothing else is to be said.
     pub(crate) last: Option<(i64, String)>,
+    /// A read was asked for.
+    begun: bool,
     /// The number of the read under way; 0 where there is none.
     read: u64,
     /// The next offset that may be delivered.
@@ -73,10 +88,12 @@ struct Revocation {
 pub(crate) struct State {
     pub(crate) held: HashMap<u32, Held>,
     revocation: Option<Revocation>,
+    /// What the request to the coordinator that is under way commits: not given up before its answer.
+    pub(crate) committing: HashSet<u32>,
     reads: u64,
     closing: bool,
     /// Rises with each assignment, so that a late answer about an earlier one is left out.
-    assignments: u64,
+    pub(crate) assignments: u64,
 }
 
 /// What the thread hands to the core.
@@ -84,6 +101,8 @@ pub(crate) enum Item {
     Event(GroupEvent),
     /// Each with the number of its read.
     Records(Vec<(u64, Inbound)>),
+    /// By this read, nothing of the partition is left below this position.
+    CaughtUp(u64, u32, Position),
     /// The member is at its end.
     Over(Error),
 }
@@ -112,6 +131,7 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     items: mpsc::UnboundedSender<Item>,
     waiting: AtomicUsize,
+    disconnected: AtomicBool,
     consumer: OnceLock<Weak<GroupConsumer>>,
     runtime: Handle,
 }
@@ -147,6 +167,7 @@ impl Seat {
             state: Mutex::default(),
             items,
             waiting: AtomicUsize::new(0),
+            disconnected: AtomicBool::new(false),
             consumer: OnceLock::new(),
             runtime: Handle::current(),
         }))
@@ -164,10 +185,14 @@ impl Seat {
         let number = {
             let mut state = self.state();
             state.assignments += 1;
-            for partition in &partitions {
-                state.held.insert(*partition, Held::new());
+            if state.closing {
+                return;
             }
-            state.assignments
+            let number = state.assignments;
+            for partition in &partitions {
+                state.held.insert(*partition, Held::new(number));
+            }
+            number
         };
         if !partitions.is_empty() {
             let seat = self.clone();
@@ -179,13 +204,14 @@ impl Seat {
     fn announce(&self, partitions: &[u32], number: u64) {
         loop {
             let Some(consumer) = self.consumer() else { return };
-            if self.state().assignments != number && !self.holds_any(partitions) {
+            if !partitions.iter().any(|partition| self.state().holds(*partition, number)) {
                 return;
             }
-            match self.look_up(&consumer, partitions) {
-                Ok(assignments) => {
-                    let held = |assignment: &Assignment| self.state().held.contains_key(&assignment.partition);
-                    let assignments: Vec<_> = assignments.into_iter().filter(held).collect();
+            match self.look_up(&consumer, partitions, number) {
+                Ok(mut assignments) => {
+                    let state = self.state();
+                    assignments.retain(|assignment| state.holds(assignment.partition, number));
+                    // Under the lock, so that a loss is told after it.
                     return self.tell(GroupEvent::Assigned(assignments));
                 }
                 Err(error) => {
@@ -197,74 +223,75 @@ impl Seat {
         }
     }
 
-    fn holds_any(&self, partitions: &[u32]) -> bool {
-        let state = self.state();
-        !state.closing && partitions.iter().any(|partition| state.held.contains_key(partition))
-    }
-
-    fn look_up(&self, consumer: &GroupConsumer, partitions: &[u32]) -> Result<Vec<Assignment>> {
+    fn look_up(&self, consumer: &GroupConsumer, partitions: &[u32], number: u64) -> Result<Vec<Assignment>> {
         let failed = |error: KafkaError| to_core(&error, "asking for committed offsets");
         let list = self.list(partitions.iter().copied());
-        let found = consumer.committed_offsets(list, self.link.timeout()).map_err(failed)?;
-        let mut assignments = Vec::new();
-        for element in found.elements() {
+        let answer = consumer.committed_offsets(list, self.link.timeout()).map_err(failed)?;
+        let mut found = Vec::new();
+        for element in answer.elements() {
             element.error().map_err(failed)?;
             let partition = u32::try_from(element.partition()).unwrap_or_default();
-            let mut log = watermarks(&self.link, &self.topic, partition).map_err(failed)?;
-            let stored = Stored::decode(element.metadata());
-            let committed = match element.offset() {
-                Offset::Offset(next) => {
-                    let stored = stored.clone().unwrap_or_default();
-                    Some(stored.committed(wire::position(next)))
-                }
-                _ => None,
-            };
-            let stored = stored.filter(|_| committed.is_some()).unwrap_or_default();
-            let same = self.is_same(partition, &stored, log.first.get(), log.end.get())?;
-            let fresh = || format!("{:016x}", rand::random::<u64>());
+            let log = watermarks(&self.link, &self.topic, partition).map_err(failed)?;
+            let stored = Stored::decode(element.metadata()).unwrap_or_default();
+            found.push(match element.offset() {
+                Offset::Offset(next) => (partition, log, Some(stored.committed(wire::position(next))), stored),
+                _ => (partition, log, None, Stored::default()),
+            });
+        }
+        let asked: Vec<_> = found.iter().map(|(partition, log, _, stored)| (*partition, log, stored.print)).collect();
+        let same = self.compare(&asked)?;
+        let mut assignments = Vec::new();
+        for (partition, mut log, committed, stored) in found {
+            let same = same.get(&partition).copied().unwrap_or(true);
             log.incarnation = if same && !stored.incarnation.is_empty() { stored.incarnation } else { fresh() };
             let mut state = self.state();
-            let Some(held) = state.held.get_mut(&partition) else { continue };
+            let Some(held) = state.held.get_mut(&partition).filter(|held| held.number == number) else { continue };
             held.incarnation.clone_from(&log.incarnation);
             held.print = stored.print.filter(|_| same);
-            held.epoch = stored.epoch;
+            (held.epoch, held.compared) = (stored.epoch, true);
             assignments.push(Assignment::new(partition, log, committed, held.lease.clone()));
         }
         Ok(assignments)
     }
 
-    /// Whether the log still has the record that was seen in it. What retention took tells nothing.
-    fn is_same(&self, partition: u32, stored: &Stored, first: u64, end: u64) -> Result<bool> {
-        let Some(print) = stored.print else { return Ok(true) };
-        let at = u64::try_from(print.offset).unwrap_or_default();
-        if at < first {
-            return Ok(true);
+    /// Whether logs still have the records that were seen in them. What retention or compaction took tells nothing.
+    fn compare(&self, asked: &[(u32, &LogState, Option<Print>)]) -> Result<HashMap<u32, bool>> {
+        let mut same = HashMap::new();
+        let mut wanted = Vec::new();
+        for (partition, log, print) in asked {
+            let Some(print) = print else { continue };
+            let at = wire::position(print.offset);
+            if at >= log.end {
+                same.insert(*partition, false);
+            } else if at >= log.first {
+                wanted.push((*partition, *print));
+            }
         }
-        if at >= end {
-            return Ok(false);
+        let places: Vec<_> = wanted.iter().map(|(partition, print)| (*partition, print.offset)).collect();
+        let found = scan::prints(&self.link, &self.topic, &places)?;
+        for (partition, print) in wanted {
+            let other = |found: &Print| found.offset == print.offset && *found != print;
+            same.insert(partition, !found.get(&partition).is_some_and(other));
         }
-        let mut found = None;
-        scan::read(&self.link, &self.topic, partition, at, at + 1, |message| {
-            found.get_or_insert_with(|| Print::of(message));
-        })?;
-        // Compaction may have taken it.
-        Ok(found.is_none_or(|found| found.offset != print.offset || found == print))
+        Ok(same)
     }
 
     /// The incarnation of the log as this member knows it, looked at anew: after trouble it may be another.
-    pub(crate) fn incarnation(&self, partition: u32, first: u64, end: u64) -> Result<String> {
-        let stored = {
-            let state = self.state();
-            let held = state.held.get(&partition).ok_or_else(not_held)?;
-            let print = held.seen.back().copied().or(held.print);
-            Stored { incarnation: held.incarnation.clone(), print, ..Stored::default() }
+    pub(crate) fn incarnation(&self, partition: u32, log: &LogState) -> Result<String> {
+        let (incarnation, print, number) = {
+            let mut state = self.state();
+            let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
+            if std::mem::take(&mut held.compared) {
+                return Ok(held.incarnation.clone());
+            }
+            (held.incarnation.clone(), held.seen.back().copied().or(held.print), held.number)
         };
-        if self.is_same(partition, &stored, first, end)? {
-            return Ok(stored.incarnation);
+        if self.compare(&[(partition, log, print)])?.get(&partition).copied().unwrap_or(true) {
+            return Ok(incarnation);
         }
-        let fresh = format!("{:016x}", rand::random::<u64>());
+        let fresh = fresh();
         let mut state = self.state();
-        let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
+        let held = state.held.get_mut(&partition).filter(|held| held.number == number).ok_or_else(not_held)?;
         held.incarnation.clone_from(&fresh);
         (held.print, held.seen) = (None, VecDeque::new());
         Ok(fresh)
@@ -275,17 +302,24 @@ impl Seat {
         let lost = consumer.assignment_lost();
         let mut state = self.state();
         let held: Vec<u32> = wanted.iter().copied().filter(|partition| state.held.contains_key(partition)).collect();
-        if lost || state.closing || held.is_empty() {
+        if state.closing {
             state.revocation = None;
             drop(state);
-            self.lose(&held);
-            self.give_up(consumer, &wanted);
-            return;
+            return self.give_up(consumer, &wanted);
         }
-        let until = Instant::now() + self.drain;
-        state.revocation = Some(Revocation { partitions: wanted, left: held.iter().copied().collect(), until });
+        let (left, until) = if lost {
+            (HashSet::new(), Instant::now())
+        } else {
+            (held.iter().copied().collect(), Instant::now() + self.drain)
+        };
+        state.revocation = Some(Revocation { partitions: wanted, left, until });
         drop(state);
-        self.tell(GroupEvent::Revoked(held));
+        if lost {
+            self.lose(&held);
+        } else if !held.is_empty() {
+            self.tell(GroupEvent::Revoked(held));
+        }
+        self.hand_over(consumer);
     }
 
     fn give_up(&self, consumer: &GroupConsumer, partitions: &HashSet<u32>) {
@@ -296,12 +330,16 @@ impl Seat {
         }
     }
 
-    /// Answers the coordinator when all is released, or when it can wait no longer.
+    /// Answers the coordinator when all is released, or when it can wait no longer. A commit under way is waited for as long
+    /// as the client may hold it back: a later one of its tries could come after the next owner's.
     fn hand_over(&self, consumer: &GroupConsumer) {
         let over = {
             let mut state = self.state();
-            let ready = |revocation: &Revocation| revocation.left.is_empty() || Instant::now() >= revocation.until;
-            if !state.revocation.as_ref().is_some_and(ready) {
+            let Some(revocation) = &state.revocation else { return };
+            let now = Instant::now();
+            let released = revocation.left.is_empty() || now >= revocation.until;
+            let silent = revocation.partitions.is_disjoint(&state.committing) || now >= revocation.until + self.session;
+            if !released || !silent {
                 return;
             }
             state.revocation.take()
@@ -313,28 +351,31 @@ impl Seat {
     }
 
     /// These partitions are gone; the core is told of those that it still had.
-    pub(crate) fn lose(&self, partitions: &[u32]) {
-        let mut lost = Vec::new();
+    fn lose(&self, partitions: &[u32]) {
+        self.lose_where(|partition, _| partitions.contains(&partition));
+    }
+
+    /// The coordinator does not know the member of this assignment any more: what it owned has other owners by now.
+    pub(crate) fn lose_until(&self, number: u64) {
+        self.lose_where(|_, held| held.number <= number);
+    }
+
+    fn lose_where(&self, lost: impl Fn(u32, &Held) -> bool) {
         let mut state = self.state();
-        for partition in partitions {
-            if let Some(held) = state.held.remove(partition) {
+        let lost: Vec<u32> = state
+            .held
+            .extract_if(|partition, held| lost(*partition, held))
+            .map(|(partition, held)| {
                 held.lease.revoke();
-                lost.push(*partition);
-            }
+                partition
+            })
+            .collect();
+        if let Some(revocation) = &mut state.revocation {
+            revocation.left.retain(|partition| !lost.contains(partition));
         }
-        drop(state);
         if !lost.is_empty() {
             self.tell(GroupEvent::Lost(lost));
         }
-    }
-
-    /// The coordinator does not know this member any more: what it owned has other owners by now.
-    pub(crate) fn lose_all(&self) {
-        let held: Vec<u32> = self.state().held.keys().copied().collect();
-        if let Some(revocation) = &mut self.state().revocation {
-            revocation.left.clear();
-        }
-        self.lose(&held);
     }
 
     /// The core has finished with a partition.
@@ -357,7 +398,9 @@ impl Seat {
                 return;
             }
             held.next = message.offset() + 1;
-            if held.seen.back().is_none_or(|print| print.offset < message.offset()) {
+            held.compared = false;
+            let told = batch.is_empty() || message.offset() % PRINTED == 0;
+            if told && held.seen.back().is_none_or(|print| print.offset < message.offset()) {
                 held.seen.push_back(Print::of(message));
             }
             held.read
@@ -382,6 +425,14 @@ impl Seat {
     }
 
     fn begin(&self, consumer: &GroupConsumer, partition: u32, from: i64) -> Result<()> {
+        let first = !std::mem::replace(&mut self.state().held.get_mut(&partition).ok_or_else(not_held)?.begun, true);
+        if first {
+            // The client keeps a pause beyond the assignment that it was made under; the core begins each without one. Not before
+            // now: until it has heard of the assignment, the core may pause the earlier one.
+            if let Err(error) = consumer.resume(&self.list([partition].into_iter())) {
+                tracing::debug!(target: "eventbus", %error, partition, "a resume of what is not assigned");
+            }
+        }
         let until = Instant::now() + Duration::from_secs(2);
         loop {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
@@ -404,9 +455,25 @@ impl Seat {
 
     fn caught_up(&self, partition: i32) {
         let Ok(partition) = u32::try_from(partition) else { return };
-        let next = self.state().held.get(&partition).filter(|held| held.read > 0).map(|held| held.next);
-        if let Some(next) = next {
-            self.tell(GroupEvent::CaughtUp { partition, next: wire::position(next) });
+        let known = self.state().held.get(&partition).filter(|held| held.read > 0).map(|held| (held.read, held.next));
+        if let Some((read, next)) = known {
+            let _ = self.items.send(Item::CaughtUp(read, partition, wire::position(next)));
+        }
+    }
+
+    /// Whether a partition is still in this read.
+    pub(crate) fn reads(&self, partition: u32, read: u64) -> bool {
+        self.state().held.get(&partition).is_some_and(|held| held.read == read)
+    }
+
+    /// Tells of a connection that was lost, or is there again.
+    pub(crate) fn connected(&self, connected: bool) {
+        // Asked for each record, it nearly always ends with a look.
+        if self.disconnected.load(Ordering::Acquire) == connected {
+            self.disconnected.store(!connected, Ordering::Release);
+            self.link.reached.set(connected);
+            let now = if connected { ConnectionState::Connected } else { ConnectionState::Disconnected };
+            self.tell(GroupEvent::Connection(now));
         }
     }
 
@@ -447,7 +514,7 @@ impl Seat {
             // The log no longer has the next record, or not yet: what it has is looked up when it is read again.
             (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => self.interrupt(),
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)) => self.interrupt(),
-            (_, Some(Code::AllBrokersDown)) => self.tell(GroupEvent::Connection(ConnectionState::Disconnected)),
+            (_, Some(Code::AllBrokersDown)) => self.connected(false),
             _ => tracing::debug!(target: "eventbus", %error, "the consumer says"),
         }
         false
@@ -474,17 +541,26 @@ impl Seat {
     }
 }
 
+impl State {
+    fn holds(&self, partition: u32, number: u64) -> bool {
+        self.held.get(&partition).is_some_and(|held| held.number == number)
+    }
+}
+
 impl Held {
     /// Until a claim is accepted nothing may start.
-    fn new() -> Self {
+    fn new(number: u64) -> Self {
         let lease = Lease::until(tokio::time::Instant::now());
         Self {
+            number,
             lease,
             incarnation: String::new(),
             print: None,
             seen: VecDeque::new(),
+            compared: false,
             epoch: 0,
             last: None,
+            begun: false,
             read: 0,
             next: 0,
         }
@@ -493,6 +569,11 @@ impl Held {
 
 pub(crate) fn not_held() -> Error {
     Error::new(ErrorKind::Fenced, "the partition is no longer owned")
+}
+
+/// An incarnation that no log had before.
+fn fresh() -> String {
+    format!("{:016x}", rand::random::<u64>())
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<u32> {
@@ -522,6 +603,7 @@ pub(crate) fn run(seat: &Seat, consumer: GroupConsumer, commands: &std_mpsc::Rec
         let wait = if batch.is_empty() { TICK } else { Duration::ZERO };
         match consumer.poll(wait) {
             Some(Ok(message)) => {
+                seat.connected(true);
                 seat.accept(&message, &mut batch);
                 if batch.len() >= BATCH {
                     seat.flush(&mut batch);
@@ -555,6 +637,11 @@ fn leave(seat: &Seat, consumer: Arc<GroupConsumer>) {
             held.lease.revoke();
         }
         state.held.clear();
+    }
+    // A member that goes before it has come stays in the group until its session ends, and others make room for it.
+    let until = Instant::now() + JOINS;
+    while seat.state().assignments == 0 && Instant::now() < until {
+        let _ = consumer.poll(TICK);
     }
     let _ = consumer.unassign();
     consumer.unsubscribe();

@@ -35,14 +35,24 @@ use crate::wire;
 /// What a hand-over may take longer than the core's drain, until the coordinator is answered without it.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
+/// How soon a probe that was not accepted is sent again.
+const AGAIN: Duration = Duration::from_millis(250);
+
 type Reply = oneshot::Sender<Result<()>>;
+
+/// What the committing thread is asked for.
+enum Order {
+    Commit(Commit, Reply),
+    /// Give up a partition, behind all commits of it.
+    Release(u32, Reply),
+}
 
 /// One member of a group.
 pub(crate) struct KafkaMember {
     seat: Seat,
     items: Mutex<mpsc::UnboundedReceiver<Item>>,
     commands: std_mpsc::Sender<Command>,
-    commits: std_mpsc::Sender<(Commit, Reply)>,
+    orders: std_mpsc::Sender<Order>,
 }
 
 impl KafkaMember {
@@ -74,13 +84,19 @@ impl KafkaMember {
         let consumer = GroupConsumer::from_config_and_context(&client, seat.clone());
         let consumer = consumer.map_err(|error| refused_setting(&error))?;
         consumer.subscribe(&[&seat.topic]).map_err(|error| to_core(&error, "subscribing"))?;
-        let (commands, orders) = std_mpsc::channel();
-        let (commits, waiting) = std_mpsc::channel();
+        let (commands, received) = std_mpsc::channel();
+        let (orders, waiting) = std_mpsc::channel();
         let polling = seat.clone();
-        spawn("eventbus-poll", move || run(&polling, consumer, &orders))?;
+        spawn("eventbus-poll", move || run(&polling, consumer, &received))?;
         let committing = seat.clone();
         spawn("eventbus-commit", move || commit_all(&committing, &waiting))?;
-        Ok(Self { seat, items: Mutex::new(items), commands, commits })
+        Ok(Self { seat, items: Mutex::new(items), commands, orders })
+    }
+
+    async fn order(&self, order: impl FnOnce(Reply) -> Order) -> Result<()> {
+        let (reply, done) = oneshot::channel();
+        self.orders.send(order(reply)).map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?
     }
 
     fn flow(&self, partition: u32, paused: bool) {
@@ -117,6 +133,11 @@ impl Membership for KafkaMember {
                         return Ok(GroupEvent::Records(records));
                     }
                 }
+                Some(Item::CaughtUp(read, partition, next)) => {
+                    if self.seat.reads(partition, read) {
+                        return Ok(GroupEvent::CaughtUp { partition, next });
+                    }
+                }
                 Some(Item::Over(error)) => return Err(error),
                 None => return Err(gone()),
             }
@@ -128,7 +149,7 @@ impl Membership for KafkaMember {
         let looked = tokio::task::spawn_blocking(move || {
             let log = watermarks(&seat.link, &seat.topic, partition);
             let mut log = log.map_err(|error| to_core(&error, "asking for the ends of the log"))?;
-            log.incarnation = seat.incarnation(partition, log.first.get(), log.end.get())?;
+            log.incarnation = seat.incarnation(partition, &log)?;
             Ok::<_, Error>(log)
         });
         let log = looked.await.map_err(|_| gone())??;
@@ -149,14 +170,11 @@ impl Membership for KafkaMember {
     }
 
     async fn commit(&self, commit: Commit) -> Result<()> {
-        let (reply, done) = oneshot::channel();
-        self.commits.send((commit, reply)).map_err(|_| gone())?;
-        done.await.map_err(|_| gone())?
+        self.order(|reply| Order::Commit(commit, reply)).await
     }
 
     async fn release(&self, partition: u32) -> Result<()> {
-        self.seat.release(partition);
-        Ok(())
+        self.order(|reply| Order::Release(partition, reply)).await
     }
 
     async fn leave(&self) -> Result<()> {
@@ -169,48 +187,58 @@ impl Membership for KafkaMember {
 }
 
 /// Commits what is asked for, all that waits in one request; says the last word again when there is nothing to say.
-fn commit_all(seat: &Seat, waiting: &std_mpsc::Receiver<(Commit, Reply)>) {
+fn commit_all(seat: &Seat, waiting: &std_mpsc::Receiver<Order>) {
     let lease = seat.link.config.lease_of(seat.session);
-    let mut said = Instant::now();
+    let mut probe_at = Instant::now() + lease / 3;
     loop {
-        let quiet = (lease / 3).saturating_sub(said.elapsed());
-        let mut commits = Vec::new();
-        match waiting.recv_timeout(quiet) {
-            Ok(first) => commits.push(first),
-            Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+        let first = match waiting.recv_timeout(probe_at.saturating_duration_since(Instant::now())) {
+            Ok(first) => Some(first),
+            Err(std_mpsc::RecvTimeoutError::Timeout) => None,
             Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
+        };
+        let (mut commits, mut releases) = (Vec::new(), Vec::new());
+        for order in first.into_iter().chain(waiting.try_iter()) {
+            match order {
+                Order::Commit(commit, reply) => commits.push((commit, reply)),
+                Order::Release(partition, reply) => releases.push((partition, reply)),
+            }
         }
-        commits.extend(waiting.try_iter());
-        let Some(consumer) = seat.consumer() else {
+        if let Some(consumer) = seat.consumer() {
+            let begun = Instant::now();
+            let accepted = commit(seat, &consumer, lease, commits)
+                || (begun >= probe_at && say_again(seat, &consumer, lease).unwrap_or(true));
+            if accepted {
+                probe_at = begun + lease / 3;
+            } else if begun >= probe_at {
+                probe_at = Instant::now() + AGAIN;
+            }
+        } else {
             // Not begun yet, or over.
             commits.into_iter().for_each(|(_, reply)| drop(reply.send(Err(not_held()))));
-            said = Instant::now();
-            continue;
-        };
-        said = Instant::now();
-        if commits.is_empty() {
-            say_again(seat, &consumer, lease);
-        } else {
-            commit(seat, &consumer, lease, commits);
+            probe_at = Instant::now() + lease / 3;
+        }
+        for (partition, reply) in releases {
+            seat.release(partition);
+            let _ = reply.send(Ok(()));
         }
     }
 }
 
-/// A commit of the unchanged offset: accepted, it shows that the member is still one.
-fn say_again(seat: &Seat, consumer: &GroupConsumer, lease: Duration) {
+/// A commit of the unchanged offset: accepted, it shows that the member is still one. `None`: there is nothing to say.
+fn say_again(seat: &Seat, consumer: &GroupConsumer, lease: Duration) -> Option<bool> {
     let last = {
         let state = seat.state();
         let mut known = state.held.iter();
         known.find_map(|(partition, held)| held.last.clone().map(|(offset, text)| (*partition, offset, text)))
     };
-    let Some((partition, offset, text)) = last else { return };
+    let (partition, offset, text) = last?;
     let mut list = TopicPartitionList::new();
-    if entry(&mut list, &seat.topic, partition, offset, &text).is_ok() {
-        let _ = send(seat, consumer, &list, lease);
-    }
+    entry(&mut list, &seat.topic, partition, offset, &text).ok()?;
+    Some(send(seat, consumer, &list, lease).is_ok())
 }
 
-fn commit(seat: &Seat, consumer: &GroupConsumer, lease: Duration, commits: Vec<(Commit, Reply)>) {
+/// Whether the coordinator accepted something.
+fn commit(seat: &Seat, consumer: &GroupConsumer, lease: Duration, commits: Vec<(Commit, Reply)>) -> bool {
     let mut list = TopicPartitionList::new();
     let mut sent: HashMap<u32, (Commit, String, Reply)> = HashMap::new();
     for (commit, reply) in commits {
@@ -226,20 +254,16 @@ fn commit(seat: &Seat, consumer: &GroupConsumer, lease: Duration, commits: Vec<(
         }
     }
     if sent.is_empty() {
-        return;
+        return false;
     }
     let outcome = send(seat, consumer, &list, lease);
-    for (partition, (commit, text, reply)) in sent {
-        let number = i32::try_from(partition).unwrap_or(i32::MAX);
-        let result = outcome.clone().and_then(|()| match list.find_partition(&seat.topic, number).map(|e| e.error()) {
-            Some(Err(error)) => Err(understood(seat, &error)),
-            _ => Ok(()),
-        });
-        if result.is_ok() {
-            stored(seat, &commit, text);
+    for (_, (commit, text, reply)) in sent {
+        if let Ok(number) = outcome {
+            stored(seat, &commit, text, number);
         }
-        let _ = reply.send(result);
+        let _ = reply.send(outcome.clone().map(drop));
     }
+    outcome.is_ok()
 }
 
 /// The metadata of a commit, where it may be made.
@@ -262,9 +286,9 @@ fn prepare(seat: &Seat, commit: &Commit) -> Result<String> {
 }
 
 /// A commit is in force: what it says is what is said again, and prints below it have done their work.
-fn stored(seat: &Seat, commit: &Commit, text: String) {
+fn stored(seat: &Seat, commit: &Commit, text: String, number: u64) {
     let mut state = seat.state();
-    let Some(held) = state.held.get_mut(&commit.partition) else { return };
+    let Some(held) = state.held.get_mut(&commit.partition).filter(|held| held.number <= number) else { return };
     let next = wire::offset(commit.next);
     held.epoch = commit.epoch;
     while let Some(print) = held.seen.front().copied().filter(|print| print.offset < next) {
@@ -275,21 +299,41 @@ fn stored(seat: &Seat, commit: &Commit, text: String) {
     held.last = Some((next, text));
 }
 
-/// One request to the coordinator. Accepted, it extends every lease from before it was sent.
-fn send(seat: &Seat, consumer: &GroupConsumer, list: &TopicPartitionList, lease: Duration) -> Result<()> {
+/// One request to the coordinator. Accepted, it extends the leases of all that was owned then, from before it was sent. The
+/// number of the assignment that it was sent under.
+fn send(seat: &Seat, consumer: &GroupConsumer, list: &TopicPartitionList, lease: Duration) -> Result<u64> {
+    let number = {
+        let mut state = seat.state();
+        state.committing = list.elements().iter().filter_map(|e| u32::try_from(e.partition()).ok()).collect();
+        // Between the look and the word a partition may have been lost; then it is not ours to commit.
+        if let Some(lost) = state.committing.iter().find(|partition| !state.held.contains_key(partition)) {
+            tracing::debug!(target: "eventbus", partition = lost, "lost before its commit was sent");
+            state.committing.clear();
+            return Err(Error::new(ErrorKind::Unavailable, "a partition was lost before the commit was sent"));
+        }
+        state.assignments
+    };
     let before = Instant::now();
-    consumer.commit(list, CommitMode::Sync).map_err(|error| understood(seat, &error))?;
-    for held in seat.state().held.values() {
+    let sent = consumer.commit(list, CommitMode::Sync);
+    let mut state = seat.state();
+    state.committing.clear();
+    if let Err(error) = sent {
+        drop(state);
+        return Err(understood(seat, &error, number));
+    }
+    for held in state.held.values().filter(|held| held.number <= number) {
         held.lease.extend(before + lease);
     }
-    Ok(())
+    drop(state);
+    seat.connected(true);
+    Ok(number)
 }
 
-/// What a refusal of a commit means, for the member and for who asked.
-fn understood(seat: &Seat, error: &KafkaError) -> Error {
+/// What a refusal of a commit means, for the member of that assignment and for who asked.
+fn understood(seat: &Seat, error: &KafkaError, number: u64) -> Error {
     match error.rdkafka_error_code() {
         Some(Code::UnknownMemberId | Code::FencedInstanceId | Code::FencedMemberEpoch) => {
-            seat.lose_all();
+            seat.lose_until(number);
             Error::new(ErrorKind::Fenced, format!("the coordinator says: {error}"))
         }
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {

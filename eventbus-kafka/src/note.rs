@@ -1,9 +1,9 @@
 //! What is stored beside a committed offset: its metadata (S4, S5).
 //!
-//! One line of text: version, epoch, the log's incarnation, the print of the last finished record, the owner, the core's note.
+//! One line of text: version, epoch, the log's incarnation, the print of a finished record, the owner, the core's note.
 //! Offsets without it, or with what another program wrote there, are progress under epoch 0.
 //!
-//! The *print* tells logs apart, since clients are not told a topic's id: place, time and digest of the last record below the
+//! The *print* tells logs apart, since clients are not told a topic's id: place, time and digest of a late record below the
 //! watermark. A log that has another record there is another log, and gets another incarnation (S3).
 
 use base64::Engine as _;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a scan ends at the end of the log as it was when asked for, whatever is written meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::connection::Link;
 use crate::error::to_core;
+use crate::note::Print;
 use crate::topics::watermarks;
 use crate::wire;
 
@@ -68,6 +69,51 @@ impl Scans {
     }
 }
 
+/// The prints of these records, or of the next ones that are still there, as far as there are any. Blocks.
+pub(crate) fn prints(link: &Link, name: &str, places: &[(u32, i64)]) -> Result<HashMap<u32, Print>> {
+    let mut found = HashMap::new();
+    let mut left: HashSet<u32> = places.iter().map(|(partition, _)| *partition).collect();
+    if left.is_empty() {
+        return Ok(found);
+    }
+    let consumer = reader(link, name, places)?;
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                let partition = u32::try_from(message.partition()).unwrap_or_default();
+                if left.remove(&partition) {
+                    found.insert(partition, Print::of(&message));
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                left.remove(&u32::try_from(partition).unwrap_or_default());
+            }
+            Some(Err(_)) | None => {}
+        }
+        if left.is_empty() {
+            return Ok(found);
+        }
+    }
+    Err(Error::new(ErrorKind::Unavailable, "records could not be looked at in time"))
+}
+
+/// A consumer of no group that begins here.
+fn reader(link: &Link, name: &str, places: &[(u32, i64)]) -> Result<BaseConsumer> {
+    let failed = |error: KafkaError| to_core(&error, "reading the log");
+    let mut config = link.config.client();
+    config.set("group.id", "eventbus-scan").set("enable.auto.commit", "false");
+    config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create().map_err(failed)?;
+    let mut assignment = TopicPartitionList::new();
+    for (partition, offset) in places {
+        let number = i32::try_from(*partition).unwrap_or(i32::MAX);
+        assignment.add_partition_offset(name, number, Offset::Offset(*offset)).map_err(failed)?;
+    }
+    consumer.assign(&assignment).map_err(failed)?;
+    Ok(consumer)
+}
+
 /// Reads records of a partition from `from` on, below `end`. Blocks.
 pub(crate) fn read(
     link: &Link,
@@ -80,16 +126,8 @@ pub(crate) fn read(
     if from >= end {
         return Ok(());
     }
-    let failed = |error: KafkaError| to_core(&error, "reading the log").with("partition", partition);
-    let mut config = link.config.client();
-    config.set("group.id", "eventbus-scan").set("enable.auto.commit", "false");
-    config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
-    let consumer: BaseConsumer = config.create().map_err(failed)?;
-    let mut assignment = TopicPartitionList::new();
-    let number = i32::try_from(partition).unwrap_or(i32::MAX);
-    let offset = Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
-    assignment.add_partition_offset(name, number, offset).map_err(failed)?;
-    consumer.assign(&assignment).map_err(failed)?;
+    let begin = i64::try_from(from).unwrap_or(i64::MAX);
+    let consumer = reader(link, name, &[(partition, begin)]).map_err(|error| error.with("partition", partition))?;
     let mut until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         match consumer.poll(Duration::from_millis(100)) {

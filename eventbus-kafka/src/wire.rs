@@ -110,7 +110,7 @@ mod tests {
             let Body::Encoded { record, binding } = inbound.body else { panic!("encoded") };
             let topic = "t".parse().unwrap();
             let context = wire::DecodeContext { topic: &topic, partition: 3, position: inbound.position, stored_at: 5 };
-            assert_eq!(wire::decode(record, binding, &context).unwrap().envelope, envelope, "{mode:?}");
+            assert_eq!(wire::decode(&record, binding, &context).unwrap().envelope, envelope, "{mode:?}");
         }
     }
 

@@ -125,7 +125,7 @@ pub(super) fn wire(message: &BorrowedMessage<'_>) -> WireRecord {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     WireRecord {
         key: message.key().map(bytes),
-        headers: headers.map(|one| (one.key.to_owned(), bytes(one.value.unwrap_or_default()))).collect(),
+        headers: headers.map(|one| (one.key.to_owned().into(), bytes(one.value.unwrap_or_default()))).collect(),
         payload: bytes(message.payload().unwrap_or_default()),
     }
 }
