@@ -28,6 +28,7 @@ use self::targets::{Target, Targets};
 use self::workloads::{Choice, Job};
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
+use crate::voice::say;
 
 /// Run fixed workloads, judge order, loss and duplicates while they run, and print medians
 ///
@@ -148,7 +149,7 @@ fn tell(args: &Args, outcome: &Outcome, report: &Report, baseline: Option<&Repor
     }
     if let Some(folder) = &args.report {
         report.write(folder, baseline)?;
-        say(&format!("the report is {}", folder.join("index.html").display()));
+        say(format!("the report is {}", folder.join("index.html").display()));
     }
     Ok(())
 }
@@ -171,7 +172,7 @@ fn verdict(outcome: &Outcome, interrupt: &Interrupt) -> Exit {
     let broken: Vec<&Run> =
         outcome.summaries.iter().flatten().map(|one| &one.run).filter(|run| !run.is_well()).collect();
     for run in &broken {
-        say(&format!(
+        say(format!(
             "{} on {}: {} out of order, {} twice, {} lost, {} not published, {} not ours",
             run.workload,
             run.client.on(&run.backend),
@@ -181,7 +182,7 @@ fn verdict(outcome: &Outcome, interrupt: &Interrupt) -> Exit {
             run.failed_publishes,
             run.foreign
         ));
-        run.violations.iter().for_each(|violation| say(violation));
+        run.violations.iter().for_each(say);
     }
     if outcome.interrupted || interrupt.is_set() {
         Exit::Interrupted
@@ -198,9 +199,4 @@ fn list() -> io::Result<()> {
         let selected = if workload.selected { "*" } else { " " };
         writeln!(out, "{selected} {:<22} {}", workload.name, workload.about)
     })
-}
-
-fn say(text: &str) {
-    // With stderr gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -205,7 +205,7 @@ impl Session<'_> {
     /// Says how long it takes.
     pub(crate) fn announce(&self) {
         let minutes = self.estimate().as_secs_f64() / 60.0;
-        say(&format!("{} workloads, about {minutes:.1} minutes", self.job.workloads.len()));
+        say(format!("{} workloads, about {minutes:.1} minutes", self.job.workloads.len()));
     }
 }
 

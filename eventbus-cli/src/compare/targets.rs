@@ -110,7 +110,7 @@ impl Drop for Targets {
         if self.containers
             && let Err(error) = containers::remove()
         {
-            super::say(&format!("the brokers that were started are still there: {error}"));
+            super::say(format!("the brokers that were started are still there: {error}"));
         }
     }
 }
@@ -128,7 +128,7 @@ mod containers {
 
     /// Starts a broker and waits until it answers. Its URL and its image.
     pub(super) fn start(kind: &str) -> Result<(String, String), Failure> {
-        super::super::say(&format!("starting {kind} in a container"));
+        super::super::say(format!("starting {kind} in a container"));
         let started = match kind {
             "kafka" => run(KafkaServer::new().measured()),
             _ => run(NatsServer::new(NatsVersion::Newest).measured()),
