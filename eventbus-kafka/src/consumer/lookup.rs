@@ -6,7 +6,7 @@ use super::*;
 
 impl Seat {
     /// Looks up what the group has committed, and tells the core of its new partitions. Blocks.
-    fn announce(&self, partitions: &[u32], number: u64) {
+    pub(super) fn announce(&self, partitions: &[u32], number: u64) {
         loop {
             let Some(consumer) = self.consumer() else { return };
             if !partitions.iter().any(|partition| self.state().holds(*partition, number)) {
