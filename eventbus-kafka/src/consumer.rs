@@ -74,8 +74,6 @@ pub(crate) struct Held {
     pub(crate) epoch: u64,
     /// What was last committed, to be said again while nothing else is to be said.
     pub(crate) last: Option<(i64, String)>,
-    /// A read was asked for.
-    begun: bool,
     /// The number of the read under way; 0 where there is none.
     read: u64,
     /// The next offset that may be delivered.
@@ -99,6 +97,8 @@ pub(crate) struct State {
     closing: bool,
     /// Rises with each assignment, so that a late answer about an earlier one is left out.
     pub(crate) assignments: u64,
+    /// What the core paused and did not resume.
+    pub(crate) paused: HashSet<u32>,
 }
 
 /// What the thread hands to the core.
@@ -178,9 +178,21 @@ impl Seat {
         }))
     }
 
+    /// Nothing is wanted before the core says from where, so reading begins at the end. As a number: a word for it would be looked
+    /// up by the client, and an answer that comes after the core's `read` has begun would carry that read away, past records.
+    fn at_the_end(&self, list: &mut TopicPartitionList) {
+        let mut asked = true;
+        for partition in partitions(list) {
+            let log = asked.then(|| watermarks(&self.link, &self.topic, partition));
+            asked = matches!(log, Some(Ok(_)));
+            let end = log.and_then(std::result::Result::ok).map_or(0, |log| wire::offset(log.end));
+            let number = i32::try_from(partition).unwrap_or(i32::MAX);
+            let _ = list.set_partition_offset(&self.topic, number, Offset::Offset(end));
+        }
+    }
+
     fn assigned(&self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
-        // No offset is asked for: nothing is wanted before the core says from where.
-        let _ = list.set_all_offsets(Offset::End);
+        self.at_the_end(list);
         let given = if self.eager { consumer.assign(list) } else { consumer.incremental_assign(list) };
         if let Err(error) = given {
             tracing::warn!(target: "eventbus", %error, "an assignment was not taken");
@@ -333,8 +345,8 @@ impl Seat {
     }
 
     fn begin(&self, consumer: &GroupConsumer, partition: u32, from: i64) -> Result<()> {
-        let first = !std::mem::replace(&mut self.state().held.get_mut(&partition).ok_or_else(not_held)?.begun, true);
-        if first {
+        let paused = self.state().paused.remove(&partition);
+        if paused {
             // The client keeps a pause beyond the assignment that it was made under; the core begins each without one. Not before
             // now: until it has heard of the assignment, the core may pause the earlier one.
             if let Err(error) = consumer.resume(&self.list([partition].into_iter())) {
@@ -468,7 +480,6 @@ impl Held {
             compared: false,
             epoch: 0,
             last: None,
-            begun: false,
             read: 0,
             next: 0,
         }
