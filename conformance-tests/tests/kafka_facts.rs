@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use conformance_tests::brokers::{shut_down, sweep};
 use conformance_tests::harness::steadily;
+use conformance_tests::history::Kind;
 use conformance_tests::suite::{
     Ability, Gate, Gated, GroupProtocol, KafkaProvider, Provider, Run, RunOptions, kafka_config,
 };
@@ -127,6 +128,7 @@ async fn vanished_topic_takes_another_along(run: Run, _: Arc<tempfile::TempDir>)
     publisher.topic(TopicSpec::new("gone").partitions(2)).await?;
     let (all, operator) = (keys("order", 50), Operator::of(&run).await?);
     publisher.publish_rounds("gone", &all, 2).await?;
+    run.note(Kind::TopicRecreated { topic: "gone".into() });
     operator.delete("gone").await?;
     let waiting: Vec<_> = all.iter().map(|key| publisher.publisher().publish("gone", key, 0)).collect();
     for _ in 0..20 {
@@ -146,7 +148,7 @@ async fn vanished_topic_takes_another_along(run: Run, _: Arc<tempfile::TempDir>)
     publisher.publish_rounds(TOPIC, &all, 1).await?;
     let subscription = publisher.subscribe(subscribe(), steadily(Duration::from_millis(1))).await?;
     run.settled(TOPIC, &[GROUP]).await?;
-    run.judge(&expect(), &[(TOPIC, &[GROUP])]).await?;
+    run.judge(&expect(), &[(TOPIC, &[GROUP]), ("gone", &[])]).await?;
     drop(subscription);
     Ok(())
 }

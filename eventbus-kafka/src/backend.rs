@@ -101,11 +101,15 @@ impl Backend for KafkaBackend {
     }
 
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        self.topics()?.ensure(spec).await
+        let described = self.topics()?.ensure(spec).await?;
+        self.producer.prepare(&spec.validate()?);
+        Ok(described)
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
-        self.topics()?.describe(topic).await
+        let described = self.topics()?.describe(topic).await?;
+        self.producer.prepare(topic);
+        Ok(described)
     }
 
     async fn delete_topic(&self, topic: &Topic) -> Result<()> {

@@ -10,6 +10,9 @@
 //!   connection. Where it cannot, since the log no longer has the next record, it says so, and so do we.
 //! - The thread never waits for the coordinator nor for the core; only the one gives room to the other.
 
+mod lookup;
+mod thread;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc as std_mpsc};
@@ -26,6 +29,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use thread::run;
 
 use crate::connection::{Context, Link};
 use crate::error::to_core;
@@ -198,103 +203,6 @@ impl Seat {
             let seat = self.clone();
             self.runtime.spawn_blocking(move || seat.announce(&partitions, number));
         }
-    }
-
-    /// Looks up what the group has committed, and tells the core of its new partitions. Blocks.
-    fn announce(&self, partitions: &[u32], number: u64) {
-        loop {
-            let Some(consumer) = self.consumer() else { return };
-            if !partitions.iter().any(|partition| self.state().holds(*partition, number)) {
-                return;
-            }
-            match self.look_up(&consumer, partitions, number) {
-                Ok(mut assignments) => {
-                    let state = self.state();
-                    assignments.retain(|assignment| state.holds(assignment.partition, number));
-                    // Under the lock, so that a loss is told after it.
-                    return self.tell(GroupEvent::Assigned(assignments));
-                }
-                Err(error) => {
-                    tracing::debug!(target: "eventbus", %error, "committed offsets are asked for again");
-                    drop(consumer);
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-            }
-        }
-    }
-
-    fn look_up(&self, consumer: &GroupConsumer, partitions: &[u32], number: u64) -> Result<Vec<Assignment>> {
-        let failed = |error: KafkaError| to_core(&error, "asking for committed offsets");
-        let list = self.list(partitions.iter().copied());
-        let answer = consumer.committed_offsets(list, self.link.timeout()).map_err(failed)?;
-        let mut found = Vec::new();
-        for element in answer.elements() {
-            element.error().map_err(failed)?;
-            let partition = u32::try_from(element.partition()).unwrap_or_default();
-            let log = watermarks(&self.link, &self.topic, partition).map_err(failed)?;
-            let stored = Stored::decode(element.metadata()).unwrap_or_default();
-            found.push(match element.offset() {
-                Offset::Offset(next) => (partition, log, Some(stored.committed(wire::position(next))), stored),
-                _ => (partition, log, None, Stored::default()),
-            });
-        }
-        let asked: Vec<_> = found.iter().map(|(partition, log, _, stored)| (*partition, log, stored.print)).collect();
-        let same = self.compare(&asked)?;
-        let mut assignments = Vec::new();
-        for (partition, mut log, committed, stored) in found {
-            let same = same.get(&partition).copied().unwrap_or(true);
-            log.incarnation = if same && !stored.incarnation.is_empty() { stored.incarnation } else { fresh() };
-            let mut state = self.state();
-            let Some(held) = state.held.get_mut(&partition).filter(|held| held.number == number) else { continue };
-            held.incarnation.clone_from(&log.incarnation);
-            held.print = stored.print.filter(|_| same);
-            (held.epoch, held.compared) = (stored.epoch, true);
-            assignments.push(Assignment::new(partition, log, committed, held.lease.clone()));
-        }
-        Ok(assignments)
-    }
-
-    /// Whether logs still have the records that were seen in them. What retention or compaction took tells nothing.
-    fn compare(&self, asked: &[(u32, &LogState, Option<Print>)]) -> Result<HashMap<u32, bool>> {
-        let mut same = HashMap::new();
-        let mut wanted = Vec::new();
-        for (partition, log, print) in asked {
-            let Some(print) = print else { continue };
-            let at = wire::position(print.offset);
-            if at >= log.end {
-                same.insert(*partition, false);
-            } else if at >= log.first {
-                wanted.push((*partition, *print));
-            }
-        }
-        let places: Vec<_> = wanted.iter().map(|(partition, print)| (*partition, print.offset)).collect();
-        let found = scan::prints(&self.link, &self.topic, &places)?;
-        for (partition, print) in wanted {
-            let other = |found: &Print| found.offset == print.offset && *found != print;
-            same.insert(partition, !found.get(&partition).is_some_and(other));
-        }
-        Ok(same)
-    }
-
-    /// The incarnation of the log as this member knows it, looked at anew: after trouble it may be another.
-    pub(crate) fn incarnation(&self, partition: u32, log: &LogState) -> Result<String> {
-        let (incarnation, print, number) = {
-            let mut state = self.state();
-            let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
-            if std::mem::take(&mut held.compared) {
-                return Ok(held.incarnation.clone());
-            }
-            (held.incarnation.clone(), held.seen.back().copied().or(held.print), held.number)
-        };
-        if self.compare(&[(partition, log, print)])?.get(&partition).copied().unwrap_or(true) {
-            return Ok(incarnation);
-        }
-        let fresh = fresh();
-        let mut state = self.state();
-        let held = state.held.get_mut(&partition).filter(|held| held.number == number).ok_or_else(not_held)?;
-        held.incarnation.clone_from(&fresh);
-        (held.print, held.seen) = (None, VecDeque::new());
-        Ok(fresh)
     }
 
     fn revoked(&self, consumer: &GroupConsumer, list: &TopicPartitionList) {
@@ -571,108 +479,6 @@ pub(crate) fn not_held() -> Error {
     Error::new(ErrorKind::Fenced, "the partition is no longer owned")
 }
 
-/// An incarnation that no log had before.
-fn fresh() -> String {
-    format!("{:016x}", rand::random::<u64>())
-}
-
 fn partitions(list: &TopicPartitionList) -> Vec<u32> {
     list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect()
-}
-
-/// Polls until the member leaves. Drops the consumer on this thread, which is where its last callbacks come.
-pub(crate) fn run(seat: &Seat, consumer: GroupConsumer, commands: &std_mpsc::Receiver<Command>) {
-    let consumer = Arc::new(consumer);
-    let _ = seat.consumer.set(Arc::downgrade(&consumer));
-    let mut batch = Vec::with_capacity(BATCH);
-    let left = loop {
-        match commands.try_recv() {
-            Ok(Command::Read(partition, from, reply)) => {
-                seat.flush(&mut batch);
-                let _ = reply.send(seat.begin(&consumer, partition, from));
-            }
-            Ok(Command::Leave(reply)) => break Some(reply),
-            Err(std_mpsc::TryRecvError::Disconnected) => break None,
-            Err(std_mpsc::TryRecvError::Empty) => {}
-        }
-        seat.hand_over(&consumer);
-        if seat.waiting.load(Ordering::Acquire) > WAITING {
-            std::thread::sleep(Duration::from_millis(1));
-            continue;
-        }
-        let wait = if batch.is_empty() { TICK } else { Duration::ZERO };
-        match consumer.poll(wait) {
-            Some(Ok(message)) => {
-                seat.connected(true);
-                seat.accept(&message, &mut batch);
-                if batch.len() >= BATCH {
-                    seat.flush(&mut batch);
-                }
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                seat.flush(&mut batch);
-                seat.caught_up(partition);
-            }
-            Some(Err(error)) => {
-                seat.flush(&mut batch);
-                if seat.trouble(&error) {
-                    break None;
-                }
-            }
-            None => seat.flush(&mut batch),
-        }
-    };
-    leave(seat, consumer);
-    if let Some(reply) = left {
-        let _ = reply.send(());
-    }
-}
-
-fn leave(seat: &Seat, consumer: Arc<GroupConsumer>) {
-    {
-        let mut state = seat.state();
-        state.closing = true;
-        state.revocation = None;
-        for held in state.held.values() {
-            held.lease.revoke();
-        }
-        state.held.clear();
-    }
-    // A member that goes before it has come stays in the group until its session ends, and others make room for it.
-    let until = Instant::now() + JOINS;
-    while seat.state().assignments == 0 && Instant::now() < until {
-        let _ = consumer.poll(TICK);
-    }
-    let _ = consumer.unassign();
-    consumer.unsubscribe();
-    // Whoever commits or pauses just now has it for a moment; the last one to let go closes it.
-    let mut consumer = consumer;
-    let until = Instant::now() + Duration::from_secs(5);
-    loop {
-        match Arc::try_unwrap(consumer) {
-            Ok(consumer) => return drop(consumer),
-            Err(_) if Instant::now() > until => return,
-            Err(shared) => consumer = shared,
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-impl ClientContext for Seat {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.context.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
-    }
-}
-
-impl ConsumerContext for Seat {
-    fn rebalance(&self, consumer: &GroupConsumer, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        match what {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
-            _ => self.revoked(consumer, list),
-        }
-    }
 }

@@ -147,6 +147,17 @@ impl Producer {
         }
     }
 
+    /// Makes the client of a topic's line before the first record: it takes half a second to be numbered by a broker.
+    pub(crate) fn prepare(&self, topic: &Topic) {
+        let Some(facts) = self.known.get(topic).filter(|_| !self.is_closed()) else { return };
+        let line = Arc::clone(lock(&self.lines).entry(facts.limit).or_insert_with(|| Line::new(&facts, false)));
+        let mut state = lock(&line.state);
+        if state.client.is_none() && !state.failing {
+            // What stands in the way is told to the first record.
+            state.client = self.client(&line).ok();
+        }
+    }
+
     /// Gives a record to the line's client; the slot comes back with its fate where the client does not take it.
     fn give<'a>(
         &self,

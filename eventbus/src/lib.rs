@@ -42,10 +42,11 @@ pub mod connect;
 pub use config::{ConfigError, EventBusConfig};
 pub use connect::{connect, connect_customized, connect_with};
 pub use eventbus_core::*;
-/// The NATS JetStream backend.
+/// The Kafka backend.
 #[cfg(feature = "kafka")]
 pub use eventbus_kafka as kafka;
 /// The in-memory backend.
 pub use eventbus_memory as memory;
+/// The NATS JetStream backend.
 #[cfg(feature = "nats")]
 pub use eventbus_nats as nats;

@@ -196,6 +196,12 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether the backend sends again by itself what got no answer, so that the bus hears of no unknown outcome as long as it
+    /// lives. Default: the bus sees to it.
+    fn resolves_by_itself(&self) -> bool {
+        false
+    }
+
     /// A world of its own: empty, and not seen by any other.
     ///
     /// # Errors

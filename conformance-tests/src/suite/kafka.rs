@@ -153,6 +153,10 @@ impl Provider for KafkaProvider {
         wrong.into_iter().map(|(name, config)| (name, config.validate().is_ok())).collect()
     }
 
+    fn resolves_by_itself(&self) -> bool {
+        true
+    }
+
     async fn world(&self, setup: Setup) -> Result<Arc<dyn Fixture>, Error> {
         let server = self.servers.of(&setup).await?;
         // Names are put behind it as they are.

@@ -217,6 +217,12 @@ impl Run {
         self.0.provider.refusals().await
     }
 
+    /// What [`Provider::resolves_by_itself`] says.
+    #[must_use]
+    pub fn resolves_by_itself(&self) -> bool {
+        self.0.provider.resolves_by_itself()
+    }
+
     /// A random number of the run.
     #[must_use]
     pub fn random(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! The program against real brokers: every test on every broker.
 //!
-//! Servers run in containers, or `EVENTBUS_TEST_NATS_URL` names one that runs already. Each test has a prefix of names of its
+//! Servers run in containers, or `EVENTBUS_TEST_NATS_URL` and `EVENTBUS_TEST_KAFKA_URL` name ones that run already. Each test has a prefix of names of its
 //! own, and removes what it made.
 #![allow(clippy::unwrap_used)]
 
@@ -92,7 +92,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let brokers = brokers();
-    let trials = TESTS.iter().flat_map(|test| brokers.iter().map(|broker| trial(*test, broker))).collect();
+    // A way around a broker leads nowhere where clients are told another address.
+    let fits = |(name, _): &&Test, broker: &Broker| broker.name != "kafka" || !name.ends_with("told_as_unknown");
+    let pairs = TESTS.iter().flat_map(|test| brokers.iter().map(move |broker| (test, broker)));
+    let trials = pairs.filter(|(test, broker)| fits(test, broker)).map(|(test, broker)| trial(*test, broker)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         shut_down().unwrap();

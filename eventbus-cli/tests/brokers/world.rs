@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use conformance_tests::brokers::{NatsBroker, NatsOptions, NatsVersion, background};
+use conformance_tests::brokers::{Broker as Container, KafkaServer, NatsServer, NatsVersion, background};
 use futures_util::TryStreamExt as _;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 
 use crate::program::{Ran, Running, run, run_with};
@@ -23,18 +25,17 @@ pub(crate) struct Broker {
 enum From {
     /// A server that runs already.
     Url(String),
-    Nats(NatsVersion),
+    Nats,
+    Kafka,
 }
 
 /// All of them. Another kind of broker is one more entry.
 pub(crate) fn brokers() -> Vec<Broker> {
-    match std::env::var("EVENTBUS_TEST_NATS_URL") {
-        Ok(url) => vec![Broker { name: "nats".into(), from: From::Url(url) }],
-        Err(_) => {
-            let version = NatsVersion::Newest;
-            vec![Broker { name: format!("nats-{version}"), from: From::Nats(version) }]
-        }
-    }
+    let broker = |name: &str, otherwise: From| {
+        let running = std::env::var(format!("EVENTBUS_TEST_{}_URL", name.to_uppercase()));
+        Broker { name: name.into(), from: running.map_or(otherwise, From::Url) }
+    };
+    vec![broker("nats", From::Nats), broker("kafka", From::Kafka)]
 }
 
 impl Broker {
@@ -43,17 +44,19 @@ impl Broker {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let url = match &self.from {
             From::Url(url) => url.trim_end_matches('/').to_owned(),
-            From::Nats(version) => {
-                let broker = NatsBroker::shared(*version, NatsOptions::default());
-                let runtime = background().map_err(|error| error.to_string())?;
-                let broker = runtime.block_on(broker).map_err(|error| error.to_string())?;
-                format!("nats://{}", broker.address())
-            }
+            From::Nats => started(Container::shared(NatsServer::new(NatsVersion::Newest)), "nats")?,
+            From::Kafka => started(Container::shared(KafkaServer::new()), "kafka")?,
         };
         let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let prefix = format!("c{millis:x}-{:x}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
         Ok(World { url: format!("{url}?prefix={prefix}") })
     }
+}
+
+fn started<E: ToString>(broker: impl Future<Output = Result<Container, E>>, scheme: &str) -> Result<String, String> {
+    let runtime = background().map_err(|error| error.to_string())?;
+    let broker = runtime.block_on(broker).map_err(|error| error.to_string())?;
+    Ok(format!("{scheme}://{}", broker.address()))
 }
 
 /// A test's place on a broker.
@@ -90,6 +93,15 @@ impl World {
     /// The names of what the broker holds that begin so, by a client of its own.
     pub(crate) fn held(&self, begin: &str) -> Vec<String> {
         let server = self.url.split_once('?').unwrap().0.to_owned();
+        if let Some(servers) = server.strip_prefix("kafka://") {
+            let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+            let timeout = Duration::from_secs(10);
+            let (topics, groups) =
+                (client.fetch_metadata(None, timeout).unwrap(), client.fetch_group_list(None, timeout).unwrap());
+            let topics = topics.topics().iter().map(|topic| topic.name());
+            let names = topics.chain(groups.groups().iter().map(|group| group.name()));
+            return names.filter(|name| name.contains(begin)).map(str::to_owned).collect();
+        }
         let names = async {
             let client = async_nats::connect(server).await.unwrap();
             let names = async_nats::jetstream::new(client).stream_names();

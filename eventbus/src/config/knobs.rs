@@ -162,7 +162,7 @@ pub fn knobs() -> &'static [Knob] {
 }
 
 /// What the name of a setting that holds a secret has in it.
-const SECRET: [&str; 4] = ["password", "token", "nkey", "secret"];
+const SECRET: [&str; 5] = ["password", "token", "nkey", "secret", "properties"];
 
 impl Knob {
     /// Whether its value is secret: it is not to be shown.

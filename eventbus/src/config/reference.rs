@@ -73,7 +73,7 @@ fn table(rows: impl Iterator<Item = Row>) -> String {
     table
 }
 
-#[cfg(all(test, feature = "nats"))]
+#[cfg(all(test, feature = "nats", feature = "kafka"))]
 mod tests {
     use super::*;
 
