@@ -82,7 +82,7 @@ impl Session<'_> {
 
     /// About how long one round takes.
     fn seconds(&self, workload: &Workload) -> f64 {
-        let each = |one: Contender<'_>| workload.seconds_on(one.target.is_memory());
+        let each = |one: Contender<'_>| workload.seconds_on(one.target.config.backend.scheme());
         self.contenders(workload).into_iter().map(each).sum()
     }
 

@@ -119,7 +119,10 @@ pub(super) fn lines(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> Op
             let colour = COLOURS[line.backend % COLOURS.len()].mix(if line.faint { 0.45 } else { 1.0 });
             let style = colour.stroke_width(if line.faint { 1 } else { 2 });
             let points = line.points.iter().map(|(x, y)| (*x, y.max(0.1)));
-            if line.dashed {
+            if line.points.len() == 1 {
+                // No line has one end only.
+                chart.draw_series(points.map(|point| Circle::new(point, 3, colour.filled())))?;
+            } else if line.dashed {
                 chart.draw_series(DashedLineSeries::new(points, 5, 4, style))?;
             } else {
                 chart.draw_series(LineSeries::new(points, style))?;

@@ -115,15 +115,18 @@ impl Workload {
         self.work == Work::None && self.shape != Shape::Prefilled
     }
 
-    /// About how long a round takes, with its topics made and removed. Figures of a machine with two cores and a broker
-    /// on it.
-    pub(crate) fn seconds_on(&self, is_memory: bool) -> f64 {
-        if is_memory {
-            return self.seconds;
-        }
+    /// About how long a round takes on a backend, with its topics made, its group joined, and both removed. Figures of a
+    /// machine with two cores and a broker on it.
+    pub(crate) fn seconds_on(&self, scheme: &str) -> f64 {
+        let around = match scheme {
+            "memory" => return self.seconds,
+            "kafka" => 5.0,
+            _ => 1.0,
+        };
         // A key's messages are confirmed one after the other, or in small batches.
         let rate = (1_500.0 * self.key_count().max(1) as f64).min(10_000.0);
-        self.seconds + 1.0 + self.messages as f64 / rate
+        let twice = if self.has_stuck_key { 2.0 } else { 1.0 };
+        self.seconds + twice * (around + self.messages as f64 / rate)
     }
 
     /// Long runs are repeated less: one that takes ten seconds and more averages over enough by itself.
