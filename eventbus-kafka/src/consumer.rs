@@ -248,6 +248,14 @@ impl Seat {
         if let Err(error) = given {
             tracing::debug!(target: "eventbus", %error, "partitions were taken before they were given up");
         }
+        let bare = {
+            let state = self.state();
+            state.held.is_empty() && !state.closing
+        };
+        if bare {
+            let seat = self.clone();
+            self.runtime.spawn_blocking(move || seat.end_without_topic());
+        }
     }
 
     /// Answers the coordinator when all is released, or when it can wait no longer. A commit under way is waited for as long

@@ -5,6 +5,18 @@
 use super::*;
 
 impl Seat {
+    /// A coordinator that assigns by itself takes partitions away when their topic is deleted, and says no more: a member without
+    /// any asks whether there is a topic still. Blocks.
+    pub(super) fn end_without_topic(&self) {
+        let Ok(metadata) = self.link.client().fetch_metadata(Some(&self.topic), self.link.timeout()) else { return };
+        let found = metadata.topics().iter().find(|found| found.name() == self.topic);
+        let gone = |code: Code| matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
+        if found.is_none_or(|found| found.error().is_some_and(|error| gone(error.into()))) {
+            let error = Error::new(ErrorKind::UnknownTopic, "the topic was deleted").with("topic", &self.topic);
+            let _ = self.items.send(Item::Over(error));
+        }
+    }
+
     /// Looks up what the group has committed, and tells the core of its new partitions. Blocks.
     pub(super) fn announce(&self, partitions: &[u32], number: u64) {
         loop {
