@@ -1,7 +1,7 @@
 //! The settings of a backend: [`KafkaConfig`].
 //!
 //! Invariant: a configuration that would break the contract does not become a backend (S8). What is refused says why; what
-//! the contract rests on is set last, so that no property passed through can change it.
+//! the contract rests on is refused as a property, so that nothing passed through can change it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -303,9 +303,6 @@ impl KafkaConfig {
     /// What all clients share.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
-        for (name, value) in &self.properties {
-            client.set(name, value);
-        }
         let protocol = match (self.tls.required, self.sasl.is_some()) {
             (false, false) => "plaintext",
             (true, false) => "ssl",
@@ -331,6 +328,14 @@ impl KafkaConfig {
         client.set("socket.timeout.ms", millis(self.socket_timeout));
         client.set("socket.connection.setup.timeout.ms", "3000");
         client.set("allow.auto.create.topics", "false");
+        self.pass_through(client)
+    }
+
+    /// Properties go before the defaults that are set here; those on which the contract rests have been refused.
+    fn pass_through(&self, mut client: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
         client
     }
 
@@ -347,7 +352,7 @@ impl KafkaConfig {
         // Never full before the core's window is.
         client.set("queue.buffering.max.messages", (2 * self.publish_window).to_string());
         client.set("queue.buffering.max.kbytes", "2147483647");
-        client
+        self.pass_through(client)
     }
 
     /// A consumer of a group that commits nothing by itself and never starts anywhere in silence.
@@ -357,6 +362,8 @@ impl KafkaConfig {
         client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         client.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
         client.set("max.poll.interval.ms", millis(self.max_poll_interval));
+        // A topic that was deleted and made again is found soon.
+        client.set("topic.metadata.refresh.interval.ms", "2000");
         client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
         client.set("fetch.queue.backoff.ms", "50").set("fetch.error.backoff.ms", "100");
         match self.protocol {
@@ -367,7 +374,7 @@ impl KafkaConfig {
         if let Some(id) = &self.group_instance_id {
             client.set("group.instance.id", id);
         }
-        client
+        self.pass_through(client)
     }
 }
 

@@ -416,6 +416,8 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         let (Some(producer), Some(line)) = (self.producer.upgrade(), self.line.upgrade()) else { return };
         let result = match result {
+            // A batch that the broker calls a copy of an older one counts as sent for the client, without a place.
+            Ok(message) if message.offset() < 0 => Err(Code::DuplicateSequenceNumber),
             Ok(message) => {
                 self.context.reached.set(true);
                 Ok(wire::position(message.offset()))

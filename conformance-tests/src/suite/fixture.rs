@@ -51,6 +51,8 @@ pub enum Ability {
     Truncate,
     /// Delete a topic and create it again while groups have progress.
     Recreate,
+    /// Keep a group's progress when its topic is deleted.
+    KeepProgress,
     /// Recognise a stamp that is sent again, within a window that ends.
     DuplicateWindow,
     /// Store a copy of a record that is in the log already, as an older client would by sending it again too late.
@@ -85,6 +87,7 @@ impl Ability {
             Self::ChangeLeader => "change the leader (a cluster)",
             Self::Truncate => "truncate a log",
             Self::Recreate => "recreate a topic",
+            Self::KeepProgress => "keep progress beyond its topic",
             Self::DuplicateWindow => "duplicate window",
             Self::StoreCopy => "store a second copy",
             Self::StoreRaw => "store a raw record",

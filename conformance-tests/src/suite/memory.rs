@@ -91,9 +91,9 @@ impl Provider for MemoryProvider {
 
     fn abilities(&self) -> Abilities {
         use Ability::{
-            BlackHoleKey, CutConnection, DuplicateWindow, ExpireMember, FreezeProcess, HoldPublish, KillProcess,
-            LimitRecords, LoseConfirmation, Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw, TakePartition,
-            TopicDown, Truncate,
+            BlackHoleKey, CutConnection, DuplicateWindow, ExpireMember, FreezeProcess, HoldPublish, KeepProgress,
+            KillProcess, LimitRecords, LoseConfirmation, Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw,
+            TakePartition, TopicDown, Truncate,
         };
         let mut abilities = Abilities::from([
             RefusePublish,
@@ -109,6 +109,7 @@ impl Provider for MemoryProvider {
             RestartBroker,
             Truncate,
             Recreate,
+            KeepProgress,
             StoreRaw,
             LimitRecords,
         ]);

@@ -68,8 +68,8 @@ impl Provider for NatsProvider {
     fn abilities(&self) -> Abilities {
         use Ability::{
             BlackHoleKey, Credentials, CutConnection, DuplicateWindow, ExpireMember, FreezeProcess, HoldPublish,
-            KillProcess, LimitRecords, LoseConfirmation, Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw,
-            TakePartition, TopicDown, Truncate,
+            KeepProgress, KillProcess, LimitRecords, LoseConfirmation, Recreate, RefusePublish, RestartBroker,
+            StoreCopy, StoreRaw, TakePartition, TopicDown, Truncate,
         };
         let mut abilities = Abilities::from([
             RefusePublish,
@@ -84,6 +84,7 @@ impl Provider for NatsProvider {
             TakePartition,
             Truncate,
             Recreate,
+            KeepProgress,
             DuplicateWindow,
             StoreCopy,
             StoreRaw,

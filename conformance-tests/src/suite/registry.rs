@@ -131,7 +131,7 @@ cases! {
         "23" p0::broker::confirmed_survives [RestartBroker]: "what is confirmed survives a kill of the broker";
         "24" p0::order::resized_with_work_queued: "handlers at once changed with work queued";
         "25" p0::order::prefetched_do_not_overtake: "one fails with later ones prefetched: they do not overtake";
-        "26a" p0::log::recreated_topic_stops [Recreate]: "topic recreated: noticed, by default it stops";
+        "26a" p0::log::recreated_topic_stops [Recreate, KeepProgress]: "topic recreated: noticed, by default it stops";
         "26b" p0::log::recreated_topic_begins_again [Recreate]: "topic recreated: told so, it begins again";
         "26c" p0::log::recreated_under_a_member [Recreate]: "topic recreated under a running member";
         "26d" p0::log::shortened_log_stops: "watermark above the log's end";
