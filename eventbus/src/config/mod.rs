@@ -4,7 +4,7 @@
 //! unknown scheme, an unknown parameter, an impossible value ([`ConfigError`]).
 //!
 //! A program takes it from a file, from variables of the environment and from a URL at once: [`Layers`] lays them over one
-//! another and knows where each value came from. [`schema`] is what editors check a file by, [`reference`] the page that
+//! another and knows where each value came from. [`schema()`] is what editors check a file by, [`reference()`] the page that
 //! people read; both are made of the one list, [`knobs`].
 
 mod error;

@@ -40,7 +40,7 @@ impl Spans {
         let at = |percentile| micros(histogram.value_at_percentile(percentile));
         // Beyond the last message there is no percentile: a curve over a hundred ends before 99.9.
         let told =
-            |percentile: &f64| *percentile == 100.0 || (100.0 - percentile) / 100.0 * histogram.len() as f64 >= 1.0;
+            |percentile: &f64| *percentile == 100.0 || (100.0 - percentile) / 100.0 * histogram.len() as f64 >= 0.999;
         Some(Self {
             latency: Latency {
                 p50: at(50.0),
