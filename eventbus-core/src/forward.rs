@@ -25,8 +25,8 @@
 //!     }
 //! }
 //!
-//! fn is_a_bus(_: impl EventBus) {}
-//! # fn main() { let _ = is_a_bus::<Tenant>; }
+//! fn is_a_bus<B: EventBus>() {}
+//! # fn main() { is_a_bus::<Tenant>(); }
 //! ```
 
 use std::fmt;
