@@ -119,6 +119,7 @@ trait Send1: Send + Sync + 'static {
 
 impl Race {
     /// A topic's name, which is also that of a stream.
+    #[cfg(any(feature = "nats", feature = "kafka"))]
     fn topic(&self, topic: u32) -> String {
         self.plan.topics[topic as usize].replace('.', "-")
     }

@@ -7,7 +7,9 @@ mod table;
 use std::time::Duration;
 
 pub(crate) use job::{Choice, Job};
-pub(crate) use plan::{INDEX, Plan};
+#[cfg(any(feature = "nats", feature = "kafka"))]
+pub(crate) use plan::INDEX;
+pub(crate) use plan::Plan;
 pub(crate) use table::all;
 
 /// How the messages of a workload are related.
