@@ -201,10 +201,15 @@ impl Producer {
 
     /// The line that a record goes by: its partition's own while that is under suspicion.
     fn line(&self, facts: &Arc<Facts>, slot: &Slot) -> Arc<Line> {
-        if let Some(suspicion) = lock(&self.suspicions).get_mut(&(slot.topic.clone(), slot.partition)) {
+        let mut suspicions = lock(&self.suspicions);
+        // Nearly always there are none, and every record passes here.
+        if !suspicions.is_empty()
+            && let Some(suspicion) = suspicions.get_mut(&(slot.topic.clone(), slot.partition))
+        {
             suspicion.outstanding += 1;
             return Arc::clone(suspicion.line.get_or_insert_with(|| Line::new(facts, true)));
         }
+        drop(suspicions);
         let mut lines = lock(&self.lines);
         Arc::clone(lines.entry(facts.limit).or_insert_with(|| Line::new(facts, false)))
     }

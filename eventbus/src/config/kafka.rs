@@ -177,7 +177,7 @@ impl KafkaSection {
             max_poll_interval_ms => max_poll_interval, millis;
             fetch_queue_kilobytes => fetch_queue_kilobytes, usize::from;
             min_insync_replicas => min_insync_replicas, Some;
-            mode => mode, |mode| if mode == ContentMode::Structured { Mode::Structured } else { Mode::Binary };
+            mode => mode, Mode::from;
             protocol => protocol, |protocol| match protocol {
                 GroupProtocol::Cooperative => Protocol::Cooperative,
                 GroupProtocol::Eager => Protocol::Eager,

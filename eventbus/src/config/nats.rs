@@ -134,7 +134,7 @@ impl NatsSection {
             inactive_threshold_ms => inactive_threshold, millis;
             ping_interval_ms => ping_interval, millis;
             reconnect_delay_ms => reconnect_delay, millis;
-            mode => mode, |mode| if mode == ContentMode::Structured { Mode::Structured } else { Mode::Binary };
+            mode => mode, Mode::from;
         }
         if let Some(user) = self.user.clone() {
             config = config.auth(Auth::UserPassword(user, self.password.clone().unwrap_or_default()));

@@ -217,3 +217,13 @@ pub enum ContentMode {
     /// All in one JSON document.
     Structured,
 }
+
+#[cfg(any(feature = "nats", feature = "kafka"))]
+impl From<ContentMode> for eventbus_core::wire::Mode {
+    fn from(mode: ContentMode) -> Self {
+        match mode {
+            ContentMode::Binary => Self::Binary,
+            ContentMode::Structured => Self::Structured,
+        }
+    }
+}

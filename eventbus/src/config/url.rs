@@ -23,6 +23,8 @@ pub struct Scheme {
     pub(super) knobs: &'static [Knob],
     /// Reads what stands between `://` and the parameters.
     authority: fn(&str) -> Result<Option<String>, ConfigError>,
+    /// Why a setting has no place here, if it is one that would break the contract.
+    refused: fn(&str) -> Option<ConfigError>,
     /// Makes the configuration of the place and of settings that were checked.
     pub(super) build: fn(Option<String>, toml::Table) -> Result<BackendConfig, ConfigError>,
 }
@@ -51,17 +53,18 @@ impl Scheme {
     const fn missing(name: &'static str, why: &'static str) -> Self {
         let authority = |_: &str| Err(problem("its backend is not part of this program"));
         let build = |_, _| Err(problem("its backend is not part of this program"));
-        Self { name, missing: Some(why), place: "servers", knobs: &[], authority, build }
+        Self { name, missing: Some(why), place: "servers", knobs: &[], authority, refused: |_| None, build }
     }
 
     #[cfg(any(feature = "nats", feature = "kafka"))]
     const fn brokers(
         name: &'static str,
         knobs: &'static [Knob],
+        refused: fn(&str) -> Option<ConfigError>,
         build: fn(Option<String>, toml::Table) -> Result<BackendConfig, ConfigError>,
     ) -> Self {
         let authority = |hosts: &str| Ok(Some(hosts.to_owned()));
-        Self { name, missing: None, place: "servers", knobs, authority, build }
+        Self { name, missing: None, place: "servers", knobs, authority, refused, build }
     }
 }
 
@@ -72,18 +75,19 @@ const SCHEMES: &[Scheme] = &[
         place: "name",
         knobs: &[],
         authority: memory_authority,
+        refused: |_| None,
         build: |name, _| memory(name),
     },
     #[cfg(feature = "nats")]
-    Scheme::brokers("nats", super::nats::KNOBS, nats),
+    Scheme::brokers("nats", super::nats::KNOBS, super::nats::refused, nats),
     #[cfg(feature = "nats")]
-    Scheme::brokers("tls", super::nats::KNOBS, tls),
+    Scheme::brokers("tls", super::nats::KNOBS, super::nats::refused, tls),
     #[cfg(not(feature = "nats"))]
     Scheme::missing("nats", "build it with the feature `nats`"),
     #[cfg(not(feature = "nats"))]
     Scheme::missing("tls", "build it with the feature `nats`"),
     #[cfg(feature = "kafka")]
-    Scheme::brokers("kafka", super::kafka::KNOBS, kafka),
+    Scheme::brokers("kafka", super::kafka::KNOBS, super::kafka::refused, kafka),
     #[cfg(not(feature = "kafka"))]
     Scheme::missing("kafka", "build it with the feature `kafka`"),
 ];
@@ -130,23 +134,12 @@ pub(super) fn read(url: &str) -> Result<Parts, ConfigError> {
     Ok(parts)
 }
 
-/// Refuses what would break the contract, with the reason.
+/// Refuses what would break the contract, with the reason. A setting of the backend's own may have such a name, too.
 pub(super) fn unsafe_setting(scheme: &Scheme, name: &str) -> Result<(), ConfigError> {
-    #[cfg(feature = "nats")]
-    if matches!(scheme.name, "nats" | "tls")
-        && let Some(error) = super::nats::refused(name)
-    {
-        return Err(error);
+    if scheme.knobs.iter().any(|knob| knob.name == name) {
+        return Ok(());
     }
-    #[cfg(feature = "kafka")]
-    if scheme.name == "kafka"
-        && !scheme.knobs.iter().any(|knob| knob.name == name)
-        && let Some(error) = super::kafka::refused(name)
-    {
-        return Err(error);
-    }
-    let _ = (scheme, name);
-    Ok(())
+    (scheme.refused)(name).map_or(Ok(()), Err)
 }
 
 #[cfg(feature = "nats")]
@@ -157,24 +150,30 @@ fn tls(servers: Option<String>, settings: toml::Table) -> Result<BackendConfig, 
 }
 
 #[cfg(feature = "nats")]
-fn nats(servers: Option<String>, mut settings: toml::Table) -> Result<BackendConfig, ConfigError> {
-    let servers = servers.filter(|servers| !servers.is_empty());
-    let missing = || ConfigError::Missing { name: "servers", expected: "HOST[:PORT], several with commas".into() };
-    settings.insert("servers".into(), toml::Value::String(servers.ok_or_else(missing)?));
-    // Every setting was checked; the message of an error could repeat what is secret.
-    let section = settings.try_into::<super::NatsSection>().map_err(|_| problem("settings that cannot be read"))?;
+fn nats(servers: Option<String>, settings: toml::Table) -> Result<BackendConfig, ConfigError> {
+    let section: super::NatsSection = on_servers(servers, settings)?;
     section.check()?;
     Ok(BackendConfig::Nats(Box::new(section)))
 }
 
 #[cfg(feature = "kafka")]
-fn kafka(servers: Option<String>, mut settings: toml::Table) -> Result<BackendConfig, ConfigError> {
+fn kafka(servers: Option<String>, settings: toml::Table) -> Result<BackendConfig, ConfigError> {
+    let section: super::KafkaSection = on_servers(servers, settings)?;
+    section.check()?;
+    Ok(BackendConfig::Kafka(Box::new(section)))
+}
+
+/// The section of a backend that is somewhere.
+#[cfg(any(feature = "nats", feature = "kafka"))]
+fn on_servers<S: serde::de::DeserializeOwned>(
+    servers: Option<String>,
+    mut settings: toml::Table,
+) -> Result<S, ConfigError> {
     let servers = servers.filter(|servers| !servers.is_empty());
     let missing = || ConfigError::Missing { name: "servers", expected: "HOST[:PORT], several with commas".into() };
     settings.insert("servers".into(), toml::Value::String(servers.ok_or_else(missing)?));
-    let section = settings.try_into::<super::KafkaSection>().map_err(|_| problem("settings that cannot be read"))?;
-    section.check()?;
-    Ok(BackendConfig::Kafka(Box::new(section)))
+    // Every setting was checked; the message of an error could repeat what is secret.
+    settings.try_into().map_err(|_| problem("settings that cannot be read"))
 }
 
 fn memory_authority(authority: &str) -> Result<Option<String>, ConfigError> {
