@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use eventbus_core::{Error, ErrorKind};
 use eventbus_kafka::{KafkaConfig, Protocol, REFUSED};
 
-use super::fixture::{Abilities, Ability, Clock, Fixture, Provider, Setup};
+use super::fixture::{Abilities, Clock, Fixture, Provider, Setup};
 use super::served::{Servers, Source, address_in, prefix};
 use crate::brokers::KafkaServer;
 use admin::Admin;
@@ -116,29 +116,7 @@ impl Provider for KafkaProvider {
     }
 
     fn abilities(&self) -> Abilities {
-        use Ability::{
-            Credentials, CutConnection, ExpireMember, FreezeProcess, KillProcess, LimitRecords, LoseConfirmation,
-            Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw, TakePartition, TopicDown, Truncate,
-        };
-        let mut abilities = Abilities::from([
-            RefusePublish,
-            LoseConfirmation,
-            TopicDown,
-            CutConnection,
-            FreezeProcess,
-            KillProcess,
-            ExpireMember,
-            TakePartition,
-            Truncate,
-            Recreate,
-            StoreCopy,
-            StoreRaw,
-            LimitRecords,
-        ]);
-        if matches!(self.servers.source, Source::Container(_)) {
-            abilities.extend([RestartBroker, Credentials]);
-        }
-        abilities
+        self.servers.abilities()
     }
 
     fn clock(&self) -> Clock {

@@ -66,33 +66,9 @@ impl Provider for NatsProvider {
     }
 
     fn abilities(&self) -> Abilities {
-        use Ability::{
-            BlackHoleKey, Credentials, CutConnection, DuplicateWindow, ExpireMember, FreezeProcess, HoldPublish,
-            KeepProgress, KillProcess, LimitRecords, LoseConfirmation, Recreate, RefusePublish, RestartBroker,
-            StoreCopy, StoreRaw, TakePartition, TopicDown, Truncate,
-        };
-        let mut abilities = Abilities::from([
-            RefusePublish,
-            LoseConfirmation,
-            BlackHoleKey,
-            HoldPublish,
-            TopicDown,
-            CutConnection,
-            FreezeProcess,
-            KillProcess,
-            ExpireMember,
-            TakePartition,
-            Truncate,
-            Recreate,
-            KeepProgress,
-            DuplicateWindow,
-            StoreCopy,
-            StoreRaw,
-            LimitRecords,
-        ]);
-        if matches!(self.servers.source, Source::Container(_)) {
-            abilities.extend([RestartBroker, Credentials]);
-        }
+        use Ability::{BlackHoleKey, DuplicateWindow, HoldPublish, KeepProgress};
+        let mut abilities = self.servers.abilities();
+        abilities.extend([BlackHoleKey, DuplicateWindow, HoldPublish, KeepProgress]);
         abilities
     }
 

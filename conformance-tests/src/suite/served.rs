@@ -15,7 +15,7 @@ use eventbus_nats::NatsBackend;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::fixture::{Ability, Connection, FaultError, Missing, Setup, UnderWay};
+use super::fixture::{Abilities, Ability, Connection, FaultError, Missing, Setup, UnderWay};
 use super::kafka::kafka_config;
 use super::nats::nats_config;
 use crate::brokers::{Broker, Server, background};
@@ -93,6 +93,33 @@ pub(super) struct Used<S> {
 impl<S: Server + Clone> Servers<S> {
     pub(super) fn new(source: Source<S>) -> Self {
         Self { source, own: Mutex::default() }
+    }
+
+    /// What can be done to servers of every kind; to one that runs already, nothing that harms it.
+    pub(super) fn abilities(&self) -> Abilities {
+        use Ability::{
+            Credentials, CutConnection, ExpireMember, FreezeProcess, KillProcess, LimitRecords, LoseConfirmation,
+            Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw, TakePartition, TopicDown, Truncate,
+        };
+        let mut abilities = Abilities::from([
+            RefusePublish,
+            LoseConfirmation,
+            TopicDown,
+            CutConnection,
+            FreezeProcess,
+            KillProcess,
+            ExpireMember,
+            TakePartition,
+            Truncate,
+            Recreate,
+            StoreCopy,
+            StoreRaw,
+            LimitRecords,
+        ]);
+        if matches!(self.source, Source::Container(_)) {
+            abilities.extend([RestartBroker, Credentials]);
+        }
+        abilities
     }
 
     pub(super) async fn of(&self, setup: &Setup) -> Result<Used<S>, Error> {
