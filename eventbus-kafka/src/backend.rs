@@ -1,7 +1,7 @@
 //! [`KafkaBackend`]: the core's interface on Kafka.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use eventbus_core::backend::{
     TopicDescription,
 };
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use futures_util::future::join_all;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -34,13 +35,16 @@ pub struct KafkaBackend {
     link: OnceLock<Arc<Link>>,
     producer: Arc<Producer>,
     scans: Arc<Scans>,
+    /// Those that joined by it; none joins any more once it is closed.
+    members: Mutex<Option<Vec<Weak<KafkaMember>>>>,
 }
 
 impl KafkaBackend {
     /// A backend with these settings, which are checked when it connects.
     #[must_use]
     pub fn new(config: KafkaConfig) -> Self {
-        Self { config, link: OnceLock::new(), producer: Producer::new(), scans: Arc::default() }
+        let members = Mutex::new(Some(Vec::new()));
+        Self { config, link: OnceLock::new(), producer: Producer::new(), scans: Arc::default(), members }
     }
 
     /// Deletes all topics and groups under this backend's prefix. For tools that work under a prefix of their own; the backend
@@ -54,8 +58,8 @@ impl KafkaBackend {
             let message = "prefix: expected one, without it this would remove the topics of all";
             return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "prefix"));
         }
-        groups::remove_all(self.link()?).await?;
-        self.topics()?.remove_all().await
+        self.topics()?.remove_all().await?;
+        groups::remove_all(self.link()?).await
     }
 
     fn link(&self) -> Result<&Arc<Link>> {
@@ -158,7 +162,12 @@ impl Backend for KafkaBackend {
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        Ok(Arc::new(KafkaMember::join(self.link()?, join).await?))
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(members) = members.as_mut() else { return Err(gone()) };
+        let member = Arc::new(KafkaMember::join(self.link()?, join)?);
+        members.retain(|known| known.strong_count() > 0);
+        members.push(Arc::downgrade(&member));
+        Ok(member)
     }
 
     async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
@@ -198,6 +207,10 @@ impl Backend for KafkaBackend {
     }
 
     async fn close(&self) -> Result<()> {
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let leaving = members.iter().filter_map(Weak::upgrade).map(|member| async move { member.leave().await });
+        // Most have left; a group does not wait for the session of one that had not.
+        join_all(leaving).await;
         self.producer.close().await;
         Ok(())
     }

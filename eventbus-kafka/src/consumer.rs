@@ -54,6 +54,9 @@ const PRINTED: i64 = 16;
 /// How long a member that leaves waits for the answer to its joining.
 const JOINS: Duration = Duration::from_secs(2);
 
+/// How long a partition that was just assigned may take until the client seeks in it.
+const SETTLES: Duration = Duration::from_secs(1);
+
 /// The longest that the thread waits for something to happen: commands are looked at in between.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -87,10 +90,20 @@ struct Revocation {
     until: Instant,
 }
 
+/// Where a member stands that leaves to join again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Rejoin {
+    #[default]
+    No,
+    Wanted,
+    Leaving,
+}
+
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) held: HashMap<u32, Held>,
     revocation: Option<Revocation>,
+    rejoin: Rejoin,
     /// What the request to the coordinator that is under way commits: not given up before its answer.
     pub(crate) committing: HashSet<u32>,
     reads: u64,
@@ -361,7 +374,7 @@ impl Seat {
                 tracing::debug!(target: "eventbus", %error, partition, "a resume of what is not assigned");
             }
         }
-        let until = Instant::now() + Duration::from_secs(2);
+        let until = Instant::now() + if self.state().rejoin == Rejoin::No { SETTLES } else { Duration::ZERO };
         loop {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
             match consumer.seek(&self.topic, number, Offset::Offset(from), Duration::from_secs(1)) {
@@ -369,6 +382,12 @@ impl Seat {
                 // Assigned a moment ago, and not yet begun.
                 Err(KafkaError::Seek(_)) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
                 Err(error) => {
+                    // Where the log did not have the next record the client has ended the partition, and seeks no more in it
+                    // until it is assigned anew.
+                    let mut state = self.state();
+                    if matches!(error, KafkaError::Seek(_)) && state.rejoin == Rejoin::No {
+                        state.rejoin = Rejoin::Wanted;
+                    }
                     return Err(Error::new(ErrorKind::Unavailable, format!("the read cannot begin: {error}")));
                 }
             }
@@ -379,6 +398,30 @@ impl Seat {
         let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
         (held.read, held.next) = (read, from);
         Ok(())
+    }
+
+    /// Leaves the group and joins it again, where that is wanted: the client hands over what is owned as when the coordinator
+    /// wants it, and begins anew what it is given.
+    fn rejoin(&self, consumer: &GroupConsumer) {
+        let mut state = self.state();
+        if state.revocation.is_some() {
+            return;
+        }
+        match state.rejoin {
+            Rejoin::Wanted => {
+                state.rejoin = Rejoin::Leaving;
+                drop(state);
+                consumer.unsubscribe();
+            }
+            Rejoin::Leaving if state.held.is_empty() => {
+                state.rejoin = Rejoin::No;
+                drop(state);
+                if let Err(error) = consumer.subscribe(&[&self.topic]) {
+                    let _ = self.items.send(Item::Over(to_core(&error, "subscribing")));
+                }
+            }
+            Rejoin::No | Rejoin::Leaving => {}
+        }
     }
 
     fn caught_up(&self, partition: i32) {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use eventbus_core::backend::{GroupDescription, GroupPartition, LogState};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
@@ -18,6 +19,10 @@ use crate::note::Stored;
 use crate::scan;
 use crate::topics::watermarks;
 use crate::wire;
+
+/// How long groups that are being removed may still have members.
+const REMOVAL: Duration = Duration::from_secs(15);
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// The groups of a topic.
 pub(crate) struct Groups {
@@ -146,18 +151,31 @@ impl Groups {
     }
 }
 
-/// Deletes all groups of the prefix. One that has members still goes with its topics' offsets.
+/// Deletes all groups of the prefix. A member that is just leaving is waited for.
 pub(crate) async fn remove_all(link: &Arc<Link>) -> Result<()> {
-    let ours = |link: &Link| {
-        let groups = link.client().fetch_group_list(None, link.timeout())?;
-        let names = groups.groups().iter().map(|group| group.name().to_owned());
-        Ok(names.filter(|name| name.starts_with(link.config.prefix.as_str())).collect::<Vec<_>>())
-    };
-    for name in link.ask("asking for groups", ours).await? {
-        let answer = link.admin().delete_groups(&[&name], &link.options()).await;
-        answer.map_err(|error| to_core(&error, "deleting a group"))?;
+    let until = Instant::now() + REMOVAL;
+    loop {
+        let ours = |link: &Link| {
+            let groups = link.client().fetch_group_list(None, link.timeout())?;
+            let names = groups.groups().iter().map(|group| group.name().to_owned());
+            Ok(names.filter(|name| name.starts_with(link.config.prefix.as_str())).collect::<Vec<_>>())
+        };
+        let names = link.ask("asking for groups", ours).await?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let answer = link.admin().delete_groups(&names, &link.options()).await;
+        let answer = answer.map_err(|error| to_core(&error, "deleting groups"))?;
+        let left = answer.into_iter().filter_map(std::result::Result::err);
+        let left: Vec<_> = left.filter(|(_, code)| *code != Code::GroupIdNotFound).collect();
+        let Some((name, code)) = left.first() else { return Ok(()) };
+        if Instant::now() > until {
+            let error = Error::new(crate::error::kind(*code), format!("the broker says: {code}"));
+            return Err(error.with("group", name));
+        }
+        tokio::time::sleep(AGAIN).await;
     }
-    Ok(())
 }
 
 /// When the record at an offset was stored, in milliseconds since the Unix epoch.

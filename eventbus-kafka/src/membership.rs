@@ -56,7 +56,7 @@ pub(crate) struct KafkaMember {
 }
 
 impl KafkaMember {
-    pub(crate) async fn join(link: &Arc<Link>, join: Join) -> Result<Self> {
+    pub(crate) fn join(link: &Arc<Link>, join: Join) -> Result<Self> {
         let topic = join.topic.spec.validate()?;
         let config = &link.config;
         let most = config.max_poll_interval / 2;

@@ -51,14 +51,14 @@ pub(crate) fn inbound<M: Message>(partition: u32, message: &M) -> Inbound {
 }
 
 fn copied<H: Headers>(headers: &H) -> Vec<(Cow<'static, str>, Bytes)> {
-    let value = |header: &Header<'_, &[u8]>| header.value.map_or(0, <[u8]>::len);
-    // All values in one piece of memory.
-    let mut joined = BytesMut::with_capacity(headers.iter().map(|header| value(&header)).sum());
-    let copy = |header: Header<'_, &[u8]>| {
+    let mut copies = Vec::with_capacity(headers.count());
+    // All values in one piece of memory, and mostly in one that need not grow.
+    let mut joined = BytesMut::with_capacity(32 * headers.count());
+    for header in headers.iter() {
         joined.extend_from_slice(header.value.unwrap_or_default());
-        (wire::header_name(header.key), joined.split().freeze())
-    };
-    headers.iter().map(copy).collect()
+        copies.push((wire::header_name(header.key), joined.split().freeze()));
+    }
+    copies
 }
 
 /// The stamp of a record, without copying the rest.

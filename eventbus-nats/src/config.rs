@@ -169,7 +169,8 @@ impl NatsConfig {
     setters! {
         /// Sets how the bus shows who it is; goes before what a URL says. Default none.
         auth: Auth,
-        /// How long connecting may take, each server. Default 5 s.
+        /// How long connecting may take, each server; when opening, servers that cannot be reached are tried again for so
+        /// long. Default 5 s.
         connect_timeout: Duration,
         /// How long the answer to a request to the server's interface may take. Default 2 s.
         request_timeout: Duration,

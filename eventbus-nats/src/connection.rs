@@ -24,6 +24,9 @@ use crate::error::{ApiError, Failure};
 /// The oldest server that has all that is used: metadata, a stream's first sequence, named ephemeral consumers.
 const OLDEST: (i64, i64, i64) = (2, 10, 0);
 
+/// The pause before a server that could not be reached is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// The most remembered denials.
 const DENIALS: usize = 64;
 
@@ -196,7 +199,7 @@ impl Link {
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         options = authorize(options, &config.auth).await?;
-        let client = options.connect(config.servers.clone()).await.map_err(connect_error)?;
+        let client = reach(options, config).await?;
         signals.state.send_replace(ConnectionState::Connected);
         let link = Arc::new(Self { client, config: config.clone(), signals, removals: watch::Sender::new(0) });
         link.check()?;
@@ -304,6 +307,20 @@ async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOption
             read.map_err(|_| bad("the credentials file cannot be read").with("file", shown))?
         }
     })
+}
+
+/// Tries until a server answers, as long as connecting may take: one that is just starting accepts connections before it says
+/// a word. What a server refuses is not tried again.
+async fn reach(options: ConnectOptions, config: &NatsConfig) -> Result<Client> {
+    let until = Instant::now() + config.connect_timeout;
+    loop {
+        match options.clone().connect(config.servers.clone()).await.map_err(connect_error) {
+            Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() + RETRY < until => {
+                tokio::time::sleep(RETRY).await;
+            }
+            reached => return reached,
+        }
+    }
 }
 
 fn connect_error(error: async_nats::ConnectError) -> Error {

@@ -18,6 +18,7 @@ pub(crate) fn run(seat: &Seat, consumer: GroupConsumer, commands: &std_mpsc::Rec
             Err(std_mpsc::TryRecvError::Empty) => {}
         }
         seat.hand_over(&consumer);
+        seat.rejoin(&consumer);
         if seat.waiting.load(Ordering::Acquire) > WAITING {
             std::thread::sleep(Duration::from_millis(1));
             continue;
