@@ -1,10 +1,10 @@
 //! What is left of a failed run: its history, what the judge said, its seed.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::verdict::Verdict;
 use crate::history::History;
 
 /// The environment variable that names the directory of failures.
@@ -24,7 +24,7 @@ pub fn failures_dir() -> PathBuf {
 }
 
 /// Writes a failed run to `dir` (made if missing) and gives the history's file, for the caller
-/// to print. The verdict is beside it, with the extension `txt`.
+/// to print. Why it failed is beside it, with the extension `txt`.
 ///
 /// The files are named for the case and the seed; characters that a file name had better not
 /// contain are replaced. A run of the same name and seed is overwritten.
@@ -36,7 +36,7 @@ pub fn write_failure(
     name: &str,
     seed: u64,
     history: &History,
-    verdict: &Verdict,
+    why: impl Display,
 ) -> io::Result<PathBuf> {
     let dir = dir.as_ref();
     fs::create_dir_all(dir)?;
@@ -48,6 +48,6 @@ pub fn write_failure(
     let mut file = BufWriter::new(File::create(&path)?);
     history.write_ndjson(&mut file)?;
     file.flush()?;
-    fs::write(path.with_extension("txt"), format!("case {name}, seed {seed}\n{verdict}\n"))?;
+    fs::write(path.with_extension("txt"), format!("case {name}, seed {seed}\n{why}\n"))?;
     Ok(path)
 }

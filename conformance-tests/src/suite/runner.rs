@@ -102,8 +102,7 @@ fn left_of(case: &Case, provider: &Arc<dyn Provider>, seed: u64, run: Option<&Ru
     let mut message = failure.to_string();
     let history = run.and_then(|run| {
         let name = format!("{} on {}", case.name, provider.name());
-        let verdict = failure.verdict().cloned().unwrap_or_default();
-        match write_failure(failures_dir(), &name, seed, &run.history(), &verdict) {
+        match write_failure(failures_dir(), &name, seed, &run.history(), failure) {
             Ok(path) => {
                 message.push_str(&format!("\nhistory: {}", path.display()));
                 Some(path)

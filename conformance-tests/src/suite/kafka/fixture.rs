@@ -33,7 +33,7 @@ const NOT_ENOUGH_REPLICAS: i16 = 19;
 const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
 
 /// The proxies of members, by their names, and how long they may be silent.
-type Members = Arc<Mutex<BTreeMap<String, (Weak<Proxy>, Duration)>>>;
+type Members = Arc<Mutex<BTreeMap<String, Weak<Proxy>>>>;
 
 #[derive(Debug)]
 pub(super) struct KafkaFixture {
@@ -70,12 +70,11 @@ impl KafkaFixture {
     /// already is about to lose its own.
     async fn silence(&self, member: &str) -> Done {
         let known = self.members.lock().unwrap_or_else(PoisonError::into_inner).get(member).cloned();
-        let Some((proxy, session)) = known.and_then(|(proxy, session)| Some((proxy.upgrade()?, session))) else {
-            return Ok(());
-        };
-        if !proxy.is_shut() {
+        if let Some(proxy) = known.and_then(|proxy| proxy.upgrade())
+            && !proxy.is_shut()
+        {
             proxy.freeze();
-            tokio::time::sleep(session + Duration::from_secs(1)).await;
+            tokio::time::sleep(SESSION + Duration::from_secs(1)).await;
             proxy.heal();
         }
         Ok(())
@@ -89,7 +88,6 @@ struct Told {
     rules: Arc<Rules>,
     members: Members,
     proxy: Weak<Proxy>,
-    protocol: GroupProtocol,
 }
 
 #[async_trait]
@@ -104,13 +102,9 @@ impl ForwardBackend for Told {
         self.inner.submit(record, ticket);
     }
 
-    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>, Error> {
-        let session = match self.protocol {
-            GroupProtocol::Classic => join.session_timeout,
-            GroupProtocol::Consumer => SESSION,
-        };
-        let known = (self.proxy.clone(), session);
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).insert(join.member.clone(), known);
+    async fn join(&self, mut join: Join) -> Result<Arc<dyn Membership>, Error> {
+        join.session_timeout = join.session_timeout.max(SESSION);
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).insert(join.member.clone(), self.proxy.clone());
         self.inner.join(join).await
     }
 }
@@ -125,8 +119,8 @@ impl Fixture for KafkaFixture {
             Some(bytes) => Arc::new(Limited { inner: backend, by: self.admin.clone(), bytes: bytes + FRAME }),
             None => backend,
         };
-        let (rules, members, protocol) = (self.rules.clone(), self.members.clone(), self.protocol);
-        let told = Told { inner: backend, rules, members, proxy: Arc::downgrade(&proxy), protocol };
+        let (rules, members) = (self.rules.clone(), self.members.clone());
+        let told = Told { inner: backend, rules, members, proxy: Arc::downgrade(&proxy) };
         Ok(self.connections.add(self.connection(proxy, Arc::new(told))))
     }
 

@@ -113,7 +113,7 @@ pub(in crate::suite) async fn slower_than_the_session(run: Run) -> Result<(), Fa
     topic(&peer, 2).await?;
     // The handlers of one key take far longer than a member may be silent; those of others do not.
     let slow = |delivery: &eventbus_core::Delivery, _: u64| {
-        let takes = if key_is(delivery, "slow") { Duration::from_secs(5) } else { millis(1) };
+        let takes = if key_is(delivery, "slow") { Duration::from_secs(8) } else { millis(1) };
         crate::harness::Step::succeed(takes)
     };
     let subscription = peer.subscribe(subscribe().session_timeout(Duration::from_secs(1)), slow).await?;
@@ -121,7 +121,7 @@ pub(in crate::suite) async fn slower_than_the_session(run: Run) -> Result<(), Fa
     all.push("slow".into());
     peer.publish_rounds(TOPIC, &all, 3).await?;
     run.settled(TOPIC, &[GROUP]).await?;
-    subscription.drain(Duration::from_secs(20)).await?;
+    subscription.drain(Duration::from_secs(30)).await?;
     let verdict = run.judge(&expect().overlap(), &[(TOPIC, &[GROUP])]).await?;
     ensure!(
         verdict.counts.repeats == 0 && verdict.counts.deliveries == 93,
