@@ -238,7 +238,7 @@ pub struct Peek {
 /// binary mode every reader would take its payload for the event.
 #[must_use]
 pub fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mode: Mode) -> WireRecord {
-    let nested = envelope.content_type().is_some_and(|value| media_type(value).starts_with("application/cloudevents"));
+    let nested = envelope.content_type().is_some_and(|value| is_cloudevents(media_type(value)));
     let mut record = match mode {
         Mode::Binary if !nested => binary::encode(envelope, stamp, binding),
         _ => structured::encode(envelope, stamp, binding),
@@ -282,19 +282,26 @@ pub fn peek(record: &WireRecord, binding: &Binding) -> Peek {
 
 fn mode_of(record: &WireRecord) -> Result<Mode, Error> {
     let Some(value) = record.header(CONTENT_TYPE) else { return Ok(Mode::Binary) };
-    let media = media_type(&String::from_utf8_lossy(value));
-    if media == STRUCTURED {
+    let value = String::from_utf8_lossy(value);
+    let media = media_type(&value);
+    if media.eq_ignore_ascii_case(STRUCTURED) {
         return Ok(Mode::Structured);
     }
-    if media.starts_with("application/cloudevents") {
+    if is_cloudevents(media) {
         return Err(undecodable(CONTENT_TYPE, format!("expected {STRUCTURED}, got {media}")));
     }
     Ok(Mode::Binary)
 }
 
 /// A media type without its parameters.
-fn media_type(value: &str) -> String {
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+fn media_type(value: &str) -> &str {
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether a media type is one of those of CloudEvents: structured, batched, whatever comes.
+fn is_cloudevents(media: &str) -> bool {
+    let family = "application/cloudevents";
+    media.get(..family.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(family))
 }
 
 fn undecodable(attribute: &str, problem: impl std::fmt::Display) -> Error {

@@ -221,23 +221,9 @@ impl Reader {
         self.left_out.push(name.to_owned());
     }
 
-    /// The key. The record's own goes first: it chose the partition.
+    /// The key.
     pub(super) fn key(&self) -> Result<Option<Key>, Error> {
-        let present = |bytes: &Bytes| !bytes.is_empty();
-        let (name, bytes) = if let Some(bytes) = self.record_key.clone().filter(present) {
-            ("key", bytes)
-        } else if let Some(text) = &self.binary_key {
-            let bytes = LENIENT.decode(text).map_err(|error| undecodable(BINARY_KEY, error))?;
-            (BINARY_KEY, Bytes::from(bytes))
-        } else if let Some(text) = &self.partition_key {
-            ("partitionkey", Bytes::copy_from_slice(text.as_bytes()))
-        } else {
-            return Ok(None);
-        };
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        Key::from_bytes(bytes).map(Some).map_err(|error| undecodable(name, error.message()))
+        key(self.record_key.as_ref(), self.binary_key.as_deref(), self.partition_key.as_deref())
     }
 
     /// The stamp: the message id, or else the two attributes.
@@ -246,15 +232,16 @@ impl Reader {
     }
 
     fn attribute_stamp(&self) -> Option<Stamp> {
-        format!("{}-{}", self.producer.as_deref()?, self.number.as_deref()?).parse().ok()
+        Stamp::from_parts(self.producer.as_deref()?, self.number.as_deref()?)
     }
 
     /// Makes the envelope, with what the record lacks filled in from where it was read.
     pub(super) fn finish(mut self, payload: Bytes, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
         let key = self.key()?;
-        let stamp = self.stamp();
+        let told = self.attribute_stamp();
+        let stamp = self.message_id.or(told);
         let mut extensions = std::mem::take(&mut self.rest.extensions);
-        if self.attribute_stamp().is_none() {
+        if told.is_none() {
             // Not ours: a foreign producer's extensions that happen to have these names.
             extensions.extend(self.producer.take().map(|value| ("producer".to_owned(), value)));
             extensions.extend(self.number.take().map(|value| ("number".to_owned(), value)));
@@ -282,6 +269,28 @@ impl Reader {
         let hop = traceparent.map(|traceparent| Hop { traceparent, tracestate });
         Ok(Decoded { envelope, stamp, hop, left_out: self.left_out })
     }
+}
+
+/// The key out of the three places that may hold it. The record's own goes first: it chose the partition.
+pub(super) fn key(
+    record_key: Option<&Bytes>,
+    binary_key: Option<&str>,
+    partition_key: Option<&str>,
+) -> Result<Option<Key>, Error> {
+    let (name, bytes) = if let Some(bytes) = record_key.filter(|bytes| !bytes.is_empty()) {
+        ("key", bytes.clone())
+    } else if let Some(text) = binary_key {
+        let bytes = LENIENT.decode(text).map_err(|error| undecodable(BINARY_KEY, error))?;
+        (BINARY_KEY, Bytes::from(bytes))
+    } else if let Some(text) = partition_key {
+        ("partitionkey", Bytes::copy_from_slice(text.as_bytes()))
+    } else {
+        return Ok(None);
+    };
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    Key::from_bytes(bytes).map(Some).map_err(|error| undecodable(name, error.message()))
 }
 
 /// The number that is written here: digits only, and one that fits.

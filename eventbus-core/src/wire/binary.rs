@@ -48,7 +48,7 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
     for (header, value) in &record.headers {
         if let Some(name) = attribute_name(header, binding) {
             let text = read(value, binding).ok_or_else(|| undecodable(&name, "expected UTF-8"))?;
-            reader.attribute(&name, text)?;
+            reader.attribute(&name, text.into_owned())?;
         } else if header.eq_ignore_ascii_case(binding.content_type.unwrap_or(CONTENT_TYPE))
             || header.eq_ignore_ascii_case(CONTENT_TYPE)
         {
@@ -68,21 +68,29 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
 }
 
 pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
-    let mut reader = Reader::new();
-    reader.record_key(record, binding);
+    let [mut partition_key, mut binary_key, mut producer, mut number] = [const { None::<Cow<'_, str>> }; 4];
+    let mut message_id = None;
     for (header, value) in &record.headers {
         if let Some(name) = attribute(header, binding) {
-            let wanted = ["partitionkey", BINARY_KEY, "producer", "number"];
-            let wanted = wanted.into_iter().find(|wanted| wanted.eq_ignore_ascii_case(name));
-            if let Some((name, text)) = wanted.and_then(|name| Some((name, read(value, binding)?))) {
-                // None of these can be refused at this point.
-                reader.attribute(name, text).ok();
+            let place = match name.len() {
+                12 if name.eq_ignore_ascii_case("partitionkey") => &mut partition_key,
+                17 if name.eq_ignore_ascii_case(BINARY_KEY) => &mut binary_key,
+                8 if name.eq_ignore_ascii_case("producer") => &mut producer,
+                6 if name.eq_ignore_ascii_case("number") => &mut number,
+                _ => continue,
+            };
+            // An empty value says as much as none.
+            if let Some(text) = read(value, binding).filter(|text| !text.is_empty()) {
+                *place = Some(text);
             }
         } else if binding.message_id.is_some_and(|id| id.eq_ignore_ascii_case(header)) {
-            reader.header(header, value, binding);
+            message_id = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).or(message_id);
         }
     }
-    Peek { key: reader.key().ok().flatten(), stamp: reader.stamp() }
+    let record_key = record.key.as_ref().filter(|_| binding.keyed);
+    let key = attributes::key(record_key, binary_key.as_deref(), partition_key.as_deref());
+    let stamp = message_id.or_else(|| Stamp::from_parts(&producer?, &number?));
+    Peek { key: key.ok().flatten(), stamp }
 }
 
 /// The attribute that a header carries.
@@ -103,19 +111,20 @@ pub(super) fn written<'a>(value: &'a str, binding: &Binding) -> Cow<'a, str> {
 }
 
 /// A header's value as text. By the HTTP rules a value may also come in quotes, with backslashes before what they protect.
-pub(super) fn read(value: &[u8], binding: &Binding) -> Option<String> {
+pub(super) fn read<'a>(value: &'a [u8], binding: &Binding) -> Option<Cow<'a, str>> {
     let plain = !matches!(value, [b'"', ..]) && !value.contains(&b'%');
     if plain || !binding.percent_encoded {
-        return std::str::from_utf8(value).ok().map(str::to_owned);
+        return std::str::from_utf8(value).ok().map(Cow::Borrowed);
     }
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok().map(Cow::Owned);
     let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
     let Some(quoted) = quoted else {
-        return String::from_utf8(percent_decode(value).collect()).ok();
+        return text(percent_decode(value).collect());
     };
     let mut plain = Vec::with_capacity(quoted.len());
     let mut bytes = quoted.iter();
     while let Some(byte) = bytes.next() {
         plain.push(if *byte == b'\\' { *bytes.next().unwrap_or(byte) } else { *byte });
     }
-    String::from_utf8(percent_decode(&plain).collect()).ok()
+    text(percent_decode(&plain).collect())
 }

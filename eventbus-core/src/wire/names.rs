@@ -2,62 +2,61 @@
 
 use std::borrow::Cow;
 
-/// Attributes behind the two prefixes of CloudEvents' bindings, and what else is written. Any other name is as good, and
-/// costs an allocation.
-const NAMES: &[&str] = &[
-    "ce-specversion",
-    "ce-id",
-    "ce-source",
-    "ce-type",
-    "ce-time",
-    "ce-subject",
-    "ce-partitionkey",
-    "ce-eventbuskeybase64",
-    "ce-sequence",
-    "ce-eventversion",
-    "ce-correlationid",
-    "ce-causationid",
-    "ce-tenant",
-    "ce-traceparent",
-    "ce-tracestate",
-    "ce-producer",
-    "ce-number",
-    "ce-datacontenttype",
-    "ce_specversion",
-    "ce_id",
-    "ce_source",
-    "ce_type",
-    "ce_time",
-    "ce_subject",
-    "ce_partitionkey",
-    "ce_eventbuskeybase64",
-    "ce_sequence",
-    "ce_eventversion",
-    "ce_correlationid",
-    "ce_causationid",
-    "ce_tenant",
-    "ce_traceparent",
-    "ce_tracestate",
-    "ce_producer",
-    "ce_number",
-    "ce_datacontenttype",
-    "Nats-Msg-Id",
-    "content-type",
+/// Makes the table of attributes: each alone, and behind the two prefixes of CloudEvents' bindings.
+macro_rules! attributes {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, concat!("ce-", $name), concat!("ce_", $name))),*]
+    };
+}
+
+/// The attributes that the bus writes. Any other name is as good, and costs an allocation.
+const ATTRIBUTES: &[(&str, &str, &str)] = attributes![
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "subject",
+    "partitionkey",
+    "eventbuskeybase64",
+    "sequence",
+    "eventversion",
+    "correlationid",
+    "causationid",
+    "tenant",
     "traceparent",
     "tracestate",
+    "producer",
+    "number",
+    "datacontenttype",
 ];
+
+/// What else is written.
+const OTHERS: &[&str] = &["Nats-Msg-Id", "content-type", "traceparent", "tracestate"];
 
 /// A header's name, borrowed where it is one that the bus itself writes.
 #[must_use]
 pub fn header_name(name: &str) -> Cow<'static, str> {
-    let known = NAMES.iter().copied().find(|known| *known == name);
+    let known = match name.split_at_checked(3) {
+        Some((prefix @ ("ce-" | "ce_"), attribute)) => known_attribute(prefix, attribute),
+        _ => OTHERS.iter().copied().find(|known| *known == name),
+    };
     known.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
 }
 
 /// The header of an attribute.
 pub(super) fn attribute_header(prefix: &str, attribute: &str) -> Cow<'static, str> {
-    let known = NAMES.iter().copied().find(|known| known.strip_prefix(prefix).is_some_and(|name| name == attribute));
+    let known = known_attribute(prefix, attribute);
     known.map_or_else(|| Cow::Owned(format!("{prefix}{attribute}")), Cow::Borrowed)
+}
+
+fn known_attribute(prefix: &str, attribute: &str) -> Option<&'static str> {
+    let (_, dashed, underscored) = ATTRIBUTES.iter().find(|(known, ..)| *known == attribute)?;
+    match prefix {
+        "ce-" => Some(dashed),
+        "ce_" => Some(underscored),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ fn repeated_key(record: &WireRecord, binding: &Binding) -> Option<String> {
     repeats_key(binding)
         .then(|| record.header(&key_header(binding)))
         .flatten()
-        .and_then(|key| binary::read(key, binding))
+        .and_then(|key| binary::read(key, binding).map(Cow::into_owned))
 }
 
 fn push_text(document: &mut String, text: &str) {
@@ -76,7 +76,7 @@ fn push_data(document: &mut String, envelope: &Envelope) {
     if payload.is_empty() {
         return;
     }
-    let media = envelope.content_type().map(media_type);
+    let media = envelope.content_type().map(lower);
     let text = std::str::from_utf8(payload).ok();
     match text {
         Some(text) if is_json(media.as_deref()) && is_one_value(text) => {
@@ -93,6 +93,11 @@ fn push_data(document: &mut String, envelope: &Envelope) {
             document.push('"');
         }
     }
+}
+
+/// A media type as it is compared.
+fn lower(value: &str) -> String {
+    media_type(value).to_ascii_lowercase()
 }
 
 /// Whether the payload is JSON; without a media type it is, by the rules of the format.
@@ -158,7 +163,7 @@ fn read_document(document: &Bytes, reader: &mut Reader) -> Result<Bytes, Error> 
 
 /// `data` is the value itself for JSON; for anything else a string stands for its text.
 fn read_data(document: &Bytes, data: &RawValue, reader: &Reader) -> Result<Bytes, Error> {
-    let media = reader.known_content_type().map(media_type);
+    let media = reader.known_content_type().map(lower);
     if is_json(media.as_deref()) || !data.get().starts_with('"') {
         return Ok(document.slice_ref(data.get().as_bytes()));
     }
