@@ -1,146 +1,99 @@
 //! The bus beside the bare client, in one run, interleaved: ratios, not rates.
 //!
 //! ```text
-//! cargo run --release -p eventbus-nats --example speed -- nats://localhost:4222 [MESSAGES] [ROUNDS]
+//! cargo run --release -p eventbus-nats --example nats-speed -- nats://localhost:4222 [MESSAGES [ROUNDS [SECONDS]]]
 //! ```
 //!
-//! | row | bus | bare client |
+//! | workload | bus, default configuration | bare client |
 //! |---|---|---|
 //! | publish | strict, 1 000 keys, all confirmed | the client's own pipelined publish, 4 000 unacknowledged, no order under failure |
 //! | consume | keyed, concurrency 16, commits | 16 pull loops, one a partition, that acknowledge cumulatively each 500 |
+//! | both | the two at once on one bus | the two at once over one connection |
+//! | p99 | SECONDS at 1 000/s | the same |
 #![allow(clippy::print_stdout)] // a program's output
 
+#[path = "speed/beside.rs"]
+mod beside;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use async_nats::jetstream::{self, consumer, stream};
+use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::{self, consumer, message::PublishMessage, stream};
+use async_trait::async_trait;
+use beside::{BusSide, Contestant, Failure, Goals, KEYS, PARTITIONS, Payloads, Plan, Role, Seen, Side, Table};
 use eventbus_core::wire::Mode;
-use eventbus_core::{Delivery, Envelope, EventBus, Subscribe, TopicSpec, handler_fn};
+use eventbus_core::{EventBus, TopicSpec};
 use eventbus_nats::{NatsConfig, NatsEventBus};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
+use tokio::task::JoinHandle;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+const USAGE: &str = "\
+speed URL [MESSAGES [ROUNDS [SECONDS]]]
 
-const KEYS: usize = 1_000;
-const PARTITIONS: usize = 16;
-const BYTES: usize = 256;
+Puts the bus beside the bare client on the server at URL (nats://localhost:4222).
+Defaults: 200000 messages, 3 rounds, latency for 10 seconds (0: not at all).";
+
+/// Records on their way by the bare client: what the goal says.
+const UNACKNOWLEDGED: usize = 4_000;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let url = arguments.next().unwrap_or_else(|| "nats://localhost:4222".into());
-    let messages: usize = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
-    let rounds: usize = arguments.next().map_or(Ok(3), |text| text.parse())?;
-    let rate = |took: Duration| messages as f64 / took.as_secs_f64() / 1_000.0;
-    let mut ratios: Vec<(&str, Vec<f64>)> = Vec::new();
-    for round in 0..rounds {
+    let Some(url) = arguments.next().filter(|url| !url.starts_with('-')) else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    let plan = Plan::parse(arguments)?;
+    let mut table = Table::new(Goals { publish: 1.1, consume: 0.9, both: 0.9, p99: 2.0 });
+    for round in 0..plan.rounds {
         let prefix = format!("speed-{:08x}", rand::random::<u32>());
-        let bare = Bare::new(&url, &format!("{prefix}-bare")).await?;
-        let bare_publish = rate(bare.publish(messages).await?);
-        let bare_consume = rate(bare.consume(messages).await?);
-        bare.remove().await?;
+        let mut sides = vec![Contestant::new("bare", Role::Bare, Bare::new(&url, &format!("{prefix}-bare")).await?)?];
         for (mode, name) in [(Mode::Binary, "binary"), (Mode::Structured, "structured")] {
             let config = NatsConfig::new(&*url).prefix(format!("{prefix}-{}", &name[..1])).mode(mode);
             let bus = NatsEventBus::connect(config).await?;
             bus.ensure_topic(&TopicSpec::new("speed")).await?;
-            let publish = rate(publish(&bus, messages).await?);
-            let consume = rate(consume(&bus, messages).await?);
-            bus.delete_group("speed", "g").await?;
-            bus.delete_topic("speed").await?;
-            println!(
-                "round {round} {name:10}: publish {publish:.0} k/s (bare {bare_publish:.0}), \
-                 consume {consume:.0} k/s (bare {bare_consume:.0})"
-            );
-            note(
-                &mut ratios,
-                if mode == Mode::Binary { "publish, binary" } else { "publish, structured" },
-                publish / bare_publish,
-            );
-            note(
-                &mut ratios,
-                if mode == Mode::Binary { "consume, binary" } else { "consume, structured" },
-                consume / bare_consume,
-            );
+            sides.push(Contestant::new(name, Role::Bus, BusSide::new(bus, "speed"))?);
         }
+        beside::round(round, sides, &plan, &mut table).await?;
     }
-    for (row, mut ratios) in ratios {
-        ratios.sort_by(f64::total_cmp);
-        println!("{row:20} {:.2} of the bare client (median of {})", ratios[ratios.len() / 2], ratios.len());
-    }
+    table.print();
     Ok(())
-}
-
-fn note(ratios: &mut Vec<(&'static str, Vec<f64>)>, row: &'static str, ratio: f64) {
-    match ratios.iter_mut().find(|(known, _)| *known == row) {
-        Some((_, known)) => known.push(ratio),
-        None => ratios.push((row, vec![ratio])),
-    }
-}
-
-async fn publish(bus: &NatsEventBus, messages: usize) -> Result<Duration, Failure> {
-    let payload = bytes::Bytes::from(vec![b'x'; BYTES]);
-    let begun = Instant::now();
-    let mut confirmations = Vec::with_capacity(messages);
-    for n in 0..messages {
-        let envelope = Envelope::builder("Speed", "/speed").key(format!("key-{}", n % KEYS)).payload(payload.clone());
-        confirmations.push(bus.publish("speed", envelope.build()?).await?);
-    }
-    for confirmation in confirmations {
-        confirmation.await?;
-    }
-    Ok(begun.elapsed())
-}
-
-async fn consume(bus: &NatsEventBus, messages: usize) -> Result<Duration, Failure> {
-    let (seen, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Notify::new()));
-    let (count, tell) = (seen.clone(), done.clone());
-    let handler = handler_fn(move |delivery: Delivery| {
-        let (count, tell) = (count.clone(), tell.clone());
-        async move {
-            if !delivery.envelope().payload().is_empty() && count.fetch_add(1, Ordering::Relaxed) + 1 == messages {
-                tell.notify_one();
-            }
-            Ok(())
-        }
-    });
-    let begun = Instant::now();
-    let subscription = bus.subscribe(Subscribe::to("speed").group("g"), handler).await?;
-    done.notified().await;
-    let took = begun.elapsed();
-    subscription.close(Duration::from_secs(10)).await?;
-    Ok(took)
 }
 
 /// The client alone.
 struct Bare {
     context: jetstream::Context,
     name: String,
+    readers: Vec<JoinHandle<Result<(), Failure>>>,
 }
 
 impl Bare {
     async fn new(url: &str, name: &str) -> Result<Self, Failure> {
         let client = async_nats::ConnectOptions::new().subscription_capacity(1 << 20).connect(url).await?;
-        let context = jetstream::ContextBuilder::new().max_ack_inflight(4_000).build(client);
+        let context = jetstream::ContextBuilder::new().max_ack_inflight(UNACKNOWLEDGED).build(client);
         let subjects = vec![format!("{name}.*")];
         context.create_stream(stream::Config { name: name.into(), subjects, ..Default::default() }).await?;
-        Ok(Self { context, name: name.into() })
+        Ok(Self { context, name: name.into(), readers: Vec::new() })
     }
+}
 
-    async fn publish(&self, messages: usize) -> Result<Duration, Failure> {
-        let payload = bytes::Bytes::from(vec![b'x'; BYTES]);
-        let begun = Instant::now();
-        let mut window = std::collections::VecDeque::with_capacity(4_000);
-        for n in 0..messages {
-            if window.len() == 4_000
+#[async_trait(?Send)]
+impl Side for Bare {
+    async fn publish(&self, payloads: Payloads<'_>) -> Result<(), Failure> {
+        let mut window: VecDeque<PublishAckFuture> = VecDeque::with_capacity(UNACKNOWLEDGED);
+        // Ids of each call differ, or the server would take records for copies.
+        let call: u128 = rand::random();
+        for (n, payload) in payloads.enumerate() {
+            if window.len() == UNACKNOWLEDGED
                 && let Some(oldest) = window.pop_front()
             {
-                let oldest: jetstream::context::PublishAckFuture = oldest;
                 oldest.await?;
             }
-            let message = jetstream::message::PublishMessage::build()
-                .payload(payload.clone())
-                .message_id(format!("{:032x}-{n}", 7))
+            let message = PublishMessage::build()
+                .payload(payload)
+                .message_id(format!("{call:032x}-{n}"))
                 .header("key", format!("key-{}", n % KEYS).as_str());
             let subject = format!("{}.p{:02}", self.name, n % KEYS % PARTITIONS);
             window.push_back(self.context.send_publish(subject, message).await?);
@@ -148,39 +101,48 @@ impl Bare {
         for ack in window {
             ack.await?;
         }
-        Ok(begun.elapsed())
+        Ok(())
     }
 
-    async fn consume(&self, messages: usize) -> Result<Duration, Failure> {
+    async fn read(&mut self, seen: Arc<Seen>) -> Result<(), Failure> {
         let stream = self.context.get_stream(&self.name).await?;
-        let begun = Instant::now();
-        let readers = (0..PARTITIONS).map(|partition| {
-            let (stream, subject) = (stream.clone(), format!("{}.p{partition:02}", self.name));
-            let mine = (0..messages).filter(|n| n % KEYS % PARTITIONS == partition).count();
-            tokio::spawn(async move {
-                let config = consumer::pull::Config {
-                    filter_subject: subject,
-                    ack_policy: consumer::AckPolicy::All,
-                    max_ack_pending: 100_000,
-                    ..Default::default()
-                };
+        for partition in 0..PARTITIONS {
+            let config = consumer::pull::Config {
+                filter_subject: format!("{}.p{partition:02}", self.name),
+                ack_policy: consumer::AckPolicy::All,
+                // What is left unacknowledged between two workloads is not to come again.
+                ack_wait: Duration::from_secs(3_600),
+                max_ack_pending: 100_000,
+                ..Default::default()
+            };
+            let (stream, seen) = (stream.clone(), Arc::clone(&seen));
+            self.readers.push(tokio::spawn(async move {
                 let reader = stream.create_consumer(config).await?;
                 let mut records = reader.stream().max_messages_per_batch(1_000).messages().await?;
-                for n in 1..=mine {
-                    let Some(record) = records.next().await else { break };
+                let mut count = 0_usize;
+                while let Some(record) = records.next().await {
                     let record = record?;
-                    if n % 500 == 0 || n == mine {
+                    seen.take(&record.payload);
+                    count += 1;
+                    if count.is_multiple_of(500) {
                         record.ack().await?;
                     }
                 }
-                Ok::<(), Failure>(())
-            })
-        });
-        futures_util::stream::iter(readers).buffer_unordered(PARTITIONS).map(|read| read?).try_collect::<()>().await?;
-        Ok(begun.elapsed())
+                Ok(())
+            }));
+        }
+        Ok(())
     }
 
-    async fn remove(&self) -> Result<(), Failure> {
+    async fn close(&mut self) -> Result<(), Failure> {
+        for reader in self.readers.drain(..) {
+            // A reader that ended by itself says why; the others go on for ever.
+            if reader.is_finished() {
+                reader.await??;
+            } else {
+                reader.abort();
+            }
+        }
         self.context.delete_stream(&self.name).await?;
         Ok(())
     }

@@ -1,0 +1,337 @@
+//! A bus beside its bare client: workloads, pacing and table, the same on every broker.
+//!
+//! Included by the programs `speed` of the backends. In a round each workload is run by all sides, one after the other, so that
+//! what else the machine does falls on all of them; every other round in the opposite order. What counts is the median of the
+//! rounds' ratios.
+//!
+//! | workload | what is measured |
+//! |---|---|
+//! | publish | from the first record to the last confirmation |
+//! | consume | from the first record handled to the last; not how long a reader takes to begin |
+//! | both | from the first record published to the last handled, by a reader that has caught up before |
+//! | p99 | from when a record was *meant* to be sent to when it is handled, so that a late sender hides nothing |
+
+mod table;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use eventbus_core::{Confirmation, Delivery, Envelope, EventBus, Subscribe, Subscription, handler_fn};
+use hdrhistogram::Histogram;
+use tokio::sync::Notify;
+
+pub(crate) use table::{Goals, Table};
+
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) const KEYS: usize = 1_000;
+pub(crate) const PARTITIONS: usize = 16;
+
+const BYTES: usize = 256;
+
+/// Confirmations that a publisher on a bus keeps: at least what any bus has on its way at once, so that waiting for the oldest
+/// never holds it back, and not so many that they fill the heap.
+const UNCONFIRMED: usize = 20_000;
+
+/// Records a second where latency is measured.
+const PACE: usize = 1_000;
+
+/// The longest that a workload may take beyond what it is paced to.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Payloads, one a record: a publisher sends one when it has it, so that the iterator sets the pace.
+pub(crate) type Payloads<'a> = &'a mut (dyn Iterator<Item = Bytes> + Send);
+
+/// A bus, or a bare client, with a topic of its own.
+#[async_trait(?Send)]
+pub(crate) trait Side {
+    /// Publishes all, over [`KEYS`] keys in turn, and waits until they are confirmed.
+    async fn publish(&self, payloads: Payloads<'_>) -> Result<(), Failure>;
+
+    /// Begins to read the topic, from its first record on.
+    async fn read(&mut self, seen: Arc<Seen>) -> Result<(), Failure>;
+
+    /// Ends reading, and removes the topic.
+    async fn close(&mut self) -> Result<(), Failure>;
+}
+
+/// Which workloads a side takes part in, and what it is compared with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Bus,
+    Bare,
+    /// A bare client whose settings are for latency alone.
+    BareLatency,
+}
+
+/// What was read: shared by all readers of a side.
+pub(crate) struct Seen {
+    origin: Instant,
+    expected: AtomicUsize,
+    count: AtomicUsize,
+    marks: Mutex<Marks>,
+    done: Notify,
+}
+
+struct Marks {
+    first: Instant,
+    last: Instant,
+    spread: Histogram<u64>,
+}
+
+impl Seen {
+    fn new() -> Result<Arc<Self>, Failure> {
+        let origin = Instant::now();
+        let marks = Mutex::new(Marks { first: origin, last: origin, spread: Histogram::new(3)? });
+        let (expected, count, done) = (AtomicUsize::new(0), AtomicUsize::new(0), Notify::new());
+        Ok(Arc::new(Self { origin, expected, count, marks, done }))
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts anew. Only while nothing is under way.
+    fn expect(&self, records: usize) {
+        self.expected.store(records, Ordering::Release);
+        self.count.store(0, Ordering::Release);
+        self.marks().spread.reset();
+    }
+
+    /// A record is handled.
+    pub(crate) fn take(&self, payload: &[u8]) {
+        let meant = payload.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        if meant > 0 {
+            let now = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            // It grows as it needs to.
+            let _ = self.marks().spread.record(now.saturating_sub(meant));
+        }
+        let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
+        if count == 1 {
+            self.marks().first = Instant::now();
+        }
+        if count == self.expected.load(Ordering::Acquire) {
+            self.marks().last = Instant::now();
+            self.done.notify_one();
+        }
+    }
+
+    async fn all(&self) -> Result<(), Failure> {
+        let seen = || self.count.load(Ordering::Acquire);
+        let waited = tokio::time::timeout(PATIENCE, self.done.notified()).await;
+        Ok(waited.map_err(|_| format!("{} of {} records came", seen(), self.expected.load(Ordering::Acquire)))?)
+    }
+}
+
+fn plain(records: usize) -> impl Iterator<Item = Bytes> + Send {
+    let mut payload = vec![b'x'; BYTES];
+    payload[..8].fill(0);
+    std::iter::repeat_n(Bytes::from(payload), records)
+}
+
+/// Payloads that say when they are meant to be sent, each handed out at that time, or as soon as it is asked for. Sleeps on
+/// the thread: the runtime's own timers are good for a millisecond only, which is more than what is measured. That thread is
+/// the program's first one, which runs nothing else of the runtime's.
+fn paced(records: usize, origin: Instant) -> impl Iterator<Item = Bytes> + Send {
+    let begin = Instant::now() + Duration::from_millis(5);
+    (0..records).map(move |n| {
+        let meant = begin + Duration::from_secs(1).mul_f64(n as f64 / PACE as f64);
+        std::thread::sleep(meant.saturating_duration_since(Instant::now()));
+        let mut payload = vec![b'x'; BYTES];
+        let nanos = u64::try_from((meant - origin).as_nanos()).unwrap_or(u64::MAX);
+        payload[..8].copy_from_slice(&nanos.to_be_bytes());
+        payload.into()
+    })
+}
+
+/// A bus as a side.
+pub(crate) struct BusSide {
+    bus: Box<dyn EventBus>,
+    topic: String,
+    subscription: Option<Subscription>,
+}
+
+impl BusSide {
+    pub(crate) fn new(bus: impl EventBus + 'static, topic: &str) -> Self {
+        Self { bus: Box::new(bus), topic: topic.into(), subscription: None }
+    }
+}
+
+#[async_trait(?Send)]
+impl Side for BusSide {
+    async fn publish(&self, payloads: Payloads<'_>) -> Result<(), Failure> {
+        let mut window: VecDeque<Confirmation> = VecDeque::with_capacity(UNCONFIRMED);
+        for (n, payload) in payloads.enumerate() {
+            let envelope = Envelope::builder("Speed", "/speed").key(format!("key-{}", n % KEYS)).payload(payload);
+            if window.len() == UNCONFIRMED
+                && let Some(oldest) = window.pop_front()
+            {
+                oldest.await?;
+            }
+            window.push_back(self.bus.publish(&self.topic, envelope.build()?).await?);
+        }
+        for confirmation in window {
+            confirmation.await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, seen: Arc<Seen>) -> Result<(), Failure> {
+        let handler = handler_fn(move |delivery: Delivery| {
+            let seen = Arc::clone(&seen);
+            async move {
+                seen.take(delivery.envelope().payload());
+                Ok(())
+            }
+        });
+        self.subscription = Some(self.bus.subscribe(Subscribe::to(&*self.topic).group("g"), handler).await?);
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), Failure> {
+        if let Some(subscription) = self.subscription.take() {
+            subscription.close(Duration::from_secs(10)).await?;
+            self.bus.delete_group(&self.topic, "g").await?;
+        }
+        Ok(self.bus.delete_topic(&self.topic).await?)
+    }
+}
+
+/// What is run.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) messages: usize,
+    pub(crate) rounds: usize,
+    /// How long latency is measured; 0 leaves it out.
+    pub(crate) seconds: usize,
+}
+
+impl Plan {
+    /// Out of a program's arguments behind the server's URL.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Failure> {
+        let mut number = |default| arguments.next().map_or(Ok(default), |text| text.parse::<usize>());
+        Ok(Self { messages: number(200_000)?.max(1), rounds: number(3)?.max(1), seconds: number(10)? })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Workload {
+    Publish,
+    Consume,
+    Both,
+    Latency,
+}
+
+impl Workload {
+    const ALL: [(Self, &str); 4] =
+        [(Self::Publish, "publish"), (Self::Consume, "consume"), (Self::Both, "both"), (Self::Latency, "p99")];
+}
+
+/// A side in the course of a round.
+pub(crate) struct Contestant {
+    name: &'static str,
+    role: Role,
+    side: Box<dyn Side>,
+    seen: Arc<Seen>,
+    reads: bool,
+    /// Records of the topic that no reader was asked for yet.
+    unread: usize,
+}
+
+impl Contestant {
+    pub(crate) fn new(name: &'static str, role: Role, side: impl Side + 'static) -> Result<Self, Failure> {
+        Ok(Self { name, role, side: Box::new(side), seen: Seen::new()?, reads: false, unread: 0 })
+    }
+
+    /// The side's figures: thousands of records a second, or the 99th and the 50th percentile in microseconds.
+    async fn run(&mut self, workload: Workload, plan: &Plan) -> Result<(f64, f64), Failure> {
+        let rate = |records: usize, took: Duration| (records as f64 / took.as_secs_f64() / 1_000.0, 0.0);
+        match workload {
+            Workload::Publish => {
+                let begun = Instant::now();
+                self.publish(&mut plain(plan.messages)).await?;
+                Ok(rate(plan.messages, begun.elapsed()))
+            }
+            Workload::Consume => {
+                let records = self.unread;
+                self.read_all().await?;
+                let marks = self.seen.marks();
+                Ok(rate(records, marks.last - marks.first))
+            }
+            Workload::Both => {
+                self.seen.expect(plan.messages);
+                let begun = Instant::now();
+                self.publish(&mut plain(plan.messages)).await?;
+                self.seen.all().await?;
+                self.unread = 0;
+                Ok(rate(plan.messages, self.seen.marks().last - begun))
+            }
+            Workload::Latency => self.latency(plan.seconds * PACE).await,
+        }
+    }
+
+    async fn publish(&mut self, payloads: Payloads<'_>) -> Result<(), Failure> {
+        self.unread += payloads.size_hint().0;
+        self.side.publish(payloads).await
+    }
+
+    /// Begins to read, with the topic's first record, and waits for the last.
+    async fn read_all(&mut self) -> Result<(), Failure> {
+        if self.reads || self.unread == 0 {
+            return Ok(());
+        }
+        self.reads = true;
+        self.seen.expect(std::mem::take(&mut self.unread));
+        self.side.read(Arc::clone(&self.seen)).await?;
+        self.seen.all().await
+    }
+
+    async fn latency(&mut self, records: usize) -> Result<(f64, f64), Failure> {
+        self.read_all().await?;
+        self.seen.expect(records);
+        self.side.publish(&mut paced(records, self.seen.origin)).await?;
+        self.seen.all().await?;
+        let marks = self.seen.marks();
+        let micros = |quantile| marks.spread.value_at_quantile(quantile) as f64 / 1_000.0;
+        Ok((micros(0.99), micros(0.5)))
+    }
+}
+
+/// One round of every workload, then all sides are closed.
+pub(crate) async fn round(
+    number: usize,
+    mut sides: Vec<Contestant>,
+    plan: &Plan,
+    table: &mut Table,
+) -> Result<(), Failure> {
+    if number % 2 == 1 {
+        sides.reverse();
+    }
+    // Connections, ids of producers, what is done for the first time: not part of any workload.
+    for side in &mut sides {
+        side.publish(&mut plain(KEYS)).await?;
+    }
+    for (workload, name) in Workload::ALL {
+        let paced = workload == Workload::Latency;
+        if paced && plan.seconds == 0 {
+            continue;
+        }
+        let mut figures = Vec::new();
+        for side in sides.iter_mut().filter(|side| paced || side.role != Role::BareLatency) {
+            let ran = side.run(workload, plan).await;
+            let (figure, p50) = ran.map_err(|error| format!("round {number}, {name} by {}: {error}", side.name))?;
+            let text = if paced { format!("µs; p50 {p50:.0}") } else { "k/s".into() };
+            println!("round {number} {name:8} {:20} {figure:.0} {text}", side.name);
+            figures.push((side.name, side.role, figure));
+        }
+        table.note((workload, name), &figures);
+    }
+    for side in &mut sides {
+        side.side.close().await?;
+    }
+    Ok(())
+}
