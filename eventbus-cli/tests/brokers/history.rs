@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use conformance_tests::file_history::{Change, Tree};
 use serde_json::Value;
 
-use crate::program::by_key;
+use crate::program::{Running, by_key};
 use crate::world::World;
 
 const EVENTS: usize = 20_875;
@@ -50,19 +51,30 @@ pub(crate) fn the_fold_is_right_with_two_members_and_kills(world: &World) {
     publish.signal("-KILL");
     publish.wait();
     feed.join().unwrap();
-    let rest = missing(&history, &world.stored("files")).join("\n");
-    world.publish("files", &rest);
+    let stored = world.stored("files");
+    let rest = missing(&history, &stored);
+    let (begin, end) = rest.split_at(rest.len() / 2);
+    world.publish("files", &begin.join("\n"));
 
-    // Two members share the work; one of them is killed, and another takes its place.
+    // Two members share the work; one of them is killed in the middle of it, and another takes its place.
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let arguments = ["--topic", "files", "--group", "folding", "--idle-exit", "20"];
     let member = |name: &str| world.start_into(File::create(path(name)).unwrap(), "subscribe", &arguments);
-    let (mut one, mut other) = (member("one"), member("other"));
-    while printed(&path("one")).len() < 2_000 && !one.ended() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    one.signal("-KILL");
+    let mut one = member("one");
+    let await_lines = |one: &mut Running, count: usize| {
+        while printed(&path("one")).len() < count {
+            assert!(!one.ended(), "it ended before its line {count}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    await_lines(&mut one, 500);
+    let mut other = member("other");
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.publish("files", &end.join("\n")));
+        await_lines(&mut one, 2_000);
+        one.signal("-KILL");
+    });
     one.wait();
     let mut third = member("third");
     for member in [&mut other, &mut third] {
@@ -80,4 +92,39 @@ pub(crate) fn the_fold_is_right_with_two_members_and_kills(world: &World) {
     }
     assert!(tree.broken().is_empty(), "out of order, first {}", tree.broken()[0]);
     assert_eq!(tree.sha256(), SHA256);
+}
+
+/// The example `file-history`, which cargo puts beside the program where it builds the whole workspace's tests.
+fn example() -> PathBuf {
+    let example = Path::new(env!("CARGO_BIN_EXE_eventbus")).with_file_name("examples").join("file-history");
+    assert!(example.exists(), "{} is built by: cargo test --workspace", example.display());
+    example
+}
+
+/// A repository in which two files change, one goes and comes back, and one is named as no text is.
+fn repository() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let script = r#"
+        git init -q -b main .
+        for i in $(seq 40); do
+            echo $i > always; echo $((i / 3)) > sometimes; echo $((i / 2)) > "$(printf 'no text \377')"
+            if [ $((i % 4)) -lt 2 ]; then echo $i > gone; else rm -f gone; fi
+            git add -A; git -c user.name=T -c user.email=t@example.org -c commit.gpgSign=false commit -qm "$i"
+        done"#;
+    assert!(Command::new("bash").args(["-ec", script]).current_dir(&directory).status().unwrap().success());
+    directory
+}
+
+pub(crate) fn another_url_is_all_that_another_broker_takes(world: &World) {
+    let repository = repository();
+    // All but how long it took and what failed by chance.
+    let told = |url: &str| {
+        let ran = Command::new(example()).arg(repository.path()).env("EVENTBUS_URL", url).output().unwrap();
+        let said = String::from_utf8(ran.stdout).unwrap();
+        assert!(ran.status.success(), "{url}: {said}{}", String::from_utf8_lossy(&ran.stderr));
+        said.lines().map(|line| line.split(": handled in").next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let on_memory = told("memory://");
+    assert!(on_memory[1].starts_with("4 files: the folded tree equals git's"), "{on_memory:?}");
+    assert_eq!(told(&world.url), on_memory);
 }

@@ -53,7 +53,9 @@ pub(crate) fn topics_are_made_shown_and_removed(world: &World) {
     let listed = world.run("topics", &["list"]).ends_with(0).lines();
     let names: Vec<&str> = listed.iter().map(|line| line["topic"].as_str().unwrap()).collect();
     assert_eq!(names, ["t", "u"]);
-    assert!(listed[0]["bytes"].is_number() && listed[0]["settings"]["replicas"] == 1, "{listed:?}");
+    // How much Kafka holds its clients are not told.
+    assert_eq!(listed[0]["bytes"].is_null(), world.url.starts_with("kafka"), "{listed:?}");
+    assert_eq!(listed[0]["settings"]["replicas"], 1, "{listed:?}");
     let described = world.run("topics", &["describe", "t"]).ends_with(0).lines();
     assert_eq!((&described[0]["records"], described[0]["logs"].as_array().unwrap().len()), (&10.into(), 3));
     world.run("topics", &["describe", "missing"]).ends_with(1).says("unknown topic");

@@ -69,6 +69,7 @@ const TESTS: &[Test] = tests! {
     }
     history::{
         the_fold_is_right_with_two_members_and_kills,
+        another_url_is_all_that_another_broker_takes,
     }
 };
 
