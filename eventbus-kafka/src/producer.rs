@@ -16,7 +16,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventbus_core::backend::{Fate, Outbound};
 use eventbus_core::{Error, ErrorKind, Position, Stamp, Ticket, Topic};
@@ -73,6 +73,19 @@ struct Suspicion {
     line: Option<Arc<Line>>,
     suspects: HashSet<Stamp>,
     outstanding: usize,
+    /// When its last record was settled.
+    quiet_since: Option<Instant>,
+}
+
+impl Suspicion {
+    /// Suspects that do not come again, since what was before them was refused, are waited for no longer than this. Should
+    /// they come all the same, their batch is refused once more, and all begins anew.
+    const WAITS: Duration = Duration::from_secs(5);
+
+    fn is_over(&self) -> bool {
+        let waited = || self.quiet_since.is_some_and(|since| since.elapsed() > Self::WAITS);
+        self.outstanding == 0 && (self.suspects.is_empty() || waited())
+    }
 }
 
 /// The publishing half of a backend.
@@ -203,11 +216,13 @@ impl Producer {
     fn line(&self, facts: &Arc<Facts>, slot: &Slot) -> Arc<Line> {
         let mut suspicions = lock(&self.suspicions);
         // Nearly always there are none, and every record passes here.
-        if !suspicions.is_empty()
-            && let Some(suspicion) = suspicions.get_mut(&(slot.topic.clone(), slot.partition))
-        {
-            suspicion.outstanding += 1;
-            return Arc::clone(suspicion.line.get_or_insert_with(|| Line::new(facts, true)));
+        if !suspicions.is_empty() {
+            let place = (slot.topic.clone(), slot.partition);
+            self.end_if_over(&mut suspicions, &place);
+            if let Some(suspicion) = suspicions.get_mut(&place) {
+                suspicion.outstanding += 1;
+                return Arc::clone(suspicion.line.get_or_insert_with(|| Line::new(facts, true)));
+            }
         }
         drop(suspicions);
         let mut lines = lock(&self.lines);
@@ -237,11 +252,14 @@ impl Producer {
         let Some(suspicion) = suspicions.get_mut(&place) else { return };
         suspicion.suspects.remove(&stamp);
         suspicion.outstanding -= usize::from(returned);
-        if suspicion.suspects.is_empty() && suspicion.outstanding == 0 {
-            let over = suspicions.remove(&place);
-            drop(suspicions);
+        suspicion.quiet_since = Some(Instant::now());
+        self.end_if_over(&mut suspicions, &place);
+    }
+
+    fn end_if_over(&self, suspicions: &mut HashMap<(Topic, u32), Suspicion>, place: &(Topic, u32)) {
+        if suspicions.get(place).is_some_and(Suspicion::is_over) {
             // Its client ends on a thread that may wait for it: never on the one that reports.
-            if let Some(line) = over.and_then(|suspicion| suspicion.line) {
+            if let Some(line) = suspicions.remove(place).and_then(|suspicion| suspicion.line) {
                 let _ = self.ill.send(line);
             }
         }
@@ -430,5 +448,25 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(Code::Unknown)),
         };
         producer.reported(&line, index, result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eventbus_core::ProducerId;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_waits_for_its_suspects_but_not_for_ones_that_stay_away() {
+        let long_ago = Instant::now().checked_sub(2 * Suspicion::WAITS);
+        let suspects = || HashSet::from([Stamp::new(ProducerId::new(1), 1)]);
+        let with = |suspects, outstanding, quiet_since| Suspicion { line: None, suspects, outstanding, quiet_since };
+        assert!(with(HashSet::new(), 0, None).is_over());
+        assert!(!with(HashSet::new(), 1, long_ago).is_over(), "a record of its own line is under way");
+        assert!(!with(suspects(), 0, None).is_over(), "none came yet");
+        assert!(!with(suspects(), 0, Some(Instant::now())).is_over());
+        assert!(!with(suspects(), 1, long_ago).is_over());
+        assert!(with(suspects(), 0, long_ago).is_over());
     }
 }
