@@ -6,7 +6,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 /// The kind of an error of the client or a broker, outside of publishing.
 pub(crate) fn kind(code: Code) -> ErrorKind {
     match code {
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => ErrorKind::UnknownTopic,
+        // A partition that the client does not know is one without a leader, for as long as its broker is away.
+        Code::UnknownTopic | Code::UnknownTopicOrPartition => ErrorKind::UnknownTopic,
         Code::TopicAlreadyExists => ErrorKind::TopicExists,
         Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             ErrorKind::PermissionDenied
