@@ -35,7 +35,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, Produce
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 const USAGE: &str = "\
-speed BROKERS [MESSAGES [ROUNDS [SECONDS]]]
+kafka-speed BROKERS [MESSAGES [ROUNDS [SECONDS]]]
 
 Puts the bus beside the bare client on the cluster of BROKERS (localhost:9092).
 Defaults: 200000 messages, 3 rounds, latency for 10 seconds (0: not at all).";

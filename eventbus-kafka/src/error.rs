@@ -35,6 +35,11 @@ pub(crate) fn to_core(error: &KafkaError, doing: &'static str) -> Error {
     Error::new(kind, format!("{doing}: {error}"))
 }
 
+/// A broker's refusal.
+pub(crate) fn refused(code: Code) -> Error {
+    Error::new(kind(code), format!("the broker says: {code}"))
+}
+
 /// A thread of ours ended before its answer.
 pub(crate) fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the backend is closed")

@@ -14,7 +14,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::config::Protocol;
 use crate::connection::Link;
-use crate::error::to_core;
+use crate::error::{refused, to_core};
 use crate::note::Stored;
 use crate::scan;
 use crate::topics::watermarks;
@@ -128,10 +128,7 @@ impl Groups {
         let answer = self.link.admin().delete_groups(&[&id], &self.link.options()).await;
         let answer = answer.map_err(|error| to_core(&error, "deleting a group"))?;
         match answer.into_iter().next() {
-            Some(Err((_, code))) => {
-                let error = Error::new(crate::error::kind(code), format!("the broker says: {code}"));
-                Err(self.about(error, group))
-            }
+            Some(Err((_, code))) => Err(self.about(refused(code), group)),
             _ => Ok(()),
         }
     }
@@ -171,8 +168,7 @@ pub(crate) async fn remove_all(link: &Arc<Link>) -> Result<()> {
         let left: Vec<_> = left.filter(|(_, code)| *code != Code::GroupIdNotFound).collect();
         let Some((name, code)) = left.first() else { return Ok(()) };
         if Instant::now() > until {
-            let error = Error::new(crate::error::kind(*code), format!("the broker says: {code}"));
-            return Err(error.with("group", name));
+            return Err(refused(*code).with("group", name));
         }
         tokio::time::sleep(AGAIN).await;
     }

@@ -13,7 +13,7 @@ use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication}
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::connection::Link;
-use crate::error::{kind, to_core};
+use crate::error::{refused, to_core};
 use crate::facts::{Facts, Known};
 use crate::wire::position;
 
@@ -83,7 +83,7 @@ impl Topics {
                 Err(Error::new(ErrorKind::InvalidName, message).with("topic", topic))
             }
             Err(Code::TopicAlreadyExists) => Ok(false),
-            Err(code) => Err(refused(code, topic)),
+            Err(code) => Err(refused(code).with("topic", topic)),
         }
     }
 
@@ -102,7 +102,7 @@ impl Topics {
         let answer = self.link.admin().alter_configs([&change], &self.link.options()).await;
         let answer = answer.map_err(|error| to_core(&error, "changing a topic"))?;
         match answer.into_iter().next() {
-            Some(Err((_, code))) => Err(refused(code, topic)),
+            Some(Err((_, code))) => Err(refused(code).with("topic", topic)),
             _ => Ok(()),
         }
     }
@@ -130,7 +130,7 @@ impl Topics {
             return Err(unknown(topic));
         };
         if let Some(error) = found.error() {
-            return Err(refused(error.into(), topic));
+            return Err(refused(error.into()).with("topic", topic));
         }
         if found.partitions().is_empty() {
             return Err(unknown(topic));
@@ -151,7 +151,7 @@ impl Topics {
                 let entries = found.entries.into_iter();
                 Ok(entries.map(|e| (e.name, e.value.unwrap_or_default(), e.source == own)).collect())
             }
-            Some(Err(code)) => Err(refused(code, topic)),
+            Some(Err(code)) => Err(refused(code).with("topic", topic)),
             None => Ok(Vec::new()),
         }
     }
@@ -204,7 +204,7 @@ impl Topics {
         let name = self.link.config.topic(topic);
         match self.one(self.link.admin().delete_topics(&[&name], &self.link.options()).await, topic)? {
             Ok(()) => self.wait(topic, false).await,
-            Err(code) => Err(refused(code, topic)),
+            Err(code) => Err(refused(code).with("topic", topic)),
         }
     }
 
@@ -311,8 +311,4 @@ fn number(count: usize) -> u32 {
 
 fn unknown(topic: &Topic) -> Error {
     Error::new(ErrorKind::UnknownTopic, "no such topic").with("topic", topic)
-}
-
-fn refused(code: Code, topic: &Topic) -> Error {
-    Error::new(kind(code), format!("the broker says: {code}")).with("topic", topic)
 }

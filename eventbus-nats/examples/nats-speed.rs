@@ -30,7 +30,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 const USAGE: &str = "\
-speed URL [MESSAGES [ROUNDS [SECONDS]]]
+nats-speed URL [MESSAGES [ROUNDS [SECONDS]]]
 
 Puts the bus beside the bare client on the server at URL (nats://localhost:4222).
 Defaults: 200000 messages, 3 rounds, latency for 10 seconds (0: not at all).";

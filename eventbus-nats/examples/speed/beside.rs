@@ -1,6 +1,6 @@
 //! A bus beside its bare client: workloads, pacing and table, the same on every broker.
 //!
-//! Included by the programs `speed` of the backends. In a round each workload is run by all sides, one after the other, so that
+//! Included by the programs `nats-speed` and `kafka-speed`. In a round each workload is run by all sides, one after the other, so that
 //! what else the machine does falls on all of them; every other round in the opposite order. What counts is the median of the
 //! rounds' ratios.
 //!

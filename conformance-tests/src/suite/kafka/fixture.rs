@@ -32,7 +32,7 @@ const INVALID_RECORD: i16 = 87;
 const NOT_ENOUGH_REPLICAS: i16 = 19;
 const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
 
-/// The proxies of members, by their names, and how long they may be silent.
+/// The proxies of members, by their names.
 type Members = Arc<Mutex<BTreeMap<String, Weak<Proxy>>>>;
 
 #[derive(Debug)]
