@@ -9,6 +9,7 @@
 //! | a holder that was evicted hears nothing | `hold_outlasts_what_the_coordinator_waits` |
 //! | a member that slept is handed records that are another's | `frozen_past_its_session` in `members.rs` |
 //! | any live member may commit any partition | `late_commit_moves_progress_back` |
+//! | what was just assigned is wanted back at once | `wanted_back_before_it_is_known` |
 //! | a commit waits as long as the coordinator is away | `member_waits_for_a_coordinator_that_is_away` |
 //! | progress that is missing or out of range is reset in silence | `progress_out_of_range_is_reset_in_silence` |
 //! | a topic that is deleted under a member is not told of | `deleted_topic_is_waited_for` |
@@ -24,6 +25,7 @@ use std::time::Duration;
 use conformance_tests::brokers::{kafka_wanted, shut_down, sweep};
 use conformance_tests::harness::steadily;
 use conformance_tests::history::Kind;
+use conformance_tests::oracle::Expectations;
 use conformance_tests::suite::{
     Ability, Gate, Gated, GroupProtocol, KafkaProvider, Provider, Run, RunOptions, kafka_config,
 };
@@ -256,6 +258,28 @@ async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) ->
     Ok(())
 }
 
+/// A second member comes while the first one still looks up what is committed of all partitions: half of them are wanted back
+/// before the core has heard of them. Nobody waits for their release until a deadline takes them.
+async fn wanted_back_before_it_is_known(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 6).await?;
+    let (first, second) = (run.process().await?, run.process().await?);
+    publisher.publish_rounds(TOPIC, &keys("order", 60), 2).await?;
+    for n in 0..12 {
+        let group = format!("{GROUP}-{n}");
+        let join = || subscribe().group(&group);
+        let one = first.subscribe(join(), steadily(Duration::from_millis(1))).await?;
+        let two = second.subscribe(join(), steadily(Duration::from_millis(1))).await?;
+        run.settled(TOPIC, &[&group]).await?;
+        one.drain(Duration::from_secs(10)).await?;
+        two.drain(Duration::from_secs(10)).await?;
+        let expect = Expectations::new(16).quiet().log_read().overlap().group(TOPIC, &*group);
+        run.judge(&expect, &[(TOPIC, &[&group])]).await?;
+    }
+    let lost =
+        run.inspect(|events| events.iter().filter(|event| matches!(event.kind, Kind::OwnershipLost { .. })).count());
+    if lost == 0 { Ok(()) } else { Err(wrong(format!("{lost} partitions were taken by a deadline, none for a fault"))) }
+}
+
 /// The coordinator is away while a member works, and while it leaves: neither waits for it without an end.
 async fn member_waits_for_a_coordinator_that_is_away(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 4).await?;
@@ -348,6 +372,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         largest_legal_event_is_refused,
         hold_outlasts_what_the_coordinator_waits,
         late_commit_moves_progress_back,
+        wanted_back_before_it_is_known,
         member_waits_for_a_coordinator_that_is_away[RestartBroker],
         progress_out_of_range_is_reset_in_silence,
         deleted_topic_is_waited_for,

@@ -66,6 +66,8 @@ pub(crate) type GroupConsumer = BaseConsumer<Seat>;
 pub(crate) struct Held {
     /// Which assignment it came with: what is said of an earlier one is not about this one.
     pub(crate) number: u64,
+    /// The core was told of it, and will release it when it is wanted back.
+    announced: bool,
     pub(crate) lease: Lease,
     pub(crate) incarnation: String,
     /// Of a late record below what is committed.
@@ -234,6 +236,8 @@ impl Seat {
         let wanted: HashSet<u32> = partitions(list).into_iter().collect();
         let lost = consumer.assignment_lost();
         let mut state = self.state();
+        // What the core has not heard of is not its to release, and it is not told of it any more.
+        state.held.retain(|partition, held| held.announced || !wanted.contains(partition));
         let held: Vec<u32> = wanted.iter().copied().filter(|partition| state.held.contains_key(partition)).collect();
         if state.closing {
             state.revocation = None;
@@ -516,6 +520,12 @@ impl State {
     fn holds(&self, partition: u32, number: u64) -> bool {
         self.held.get(&partition).is_some_and(|held| held.number == number)
     }
+
+    /// Whether a partition is still of this assignment, of which the core is told now.
+    fn announces(&mut self, partition: u32, number: u64) -> bool {
+        let held = self.held.get_mut(&partition).filter(|held| held.number == number);
+        held.map(|held| held.announced = true).is_some()
+    }
 }
 
 impl Held {
@@ -524,6 +534,7 @@ impl Held {
         let lease = Lease::until(tokio::time::Instant::now());
         Self {
             number,
+            announced: false,
             lease,
             incarnation: String::new(),
             print: None,

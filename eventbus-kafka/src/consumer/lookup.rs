@@ -26,9 +26,9 @@ impl Seat {
             }
             match self.look_up(&consumer, partitions, number) {
                 Ok(mut assignments) => {
-                    let state = self.state();
-                    assignments.retain(|assignment| state.holds(assignment.partition, number));
-                    // Under the lock, so that a loss is told after it.
+                    let mut state = self.state();
+                    assignments.retain(|assignment| state.announces(assignment.partition, number));
+                    // Under the lock, so that a loss is told after it, and what is wanted back before it is not told of at all.
                     return self.tell(GroupEvent::Assigned(assignments));
                 }
                 Err(error) => {
