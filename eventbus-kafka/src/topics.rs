@@ -53,7 +53,7 @@ impl Topics {
             OnExisting::CreateOrUpdate => {
                 self.describe(&topic).await?.spec.agrees_in_fixed(&in_force(spec))?;
                 self.alter(&topic, spec).await?;
-                self.agreed(&topic, spec).await
+                self.comes_to_agree(&topic, spec).await
             }
             // A way that a later version of the core adds is treated as the strictest one.
             _ => self.agreed(&topic, spec).await,
@@ -65,6 +65,19 @@ impl Topics {
         described.spec.agrees_in_fixed(&in_force(spec))?;
         described.spec.agrees_in_changeable(&in_force(spec))?;
         Ok(described)
+    }
+
+    /// As [`agreed`](Self::agreed), of a topic that was just changed: a controller's answer comes before brokers act by it.
+    async fn comes_to_agree(&self, topic: &Topic, spec: &TopicSpec) -> Result<TopicDescription> {
+        let until = tokio::time::Instant::now() + SETTLES;
+        loop {
+            match self.agreed(topic, spec).await {
+                Err(error) if error.kind() == ErrorKind::TopicMismatch && tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// `false` where somebody was faster.
@@ -82,7 +95,7 @@ impl Topics {
                 let message = "Kafka takes no two topics whose names differ only in '.' and '_'";
                 Err(Error::new(ErrorKind::InvalidName, message).with("topic", topic))
             }
-            Err(Code::TopicAlreadyExists) => Ok(false),
+            Err(Code::TopicAlreadyExists) => self.wait(topic, true).await.map(|()| false),
             Err(code) => Err(refused(code).with("topic", topic)),
         }
     }
@@ -241,8 +254,10 @@ impl Topics {
     async fn wait(&self, topic: &Topic, there: bool) -> Result<()> {
         let until = tokio::time::Instant::now() + SETTLES;
         loop {
-            let found = match self.count(topic).await {
-                Ok(_) => Ok(true),
+            // There is what can be described in full, gone is what has no partitions.
+            let looked = if there { self.describe(topic).await.map(drop) } else { self.count(topic).await.map(drop) };
+            let found = match looked {
+                Ok(()) => Ok(true),
                 Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(false),
                 Err(error) => Err(error),
             };

@@ -219,6 +219,15 @@ impl Limits for Admin {
             .fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |altered, (name, value)| altered.set(name, value));
         let altered = altered.set("max.message.bytes", &bytes);
         let done = self.admin.alter_configs([&altered], &options()).await.map_err(|error| failed(&name, error))?;
-        done.into_iter().find_map(std::result::Result::err).map_or(Ok(()), |(_, code)| Err(failed(&name, code)))
+        done.into_iter().find_map(std::result::Result::err).map_or(Ok(()), |(_, code)| Err(failed(&name, code)))?;
+        // The controller's answer comes before the broker acts by it.
+        let limit = ("max.message.bytes".to_owned(), bytes);
+        for _ in 0..100 {
+            if self.settings(&name).await?.contains(&limit) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(failed(&name, "the limit is not taken"))
     }
 }
