@@ -410,6 +410,16 @@ impl Line {
     }
 }
 
+impl Drop for Line {
+    /// A client waits for its thread when it ends, and the last to let go of a line may be just that thread, reporting.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = state.client.take() {
+            std::thread::spawn(move || drop(client));
+        }
+    }
+}
+
 impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").finish_non_exhaustive()
