@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use eventbus_core::backend::{Backend, GroupDescription};
 use eventbus_core::{
-    BusConfig, Env, Envelope, ErrorKind, EventBus, Group, Mutant, Subscribe, Subscription, Threads, Topic, TopicSpec,
+    BusConfig, Env, Envelope, Error, ErrorKind, EventBus, Group, Mutant, Subscribe, Subscription, Threads, Topic,
+    TopicSpec,
 };
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -374,16 +375,15 @@ impl Run {
         self.until(what, || self.count(&like) >= at_least).await;
     }
 
-    /// A group's progress and owners. None while the broker cannot be reached, or has not heard of the group yet: a member
-    /// that has just joined may be on its way to the coordinator.
+    /// A group's progress and owners, or why the broker says nothing of it now: it cannot be reached, or a member
+    /// that has just joined is still on its way to the coordinator.
     ///
     /// # Errors
     /// What the broker says otherwise.
-    pub async fn described(&self, topic: &str, group: &str) -> Result<Option<GroupDescription>, Failure> {
+    pub async fn described(&self, topic: &str, group: &str) -> Result<Result<GroupDescription, Error>, Failure> {
         match self.control().await?.describe_group(&topic.parse()?, &group.parse()?).await {
-            Ok(described) => Ok(Some(described)),
-            Err(error) if error.is_retryable() || error.kind() == ErrorKind::UnknownGroup => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) if !error.is_retryable() && error.kind() != ErrorKind::UnknownGroup => Err(error.into()),
+            described => Ok(described),
         }
     }
 
@@ -393,9 +393,15 @@ impl Run {
     /// What the broker says, other than that it cannot be reached.
     pub async fn settled(&self, topic: &str, groups: &[&str]) -> Result<(), Failure> {
         for group in groups {
-            self.waits(format!("group {group} has finished what topic {topic} holds"));
-            let is_done = |described: GroupDescription| described.partitions.iter().all(|partition| partition.lag == 0);
-            while !self.described(topic, group).await?.is_some_and(is_done) {
+            let what = format!("group {group} has finished what topic {topic} holds");
+            self.waits(format!("{what}, not yet described"));
+            loop {
+                let seen = match self.described(topic, group).await? {
+                    Ok(described) if described.partitions.iter().all(|partition| partition.lag == 0) => break,
+                    Ok(described) => format!("{:?}", described.partitions),
+                    Err(error) => error.to_string(),
+                };
+                self.waits(format!("{what}, last described: {seen}"));
                 tokio::time::sleep(LOOK * 5).await;
             }
         }
