@@ -190,19 +190,19 @@ require_build_tools() {
 
 # Makes sure that the brokers can be started, or that running ones are named.
 require_brokers() {
-  local provision=$1 kafka=${2:-no} tag
+  local provision=$1 tag
   mkdir -p "$broker_work"
   for tag in NATS KAFKA; do
     local url=EVENTBUS_TEST_${tag}_URL
     [[ -z ${!url:-} ]] || say "brokers: the server that $url names; cases that must kill it are skipped"
   done
-  [[ -z ${EVENTBUS_TEST_NATS_URL:-} || ($kafka == yes && -z ${EVENTBUS_TEST_KAFKA_URL:-}) ]] || return 0
+  [[ -z ${EVENTBUS_TEST_NATS_URL:-} || -z ${EVENTBUS_TEST_KAFKA_URL:-} ]] || return 0
   require_engine "$provision"
   if [[ -z ${EVENTBUS_TEST_NATS_URL:-} ]]; then
     for tag in "${!nats_releases[@]}"; do
       require_nats_image "$tag" "$provision"
     done
   fi
-  [[ $kafka == no || -n ${EVENTBUS_TEST_KAFKA_URL:-} ]] || require_kafka_image "$provision"
+  [[ -n ${EVENTBUS_TEST_KAFKA_URL:-} ]] || require_kafka_image "$provision"
   sweep_brokers ""
 }

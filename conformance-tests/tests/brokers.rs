@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use bytes::Bytes;
-use conformance_tests::brokers::{
-    Broker, BrokerError, KafkaServer, NatsServer, NatsVersion, kafka_wanted, shut_down, sweep,
-};
+use conformance_tests::brokers::{Broker, BrokerError, KafkaServer, NatsServer, NatsVersion, shut_down, sweep};
 use conformance_tests::proxy::nats::{Fault, Rules, Scope};
 use conformance_tests::proxy::{Direction, Proxy, kafka};
 use rdkafka::ClientConfig;
@@ -251,21 +249,17 @@ fn main() -> std::process::ExitCode {
             })),*]
         };
     }
-    let mut trials = trials![
+    let trials = trials![
         killed_broker_loses_its_data_or_its_port,
         wrong_password_is_taken,
         lost_answer_is_a_lost_message,
         refused_message_is_stored,
         held_message_overtakes_or_is_lost,
         frozen_connection_ends,
+        killed_kafka_loses_its_data_or_its_port,
+        kafka_client_gets_past_its_proxy,
+        wrong_kafka_password_is_taken,
     ];
-    if kafka_wanted() {
-        trials.extend(trials![
-            killed_kafka_loses_its_data_or_its_port,
-            kafka_client_gets_past_its_proxy,
-            wrong_kafka_password_is_taken,
-        ]);
-    }
     let swept: Result<usize, BrokerError> = if arguments.list { Ok(0) } else { sweep() };
     if let Err(error) = swept {
         eprintln!("{error}");

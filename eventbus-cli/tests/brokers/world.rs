@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use conformance_tests::brokers::{Broker as Container, KafkaServer, NatsServer, NatsVersion, background, kafka_wanted};
+use conformance_tests::brokers::{Broker as Container, KafkaServer, NatsServer, NatsVersion, background};
 use futures_util::TryStreamExt as _;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -35,8 +35,7 @@ pub(crate) fn brokers() -> Vec<Broker> {
         let running = std::env::var(format!("EVENTBUS_TEST_{}_URL", name.to_uppercase()));
         Broker { name: name.into(), from: running.map_or(otherwise, From::Url) }
     };
-    let kafka = kafka_wanted().then(|| broker("kafka", From::Kafka));
-    [broker("nats", From::Nats)].into_iter().chain(kafka).collect()
+    vec![broker("nats", From::Nats), broker("kafka", From::Kafka)]
 }
 
 impl Broker {
