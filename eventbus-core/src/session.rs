@@ -29,13 +29,15 @@ use crate::partition::Opening;
 use crate::pool::Progress;
 use crate::position::Position;
 use crate::resume::{self, Found};
-use crate::shutdown::{CALL_GRACE, CloseBy, Drained};
+use crate::shutdown::{CloseBy, Drained};
 use crate::subscribe::{Settings, StartFrom};
 use crate::topic::{Group, Topic};
 use crate::worker::Crew;
 
+mod closing;
 mod jobs;
 
+use closing::{Closing, Ended};
 use jobs::{Done, Job, Looked};
 
 /// What the session and its jobs share.
@@ -101,16 +103,6 @@ pub(crate) struct Session {
     /// Whether a handle is left that could send commands.
     handled: bool,
 }
-
-struct Closing {
-    deadline: Instant,
-    replies: Vec<oneshot::Sender<Drained>>,
-    drained: Drained,
-    error: Option<Error>,
-}
-
-/// Why the session ended.
-type Ended = Option<Error>;
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
@@ -342,6 +334,10 @@ impl Session {
 
     /// A job has ended.
     fn done(&mut self, done: Done) -> Result<()> {
+        if let Done::Dismissed(drained) = done {
+            self.dismissed(drained);
+            return Ok(());
+        }
         let Some((partition, generation)) = done.place() else {
             return Ok(());
         };
@@ -359,7 +355,7 @@ impl Session {
                 self.handed_back(partition, drained);
                 Ok(())
             }
-            Done::NotSought(..) | Done::Buried | Done::Aborted => Ok(()),
+            Done::NotSought(..) | Done::Buried | Done::Dismissed(_) | Done::Aborted => Ok(()),
         };
         self.start_next(partition);
         result
@@ -443,70 +439,6 @@ impl Session {
             Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
         }
         Ok(())
-    }
-
-    fn handed_back(&mut self, partition: u32, drained: Drained) {
-        let stuck = !drained.stuck.is_empty();
-        if let Some(stage) = self.stages.remove(&partition) {
-            // A stuck handler keeps its partition: nobody else may have it before this member's session ends.
-            stage.lease.revoke();
-            if let Some(claimed) = stage.claimed.filter(|_| !stuck) {
-                self.shared.report_ownership(&claimed, OwnershipChange::Released);
-            }
-        }
-        for (partition, position) in &drained.stuck {
-            tracing::error!(target: "eventbus", partition, %position, "a handler blocks its thread and keeps its partition");
-        }
-        if let Some(closing) = &mut self.closing {
-            closing.drained.merge(drained);
-        }
-    }
-
-    /// Ends the subscription with an error: running handlers finish and are committed first.
-    fn stop(&mut self, error: Option<Error>) {
-        self.shared.crew.pool.set_paused(true);
-        self.close(Instant::now() + self.shared.settings.drain_deadline, error);
-    }
-
-    fn close(&mut self, deadline: Instant, error: Option<Error>) {
-        let closing = self.closing.get_or_insert(Closing {
-            deadline,
-            replies: Vec::new(),
-            drained: Drained::default(),
-            error: None,
-        });
-        closing.deadline = closing.deadline.min(deadline);
-        closing.error = closing.error.take().or(error);
-        let deadline = closing.deadline;
-        self.shared.close_by.set(deadline);
-        let partitions: Vec<u32> = self.stages.keys().copied().collect();
-        for partition in partitions {
-            self.hand_back(partition, deadline);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.closing.is_some() && self.stages.is_empty()
-    }
-
-    async fn leave(mut self) -> Ended {
-        self.shared.crew.pool.close();
-        let left = tokio::time::timeout(CALL_GRACE, self.shared.membership.leave()).await;
-        if !matches!(left, Ok(Ok(()))) {
-            tracing::debug!(target: "eventbus", group = %self.shared.group, "leaving the group failed; its session will expire");
-        }
-        // Whoever asked while it was closing already gets the same answer.
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            if let (Command::Close(_, reply), Some(closing)) = (command, &mut self.closing) {
-                closing.replies.push(reply);
-            }
-        }
-        let closing = self.closing?;
-        for reply in closing.replies {
-            let _ = reply.send(closing.drained.clone());
-        }
-        closing.error
     }
 }
 

@@ -95,6 +95,53 @@ async fn a_member_that_expired_loses_or_shuffles_what_it_had() {
     two.assert_handled_in_order(TOPIC, "billing");
 }
 
+/// Counts the handlers that run, by what each of them holds.
+#[derive(Clone, Default)]
+struct Running(Arc<()>);
+
+impl Running {
+    fn count(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
+
+    /// A handler that never ends by itself. It holds nothing before it is called.
+    fn forever(&self) -> Arc<dyn eventbus_core::Handler> {
+        let running = Arc::downgrade(&self.0);
+        handler_fn(move |_| {
+            let held = running.upgrade();
+            async move {
+                std::future::pending::<()>().await;
+                drop(held);
+                Ok(())
+            }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_of_a_lost_partition_outlives_its_subscription() {
+    let world = MemoryWorld::new();
+    let bus = |world: &MemoryWorld| {
+        let config = BusConfig::new().threads(Threads::Caller);
+        MemoryEventBus::builder().world(world.clone()).config(config).build().unwrap()
+    };
+    let (one, two) = (bus(&world), bus(&world));
+    one.ensure_topic(&TopicSpec::new(TOPIC).partitions(4)).await.unwrap();
+    let (running, quick) = (Running::default(), Probe::new());
+    let options = || Subscribe::to(TOPIC).group("billing").concurrency(20);
+    let first = one.subscribe(options(), running.forever()).await.unwrap();
+    publish(&one, 20, 1).await;
+    while running.count() < 20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let _second = two.subscribe(options(), quick.around(handler_fn(|_| async { Ok(()) }))).await.unwrap();
+    assert!(world.faults().expire_session(TOPIC, "billing", first.member()));
+    quick.wait_until_handled(5).await;
+    assert_eq!(running.count(), 20, "what runs goes on, though nothing comes of it");
+    let abandoned = first.drain(Duration::from_secs(3)).await.unwrap_err();
+    assert_eq!(running.count(), 0, "after: {abandoned}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_down_dead_letter_topic_lets_the_next_of_the_key_through() {
     let bus = bus().await;

@@ -168,6 +168,11 @@ impl Pool {
         self.state.lock().remove(partition);
     }
 
+    /// Partitions whose ownership is over while handlers of it still run.
+    pub(crate) fn orphaned(&self) -> Vec<u32> {
+        self.state.lock().orphans.keys().copied().collect()
+    }
+
     /// Waits until no handler of this partition runs.
     pub(crate) async fn at_rest(&self, partition: u32) {
         loop {

@@ -66,6 +66,8 @@ pub(super) enum Done {
     /// A seek that found no place to go to; nothing was touched.
     NotSought(Place),
     Buried,
+    /// The handlers of a partition that was lost are gone, or cannot be.
+    Dismissed(Drained),
     /// Its ownership ended before it did.
     Aborted,
 }
@@ -79,7 +81,7 @@ impl Done {
             | Self::Read(place, _)
             | Self::NotSought(place)
             | Self::HandedBack(place, _) => Some(*place),
-            Self::Buried | Self::Aborted => None,
+            Self::Buried | Self::Dismissed(_) | Self::Aborted => None,
         }
     }
 }
@@ -234,6 +236,11 @@ async fn seek(
         looked = read(shared, partition).await?;
     }
     Ok((claimed, looked))
+}
+
+/// Waits for what still runs of a partition that was lost, and drops it at the deadline.
+pub(super) fn dismiss(shared: Arc<Shared>, partition: u32, deadline: Instant) -> BoxFuture<'static, Done> {
+    async move { Done::Dismissed(shutdown::quiesce(&shared, partition, deadline).await) }.boxed()
 }
 
 /// Writes a dead letter until it is confirmed; only then is its envelope finished (S2).
