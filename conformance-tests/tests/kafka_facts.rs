@@ -17,14 +17,14 @@
 //! Beside these, the cases of the suite run on the same broker. `EVENTBUS_TEST_KAFKA_URL` names a running one; tests that must
 //! harm it are left out then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use conformance_tests::brokers::{shut_down, sweep};
 use conformance_tests::harness::steadily;
-use conformance_tests::history::Kind;
+use conformance_tests::history::{Event, Kind, Start};
 use conformance_tests::oracle::Expectations;
 use conformance_tests::suite::{
     Ability, Gate, Gated, GroupProtocol, KafkaProvider, Provider, Run, RunOptions, kafka_config,
@@ -69,7 +69,20 @@ impl Operator {
         for result in self.admin.create_topics([&new], &Self::options()).await.map_err(wrong)? {
             result.map_err(|(name, code)| wrong(format!("{name}: {code}")))?;
         }
-        Ok(())
+        self.acts(&name, true).await
+    }
+
+    /// The controller's answer comes before the broker acts by it.
+    async fn acts(&self, name: &str, there: bool) -> Tested {
+        loop {
+            let looked = || self.admin.inner().fetch_metadata(Some(name), Duration::from_secs(5));
+            let metadata = tokio::task::block_in_place(looked).map_err(wrong)?;
+            let found = metadata.topics().iter().any(|topic| topic.name() == name && !topic.partitions().is_empty());
+            if found == there {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn delete(&self, topic: &str) -> Tested {
@@ -77,7 +90,7 @@ impl Operator {
         for result in self.admin.delete_topics(&[&name], &Self::options()).await.map_err(wrong)? {
             result.map_err(|(name, code)| wrong(format!("{name}: {code}")))?;
         }
-        Ok(())
+        self.acts(&name, false).await
     }
 
     async fn limit(&self, topic: &str, bytes: usize) -> Tested {
@@ -275,9 +288,33 @@ async fn wanted_back_before_it_is_known(run: Run, _: Arc<tempfile::TempDir>) -> 
         let expect = Expectations::new(16).quiet().log_read().overlap().group(TOPIC, &*group);
         run.judge(&expect, &[(TOPIC, &[&group])]).await?;
     }
-    let lost =
-        run.inspect(|events| events.iter().filter(|event| matches!(event.kind, Kind::OwnershipLost { .. })).count());
-    if lost == 0 { Ok(()) } else { Err(wrong(format!("{lost} partitions were taken by a deadline, none for a fault"))) }
+    let idle = run.inspect(lost_without_a_start);
+    if idle.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong(format!("held until a deadline took them, and nothing handled: {idle:?}")))
+    }
+}
+
+/// What members lost without having handled anything of it: member, group and partition.
+fn lost_without_a_start(events: &[Event]) -> Vec<(String, String, u32)> {
+    let mut started = BTreeSet::new();
+    let mut idle = Vec::new();
+    for event in events {
+        match &event.kind {
+            Kind::Start(Start { group, member, partition, .. }) => {
+                started.insert((member.to_string(), group.to_string(), *partition));
+            }
+            Kind::OwnershipLost { group, member, partition, .. } => {
+                let held = (member.to_string(), group.to_string(), *partition);
+                if !started.contains(&held) {
+                    idle.push(held);
+                }
+            }
+            _ => {}
+        }
+    }
+    idle
 }
 
 /// The coordinator is away while a member works, and while it leaves: neither waits for it without an end.

@@ -105,8 +105,6 @@ pub(crate) async fn until_ended(run: &Run, at_least: usize) {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Runs a test in a world of its own on a provider, and writes down what is left of a failure.
 pub(crate) fn judged<F>(
     name: &str,
@@ -123,9 +121,10 @@ where
     let folder = Arc::new(tempfile::tempdir().map_err(|error| error.to_string())?);
     let run =
         runtime.block_on(Run::start(provider.clone(), seed, "world", needs)).map_err(|error| error.to_string())?;
+    let patience = provider.patience();
     let ended = runtime.block_on(async {
         let task = tokio::spawn(case(run.clone(), folder));
-        match tokio::time::timeout(PATIENCE, task).await {
+        match tokio::time::timeout(patience, task).await {
             Ok(ended) => ended.unwrap_or_else(|error| Err(wrong(error))),
             Err(_) => Err(wrong(format!("hung: {}", run.waiting_for()))),
         }
