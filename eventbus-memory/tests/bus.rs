@@ -20,6 +20,18 @@ async fn bus() -> MemoryEventBus {
     bus
 }
 
+/// Two processes, as it were.
+async fn two_in_one_world() -> (MemoryWorld, MemoryEventBus, MemoryEventBus) {
+    let world = MemoryWorld::new();
+    let bus = || {
+        let config = BusConfig::new().threads(Threads::Caller);
+        MemoryEventBus::builder().world(world.clone()).config(config).build().unwrap()
+    };
+    let (one, two) = (bus(), bus());
+    one.ensure_topic(&TopicSpec::new(TOPIC).partitions(4)).await.unwrap();
+    (world, one, two)
+}
+
 fn placed(key: &str, number: u64) -> Envelope {
     Envelope::builder(format!("Placed{number}"), "/shop").key(key).build().unwrap()
 }
@@ -66,13 +78,7 @@ async fn order_is_lost_under_faults_on_both_sides() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_expired_loses_or_shuffles_what_it_had() {
-    let world = MemoryWorld::new();
-    let bus = |world: &MemoryWorld| {
-        let config = BusConfig::new().threads(Threads::Caller);
-        MemoryEventBus::builder().world(world.clone()).config(config).build().unwrap()
-    };
-    let (one, two) = (bus(&world), bus(&world));
-    one.ensure_topic(&TopicSpec::new(TOPIC).partitions(4)).await.unwrap();
+    let (world, one, two) = two_in_one_world().await;
     let probe = Probe::new();
     let slow = || {
         handler_fn(|_| async {
@@ -120,13 +126,7 @@ impl Running {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_of_a_lost_partition_outlives_its_subscription() {
-    let world = MemoryWorld::new();
-    let bus = |world: &MemoryWorld| {
-        let config = BusConfig::new().threads(Threads::Caller);
-        MemoryEventBus::builder().world(world.clone()).config(config).build().unwrap()
-    };
-    let (one, two) = (bus(&world), bus(&world));
-    one.ensure_topic(&TopicSpec::new(TOPIC).partitions(4)).await.unwrap();
+    let (world, one, two) = two_in_one_world().await;
     let (running, quick) = (Running::default(), Probe::new());
     let options = || Subscribe::to(TOPIC).group("billing").concurrency(20);
     let first = one.subscribe(options(), running.forever()).await.unwrap();
