@@ -11,6 +11,7 @@
 //! - The thread never waits for the coordinator nor for the core; only the one gives room to the other.
 
 mod lookup;
+mod state;
 mod thread;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
-use eventbus_core::backend::{Assignment, ConnectionState, GroupEvent, Inbound, Lease, LogState};
+use eventbus_core::backend::{Assignment, ConnectionState, GroupEvent, Inbound, LogState};
 use eventbus_core::{Error, ErrorKind, Position, Result};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -30,6 +31,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use state::{Held, Rejoin, Revocation, State};
 pub(crate) use thread::run;
 
 use crate::connection::{Context, Link};
@@ -61,60 +63,6 @@ const SETTLES: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(10);
 
 pub(crate) type GroupConsumer = BaseConsumer<Seat>;
-
-/// A partition that this member owns.
-pub(crate) struct Held {
-    /// Which assignment it came with: what is said of an earlier one is not about this one.
-    pub(crate) number: u64,
-    /// The core was told of it, and will release it when it is wanted back.
-    announced: bool,
-    pub(crate) lease: Lease,
-    pub(crate) incarnation: String,
-    /// Of a late record below what is committed.
-    pub(crate) print: Option<Print>,
-    /// Of some of what was delivered beyond it.
-    pub(crate) seen: VecDeque<Print>,
-    /// The print was compared with the log, and nothing was read since.
-    compared: bool,
-    pub(crate) epoch: u64,
-    /// What was last committed, to be said again while nothing else is to be said.
-    pub(crate) last: Option<(i64, String)>,
-    /// The number of the read under way; 0 where there is none.
-    read: u64,
-    /// The next offset that may be delivered.
-    next: i64,
-}
-
-/// What the coordinator wants back.
-struct Revocation {
-    partitions: HashSet<u32>,
-    left: HashSet<u32>,
-    until: Instant,
-}
-
-/// Where a member stands that leaves to join again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Rejoin {
-    #[default]
-    No,
-    Wanted,
-    Leaving,
-}
-
-#[derive(Default)]
-pub(crate) struct State {
-    pub(crate) held: HashMap<u32, Held>,
-    revocation: Option<Revocation>,
-    rejoin: Rejoin,
-    /// What the request to the coordinator that is under way commits: not given up before its answer.
-    pub(crate) committing: HashSet<u32>,
-    reads: u64,
-    closing: bool,
-    /// Rises with each assignment, so that a late answer about an earlier one is left out.
-    pub(crate) assignments: u64,
-    /// What the core paused and did not resume.
-    pub(crate) paused: HashSet<u32>,
-}
 
 /// What the thread hands to the core.
 pub(crate) enum Item {
@@ -513,38 +461,6 @@ impl Seat {
             list.add_partition(&self.topic, i32::try_from(partition).unwrap_or(i32::MAX));
         }
         list
-    }
-}
-
-impl State {
-    fn holds(&self, partition: u32, number: u64) -> bool {
-        self.held.get(&partition).is_some_and(|held| held.number == number)
-    }
-
-    /// Whether a partition is still of this assignment, of which the core is told now.
-    fn announces(&mut self, partition: u32, number: u64) -> bool {
-        let held = self.held.get_mut(&partition).filter(|held| held.number == number);
-        held.map(|held| held.announced = true).is_some()
-    }
-}
-
-impl Held {
-    /// Until a claim is accepted nothing may start.
-    fn new(number: u64) -> Self {
-        let lease = Lease::until(tokio::time::Instant::now());
-        Self {
-            number,
-            announced: false,
-            lease,
-            incarnation: String::new(),
-            print: None,
-            seen: VecDeque::new(),
-            compared: false,
-            epoch: 0,
-            last: None,
-            read: 0,
-            next: 0,
-        }
     }
 }
 
