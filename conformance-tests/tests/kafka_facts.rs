@@ -9,6 +9,7 @@
 //! | a holder that was evicted hears nothing | `hold_outlasts_what_the_coordinator_waits` |
 //! | a member that slept is handed records that are another's | `frozen_past_its_session` in `members.rs` |
 //! | any live member may commit any partition | `late_commit_moves_progress_back` |
+//! | a client's first record of a partition may have any number | `first_refused_lets_others_in` |
 //! | what was just assigned is wanted back at once | `wanted_back_before_it_is_known` |
 //! | a commit waits as long as the coordinator is away | `member_waits_for_a_coordinator_that_is_away` |
 //! | progress that is missing or out of range is reset in silence | `progress_out_of_range_is_reset_in_silence` |
@@ -22,12 +23,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conformance_tests::brokers::{shut_down, sweep};
+use conformance_tests::brokers::{kafka_wanted, shut_down, sweep};
 use conformance_tests::harness::steadily;
 use conformance_tests::history::{Event, Kind, Start};
 use conformance_tests::oracle::Expectations;
 use conformance_tests::suite::{
-    Ability, Gate, Gated, GroupProtocol, KafkaProvider, Provider, Run, RunOptions, kafka_config,
+    Ability, Gate, Gated, GroupProtocol, KafkaProvider, Provider, PublishFault, Publishes, Run, RunOptions,
+    kafka_config,
 };
 use eventbus_core::backend::Join;
 use eventbus_core::{Envelope, ErrorKind, OnExisting, Position, Subscribe, TopicSpec};
@@ -271,6 +273,35 @@ async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) ->
     Ok(())
 }
 
+/// The first record that a client has for a partition is refused while more of its key are on the wire: before it has stored one,
+/// the broker takes whatever number comes.
+async fn first_refused_lets_others_in(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    with_topic(&run, 6).await?;
+    for round in 0..12 {
+        // A client of its own, made before its first record of the key.
+        let publisher = run.process().await?;
+        publisher.topic(TopicSpec::new(TOPIC).partitions(6)).await?;
+        let key = format!("refused-{round}");
+        publisher.publish_rounds(TOPIC, &keys(&format!("other-{round}"), 1), 1).await?;
+        run.on_publish(PublishFault::Refuse, Publishes::to(TOPIC).key(&key)).await?;
+        let mut outcomes = Vec::new();
+        for _ in 0..12 {
+            outcomes.push(publisher.publisher().publish(TOPIC, &key, 0));
+            // So that they go in batches of their own.
+            tokio::time::sleep(Duration::from_micros(700)).await;
+        }
+        let first = outcomes.remove(0).await;
+        if first.is_ok() {
+            return Err(wrong("nothing was refused"));
+        }
+        for outcome in outcomes {
+            drop(outcome.await);
+        }
+    }
+    run.judge(&Expectations::new(16).quiet().log_read(), &[(TOPIC, &[])]).await?;
+    Ok(())
+}
+
 /// A second member comes while the first one still looks up what is committed of all partitions: half of them are wanted back
 /// before the core has heard of them. Nobody waits for their release until a deadline takes them.
 async fn wanted_back_before_it_is_known(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
@@ -409,6 +440,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         largest_legal_event_is_refused,
         hold_outlasts_what_the_coordinator_waits,
         late_commit_moves_progress_back,
+        first_refused_lets_others_in,
         wanted_back_before_it_is_known,
         member_waits_for_a_coordinator_that_is_away[RestartBroker],
         progress_out_of_range_is_reset_in_silence,
@@ -422,6 +454,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
 }
 
 fn main() -> ExitCode {
+    if !kafka_wanted() {
+        println!("left out: scripts/test --kafka runs the contract's cases on Kafka");
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(6);
     run(&arguments).unwrap_or_else(|error| {

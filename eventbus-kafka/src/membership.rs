@@ -190,7 +190,7 @@ impl Membership for KafkaMember {
     }
 }
 
-/// Commits what is asked for, all that waits in one request; says the last word again when there is nothing to say.
+/// Commits what is asked for, all that waits in one request, and says the last words again in every third of a lease.
 fn commit_all(seat: &Seat, waiting: &std_mpsc::Receiver<Order>) {
     let lease = seat.link.config.lease_of(seat.session);
     let mut probe_at = Instant::now() + lease / 3;
@@ -208,13 +208,11 @@ fn commit_all(seat: &Seat, waiting: &std_mpsc::Receiver<Order>) {
             }
         }
         if let Some(consumer) = seat.consumer() {
+            commit(seat, &consumer, lease, commits);
             let begun = Instant::now();
-            let accepted = commit(seat, &consumer, lease, commits)
-                || (begun >= probe_at && say_again(seat, &consumer, lease).unwrap_or(true));
-            if accepted {
-                probe_at = begun + lease / 3;
-            } else if begun >= probe_at {
-                probe_at = Instant::now() + AGAIN;
+            if begun >= probe_at {
+                let said = say_again(seat, &consumer, lease).unwrap_or(true);
+                probe_at = if said { begun + lease / 3 } else { Instant::now() + AGAIN };
             }
         } else {
             // Not begun yet, or over.
@@ -228,21 +226,20 @@ fn commit_all(seat: &Seat, waiting: &std_mpsc::Receiver<Order>) {
     }
 }
 
-/// A commit of the unchanged offset: accepted, it shows that the member is still one. `None`: there is nothing to say.
+/// A commit of all that was committed last, unchanged: accepted, it shows that the member is still one. It also sets right what a
+/// late copy of an earlier request has moved back: a request that timed out is sent again by the client, and the coordinator may
+/// come upon the first of them after all others. `None`: there is nothing to say.
 fn say_again(seat: &Seat, consumer: &GroupConsumer, lease: Duration) -> Option<bool> {
-    let last = {
-        let state = seat.state();
-        let mut known = state.held.iter();
-        known.find_map(|(partition, held)| held.last.clone().map(|(offset, text)| (*partition, offset, text)))
-    };
-    let (partition, offset, text) = last?;
     let mut list = TopicPartitionList::new();
-    entry(&mut list, &seat.topic, partition, offset, &text).ok()?;
-    Some(send(seat, consumer, &list, lease).is_ok())
+    for (partition, held) in &seat.state().held {
+        let Some((offset, text)) = &held.last else { continue };
+        entry(&mut list, &seat.topic, *partition, *offset, text).ok()?;
+    }
+    (list.count() > 0).then(|| send(seat, consumer, &list, lease).is_ok())
 }
 
-/// Whether the coordinator accepted something.
-fn commit(seat: &Seat, consumer: &GroupConsumer, lease: Duration, commits: Vec<(Commit, Reply)>) -> bool {
+/// Commits in one request, and tells who asked.
+fn commit(seat: &Seat, consumer: &GroupConsumer, lease: Duration, commits: Vec<(Commit, Reply)>) {
     let mut list = TopicPartitionList::new();
     let mut sent: HashMap<u32, (Commit, String, Reply)> = HashMap::new();
     for (commit, reply) in commits {
@@ -258,7 +255,7 @@ fn commit(seat: &Seat, consumer: &GroupConsumer, lease: Duration, commits: Vec<(
         }
     }
     if sent.is_empty() {
-        return false;
+        return;
     }
     let outcome = send(seat, consumer, &list, lease);
     for (_, (commit, text, reply)) in sent {
@@ -267,7 +264,6 @@ fn commit(seat: &Seat, consumer: &GroupConsumer, lease: Duration, commits: Vec<(
         }
         let _ = reply.send(outcome.clone().map(drop));
     }
-    outcome.is_ok()
 }
 
 /// The metadata of a commit, where it may be made.

@@ -13,17 +13,18 @@
 //!
 //! No task and no channel for a message: a report finds its ticket by a number that travels with the record.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use eventbus_core::backend::{Fate, Outbound};
+use eventbus_core::wire::WireRecord;
 use eventbus_core::{Error, ErrorKind, Position, Stamp, Ticket, Topic};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::Message;
+use rdkafka::message::{Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
@@ -58,10 +59,39 @@ pub(crate) struct Line {
     state: Mutex<State>,
 }
 
+/// Where a client stands in a partition. The broker holds a client's records to their order only once it has stored one: before,
+/// it would store what comes behind a refused one.
+enum Begun {
+    /// The first is under way, and these wait for it, in their order.
+    Waits(VecDeque<(usize, Ready)>),
+    Stored,
+}
+
+/// A record as the client is given it.
+struct Ready {
+    facts: Arc<Facts>,
+    partition: u32,
+    record: WireRecord,
+    headers: OwnedHeaders,
+}
+
+impl Ready {
+    /// Whether the client took it, under this index.
+    fn give(self, client: &Client, index: usize) -> Result<(), Option<Code>> {
+        let partition = i32::try_from(self.partition).unwrap_or(i32::MAX);
+        let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.facts.name, index).partition(partition);
+        message.key = self.record.key.as_deref();
+        let message = message.payload(&self.record.payload).headers(self.headers);
+        client.send(message).map_err(|(error, _)| error.rdkafka_error_code())
+    }
+}
+
 #[derive(Default)]
 struct State {
     client: Option<Client>,
     slots: Slab<Slot>,
+    /// By topic and partition, of this client.
+    begun: HashMap<(Topic, u32), Begun>,
     /// The client has failed and is being replaced.
     failed: Vec<(Slot, Code)>,
     failing: bool,
@@ -146,15 +176,11 @@ impl Producer {
             self.cleared(&record.topic, record.partition, record.stamp, false);
             return ticket.tell(Fate::Refused(error));
         }
-        let headers = wire::headers(&encoded);
         let slot = Slot { ticket, topic: record.topic, partition: record.partition, stamp: record.stamp };
         let line = self.line(&facts, &slot);
-        if let Some((slot, fate)) = self.give(&line, &facts, slot, |opaque, facts| {
-            let partition = i32::try_from(record.partition).unwrap_or(i32::MAX);
-            let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&facts.name, opaque).partition(partition);
-            message.key = encoded.key.as_deref();
-            message.payload(&encoded.payload).headers(headers)
-        }) {
+        let headers = wire::headers(&encoded);
+        let ready = Ready { facts, partition: record.partition, record: encoded, headers };
+        if let Some((slot, fate)) = self.give(&line, slot, ready) {
             self.settled(&line, &slot, matches!(fate, Fate::Refused(_)));
             slot.ticket.tell(fate);
         }
@@ -171,14 +197,9 @@ impl Producer {
         }
     }
 
-    /// Gives a record to the line's client; the slot comes back with its fate where the client does not take it.
-    fn give<'a>(
-        &self,
-        line: &Arc<Line>,
-        facts: &'a Facts,
-        slot: Slot,
-        message: impl FnOnce(usize, &'a Facts) -> BaseRecord<'a, [u8], [u8], usize>,
-    ) -> Option<(Slot, Fate)> {
+    /// Gives a record to the line's client, or has it wait for the first of its partition; the slot comes back with its fate where
+    /// the client does not take it.
+    fn give(&self, line: &Arc<Line>, slot: Slot, ready: Ready) -> Option<(Slot, Fate)> {
         let mut state = lock(&line.state);
         let state = &mut *state;
         if state.failing || !slot.ticket.stands() {
@@ -192,12 +213,34 @@ impl Producer {
             }
         }
         let client = state.client.as_ref()?;
-        let entry = state.slots.vacant_entry();
-        let index = entry.key();
-        entry.insert(slot);
-        let Err((error, _)) = client.send(message(index, facts)) else { return None };
+        let place = (slot.topic.clone(), slot.partition);
+        let begun = state.begun.get_mut(&place);
+        let index = state.slots.insert(slot);
+        match begun {
+            Some(Begun::Waits(waiting)) => waiting.push_back((index, ready)),
+            Some(Begun::Stored) => return self.turned(line, state, index, ready.give(client, index)),
+            None => {
+                let given = ready.give(client, index);
+                if given.is_ok() {
+                    state.begun.insert(place, Begun::Waits(VecDeque::new()));
+                }
+                return self.turned(line, state, index, given);
+            }
+        }
+        None
+    }
+
+    /// What the client's answer to a record means for it, if it was not taken.
+    fn turned(
+        &self,
+        line: &Arc<Line>,
+        state: &mut State,
+        index: usize,
+        given: Result<(), Option<Code>>,
+    ) -> Option<(Slot, Fate)> {
+        let code = given.err()?;
         let slot = state.slots.remove(index);
-        let fate = match turned(error.rdkafka_error_code()) {
+        let fate = match turned(code) {
             Turned::TooLarge => {
                 let error = Error::new(ErrorKind::TooLarge, "the record is larger than the topic's limit");
                 Fate::Refused(error.with("topic", &slot.topic))
@@ -206,10 +249,26 @@ impl Producer {
             Turned::Over => {
                 state.failing = true;
                 let _ = self.ill.send(Arc::clone(line));
-                Fate::NotStored(Error::new(ErrorKind::Unavailable, format!("the client takes no more: {error}")))
+                let code = code.map_or_else(String::new, |code| format!(": {code}"));
+                Fate::NotStored(Error::new(ErrorKind::Unavailable, format!("the client takes no more{code}")))
             }
         };
         Some((slot, fate))
+    }
+
+    /// The first record of a partition is stored: what waited for it is given, up to the first that is not taken.
+    fn begin(&self, line: &Arc<Line>, state: &mut State, place: (Topic, u32)) -> Vec<(Slot, Fate)> {
+        let mut back = Vec::new();
+        let Some(Begun::Waits(waiting)) = state.begun.insert(place, Begun::Stored) else { return back };
+        for (index, ready) in waiting {
+            let stands = state.slots.get(index).is_some_and(|slot| slot.ticket.stands());
+            let given = match &state.client {
+                Some(client) if stands && back.is_empty() && !state.failing => ready.give(client, index),
+                _ => Err(Some(Code::QueueFull)),
+            };
+            back.extend(self.turned(line, state, index, given));
+        }
+        back
     }
 
     /// The line that a record goes by: its partition's own while that is under suspicion.
@@ -297,6 +356,8 @@ impl Producer {
         }
         let mut failed = {
             let mut state = lock(&line.state);
+            // What waits was never given, and is told as all else that the client did not report: the log is asked.
+            state.begun.clear();
             let unreported: Vec<Slot> = state.slots.drain().collect();
             let mut failed = std::mem::take(&mut state.failed);
             failed.extend(unreported.into_iter().map(|slot| (slot, Code::PurgeInflight)));
@@ -354,11 +415,16 @@ impl Producer {
 
     /// A client's word on a record.
     fn reported(&self, line: &Arc<Line>, index: usize, result: Result<Position, Code>) {
-        let slot = {
+        let (slot, position, back) = {
             let mut state = lock(&line.state);
             let Some(slot) = state.slots.try_remove(index) else { return };
             match result {
-                Ok(position) => (slot, position),
+                Ok(position) => {
+                    let place = (slot.topic.clone(), slot.partition);
+                    let first = matches!(state.begun.get(&place), Some(Begun::Waits(_)));
+                    let back = if first { self.begin(line, &mut state, place) } else { Vec::new() };
+                    (slot, position, back)
+                }
                 Err(code) => {
                     state.failed.push((slot, code));
                     if !state.failing {
@@ -369,9 +435,12 @@ impl Producer {
                 }
             }
         };
-        let (slot, position) = slot;
         self.settled(line, &slot, true);
         slot.ticket.tell(Fate::Stored { position, duplicate: false });
+        for (slot, fate) in back {
+            self.settled(line, &slot, matches!(fate, Fate::Refused(_)));
+            slot.ticket.tell(fate);
+        }
     }
 
     fn is_closed(&self) -> bool {
