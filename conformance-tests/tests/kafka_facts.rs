@@ -248,7 +248,7 @@ async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) ->
     let two = second.subscribe(subscribe().member("two"), steadily(Duration::from_millis(1))).await?;
     let of_two = async || {
         let described = run.described(TOPIC, GROUP).await?;
-        let partitions = described.map_or_else(|_| Vec::new(), |described| described.partitions);
+        let partitions = described.map(|described| described.partitions).unwrap_or_default();
         let owned = partitions.into_iter().filter(|one| one.owner.as_deref() == Some(two.member()));
         Ok::<_, conformance_tests::suite::Failure>(owned.collect::<Vec<_>>())
     };

@@ -334,11 +334,10 @@ impl Session {
 
     /// A job has ended.
     fn done(&mut self, done: Done) -> Result<()> {
-        if let Done::Dismissed(drained) = done {
-            self.dismissed(drained);
-            return Ok(());
-        }
         let Some((partition, generation)) = done.place() else {
+            if let Done::Dismissed(drained) = done {
+                self.dismissed(drained);
+            }
             return Ok(());
         };
         let stage = match self.stages.get_mut(&partition) {

@@ -181,8 +181,7 @@ impl Producer {
         let headers = wire::headers(&encoded);
         let ready = Ready { facts, partition: record.partition, record: encoded, headers };
         if let Some((slot, fate)) = self.give(&line, slot, ready) {
-            self.settled(&line, &slot, matches!(fate, Fate::Refused(_)));
-            slot.ticket.tell(fate);
+            self.tell(&line, slot, fate);
         }
     }
 
@@ -216,18 +215,16 @@ impl Producer {
         let place = (slot.topic.clone(), slot.partition);
         let begun = state.begun.get_mut(&place);
         let index = state.slots.insert(slot);
-        match begun {
-            Some(Begun::Waits(waiting)) => waiting.push_back((index, ready)),
-            Some(Begun::Stored) => return self.turned(line, state, index, ready.give(client, index)),
-            None => {
-                let given = ready.give(client, index);
-                if given.is_ok() {
-                    state.begun.insert(place, Begun::Waits(VecDeque::new()));
-                }
-                return self.turned(line, state, index, given);
-            }
+        if let Some(Begun::Waits(waiting)) = begun {
+            waiting.push_back((index, ready));
+            return None;
         }
-        None
+        let first = begun.is_none();
+        let given = ready.give(client, index);
+        if first && given.is_ok() {
+            state.begun.insert(place, Begun::Waits(VecDeque::new()));
+        }
+        self.turned(line, state, index, given)
     }
 
     /// What the client's answer to a record means for it, if it was not taken.
@@ -288,17 +285,18 @@ impl Producer {
         Arc::clone(lines.entry(facts.limit).or_insert_with(|| Line::new(facts, false)))
     }
 
-    /// A record of a partition's own line has its fate; `cleared` where it is stored or condemned.
-    fn settled(&self, line: &Line, slot: &Slot, cleared: bool) {
+    /// Tells a record's fate. On a partition's own line it is a suspect less where it is stored or condemned.
+    fn tell(&self, line: &Line, slot: Slot, fate: Fate) {
         if line.alone {
             self.cleared(&slot.topic, slot.partition, slot.stamp, true);
-            if !cleared {
+            if !matches!(fate, Fate::Stored { .. } | Fate::Refused(_)) {
                 // It comes again, and is still to be found innocent.
                 if let Some(suspicion) = lock(&self.suspicions).get_mut(&(slot.topic.clone(), slot.partition)) {
                     suspicion.suspects.insert(slot.stamp);
                 }
             }
         }
+        slot.ticket.tell(fate);
     }
 
     /// One suspect less; with the last one the partition goes back to the others.
@@ -375,8 +373,7 @@ impl Producer {
             })
             .collect();
         for (slot, fate) in fates {
-            self.settled(line, &slot, matches!(fate, Fate::Refused(_)));
-            slot.ticket.tell(fate);
+            self.tell(line, slot, fate);
         }
         lock(&line.state).failing = false;
     }
@@ -435,11 +432,9 @@ impl Producer {
                 }
             }
         };
-        self.settled(line, &slot, true);
-        slot.ticket.tell(Fate::Stored { position, duplicate: false });
+        self.tell(line, slot, Fate::Stored { position, duplicate: false });
         for (slot, fate) in back {
-            self.settled(line, &slot, matches!(fate, Fate::Refused(_)));
-            slot.ticket.tell(fate);
+            self.tell(line, slot, fate);
         }
     }
 

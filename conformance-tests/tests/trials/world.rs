@@ -80,8 +80,7 @@ pub(crate) fn unsteady(run: &Run, micros: u64) -> Work {
 
 pub(crate) async fn until_owns(run: &Run, member: &str, partitions_wanted: usize) -> Tested {
     loop {
-        let partitions =
-            run.described(TOPIC, GROUP).await?.map_or_else(|_| Vec::new(), |described| described.partitions);
+        let partitions = run.described(TOPIC, GROUP).await?.map(|described| described.partitions).unwrap_or_default();
         if partitions.iter().filter(|one| one.owner.as_deref() == Some(member)).count() == partitions_wanted {
             return Ok(());
         }

@@ -23,7 +23,7 @@ pub(in crate::suite) fn sessions(run: &Run, member: &str) -> usize {
 }
 
 pub(in crate::suite) async fn owners(run: &Run) -> Result<Vec<Option<String>>, Failure> {
-    let partitions = run.described(TOPIC, GROUP).await?.map_or_else(|_| Vec::new(), |described| described.partitions);
+    let partitions = run.described(TOPIC, GROUP).await?.map(|described| described.partitions).unwrap_or_default();
     Ok(partitions.into_iter().map(|partition| partition.owner).collect())
 }
 
