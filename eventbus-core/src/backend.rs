@@ -167,8 +167,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// One member of a group, on one topic. All methods may be called while others are under way.
 #[async_trait]
 pub trait Membership: fmt::Debug + Send + Sync + 'static {
-    /// The next event. Cancel safe. Called by one caller at a time; after an error the member is gone and what it owned
-    /// counts as lost.
+    /// The next event. Cancel safe. Called by one caller at a time; after an error the member is gone, what it owned counts as
+    /// lost, and it is not called again.
     async fn next(&self) -> Result<GroupEvent>;
 
     /// Starts delivery of an assigned partition at `from`, ending any earlier delivery: nothing that an earlier read

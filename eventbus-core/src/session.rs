@@ -102,6 +102,8 @@ pub(crate) struct Session {
     closing: Option<Closing>,
     /// Whether a handle is left that could send commands.
     handled: bool,
+    /// Whether the membership has more to tell. One that is over says so at each call, and would be all that the session hears.
+    member: bool,
 }
 
 impl Session {
@@ -116,6 +118,7 @@ impl Session {
             next_commit,
             closing: None,
             handled: true,
+            member: true,
         }
     }
 
@@ -131,7 +134,7 @@ impl Session {
                 biased;
                 command = self.commands.recv(), if self.handled => self.command(command),
                 Some(done) = self.jobs.next() => self.done(done),
-                event = self.shared.membership.next() => match event {
+                event = self.shared.membership.next(), if self.member => match event {
                     Ok(event) => self.event(event),
                     Err(error) => self.membership_over(error),
                 },
@@ -201,6 +204,7 @@ impl Session {
 
     /// The membership ended: what it owned is lost.
     fn membership_over(&mut self, error: Error) -> Result<()> {
+        self.member = false;
         let partitions: Vec<u32> = self.stages.keys().copied().collect();
         partitions.into_iter().for_each(|partition| self.forget(partition));
         Err(error)

@@ -1,7 +1,8 @@
 //! Runs one case: makes its runtime and its world, waits no longer than patience says, and writes what is left of a failure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -64,7 +65,25 @@ pub fn run_case(case: &Case, provider: &Arc<dyn Provider>, options: &RunOptions)
 
 type Failed = (Option<Run>, Failure);
 
+/// How long a case may keep all others waiting, by the wall. Its own patience may never end: where the clock is paused, a task that
+/// never rests holds it back.
+const STANDS_AFTER: Duration = Duration::from_secs(900);
+
+/// Ends the process, saying which case it was, unless what it returns is dropped before.
+fn watch(case: &Case, provider: &dyn Provider, seed: u64) -> mpsc::Sender<()> {
+    let (over, ended) = mpsc::channel();
+    let name = format!("{} on {}, seed {seed}", case.name, provider.name());
+    std::thread::spawn(move || {
+        if ended.recv_timeout(STANDS_AFTER) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("stands still, and its clock with it: {name}");
+            std::process::abort();
+        }
+    });
+    over
+}
+
 fn run_seed(case: &Case, provider: &Arc<dyn Provider>, clock: Clock, seed: u64) -> Result<(), Failed> {
+    let _over = watch(case, &**provider, seed);
     let runtime = runtime(case.place, clock).map_err(|error| (None, Failure::wrong(format!("no runtime: {error}"))))?;
     let run = runtime
         .block_on(Run::make(provider.clone(), clock, seed, (case.name, case.needs)))
