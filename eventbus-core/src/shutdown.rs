@@ -20,7 +20,8 @@ use crate::sync::Mutex;
 
 /// How long a dropped future may take to go away before its handler counts as blocking.
 const DROP_GRACE: Duration = Duration::from_secs(1);
-/// How long the last calls to the broker may take beyond the deadline: the final commit, the release, the leaving.
+/// How long the last calls to the broker may take at least, beyond the deadline if need be: the final commit, the release, the
+/// leaving.
 pub(crate) const CALL_GRACE: Duration = Duration::from_secs(2);
 
 /// What a hand-over may take beyond its deadline: the backend fences only after that.
@@ -81,7 +82,7 @@ pub(crate) async fn quiesce(shared: &Arc<Shared>, partition: u32, deadline: Inst
     let mut drained = Drained::default();
     let pool = &shared.crew.pool;
     pool.drain(partition);
-    if at_rest_by(shared, partition, deadline).await {
+    if by(shared, deadline, Duration::ZERO, pool.at_rest(partition)).await.is_some() {
         return drained;
     }
     for (worker, job, position) in pool.busy_with(partition) {
@@ -95,16 +96,18 @@ pub(crate) async fn quiesce(shared: &Arc<Shared>, partition: u32, deadline: Inst
     drained
 }
 
-/// Whether nothing of the partition runs any more, at the deadline or earlier; closing may bring the deadline forward.
-async fn at_rest_by(shared: &Shared, partition: u32, deadline: Instant) -> bool {
+/// What comes of something by the deadline, or after this grace from now where that is later. Closing may bring the deadline forward.
+async fn by<T>(shared: &Shared, deadline: Instant, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let least = Instant::now() + grace;
     loop {
         let close_by = shared.close_by.get();
         let limit = close_by.map_or(deadline, |close_by| close_by.min(deadline));
         tokio::select! {
             biased;
-            () = shared.crew.pool.at_rest(partition) => return true,
+            done = &mut work => return Some(done),
             () = shared.close_by.changed(close_by) => {}
-            () = sleep_until(limit) => return false,
+            () = sleep_until(limit.max(least)) => return None,
         }
     }
 }
@@ -120,7 +123,7 @@ pub(crate) async fn hand_back(shared: Arc<Shared>, claimed: Claimed, deadline: I
         && progress.epoch == claimed.epoch
     {
         let stored = last_commit(&shared, &claimed, &progress);
-        if timeout_at(Instant::now() + CALL_GRACE, stored).await.is_ok_and(|stored| stored.is_ok()) {
+        if by(&shared, deadline, CALL_GRACE, stored).await.is_some_and(|stored| stored.is_ok()) {
             shared.crew.pool.committed(&progress);
         } else {
             tracing::warn!(target: "eventbus", partition, "the last commit of a partition did not go through");
@@ -128,8 +131,8 @@ pub(crate) async fn hand_back(shared: Arc<Shared>, claimed: Claimed, deadline: I
         }
     }
     shared.crew.pool.remove(partition);
-    let released = timeout_at(Instant::now() + CALL_GRACE, shared.membership.release(partition)).await;
-    if !matches!(released, Ok(Ok(()))) {
+    let released = by(&shared, deadline, CALL_GRACE, shared.membership.release(partition)).await;
+    if !matches!(released, Some(Ok(()))) {
         tracing::debug!(target: "eventbus", partition, "a partition could not be released; its session will expire");
     }
     drained
