@@ -8,7 +8,6 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use conformance_tests::brokers::kafka_wanted;
 use conformance_tests::suite::{Ability, GroupProtocol, KafkaProvider, Provider};
 
 #[path = "trials/servers.rs"]
@@ -43,9 +42,5 @@ fn providers() -> Result<(Vec<Arc<dyn Provider>>, bool), String> {
 }
 
 fn main() -> ExitCode {
-    if !kafka_wanted() {
-        println!("left out: scripts/test --kafka runs the contract's cases on Kafka");
-        return ExitCode::SUCCESS;
-    }
     servers::main(providers, &MISSING)
 }

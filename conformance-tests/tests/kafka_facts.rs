@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conformance_tests::brokers::{kafka_wanted, shut_down, sweep};
+use conformance_tests::brokers::{shut_down, sweep};
 use conformance_tests::harness::steadily;
 use conformance_tests::history::{Event, Kind, Start};
 use conformance_tests::oracle::Expectations;
@@ -454,10 +454,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
 }
 
 fn main() -> ExitCode {
-    if !kafka_wanted() {
-        println!("left out: scripts/test --kafka runs the contract's cases on Kafka");
-        return ExitCode::SUCCESS;
-    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(6);
     run(&arguments).unwrap_or_else(|error| {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conformance_tests::brokers::{NatsVersion, kafka_wanted, shut_down, sweep};
+use conformance_tests::brokers::{NatsVersion, shut_down, sweep};
 use conformance_tests::history::{FinishedBy, Kind};
 use conformance_tests::members::{MemberSpec, Work};
 use conformance_tests::suite::{GroupProtocol, KafkaProvider, NatsProvider, Provider, Run, RunOptions};
@@ -207,7 +207,7 @@ fn providers() -> Result<Vec<Arc<dyn Provider>>, eventbus_core::Error> {
         Ok(url) => providers.push(Arc::new(NatsProvider::running(&url)?)),
         Err(_) => NatsVersion::ALL.into_iter().for_each(|one| providers.push(Arc::new(NatsProvider::containers(one)))),
     }
-    for protocol in GroupProtocol::ALL.into_iter().filter(|_| kafka_wanted()) {
+    for protocol in GroupProtocol::ALL {
         providers.push(match std::env::var("EVENTBUS_TEST_KAFKA_URL") {
             Ok(url) => Arc::new(KafkaProvider::running(&url, protocol)?),
             Err(_) => Arc::new(KafkaProvider::containers(protocol)),

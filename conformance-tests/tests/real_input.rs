@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use conformance_tests::brokers::{NatsVersion, kafka_wanted, shut_down, sweep};
+use conformance_tests::brokers::{NatsVersion, shut_down, sweep};
 use conformance_tests::file_history::{Change, Tree};
 use conformance_tests::suite::{
     Ability, GroupProtocol, KafkaProvider, NatsProvider, Provider, Run, RunOptions, UnderWay,
@@ -137,7 +137,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let is_running = |kind: &str| std::env::var_os(format!("EVENTBUS_TEST_{kind}_URL")).is_some();
     let mut providers: Vec<(Arc<dyn Provider>, bool)> =
         vec![(Arc::new(NatsProvider::containers(NatsVersion::Newest)), is_running("NATS"))];
-    for protocol in GroupProtocol::ALL.into_iter().filter(|_| kafka_wanted()) {
+    for protocol in GroupProtocol::ALL {
         providers.push((Arc::new(KafkaProvider::containers(protocol)), is_running("KAFKA")));
     }
     if !arguments.list {

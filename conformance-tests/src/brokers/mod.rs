@@ -23,10 +23,3 @@ pub use container::{Broker, Server};
 pub use engine::{BrokerError, background, shut_down, sweep};
 pub use kafka::KafkaServer;
 pub use nats::{NatsServer, NatsVersion};
-
-/// Whether the contract's cases run on Kafka, too: they do where `scripts/test --kafka` asks for them
-/// (`EVENTBUS_TEST_KAFKA=yes`), or where `EVENTBUS_TEST_KAFKA_URL` names a server.
-#[must_use]
-pub fn kafka_wanted() -> bool {
-    ["EVENTBUS_TEST_KAFKA", "EVENTBUS_TEST_KAFKA_URL"].iter().any(|name| std::env::var_os(name).is_some())
-}
