@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::{AbortHandle, BoxFuture, abortable};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::backend::{Assignment, Backend, Capabilities, GroupEvent, Inbound, Lease, Membership};
@@ -77,6 +77,7 @@ struct Stage {
     /// Tells jobs of this ownership from those of an earlier one.
     generation: u64,
     job: UnderWay,
+    wanted_back: Arc<Notify>,
 }
 
 /// The job of an ownership that is under way. It must not outlive the ownership: what it would still claim, read and open
@@ -270,6 +271,7 @@ impl Session {
             queue: VecDeque::new(),
             generation: self.generations,
             job: UnderWay::default(),
+            wanted_back: Arc::default(),
         };
         self.stages.insert(partition, stage);
         self.enqueue(partition, Job::Open(Box::new(assignment)));
@@ -279,6 +281,7 @@ impl Session {
         let Some(stage) = self.stages.get_mut(&partition) else { return };
         // What has not begun need not begin. Draining begins now, whatever is under way.
         stage.queue.clear();
+        stage.wanted_back.notify_one();
         self.shared.crew.pool.drain(partition);
         self.enqueue(partition, Job::HandBack(deadline));
     }
@@ -330,7 +333,8 @@ impl Session {
             Some(claimed) if !stage.progressed => claimed.unclean_starts,
             _ => 0,
         };
-        let at = jobs::At { partition, generation: stage.generation, claimed: stage.claimed.clone(), unclean };
+        let (claimed, wanted_back) = (stage.claimed.clone(), stage.wanted_back.clone());
+        let at = jobs::At { partition, generation: stage.generation, claimed, unclean, wanted_back };
         let (job, handle) = abortable(job.start(self.shared.clone(), at, stage.lease.clone()));
         stage.job = UnderWay(Some(handle));
         self.jobs.push(job.map(|done| done.unwrap_or(Done::Aborted)).boxed());
@@ -364,7 +368,7 @@ impl Session {
         result
     }
 
-    fn opened(&mut self, partition: u32, result: Result<(Claimed, Looked)>) -> Result<()> {
+    fn opened(&mut self, partition: u32, result: Result<(Claimed, Option<Looked>)>) -> Result<()> {
         let (claimed, looked) = match result {
             Ok(opened) => opened,
             Err(error) if error.kind() == ErrorKind::Fenced => {
@@ -377,7 +381,7 @@ impl Session {
         let Some(stage) = self.stages.get_mut(&partition) else { return Ok(()) };
         stage.claimed = Some(claimed);
         stage.progressed = false;
-        self.check_log(partition, &looked)
+        looked.map_or(Ok(()), |looked| self.check_log(partition, &looked))
     }
 
     /// A log that changed under a running ownership (S3).
@@ -405,9 +409,11 @@ impl Session {
         Ok(())
     }
 
-    fn read(&mut self, partition: u32, result: Result<Looked>) -> Result<()> {
+    fn read(&mut self, partition: u32, result: Result<Option<Looked>>) -> Result<()> {
         match result {
-            Ok(looked) => self.check_log(partition, &looked),
+            Ok(Some(looked)) => self.check_log(partition, &looked),
+            // Wanted back before.
+            Ok(None) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Fenced => {
                 self.lost(partition);
                 Ok(())

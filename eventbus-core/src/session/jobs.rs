@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::Shared;
@@ -53,15 +53,18 @@ pub(super) struct At {
     pub(super) claimed: Option<Claimed>,
     /// What the note says of unclean starts.
     pub(super) unclean: u32,
+    /// Told when the partition is wanted back: what would be read of it is not needed any more.
+    pub(super) wanted_back: Arc<Notify>,
 }
 
 type Place = (u32, u64);
 
 pub(super) enum Done {
-    Opened(Place, Result<(Claimed, Looked)>),
+    /// Without a look at the log where the partition was wanted back before there was one.
+    Opened(Place, Result<(Claimed, Option<Looked>)>),
     Committed(Place, Box<Progress>, Result<()>),
     Granted(Place, Trying, Result<()>),
-    Read(Place, Result<Looked>),
+    Read(Place, Result<Option<Looked>>),
     HandedBack(Place, Drained),
     /// A seek that found no place to go to; nothing was touched.
     NotSought(Place),
@@ -91,7 +94,7 @@ impl Job {
         let place = (at.partition, at.generation);
         match self {
             Self::Open(assignment) => async move {
-                let opened = shared.until_closed(open(&shared, &assignment)).await;
+                let opened = shared.until_closed(open(&shared, &at, &assignment)).await;
                 Done::Opened(place, opened)
             }
             .boxed(),
@@ -102,7 +105,7 @@ impl Job {
             }
             .boxed(),
             Self::Read => async move {
-                let looked = shared.until_closed(read(&shared, at.partition)).await;
+                let looked = shared.until_closed(read(&shared, &at)).await;
                 Done::Read(place, looked)
             }
             .boxed(),
@@ -138,21 +141,33 @@ impl Job {
 }
 
 /// Claims, waits for handlers of an earlier ownership, opens the pool, reads.
-async fn open(shared: &Arc<Shared>, assignment: &Assignment) -> Result<(Claimed, Looked)> {
+async fn open(shared: &Arc<Shared>, at: &At, assignment: &Assignment) -> Result<(Claimed, Option<Looked>)> {
     let claimed = membership::claim(shared, assignment).await?;
     shared.crew.pool.at_rest(claimed.partition).await;
     shared.open(&claimed, assignment.lease.clone());
-    let looked = read(shared, claimed.partition).await?;
+    let looked = read(shared, at).await?;
     Ok((claimed, looked))
 }
 
 /// Reads on from what was delivered last, until the broker answers.
-async fn read(shared: &Shared, partition: u32) -> Result<Looked> {
-    read_from(shared, partition, || shared.crew.pool.begin_read(partition, shared.settings.lookback)).await
+async fn read(shared: &Shared, at: &At) -> Result<Option<Looked>> {
+    read_from(shared, at, || shared.crew.pool.begin_read(at.partition, shared.settings.lookback)).await
 }
 
-/// Reads until the broker answers; each try looks anew where it begins, and what is expected there.
+/// Reads until the broker answers, or the partition is wanted back; each try looks anew where it begins, and what is expected there.
 async fn read_from(
+    shared: &Shared,
+    at: &At,
+    place: impl Fn() -> Option<(Position, Position)>,
+) -> Result<Option<Looked>> {
+    tokio::select! {
+        biased;
+        () = at.wanted_back.notified() => Ok(None),
+        looked = read_until_known(shared, at.partition, place) => looked.map(Some),
+    }
+}
+
+async fn read_until_known(
     shared: &Shared,
     partition: u32,
     place: impl Fn() -> Option<(Position, Position)>,
@@ -214,7 +229,7 @@ async fn seek(
     lease: Lease,
     log: &LogState,
     next: Position,
-) -> Result<(Claimed, Looked)> {
+) -> Result<(Claimed, Option<Looked>)> {
     let Some(old) = &at.claimed else {
         return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
     };
@@ -225,15 +240,20 @@ async fn seek(
     pool.at_rest(partition).await;
     // The delivery before goes on until the new one has begun. Parked at the log's end, it brings nothing from below that.
     let parked = log.end;
-    read_from(shared, partition, || Some((parked, parked))).await?;
+    if read_from(shared, at, || Some((parked, parked))).await?.is_none() {
+        return Ok((claimed, None));
+    }
     shared.open(&claimed, lease);
     pool.distrust(partition, parked, shared.settings.lookback);
     // Nothing of the old start is held any more: an intake that was paused for it goes on.
     shared.membership.resume(partition);
-    let mut looked = read(shared, partition).await?;
-    if pool.trust(partition) && parked <= looked.log.first {
+    let mut looked = read(shared, at).await?;
+    if let Some(found) = &looked
+        && pool.trust(partition)
+        && parked <= found.log.first
+    {
         // Retention took all that would have told the new delivery from the old one.
-        looked = read(shared, partition).await?;
+        looked = read(shared, at).await?;
     }
     Ok((claimed, looked))
 }
