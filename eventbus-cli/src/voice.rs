@@ -38,7 +38,7 @@ impl Voice {
 /// A note for eyes, on stderr.
 pub(crate) fn say(text: impl fmt::Display) {
     if !QUIET.load(Ordering::Relaxed) {
-        // With stderr gone there is nobody left to tell.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        // A line is one write: commands that are run write to the same place. With it gone there is nobody left to tell.
+        let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
     }
 }

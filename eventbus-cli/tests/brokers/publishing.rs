@@ -84,6 +84,8 @@ pub(crate) fn what_the_broker_never_answered_is_told_as_unknown(world: &World) {
     assert_eq!(publish.take(1)[0]["outcome"], "confirmed");
     link.fall_silent();
     publish.write(&[event("a", 2), event("a", 3)].concat());
+    // What was not read before the interrupt was not published.
+    link.swallows("HPUB");
     // The end of the input is no reason to give up; an interrupt is, at its deadline.
     publish.stdin = None;
     publish.signal("-INT");
@@ -95,5 +97,5 @@ pub(crate) fn what_the_broker_never_answered_is_told_as_unknown(world: &World) {
         assert!(["unknown", "refused"].contains(&receipt["outcome"].as_str().unwrap()), "{receipt}");
         assert!(receipt["error"].is_string() && receipt.get("position").is_none(), "{receipt}");
     }
-    assert!(receipts.len() <= 2, "{receipts:?}");
+    assert!([1, 2].contains(&receipts.len()), "{receipts:?}");
 }

@@ -2,8 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conformance_tests::brokers::{Broker as Container, KafkaServer, NatsServer, NatsVersion, background};
@@ -124,7 +124,14 @@ impl World {
 /// A connection to the broker that falls silent when it is told to.
 pub(crate) struct Link {
     pub(crate) url: String,
-    silent: Arc<AtomicBool>,
+    silent: Arc<Silent>,
+}
+
+#[derive(Default)]
+struct Silent {
+    fallen: AtomicBool,
+    /// What was said in vain, on either side.
+    swallowed: Mutex<Vec<u8>>,
 }
 
 impl Link {
@@ -134,7 +141,7 @@ impl Link {
         let (scheme, address) = server.split_once("://").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("{scheme}://{}?{parameters}", listener.local_addr().unwrap());
-        let (silent, address) = (Arc::new(AtomicBool::new(false)), address.to_owned());
+        let (silent, address) = (Arc::new(Silent::default()), address.to_owned());
         let is_silent = silent.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
@@ -151,14 +158,24 @@ impl Link {
 
     /// Nothing is carried any more; what is connected stays so.
     pub(crate) fn fall_silent(&self) {
-        self.silent.store(true, Ordering::Release);
+        self.silent.fallen.store(true, Ordering::Release);
+    }
+
+    /// Waits until this was said in vain.
+    pub(crate) fn swallows(&self, what: &str) {
+        let said = || self.silent.swallowed.lock().unwrap().windows(what.len()).any(|bytes| bytes == what.as_bytes());
+        while !said() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, is_silent: &AtomicBool) {
+fn carry(mut from: TcpStream, mut to: TcpStream, silent: &Silent) {
     let mut bytes = [0; 4096];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        if !is_silent.load(Ordering::Acquire) && to.write_all(&bytes[..count]).is_err() {
+        if silent.fallen.load(Ordering::Acquire) {
+            silent.swallowed.lock().unwrap().extend_from_slice(&bytes[..count]);
+        } else if to.write_all(&bytes[..count]).is_err() {
             return;
         }
     }
