@@ -31,7 +31,7 @@ use conformance_tests::suite::{
     Ability, Gate, Gated, GroupProtocol, KafkaProvider, Provider, PublishFault, Publishes, Run, RunOptions,
     kafka_config,
 };
-use eventbus_core::backend::Join;
+use eventbus_core::backend::{Backend, Join};
 use eventbus_core::{Envelope, ErrorKind, OnExisting, Position, Subscribe, TopicSpec};
 use eventbus_kafka::KafkaBackend;
 use libtest_mimic::{Arguments, Trial};
@@ -217,8 +217,7 @@ async fn hold_outlasts_what_the_coordinator_waits(run: Run, _: Arc<tempfile::Tem
     let publisher = with_topic(&run, 2).await?;
     let (url, prefix) = publisher.connection().outside().ok_or_else(|| wrong("no way to the broker"))?;
     let config = kafka_config(&url, &prefix)?.max_poll_interval(Duration::from_secs(10));
-    let backend = KafkaBackend::new(config);
-    let backend: Arc<dyn eventbus_core::backend::Backend> = Arc::new(backend);
+    let backend: Arc<dyn Backend> = Arc::new(KafkaBackend::new(config));
     backend.open().await?;
     let topic = backend.describe_topic(&TOPIC.parse()?).await?;
     let mut join = Join::new(topic, GROUP.parse()?, "holder");

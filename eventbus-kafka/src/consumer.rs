@@ -174,6 +174,8 @@ impl Seat {
             }
             number
         };
+        // A request that waits at the broker for records behind the end would hold back the first one that is wanted.
+        self.flow(consumer, &partitions, true);
         if !partitions.is_empty() {
             let seat = self.clone();
             self.runtime.spawn_blocking(move || seat.announce(&partitions, number));
@@ -318,14 +320,6 @@ impl Seat {
     }
 
     fn begin(&self, consumer: &GroupConsumer, partition: u32, from: i64) -> Result<()> {
-        let paused = self.state().paused.remove(&partition);
-        if paused {
-            // The client keeps a pause beyond the assignment that it was made under; the core begins each without one. Not before
-            // now: until it has heard of the assignment, the core may pause the earlier one.
-            if let Err(error) = consumer.resume(&self.list([partition].into_iter())) {
-                tracing::debug!(target: "eventbus", %error, partition, "a resume of what is not assigned");
-            }
-        }
         let until = Instant::now() + if self.state().rejoin == Rejoin::No { SETTLES } else { Duration::ZERO };
         loop {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
@@ -344,12 +338,25 @@ impl Seat {
                 }
             }
         }
-        let mut state = self.state();
-        state.reads += 1;
-        let read = state.reads;
-        let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
-        (held.read, held.next) = (read, from);
+        {
+            let mut state = self.state();
+            state.reads += 1;
+            let read = state.reads;
+            let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
+            (held.read, held.next) = (read, from);
+        }
+        // Each assignment begins with a pause, and the core may have paused the one before until it heard of this.
+        self.flow(consumer, &[partition], false);
         Ok(())
+    }
+
+    /// Stops and starts what the client asks brokers for. It keeps a pause beyond the assignment that it was made under.
+    pub(crate) fn flow(&self, consumer: &GroupConsumer, partitions: &[u32], paused: bool) {
+        let list = self.list(partitions.iter().copied());
+        let done = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
+        if let Err(error) = done {
+            tracing::debug!(target: "eventbus", %error, ?partitions, paused, "a pause of what is not assigned");
+        }
     }
 
     /// Leaves the group and joins it again, where that is wanted: the client hands over what is owned as when the coordinator

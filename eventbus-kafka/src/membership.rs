@@ -101,15 +101,7 @@ impl KafkaMember {
 
     fn flow(&self, partition: u32, paused: bool) {
         let Some(consumer) = self.seat.consumer() else { return };
-        let list = self.seat.list([partition].into_iter());
-        {
-            let mut state = self.seat.state();
-            let _ = if paused { state.paused.insert(partition) } else { state.paused.remove(&partition) };
-        }
-        let done = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
-        if let Err(error) = done {
-            tracing::debug!(target: "eventbus", %error, partition, "a pause of what is not assigned");
-        }
+        self.seat.flow(&consumer, &[partition], paused);
     }
 }
 

@@ -43,7 +43,7 @@ impl Topics {
             found => found.map(|_| false)?,
         };
         if made {
-            return self.agreed(&topic, spec).await;
+            return settles(Result::is_err, || self.agreed(&topic, spec)).await;
         }
         match spec.on_existing {
             OnExisting::CreateOnly => {
@@ -53,7 +53,7 @@ impl Topics {
             OnExisting::CreateOrUpdate => {
                 self.describe(&topic).await?.spec.agrees_in_fixed(&in_force(spec))?;
                 self.alter(&topic, spec).await?;
-                self.comes_to_agree(&topic, spec).await
+                settles(|seen| is(seen, ErrorKind::TopicMismatch), || self.agreed(&topic, spec)).await
             }
             // A way that a later version of the core adds is treated as the strictest one.
             _ => self.agreed(&topic, spec).await,
@@ -67,19 +67,6 @@ impl Topics {
         Ok(described)
     }
 
-    /// As [`agreed`](Self::agreed), of a topic that was just changed: a controller's answer comes before brokers act by it.
-    async fn comes_to_agree(&self, topic: &Topic, spec: &TopicSpec) -> Result<TopicDescription> {
-        let until = tokio::time::Instant::now() + SETTLES;
-        loop {
-            match self.agreed(topic, spec).await {
-                Err(error) if error.kind() == ErrorKind::TopicMismatch && tokio::time::Instant::now() < until => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                done => return done,
-            }
-        }
-    }
-
     /// `false` where somebody was faster.
     async fn create(&self, topic: &Topic, spec: &TopicSpec) -> Result<bool> {
         let name = self.link.config.topic(topic);
@@ -90,12 +77,12 @@ impl Topics {
             wanted = wanted.set(name, value);
         }
         match self.one(self.link.admin().create_topics([&wanted], &self.link.options()).await, topic)? {
-            Ok(()) => self.wait(topic, true).await.map(|()| true),
+            Ok(()) => Ok(true),
             Err(Code::InvalidTopic) => {
                 let message = "Kafka takes no two topics whose names differ only in '.' and '_'";
                 Err(Error::new(ErrorKind::InvalidName, message).with("topic", topic))
             }
-            Err(Code::TopicAlreadyExists) => self.wait(topic, true).await.map(|()| false),
+            Err(Code::TopicAlreadyExists) => settles(Result::is_err, || self.describe(topic)).await.map(|_| false),
             Err(code) => Err(refused(code).with("topic", topic)),
         }
     }
@@ -216,7 +203,15 @@ impl Topics {
     pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
         let name = self.link.config.topic(topic);
         match self.one(self.link.admin().delete_topics(&[&name], &self.link.options()).await, topic)? {
-            Ok(()) => self.wait(topic, false).await,
+            // Gone is what has no partitions.
+            Ok(()) => match settles(|seen| !is(seen, ErrorKind::UnknownTopic), || self.count(topic)).await {
+                Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
+                Err(error) => Err(error),
+                Ok(_) => {
+                    let message = "the brokers have not all heard of the deletion";
+                    Err(Error::new(ErrorKind::Unavailable, message).with("topic", topic))
+                }
+            },
             Err(code) => Err(refused(code).with("topic", topic)),
         }
     }
@@ -249,29 +244,25 @@ impl Topics {
         let answers = answer.map_err(|error| to_core(&error, "changing topics").with("topic", topic))?;
         Ok(answers.into_iter().next().map_or(Ok(()), |one| one.map(drop).map_err(|(_, code)| code)))
     }
+}
 
-    /// A controller's answer comes before all brokers act by it.
-    async fn wait(&self, topic: &Topic, there: bool) -> Result<()> {
-        let until = tokio::time::Instant::now() + SETTLES;
-        loop {
-            // There is what can be described in full, gone is what has no partitions.
-            let looked = if there { self.describe(topic).await.map(drop) } else { self.count(topic).await.map(drop) };
-            let found = match looked {
-                Ok(()) => Ok(true),
-                Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(false),
-                Err(error) => Err(error),
-            };
-            match found {
-                Ok(found) if found == there => return Ok(()),
-                _ if tokio::time::Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
-                Ok(_) => {
-                    let message = "the brokers have not all heard of the change";
-                    return Err(Error::new(ErrorKind::Unavailable, message).with("topic", topic));
-                }
-                Err(error) => return Err(error),
-            }
+/// Looks again while what is seen is not the last word: a controller's answer comes before all brokers act by it.
+async fn settles<T, F: Future<Output = Result<T>>>(
+    again: impl Fn(&Result<T>) -> bool,
+    look: impl Fn() -> F,
+) -> Result<T> {
+    let until = tokio::time::Instant::now() + SETTLES;
+    loop {
+        let seen = look().await;
+        if !again(&seen) || tokio::time::Instant::now() >= until {
+            return seen;
         }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+fn is<T>(seen: &Result<T>, kind: ErrorKind) -> bool {
+    seen.as_ref().is_err_and(|error| error.kind() == kind)
 }
 
 /// The ends of a partition's log. Blocks. A partition without a leader has one in a moment, be it new or its broker back.

@@ -57,8 +57,6 @@ pub(crate) struct State {
     pub(super) closing: bool,
     /// Rises with each assignment, so that a late answer about an earlier one is left out.
     pub(crate) assignments: u64,
-    /// What the core paused and did not resume.
-    pub(crate) paused: HashSet<u32>,
 }
 
 impl State {
