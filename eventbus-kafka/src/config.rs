@@ -366,7 +366,7 @@ impl KafkaConfig {
         client.set("topic.metadata.refresh.interval.ms", "2000");
         client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
         // A request that is open at a broker holds back what is assigned meanwhile: by default the first records wait 500 ms.
-        client.set("fetch.wait.max.ms", "100");
+        client.set("fetch.wait.max.ms", "50");
         client.set("fetch.queue.backoff.ms", "50").set("fetch.error.backoff.ms", "100");
         match self.protocol {
             Protocol::Cooperative => client.set("partition.assignment.strategy", "cooperative-sticky"),

@@ -174,8 +174,6 @@ impl Seat {
             }
             number
         };
-        // A request that waits at the broker for records behind the end would hold back the first one that is wanted.
-        self.flow(consumer, &partitions, true);
         if !partitions.is_empty() {
             let seat = self.clone();
             self.runtime.spawn_blocking(move || seat.announce(&partitions, number));
@@ -345,7 +343,7 @@ impl Seat {
             let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
             (held.read, held.next) = (read, from);
         }
-        // Each assignment begins with a pause, and the core may have paused the one before until it heard of this.
+        // The core begins each assignment without a pause, and may have paused the one before until it heard of this.
         self.flow(consumer, &[partition], false);
         Ok(())
     }

@@ -12,6 +12,8 @@ pub(crate) fn run(seat: &Seat, consumer: GroupConsumer, commands: &std_mpsc::Rec
             Ok(Command::Read(partition, from, reply)) => {
                 seat.flush(&mut batch);
                 let _ = reply.send(seat.begin(&consumer, partition, from));
+                // All partitions of an assignment begin at once.
+                continue;
             }
             Ok(Command::Leave(reply)) => break Some(reply),
             Err(std_mpsc::TryRecvError::Disconnected) => break None,
