@@ -1,5 +1,5 @@
-//! S5 and S7: a member that is at its end is at its end. It is not asked again, and what ran for it is waited for no longer than a
-//! drain may take; a drain has for its last commit all the time that it was given.
+//! S5 and S7 where the broker is in trouble: a member at its end is not asked again, a drain has for its last commit all the time that
+//! it was given, and what cannot be read can be given back.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, which clippy takes for library code
 
 use std::sync::Arc;
@@ -7,57 +7,63 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use eventbus_core::backend::{Backend, Commit, GroupEvent, Join, Membership};
+use eventbus_core::backend::{Backend, Commit, GroupEvent, Join, LogState, Membership};
 use eventbus_core::forward::{ForwardBackend, ForwardMember};
 use eventbus_core::{
-    Bus, BusConfig, Envelope, Error, ErrorKind, EventBus, Result, Subscribe, Threads, TopicSpec, handler_fn,
+    Bus, BusConfig, Envelope, Error, ErrorKind, EventBus, Handler, Position, Result, Subscribe, Threads, TopicSpec,
+    handler_fn,
 };
 use eventbus_memory::MemoryWorld;
 use tokio::sync::Notify;
 
-/// What the members of a test share.
+/// What befalls the members of a test, and what they did.
 #[derive(Debug, Default)]
-struct End {
-    near: Notify,
-    /// Calls that were answered with the end.
+struct Trouble {
+    /// They are at their end.
+    end: Notify,
+    /// Calls that were answered with it.
     told: AtomicU64,
     /// How long the broker takes for a commit.
     commits_take: Duration,
+    /// No read is answered.
+    reads_hang: bool,
+    reads: Notify,
+    released: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Ending(Arc<dyn Backend>, Arc<End>);
+struct Troubled(Arc<dyn Backend>, Arc<Trouble>);
 
 #[async_trait]
-impl ForwardBackend for Ending {
+impl ForwardBackend for Troubled {
     fn inner(&self) -> &dyn Backend {
         &*self.0
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        Ok(Arc::new(EndingMember(self.0.join(join).await?, self.1.clone(), AtomicBool::new(false))))
+        Ok(Arc::new(TroubledMember(self.0.join(join).await?, self.1.clone(), AtomicBool::new(false))))
     }
 }
 
 #[derive(Debug)]
-struct EndingMember(Arc<dyn Membership>, Arc<End>, AtomicBool);
+struct TroubledMember(Arc<dyn Membership>, Arc<Trouble>, AtomicBool);
 
 #[async_trait]
-impl ForwardMember for EndingMember {
+impl ForwardMember for TroubledMember {
     fn inner(&self) -> &dyn Membership {
         &*self.0
     }
 
     async fn next(&self) -> Result<GroupEvent> {
-        let Self(inner, end, over) = self;
+        let Self(inner, trouble, over) = self;
         if !over.load(Ordering::Relaxed) {
             tokio::select! {
                 event = inner.next() => return event,
-                () = end.near.notified() => over.store(true, Ordering::Relaxed),
+                () = trouble.end.notified() => over.store(true, Ordering::Relaxed),
             }
         }
         // Whoever asks on asks without end, and no time goes by: better a panic than a test that hangs.
-        assert!(end.told.fetch_add(1, Ordering::Relaxed) < 100, "asked on and on");
+        assert!(trouble.told.fetch_add(1, Ordering::Relaxed) < 100, "asked on and on");
         Err(Error::new(ErrorKind::Unavailable, "the member is at its end"))
     }
 
@@ -65,24 +71,52 @@ impl ForwardMember for EndingMember {
         tokio::time::sleep(self.1.commits_take).await;
         self.0.commit(commit).await
     }
+
+    async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
+        if self.1.reads_hang {
+            self.1.reads.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.0.read(partition, from).await
+    }
+
+    async fn release(&self, partition: u32) -> Result<()> {
+        self.1.released.fetch_add(1, Ordering::Relaxed);
+        self.0.release(partition).await
+    }
 }
 
-async fn bus(end: &Arc<End>) -> Bus {
-    let backend = Arc::new(Ending(Arc::new(MemoryWorld::new().connect()), end.clone()));
+async fn bus_in(world: &MemoryWorld, trouble: &Arc<Trouble>) -> Bus {
+    let backend = Arc::new(Troubled(Arc::new(world.connect()), trouble.clone()));
     let bus = Bus::connect(backend, BusConfig::new().threads(Threads::Caller)).await.unwrap();
-    bus.ensure_topic(&TopicSpec::new("orders").partitions(1)).await.unwrap();
+    bus.ensure_topic(&TopicSpec::new("orders").partitions(2)).await.unwrap();
     bus
 }
 
-async fn publish(bus: &Bus) {
-    let envelope = Envelope::builder("Placed", "/shop").key("k").build().unwrap();
+async fn bus(trouble: &Arc<Trouble>) -> Bus {
+    bus_in(&MemoryWorld::new(), trouble).await
+}
+
+async fn publish(bus: &Bus, key: &str) {
+    let envelope = Envelope::builder("Placed", "/shop").key(key).build().unwrap();
     drop(bus.publish("orders", envelope).await.unwrap());
+}
+
+/// A handler, and what it tells when it is called.
+fn telling() -> (Arc<dyn Handler>, Arc<Notify>) {
+    let handled = Arc::new(Notify::new());
+    let handles = handled.clone();
+    let handler = handler_fn(move |_| {
+        handles.notify_one();
+        async { Ok(()) }
+    });
+    (handler, handled)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_member_at_its_end_is_not_asked_again_while_its_handlers_run() {
-    let (end, started) = (Arc::new(End::default()), Arc::new(Notify::new()));
-    let bus = bus(&end).await;
+    let (trouble, started) = (Arc::new(Trouble::default()), Arc::new(Notify::new()));
+    let bus = bus(&trouble).await;
     let (running, starts) = (Arc::new(()), started.clone());
     let runs = Arc::downgrade(&running);
     let handler = handler_fn(move |_| {
@@ -95,28 +129,39 @@ async fn a_member_at_its_end_is_not_asked_again_while_its_handlers_run() {
         }
     });
     let subscription = bus.subscribe(Subscribe::to("orders").group("billing"), handler).await.unwrap();
-    publish(&bus).await;
+    publish(&bus, "k").await;
     started.notified().await;
-    end.near.notify_one();
+    trouble.end.notify_one();
     let why =
         tokio::time::timeout(Duration::from_secs(600), subscription.closed()).await.expect("it goes on").unwrap_err();
     assert_eq!(why.kind(), ErrorKind::Unavailable, "{why}");
-    assert_eq!(end.told.load(Ordering::Relaxed), 1);
+    assert_eq!(trouble.told.load(Ordering::Relaxed), 1);
     assert_eq!(Arc::strong_count(&running), 1, "its handler is gone");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_its_last_commit_as_long_as_it_may() {
-    let end = Arc::new(End { commits_take: Duration::from_secs(4), ..End::default() });
-    let bus = bus(&end).await;
-    let handled = Arc::new(Notify::new());
-    let handles = handled.clone();
-    let handler = handler_fn(move |_| {
-        handles.notify_one();
-        async { Ok(()) }
-    });
+    let trouble = Arc::new(Trouble { commits_take: Duration::from_secs(4), ..Trouble::default() });
+    let bus = bus(&trouble).await;
+    let (handler, handled) = telling();
     let subscription = bus.subscribe(Subscribe::to("orders").group("billing"), handler).await.unwrap();
-    publish(&bus).await;
+    publish(&bus, "k").await;
     handled.notified().await;
     subscription.drain(Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_given_back_all_the_same() {
+    let (world, trouble) = (MemoryWorld::new(), Arc::new(Trouble { reads_hang: true, ..Trouble::default() }));
+    let (stuck, other) = (bus_in(&world, &trouble).await, bus_in(&world, &Arc::default()).await);
+    let options = || Subscribe::to("orders").group("billing");
+    let _stuck = stuck.subscribe(options(), telling().0).await.unwrap();
+    trouble.reads.notified().await;
+    for key in 0..20 {
+        publish(&stuck, &format!("k{key}")).await;
+    }
+    let (handler, handled) = telling();
+    let _other = other.subscribe(options(), handler).await.unwrap();
+    handled.notified().await;
+    assert_eq!(trouble.released.load(Ordering::Relaxed), 1, "taken, not given back");
 }
