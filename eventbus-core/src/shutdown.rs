@@ -96,7 +96,8 @@ pub(crate) async fn quiesce(shared: &Arc<Shared>, partition: u32, deadline: Inst
     drained
 }
 
-/// What comes of something by the deadline, or after this grace from now where that is later. Closing may bring the deadline forward.
+/// What comes of something by the deadline, or within this grace from now where that is later. Closing may bring the deadline
+/// forward.
 async fn by<T>(shared: &Shared, deadline: Instant, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
     let least = Instant::now() + grace;

@@ -1,5 +1,6 @@
 //! Runs one case: makes its runtime and its world, waits no longer than patience says, and writes what is left of a failure.
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -75,7 +76,7 @@ fn watch(case: &Case, provider: &dyn Provider, seed: u64) -> mpsc::Sender<()> {
     let name = format!("{} on {}, seed {seed}", case.name, provider.name());
     std::thread::spawn(move || {
         if ended.recv_timeout(STANDS_AFTER) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("stands still, and its clock with it: {name}");
+            let _ = writeln!(std::io::stderr(), "stands still, and its clock with it: {name}");
             std::process::abort();
         }
     });

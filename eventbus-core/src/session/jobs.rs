@@ -154,7 +154,7 @@ async fn read(shared: &Shared, at: &At) -> Result<Option<Looked>> {
     read_from(shared, at, || shared.crew.pool.begin_read(at.partition, shared.settings.lookback)).await
 }
 
-/// Reads until the broker answers, or the partition is wanted back; each try looks anew where it begins, and what is expected there.
+/// Reads until the broker answers, or until the partition is wanted back.
 async fn read_from(
     shared: &Shared,
     at: &At,
@@ -167,6 +167,7 @@ async fn read_from(
     }
 }
 
+/// Reads until the broker answers; each try looks anew where it begins, and what is expected there.
 async fn read_until_known(
     shared: &Shared,
     partition: u32,
