@@ -76,7 +76,13 @@ impl Topics {
         for (name, value) in &settings {
             wanted = wanted.set(name, value);
         }
-        match self.one(self.link.admin().create_topics([&wanted], &self.link.options()).await, topic)? {
+        let ask = || async {
+            let answer = self.link.admin().create_topics([&wanted], &self.link.options()).await;
+            self.one(answer, topic)
+        };
+        // A single copy fits any cluster: its broker is on its way back.
+        let away = |seen: &Result<_>| matches!(seen, Ok(Err(Code::InvalidReplicationFactor))) && spec.replicas == 1;
+        match settles(away, ask).await? {
             Ok(()) => Ok(true),
             Err(Code::InvalidTopic) => {
                 let message = "Kafka takes no two topics whose names differ only in '.' and '_'";
