@@ -344,16 +344,16 @@ impl Seat {
             (held.read, held.next) = (read, from);
         }
         // The core begins each assignment without a pause, and may have paused the one before until it heard of this.
-        self.flow(consumer, &[partition], false);
+        self.flow(consumer, partition, false);
         Ok(())
     }
 
     /// Stops and starts what the client asks brokers for. It keeps a pause beyond the assignment that it was made under.
-    pub(crate) fn flow(&self, consumer: &GroupConsumer, partitions: &[u32], paused: bool) {
-        let list = self.list(partitions.iter().copied());
+    pub(crate) fn flow(&self, consumer: &GroupConsumer, partition: u32, paused: bool) {
+        let list = self.list([partition].into_iter());
         let done = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
         if let Err(error) = done {
-            tracing::debug!(target: "eventbus", %error, ?partitions, paused, "a pause of what is not assigned");
+            tracing::debug!(target: "eventbus", %error, partition, paused, "a pause of what is not assigned");
         }
     }
 

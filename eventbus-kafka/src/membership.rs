@@ -101,7 +101,7 @@ impl KafkaMember {
 
     fn flow(&self, partition: u32, paused: bool) {
         let Some(consumer) = self.seat.consumer() else { return };
-        self.seat.flow(&consumer, &[partition], paused);
+        self.seat.flow(&consumer, partition, paused);
     }
 }
 

@@ -208,17 +208,16 @@ impl Topics {
 
     pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
         let name = self.link.config.topic(topic);
-        match self.one(self.link.admin().delete_topics(&[&name], &self.link.options()).await, topic)? {
-            // Gone is what has no partitions.
-            Ok(()) => match settles(|seen| !is(seen, ErrorKind::UnknownTopic), || self.count(topic)).await {
-                Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
-                Err(error) => Err(error),
-                Ok(_) => {
-                    let message = "the brokers have not all heard of the deletion";
-                    Err(Error::new(ErrorKind::Unavailable, message).with("topic", topic))
-                }
-            },
-            Err(code) => Err(refused(code).with("topic", topic)),
+        let answer = self.link.admin().delete_topics(&[&name], &self.link.options()).await;
+        self.one(answer, topic)?.map_err(|code| refused(code).with("topic", topic))?;
+        // Gone is what has no partitions.
+        match settles(|seen| !is(seen, ErrorKind::UnknownTopic), || self.count(topic)).await {
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => {
+                let message = "the brokers have not all heard of the deletion";
+                Err(Error::new(ErrorKind::Unavailable, message).with("topic", topic))
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use eventbus_core::{
     handler_fn,
 };
 use eventbus_memory::MemoryWorld;
+use eventbus_memory::testing::Probe;
 use tokio::sync::Notify;
 
 /// What befalls the members of a test, and what they did.
@@ -102,15 +103,8 @@ async fn publish(bus: &Bus, key: &str) {
     drop(bus.publish("orders", envelope).await.unwrap());
 }
 
-/// A handler, and what it tells when it is called.
-fn telling() -> (Arc<dyn Handler>, Arc<Notify>) {
-    let handled = Arc::new(Notify::new());
-    let handles = handled.clone();
-    let handler = handler_fn(move |_| {
-        handles.notify_one();
-        async { Ok(()) }
-    });
-    (handler, handled)
+fn quick() -> Arc<dyn Handler> {
+    handler_fn(|_| async { Ok(()) })
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,10 +137,10 @@ async fn a_member_at_its_end_is_not_asked_again_while_its_handlers_run() {
 async fn a_drain_waits_for_its_last_commit_as_long_as_it_may() {
     let trouble = Arc::new(Trouble { commits_take: Duration::from_secs(4), ..Trouble::default() });
     let bus = bus(&trouble).await;
-    let (handler, handled) = telling();
-    let subscription = bus.subscribe(Subscribe::to("orders").group("billing"), handler).await.unwrap();
+    let probe = Probe::new();
+    let subscription = bus.subscribe(Subscribe::to("orders").group("billing"), probe.around(quick())).await.unwrap();
     publish(&bus, "k").await;
-    handled.notified().await;
+    probe.wait_until_handled(1).await;
     subscription.drain(Duration::from_secs(10)).await.unwrap();
 }
 
@@ -155,13 +149,13 @@ async fn what_cannot_be_read_is_given_back_all_the_same() {
     let (world, trouble) = (MemoryWorld::new(), Arc::new(Trouble { reads_hang: true, ..Trouble::default() }));
     let (stuck, other) = (bus_in(&world, &trouble).await, bus_in(&world, &Arc::default()).await);
     let options = || Subscribe::to("orders").group("billing");
-    let _stuck = stuck.subscribe(options(), telling().0).await.unwrap();
+    let _stuck = stuck.subscribe(options(), quick()).await.unwrap();
     trouble.reads.notified().await;
     for key in 0..20 {
         publish(&stuck, &format!("k{key}")).await;
     }
-    let (handler, handled) = telling();
-    let _other = other.subscribe(options(), handler).await.unwrap();
-    handled.notified().await;
+    let probe = Probe::new();
+    let _other = other.subscribe(options(), probe.around(quick())).await.unwrap();
+    probe.wait_until_handled(1).await;
     assert_eq!(trouble.released.load(Ordering::Relaxed), 1, "taken, not given back");
 }
