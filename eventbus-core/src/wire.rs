@@ -25,7 +25,7 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use time::OffsetDateTime;
 
 use crate::envelope::Envelope;
@@ -238,21 +238,52 @@ pub struct Peek {
 /// binary mode every reader would take its payload for the event.
 #[must_use]
 pub fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mode: Mode) -> WireRecord {
+    let mut headers = Vec::with_capacity(16);
+    // All values in one piece of memory.
+    let mut values = BytesMut::with_capacity(384);
+    let record = write(envelope, stamp, binding, mode, &mut |name, value| {
+        values.extend_from_slice(value.as_bytes());
+        headers.push((name, values.split().freeze()));
+    });
+    WireRecord { headers, ..record }
+}
+
+/// Writes an envelope as [`encode`] does, but gives each header to `header`, in their order: for clients that keep headers in a
+/// form of their own. What is returned is the record without its headers.
+///
+/// ```
+/// use eventbus_core::Envelope;
+/// use eventbus_core::wire::{self, Binding, Mode};
+///
+/// static BINDING: Binding = Binding::new("ce_").keyed(true);
+/// let envelope = Envelope::builder("OrderPlaced", "/shop").key("order-42").payload("{}").build()?;
+/// let mut names = Vec::new();
+/// let record = wire::write(&envelope, None, &BINDING, Mode::Binary, &mut |name, _| names.push(name));
+/// assert!(record.headers.is_empty() && record.payload == "{}");
+/// assert_eq!(names[..2], ["ce_specversion", "ce_id"]);
+/// # Ok::<(), eventbus_core::Error>(())
+/// ```
+#[must_use]
+pub fn write(
+    envelope: &Envelope,
+    stamp: Option<Stamp>,
+    binding: &Binding,
+    mode: Mode,
+    header: &mut dyn FnMut(Cow<'static, str>, &str),
+) -> WireRecord {
     let nested = envelope.content_type().is_some_and(|value| is_cloudevents(media_type(value)));
-    let mut record = match mode {
-        Mode::Binary if !nested => binary::encode(envelope, stamp, binding),
-        _ => structured::encode(envelope, stamp, binding),
+    let payload = match mode {
+        Mode::Binary if !nested => binary::write(envelope, stamp, binding, header),
+        _ => structured::write(envelope, stamp, binding, header),
     };
-    if let (Some(header), Some(stamp)) = (binding.message_id, stamp) {
-        record.push(header, &stamp.to_string());
+    if let (Some(name), Some(stamp)) = (binding.message_id, stamp) {
+        header(name.into(), &stamp.to_string());
     }
     for (name, value) in envelope.headers() {
-        record.push(name.to_owned(), value);
+        header(name.to_owned().into(), value);
     }
-    if binding.keyed {
-        record.key = envelope.key().map(Key::to_bytes);
-    }
-    record
+    let key = envelope.key().filter(|_| binding.keyed).map(Key::to_bytes);
+    WireRecord { key, headers: Vec::new(), payload }
 }
 
 /// Reads a record, in either mode.

@@ -4,6 +4,8 @@
 //!
 //! - Records of a partition enter one client's queue in the order of the submissions, and the client stores them in that order
 //!   without a hole: idempotent, gapless, no time-out of its own.
+//! - Of what is submitted while records of its partition are on their way, little is given to the client before these are stored:
+//!   so batches grow with the load, and a lone record waits for nothing.
 //! - That holds only up to a client's first failure. So *any* failed report ends the client: nothing more is given to it, all
 //!   that it still has is called back, every ticket is told, and only then another client is put in its place.
 //! - A record is condemned only by what was said of it alone ([`crate::answers`]). Where a batch was refused, its partition
@@ -19,12 +21,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use eventbus_core::backend::{Fate, Outbound};
-use eventbus_core::wire::WireRecord;
+use eventbus_core::wire::Mode;
 use eventbus_core::{Error, ErrorKind, Position, Stamp, Ticket, Topic};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Message, OwnedHeaders};
+use rdkafka::message::Message;
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
@@ -59,29 +61,72 @@ pub(crate) struct Line {
     state: Mutex<State>,
 }
 
-/// Where a client stands in a partition. The broker holds a client's records to their order only once it has stored one: before,
-/// it would store what comes behind a refused one.
-enum Begun {
-    /// The first is under way, and these wait for it, in their order.
-    Waits(VecDeque<(usize, Ready)>),
-    Stored,
+/// Where a client stands in a partition.
+#[derive(Default)]
+struct Course {
+    /// The broker has stored a record of this client. It holds a client's records to their order only from then on: before, it would
+    /// store what comes behind a refused one.
+    begun: bool,
+    /// Given to the client and not reported.
+    under_way: usize,
+    /// Not given yet, in their order.
+    waiting: VecDeque<(usize, Ready)>,
+    /// How many of these may be given.
+    due: usize,
 }
 
-/// A record as the client is given it.
+impl Course {
+    /// So many that wait are a batch of their own, for which nothing needs to be awaited.
+    const BATCH: usize = 500;
+
+    /// How many are given under one lock, which submissions need, too.
+    const AT_ONCE: usize = 64;
+
+    /// Fixes how many of those that wait may be given now.
+    fn open(&mut self) {
+        if !self.begun {
+            self.due = usize::from(self.under_way == 0);
+        } else if self.under_way == 0 || self.waiting.len() >= Self::BATCH {
+            self.due = self.waiting.len();
+        }
+    }
+
+    fn next(&mut self) -> Option<(usize, Ready)> {
+        self.due = self.due.checked_sub(1)?;
+        let next = self.waiting.pop_front()?;
+        self.under_way += 1;
+        Some(next)
+    }
+
+    /// One of those under way is stored.
+    fn stored(&mut self) {
+        self.begun = true;
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// The last one was not taken: none of those behind it is to be.
+    fn turn_back(&mut self) -> impl Iterator<Item = usize> + use<> {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.due = 0;
+        std::mem::take(&mut self.waiting).into_iter().map(|(index, _)| index)
+    }
+}
+
+/// A record that is to be given to the client. It is written only then, on the thread that gives it.
 struct Ready {
     facts: Arc<Facts>,
-    partition: u32,
-    record: WireRecord,
-    headers: OwnedHeaders,
+    record: Outbound,
+    mode: Mode,
 }
 
 impl Ready {
     /// Whether the client took it, under this index.
     fn give(self, client: &Client, index: usize) -> Result<(), Option<Code>> {
-        let partition = i32::try_from(self.partition).unwrap_or(i32::MAX);
+        let (headers, record) = wire::encode(&self.record.envelope, self.record.stamp, self.mode);
+        let partition = i32::try_from(self.record.partition).unwrap_or(i32::MAX);
         let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.facts.name, index).partition(partition);
-        message.key = self.record.key.as_deref();
-        let message = message.payload(&self.record.payload).headers(self.headers);
+        message.key = record.key.as_deref();
+        let message = message.payload(&record.payload).headers(headers);
         client.send(message).map_err(|(error, _)| error.rdkafka_error_code())
     }
 }
@@ -91,10 +136,25 @@ struct State {
     client: Option<Client>,
     slots: Slab<Slot>,
     /// By topic and partition, of this client.
-    begun: HashMap<(Topic, u32), Begun>,
+    courses: HashMap<Topic, HashMap<u32, Course>>,
     /// The client has failed and is being replaced.
     failed: Vec<(Slot, Code)>,
     failing: bool,
+}
+
+impl State {
+    fn course(&mut self, topic: &Topic, partition: u32) -> &mut Course {
+        self.courses.entry(topic.clone()).or_default().entry(partition).or_default()
+    }
+
+    /// Gives the client a record, if that may still be stored. If it was not taken, why.
+    fn hand(&mut self, index: usize, ready: Ready) -> Option<Option<Code>> {
+        let stands = self.slots.get(index).is_some_and(|slot| slot.ticket.stands());
+        match &self.client {
+            Some(client) if stands && !self.failing => ready.give(client, index).err(),
+            _ => Some(Some(Code::QueueFull)),
+        }
+    }
 }
 
 /// What a partition waits for before it goes back to the others.
@@ -171,15 +231,18 @@ impl Producer {
             .known
             .get(&record.topic)
             .unwrap_or_else(|| Arc::new(Facts::new(&link.config.topic(&record.topic), BATCH_BYTES, false)));
-        let encoded = wire::encode(&record.envelope, record.stamp, link.config.mode);
-        if let Some(error) = facts.refuses(wire::size(&encoded), encoded.key.is_some()) {
+        let mode = link.config.mode;
+        let mut bytes = wire::most(&record.envelope);
+        if bytes > facts.limit {
+            bytes = wire::size(&record.envelope, record.stamp, mode);
+        }
+        if let Some(error) = facts.refuses(bytes, record.envelope.key().is_some()) {
             self.cleared(&record.topic, record.partition, record.stamp, false);
             return ticket.tell(Fate::Refused(error));
         }
-        let slot = Slot { ticket, topic: record.topic, partition: record.partition, stamp: record.stamp };
+        let slot = Slot { ticket, topic: record.topic.clone(), partition: record.partition, stamp: record.stamp };
         let line = self.line(&facts, &slot);
-        let headers = wire::headers(&encoded);
-        let ready = Ready { facts, partition: record.partition, record: encoded, headers };
+        let ready = Ready { facts, record, mode };
         if let Some((slot, fate)) = self.give(&line, slot, ready) {
             self.tell(&line, slot, fate);
         }
@@ -196,11 +259,11 @@ impl Producer {
         }
     }
 
-    /// Gives a record to the line's client, or has it wait for the first of its partition; the slot comes back with its fate where
-    /// the client does not take it.
+    /// Has a record follow those of its partition, and gives the client what it may have; the slot comes back with its fate where
+    /// the line takes none.
     fn give(&self, line: &Arc<Line>, slot: Slot, ready: Ready) -> Option<(Slot, Fate)> {
-        let mut state = lock(&line.state);
-        let state = &mut *state;
+        let mut locked = lock(&line.state);
+        let state = &mut *locked;
         if state.failing || !slot.ticket.stands() {
             let error = Error::new(ErrorKind::Unavailable, "the producer is being replaced");
             return Some((slot, Fate::NotStored(error)));
@@ -211,31 +274,56 @@ impl Producer {
                 Err(error) => return Some((slot, Fate::NotStored(error))),
             }
         }
-        let client = state.client.as_ref()?;
-        let place = (slot.topic.clone(), slot.partition);
-        let begun = state.begun.get_mut(&place);
+        let (topic, partition) = (slot.topic.clone(), slot.partition);
         let index = state.slots.insert(slot);
-        if let Some(Begun::Waits(waiting)) = begun {
-            waiting.push_back((index, ready));
-            return None;
+        let course = state.course(&topic, partition);
+        course.waiting.push_back((index, ready));
+        course.open();
+        if course.due > 0 {
+            self.forward(line, locked, (&topic, partition), Some(index));
         }
-        let first = begun.is_none();
-        let given = ready.give(client, index);
-        if first && given.is_ok() {
-            state.begun.insert(place, Begun::Waits(VecDeque::new()));
-        }
-        self.turned(line, state, index, given)
+        None
     }
 
-    /// What the client's answer to a record means for it, if it was not taken.
-    fn turned(
+    /// Gives the client what is due of a partition, and tells what it does not take. What waits behind one that was not taken
+    /// comes back with it: nothing is stored behind a hole. `own` is the record of a submission under way, if there is one.
+    fn forward<'a>(
         &self,
-        line: &Arc<Line>,
-        state: &mut State,
-        index: usize,
-        given: Result<(), Option<Code>>,
-    ) -> Option<(Slot, Fate)> {
-        let code = given.err()?;
+        line: &'a Arc<Line>,
+        mut locked: MutexGuard<'a, State>,
+        place: (&Topic, u32),
+        own: Option<usize>,
+    ) {
+        loop {
+            let state = &mut *locked;
+            let mut back = Vec::new();
+            for _ in 0..Course::AT_ONCE {
+                let Some((index, ready)) = state.course(place.0, place.1).next() else { break };
+                if let Some(code) = state.hand(index, ready) {
+                    back.push(self.turned(line, state, index, code));
+                    // No other submission of the partition is to come in between, until those behind are told, too.
+                    if own != Some(index) {
+                        self.fails(line, state);
+                    }
+                    let behind = state.course(place.0, place.1).turn_back();
+                    back.extend(behind.map(|index| self.turned(line, state, index, Some(Code::QueueFull))));
+                    break;
+                }
+            }
+            let more = state.course(place.0, place.1).due > 0;
+            drop(locked);
+            for (slot, fate) in back {
+                self.tell(line, slot, fate);
+            }
+            if !more {
+                return;
+            }
+            locked = lock(&line.state);
+        }
+    }
+
+    /// What it means for a record that the client did not take it.
+    fn turned(&self, line: &Arc<Line>, state: &mut State, index: usize, code: Option<Code>) -> (Slot, Fate) {
         let slot = state.slots.remove(index);
         let fate = match turned(code) {
             Turned::TooLarge => {
@@ -244,28 +332,19 @@ impl Producer {
             }
             Turned::Full => Fate::NotStored(Error::new(ErrorKind::Unavailable, "the client's queue is full")),
             Turned::Over => {
-                state.failing = true;
-                let _ = self.ill.send(Arc::clone(line));
+                self.fails(line, state);
                 let code = code.map_or_else(String::new, |code| format!(": {code}"));
                 Fate::NotStored(Error::new(ErrorKind::Unavailable, format!("the client takes no more{code}")))
             }
         };
-        Some((slot, fate))
+        (slot, fate)
     }
 
-    /// The first record of a partition is stored: what waited for it is given, up to the first that is not taken.
-    fn begin(&self, line: &Arc<Line>, state: &mut State, place: (Topic, u32)) -> Vec<(Slot, Fate)> {
-        let mut back = Vec::new();
-        let Some(Begun::Waits(waiting)) = state.begun.insert(place, Begun::Stored) else { return back };
-        for (index, ready) in waiting {
-            let stands = state.slots.get(index).is_some_and(|slot| slot.ticket.stands());
-            let given = match &state.client {
-                Some(client) if stands && back.is_empty() && !state.failing => ready.give(client, index),
-                _ => Err(Some(Code::QueueFull)),
-            };
-            back.extend(self.turned(line, state, index, given));
+    /// The client is at its end, and is replaced.
+    fn fails(&self, line: &Arc<Line>, state: &mut State) {
+        if !std::mem::replace(&mut state.failing, true) {
+            let _ = self.ill.send(Arc::clone(line));
         }
-        back
     }
 
     /// The line that a record goes by: its partition's own while that is under suspicion.
@@ -355,7 +434,7 @@ impl Producer {
         let mut failed = {
             let mut state = lock(&line.state);
             // What waits was never given, and is told as all else that the client did not report: the log is asked.
-            state.begun.clear();
+            state.courses.clear();
             let unreported: Vec<Slot> = state.slots.drain().collect();
             let mut failed = std::mem::take(&mut state.failed);
             failed.extend(unreported.into_iter().map(|slot| (slot, Code::PurgeInflight)));
@@ -412,30 +491,24 @@ impl Producer {
 
     /// A client's word on a record.
     fn reported(&self, line: &Arc<Line>, index: usize, result: Result<Position, Code>) {
-        let (slot, position, back) = {
-            let mut state = lock(&line.state);
-            let Some(slot) = state.slots.try_remove(index) else { return };
-            match result {
-                Ok(position) => {
-                    let place = (slot.topic.clone(), slot.partition);
-                    let first = matches!(state.begun.get(&place), Some(Begun::Waits(_)));
-                    let back = if first { self.begin(line, &mut state, place) } else { Vec::new() };
-                    (slot, position, back)
-                }
-                Err(code) => {
-                    state.failed.push((slot, code));
-                    if !state.failing {
-                        state.failing = true;
-                        let _ = self.ill.send(Arc::clone(line));
-                    }
-                    return;
-                }
+        let mut state = lock(&line.state);
+        let Some(slot) = state.slots.try_remove(index) else { return };
+        let position = match result {
+            Ok(position) => position,
+            Err(code) => {
+                state.failed.push((slot, code));
+                return self.fails(line, &mut state);
             }
         };
-        self.tell(line, slot, Fate::Stored { position, duplicate: false });
-        for (slot, fate) in back {
-            self.tell(line, slot, fate);
+        let course = state.course(&slot.topic, slot.partition);
+        course.stored();
+        course.open();
+        if course.due > 0 {
+            self.forward(line, state, (&slot.topic, slot.partition), None);
+        } else {
+            drop(state);
         }
+        self.tell(line, slot, Fate::Stored { position, duplicate: false });
     }
 
     fn is_closed(&self) -> bool {
@@ -530,6 +603,60 @@ mod tests {
     use eventbus_core::ProducerId;
 
     use super::*;
+
+    fn course(waiting: usize) -> Course {
+        let topic: Topic = "t".parse().unwrap();
+        let facts = Arc::new(Facts::new("t", BATCH_BYTES, false));
+        let envelope = eventbus_core::Envelope::builder("T", "/t").build().unwrap();
+        let ready = |n: usize| {
+            let stamp = Stamp::new(ProducerId::new(1), n as u64);
+            let record = Outbound::new(topic.clone(), 0, stamp, envelope.clone());
+            (n, Ready { facts: Arc::clone(&facts), record, mode: Mode::Binary })
+        };
+        Course { waiting: (0..waiting).map(ready).collect(), ..Course::default() }
+    }
+
+    /// What is given now, and is under way then.
+    fn given(course: &mut Course) -> Vec<usize> {
+        course.open();
+        std::iter::from_fn(|| course.next().map(|(index, _)| index)).collect()
+    }
+
+    #[test]
+    fn until_a_client_has_stored_one_there_is_one_under_way() {
+        let mut course = course(2 * Course::BATCH);
+        assert_eq!(given(&mut course), [0]);
+        assert!(given(&mut course).is_empty());
+        course.stored();
+        assert_eq!(given(&mut course).len(), 2 * Course::BATCH - 1);
+    }
+
+    #[test]
+    fn what_comes_while_others_are_under_way_gathers_to_a_batch() {
+        let mut course = course(3);
+        assert_eq!(given(&mut course), [0]);
+        course.stored();
+        assert_eq!(given(&mut course), [1, 2]);
+        for _ in 0..2 {
+            course.waiting = self::course(Course::BATCH - 1).waiting;
+            assert!(given(&mut course).is_empty(), "{} are under way", course.under_way);
+            course.stored();
+        }
+        assert_eq!(given(&mut course).len(), Course::BATCH - 1);
+        course.waiting = self::course(Course::BATCH).waiting;
+        assert_eq!(given(&mut course).len(), Course::BATCH, "a batch of its own");
+    }
+
+    #[test]
+    fn behind_one_that_was_not_taken_nothing_is_given() {
+        let mut course = course(4);
+        course.begun = true;
+        course.open();
+        assert_eq!(course.next().map(|(index, _)| index), Some(0));
+        assert_eq!(course.turn_back().collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(course.next().is_none());
+        assert_eq!((course.under_way, course.begun), (0, true));
+    }
 
     #[test]
     fn a_partition_waits_for_its_suspects_but_not_for_ones_that_stay_away() {

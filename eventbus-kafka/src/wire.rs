@@ -15,56 +15,65 @@ use rdkafka::message::{Header, Headers, OwnedHeaders};
 /// CloudEvents on Kafka: attributes in `ce_` headers, the record's own key.
 pub static BINDING: Binding = Binding::new("ce_").content_type("content-type").keyed(true);
 
+/// The headers of most records.
+const HEADERS: usize = 9;
+
 /// What the client adds to a record when it compares it with its own limit.
 const FRAME: usize = 36;
 
 /// What a header takes beside its name and value, at the most.
 const HEADER_FRAME: usize = 10;
 
-/// A record as the client takes it.
-pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> WireRecord {
-    wire::encode(envelope, Some(stamp), &BINDING, mode)
+/// A record as the client takes it: its headers, and it without them.
+pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> (OwnedHeaders, WireRecord) {
+    let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS + envelope.headers().count()));
+    let record = wire::write(envelope, Some(stamp), &BINDING, mode, &mut |name, value| {
+        let header = Header { key: &name, value: Some(value) };
+        headers = headers.take().map(|headers| headers.insert(header));
+    });
+    (headers.unwrap_or_default(), record)
+}
+
+/// The most bytes that a record may come to, without writing it: in structured mode a byte of text takes up to six, binary mode
+/// writes the key three times, and every name has its frame.
+pub(crate) fn most(envelope: &Envelope) -> usize {
+    let named = envelope.headers().count() + envelope.extensions().count();
+    6 * envelope.size() + 16 * named + 1_024
 }
 
 /// The record's bytes as the client counts them, or a little more.
-pub(crate) fn size(record: &WireRecord) -> usize {
+pub(crate) fn size(envelope: &Envelope, stamp: Stamp, mode: Mode) -> usize {
+    let record = wire::encode(envelope, Some(stamp), &BINDING, mode);
     FRAME + record.size() + HEADER_FRAME * record.headers.len()
-}
-
-pub(crate) fn headers(record: &WireRecord) -> OwnedHeaders {
-    let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    record
-        .headers
-        .iter()
-        .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value.as_ref()) }))
 }
 
 /// A delivered record, copied once.
 pub(crate) fn inbound<M: Message>(partition: u32, message: &M) -> Inbound {
-    let record = WireRecord {
-        key: message.key().map(Bytes::copy_from_slice),
-        headers: message.headers().map(copied).unwrap_or_default(),
-        payload: message.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
-    };
+    let (headers, payload) = copied(message.headers(), message.payload().unwrap_or_default());
+    // A piece of memory of its own: whoever keeps a key keeps no payload.
+    let record = WireRecord { key: message.key().map(Bytes::copy_from_slice), headers, payload };
     let stored_at = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()).unwrap_or_default();
     Inbound::new(partition, position(message.offset()), stored_at, Body::Encoded { record, binding: &BINDING })
 }
 
-fn copied<H: Headers>(headers: &H) -> Vec<(Cow<'static, str>, Bytes)> {
-    let mut copies = Vec::with_capacity(headers.count());
-    // All values in one piece of memory, and mostly in one that need not grow.
-    let mut joined = BytesMut::with_capacity(32 * headers.count());
-    for header in headers.iter() {
+/// Headers and payload in one piece of memory, that mostly need not grow.
+fn copied<H: Headers>(headers: Option<&H>, payload: &[u8]) -> (Vec<(Cow<'static, str>, Bytes)>, Bytes) {
+    let count = headers.map_or(0, Headers::count);
+    let mut joined = BytesMut::with_capacity(payload.len() + 32 * count);
+    joined.extend_from_slice(payload);
+    let payload = joined.split().freeze();
+    let mut copies = Vec::with_capacity(count);
+    for header in headers.into_iter().flat_map(Headers::iter) {
         joined.extend_from_slice(header.value.unwrap_or_default());
         copies.push((wire::header_name(header.key), joined.split().freeze()));
     }
-    copies
+    (copies, payload)
 }
 
 /// The stamp of a record, without copying the rest.
 pub(crate) fn stamp<M: Message>(message: &M) -> Option<Stamp> {
-    let headers = message.headers().map(copied).unwrap_or_default();
-    let record = WireRecord { key: None, headers, payload: Bytes::new() };
+    let (headers, payload) = copied(message.headers(), &[]);
+    let record = WireRecord { key: None, headers, payload };
     match wire::peek(&record, &BINDING).stamp {
         // A structured record has it in its payload.
         None => inbound(0, message).stamp,
@@ -90,9 +99,26 @@ mod tests {
 
     use super::*;
 
-    fn read(record: &WireRecord) -> OwnedMessage {
-        let (key, payload) = (record.key.as_ref().map(|key| key.to_vec()), Some(record.payload.to_vec()));
-        OwnedMessage::new(payload, key, "t".into(), Timestamp::CreateTime(5), 3, 9, Some(headers(record)))
+    fn read((headers, record): (OwnedHeaders, WireRecord)) -> OwnedMessage {
+        let (key, payload) = (record.key.map(|key| key.to_vec()), Some(record.payload.to_vec()));
+        OwnedMessage::new(payload, key, "t".into(), Timestamp::CreateTime(5), 3, 9, Some(headers))
+    }
+
+    #[test]
+    fn no_record_comes_to_more_than_is_reckoned_with() {
+        let given = Stamp::new(ProducerId::new(u128::MAX), u64::MAX);
+        let tricky = "\"\\\u{7f}".repeat(200);
+        let mut envelope =
+            Envelope::builder("T", "/s").key("\\".repeat(300)).content_type("text/plain").payload(tricky);
+        for n in 0..200 {
+            envelope = envelope.header(format!("h{n}"), "").extension(format!("e{n}"), "1");
+        }
+        for envelope in [envelope.build().unwrap(), Envelope::builder("T", "/s").build().unwrap()] {
+            for mode in [Mode::Binary, Mode::Structured] {
+                let (size, most) = (size(&envelope, given, mode), most(&envelope));
+                assert!(size <= most, "{mode:?}: {size} of {most}");
+            }
+        }
     }
 
     #[test]
@@ -101,8 +127,7 @@ mod tests {
         let envelope = Envelope::builder("T", "/s").key("a b/ü\n%\"").header("x", "ü,\"%0A").header("Z", "");
         let envelope = envelope.payload(&b"\0\xff"[..]).build().unwrap();
         for mode in [Mode::Binary, Mode::Structured] {
-            let record = encode(&envelope, given, mode);
-            let message = read(&record);
+            let message = read(encode(&envelope, given, mode));
             let inbound = inbound(3, &message);
             assert_eq!((inbound.key.as_ref(), inbound.stamp), (envelope.key(), Some(given)), "{mode:?}");
             assert_eq!((inbound.position, inbound.stored_at), (Position::new(9), 5));

@@ -23,28 +23,33 @@ pub static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_
 
 /// A message, and its size as the server counts it: headers and payload.
 pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(HeaderMap, Bytes, usize)> {
-    let mut record = wire::encode(envelope, Some(stamp), &BINDING, mode);
-    let names: Vec<&str> = envelope.headers().map(|(name, _)| name).collect();
-    if names.len() > 1 {
-        record.headers.push((ORDER.into(), names.join(",").into()));
-    }
     let mut headers = HeaderMap::new();
     // The version line and the empty line at the end.
-    let mut size = 14 + record.payload.len();
-    for (name, value) in record.headers {
-        let value = std::str::from_utf8(&value).ok().and_then(|value| value.parse::<HeaderValue>().ok());
+    let mut size = 14;
+    let mut odd = None;
+    let mut put = |name: Cow<'static, str>, value: &str| {
         let parsed = match &name {
             Cow::Borrowed(name) => Ok(HeaderName::from_static(name)),
             Cow::Owned(name) => name.parse::<HeaderName>(),
         };
-        let (Ok(name), Some(value)) = (parsed, value) else {
-            let message = "a header that NATS cannot carry";
-            return Err(Error::new(ErrorKind::InvalidEnvelope, message).with("header", name));
+        let (Ok(parsed), Ok(value)) = (parsed, value.parse::<HeaderValue>()) else {
+            odd = Some(name);
+            return;
         };
         // ": " between them and a line's end.
-        size += 4 + AsRef::<[u8]>::as_ref(&name).len() + value.as_str().len();
-        headers.insert(name, value);
+        size += 4 + name.len() + value.as_str().len();
+        headers.insert(parsed, value);
+    };
+    let record = wire::write(envelope, Some(stamp), &BINDING, mode, &mut put);
+    let names: Vec<&str> = envelope.headers().map(|(name, _)| name).collect();
+    if names.len() > 1 {
+        put(ORDER.into(), &names.join(","));
     }
+    if let Some(name) = odd {
+        let message = "a header that NATS cannot carry";
+        return Err(Error::new(ErrorKind::InvalidEnvelope, message).with("header", name));
+    }
+    size += record.payload.len();
     Ok((headers, record.payload, size))
 }
 

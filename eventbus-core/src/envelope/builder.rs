@@ -94,8 +94,9 @@ impl EnvelopeBuilder {
         Self { attributes, id: None, time: None, error: None }
     }
 
-    pub(crate) fn of(attributes: Attributes) -> Self {
-        Self { id: Some(attributes.id.clone()), time: Some(attributes.time), attributes, error: None }
+    pub(crate) fn of(mut attributes: Attributes) -> Self {
+        let id = std::mem::take(&mut attributes.id);
+        Self { id: Some(id), time: Some(attributes.time), attributes, error: None }
     }
 
     pub(crate) fn fail(mut self, error: Error) -> Self {
@@ -340,7 +341,7 @@ fn check_source(source: &str) -> Result<(), Error> {
 
 /// A time has to have a form in RFC 3339: a year of four digits, an offset of whole minutes.
 fn check_time(time: OffsetDateTime) -> Result<(), Error> {
-    match time.format(&Rfc3339) {
+    match time.format_into(&mut std::io::sink(), &Rfc3339) {
         Ok(_) => Ok(()),
         Err(error) => Err(invalid(format!("\"time\": expected a time that RFC 3339 can write: {error}"))),
     }

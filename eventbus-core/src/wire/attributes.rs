@@ -1,6 +1,9 @@
 //! The attributes of an event by their names on the wire: [`write`] lists them, a [`Reader`] gathers them, in whichever
 //! order and from whichever mode they come.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
@@ -26,20 +29,19 @@ pub(super) const LENIENT: GeneralPurpose = GeneralPurpose::new(
 
 /// Calls `put` with each attribute but `datacontenttype`, which has a place of its own in each mode.
 pub(super) fn write(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mut put: impl FnMut(&str, &str)) {
+    // What is no text yet becomes one here.
+    let mut text = String::with_capacity(40);
     put("specversion", "1.0");
     put("id", envelope.id());
     put("source", envelope.source());
     put("type", envelope.event_type());
-    // An envelope's time always has this form: its builder made sure.
-    if let Ok(time) = envelope.time().format(&Rfc3339) {
-        put("time", &time);
-    }
+    put("time", rfc3339(envelope.time(), &mut text));
     write_key(envelope, binding, &mut put);
     if let Some(sequence) = envelope.sequence() {
-        put("sequence", &format!("{sequence:020}"));
+        put("sequence", shown(format_args!("{sequence:020}"), &mut text));
     }
     if let Some(version) = envelope.version() {
-        put("eventversion", &version.to_string());
+        put("eventversion", shown(format_args!("{version}"), &mut text));
     }
     let optional = [
         ("correlationid", envelope.correlation_id()),
@@ -54,8 +56,8 @@ pub(super) fn write(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding
         }
     }
     if let Some(stamp) = stamp {
-        put("producer", &stamp.producer.to_string());
-        put("number", &stamp.number.to_string());
+        put("producer", shown(format_args!("{}", stamp.producer), &mut text));
+        put("number", shown(format_args!("{}", stamp.number), &mut text));
     }
     for (name, value) in envelope.extensions() {
         // What a foreign producer wrote under a name of ours gives way to ours.
@@ -69,6 +71,22 @@ pub(super) fn write(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding
             put(name, value);
         }
     }
+}
+
+fn shown<'a>(value: std::fmt::Arguments<'_>, text: &'a mut String) -> &'a str {
+    text.clear();
+    // Writing into a string cannot fail.
+    text.write_fmt(value).ok();
+    text
+}
+
+/// An envelope's time always has this form: its builder made sure.
+fn rfc3339(time: OffsetDateTime, text: &mut String) -> &str {
+    let mut bytes = std::mem::take(text).into_bytes();
+    bytes.clear();
+    time.format_into(&mut bytes, &Rfc3339).ok();
+    *text = String::from_utf8(bytes).unwrap_or_default();
+    text
 }
 
 fn write_key(envelope: &Envelope, binding: &Binding, put: &mut impl FnMut(&str, &str)) {
@@ -91,18 +109,18 @@ fn key_text(key: &Key) -> Option<&str> {
     key.as_str().filter(|text| is_text(text))
 }
 
-/// Gathers what a record says. Where an attribute comes twice, the last one counts.
-pub(super) struct Reader {
+/// Gathers what a record says. Where an attribute comes twice, the last one counts. What no envelope keeps as text is not copied.
+pub(super) struct Reader<'a> {
     id: Option<String>,
     source: Option<String>,
     event_type: Option<String>,
     time: Option<OffsetDateTime>,
-    subject: Option<String>,
+    subject: Option<Cow<'a, str>>,
     record_key: Option<Bytes>,
-    partition_key: Option<String>,
-    binary_key: Option<String>,
-    producer: Option<String>,
-    number: Option<String>,
+    partition_key: Option<Cow<'a, str>>,
+    binary_key: Option<Cow<'a, str>>,
+    producer: Option<Cow<'a, str>>,
+    number: Option<Cow<'a, str>>,
     message_id: Option<Stamp>,
     hop: Hops,
     headers: Vec<(String, String)>,
@@ -116,7 +134,7 @@ struct Hops {
     tracestate: Option<String>,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
     pub(super) fn new() -> Self {
         Self {
             id: None,
@@ -138,34 +156,34 @@ impl Reader {
     }
 
     /// An attribute, by its name in lower case.
-    pub(super) fn attribute(&mut self, name: &str, value: String) -> Result<(), Error> {
+    pub(super) fn attribute(&mut self, name: &str, value: Cow<'a, str>) -> Result<(), Error> {
         match name {
             "specversion" if value == "1.0" => {}
             "specversion" => return Err(undecodable(name, format!("expected \"1.0\", got {value:?}"))),
-            "id" => self.id = Some(value),
-            "source" => self.source = Some(value),
-            "type" => self.event_type = Some(value),
+            "id" => self.id = Some(value.into_owned()),
+            "source" => self.source = Some(value.into_owned()),
+            "type" => self.event_type = Some(value.into_owned()),
             // An empty value of anything optional says as much as none.
             _ if value.is_empty() => {}
             "time" => {
                 let time = OffsetDateTime::parse(&value, &Rfc3339);
                 self.time = Some(time.map_err(|error| undecodable(name, format!("expected RFC 3339: {error}")))?);
             }
-            "datacontenttype" => self.content_type(value),
+            "datacontenttype" => self.content_type(value.into_owned()),
             "subject" => self.subject = Some(value),
             "partitionkey" => self.partition_key = Some(value),
             BINARY_KEY => self.binary_key = Some(value),
-            "correlationid" => self.rest.correlation_id = Some(value),
-            "causationid" => self.rest.causation_id = Some(value),
-            "tenant" => self.rest.tenant = Some(value),
-            "traceparent" => self.rest.traceparent = Some(value),
-            "tracestate" => self.rest.tracestate = Some(value),
+            "correlationid" => self.rest.correlation_id = Some(value.into_owned()),
+            "causationid" => self.rest.causation_id = Some(value.into_owned()),
+            "tenant" => self.rest.tenant = Some(value.into_owned()),
+            "traceparent" => self.rest.traceparent = Some(value.into_owned()),
+            "tracestate" => self.rest.tracestate = Some(value.into_owned()),
             "producer" => self.producer = Some(value),
             "number" => self.number = Some(value),
             "sequence" if whole::<u64>(&value).is_some() => self.rest.sequence = whole(&value),
             "eventversion" if whole::<u32>(&value).is_some() => self.rest.version = whole(&value),
             _ if extension_name(name) => {
-                self.rest.extensions.insert(name.to_owned(), value);
+                self.rest.extensions.insert(name.to_owned(), value.into_owned());
             }
             _ => self.left_out.push(name.to_owned()),
         }
@@ -243,12 +261,12 @@ impl Reader {
         let mut extensions = std::mem::take(&mut self.rest.extensions);
         if told.is_none() {
             // Not ours: a foreign producer's extensions that happen to have these names.
-            extensions.extend(self.producer.take().map(|value| ("producer".to_owned(), value)));
-            extensions.extend(self.number.take().map(|value| ("number".to_owned(), value)));
+            extensions.extend(self.producer.take().map(|value| ("producer".to_owned(), value.into_owned())));
+            extensions.extend(self.number.take().map(|value| ("number".to_owned(), value.into_owned())));
         }
         let said_by_key = self.subject.as_deref() == key.as_ref().and_then(key_text);
         if let Some(subject) = self.subject.take().filter(|_| !said_by_key) {
-            extensions.insert("subject".to_owned(), subject);
+            extensions.insert("subject".to_owned(), subject.into_owned());
         }
         let topic = context.topic;
         let attributes = Attributes {

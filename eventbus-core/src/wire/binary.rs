@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
 use super::attributes::{self, BINARY_KEY, Reader};
@@ -16,29 +16,28 @@ use crate::stamp::Stamp;
 /// rules would take for something else.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-pub(super) fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding) -> WireRecord {
-    let mut record = WireRecord { key: None, headers: Vec::with_capacity(16), payload: envelope.payload().clone() };
-    // All values in one piece of memory.
-    let mut values = BytesMut::with_capacity(384);
-    let mut push = |name: Cow<'static, str>, value: &str| {
-        values.extend_from_slice(value.as_bytes());
-        record.headers.push((name, values.split().freeze()));
-    };
+/// Gives the attributes to `header`; what is returned is the payload.
+pub(super) fn write(
+    envelope: &Envelope,
+    stamp: Option<Stamp>,
+    binding: &Binding,
+    header: &mut dyn FnMut(Cow<'static, str>, &str),
+) -> Bytes {
     // Where the broker has a message id, that is the stamp's place.
     let stamp = stamp.filter(|_| binding.message_id.is_none());
     attributes::write(envelope, stamp, binding, |name, value| {
-        push(attribute_header(binding.prefix, name), &written(value, binding));
+        header(attribute_header(binding.prefix, name), &written(value, binding));
     });
     if let Some(content_type) = envelope.content_type() {
         match binding.content_type {
-            Some(header) => push(header.into(), content_type),
+            Some(name) => header(name.into(), content_type),
             None => {
-                let header = attribute_header(binding.prefix, "datacontenttype");
-                push(header, &written(content_type, binding));
+                let name = attribute_header(binding.prefix, "datacontenttype");
+                header(name, &written(content_type, binding));
             }
         }
     }
-    record
+    envelope.payload().clone()
 }
 
 pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
@@ -48,7 +47,7 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
     for (header, value) in &record.headers {
         if let Some(name) = attribute_name(header, binding) {
             let text = read(value, binding).ok_or_else(|| undecodable(&name, "expected UTF-8"))?;
-            reader.attribute(&name, text.into_owned())?;
+            reader.attribute(&name, text)?;
         } else if header.eq_ignore_ascii_case(binding.content_type.unwrap_or(CONTENT_TYPE))
             || header.eq_ignore_ascii_case(CONTENT_TYPE)
         {
@@ -71,7 +70,9 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     let [mut partition_key, mut binary_key, mut producer, mut number] = [const { None::<Cow<'_, str>> }; 4];
     let mut message_id = None;
     for (header, value) in &record.headers {
-        if let Some(name) = attribute(header, binding) {
+        // By their lengths most headers are none of these.
+        let length = header.len().saturating_sub(binding.prefix.len());
+        if let Some(name) = matches!(length, 6 | 8 | 12 | 17).then(|| attribute(header, binding)).flatten() {
             let place = match name.len() {
                 12 if name.eq_ignore_ascii_case("partitionkey") => &mut partition_key,
                 17 if name.eq_ignore_ascii_case(BINARY_KEY) => &mut binary_key,

@@ -23,7 +23,13 @@ use crate::stamp::Stamp;
 
 type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
-pub(super) fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding) -> WireRecord {
+/// Gives what is beside the document to `header`; what is returned is the document.
+pub(super) fn write(
+    envelope: &Envelope,
+    stamp: Option<Stamp>,
+    binding: &Binding,
+    header: &mut dyn FnMut(Cow<'static, str>, &str),
+) -> Bytes {
     let mut document = String::with_capacity(512 + envelope.payload().len());
     let mut member = |name: &str, value: &str| {
         document.push(if document.is_empty() { '{' } else { ',' });
@@ -37,15 +43,14 @@ pub(super) fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Bindin
     }
     push_data(&mut document, envelope);
     document.push('}');
-    let mut record = WireRecord { key: None, headers: Vec::new(), payload: document.into() };
-    record.push(CONTENT_TYPE, STRUCTURED);
+    header(CONTENT_TYPE.into(), STRUCTURED);
     if let Some(key) = envelope.key().and_then(|key| std::str::from_utf8(key.as_bytes()).ok())
         && repeats_key(binding)
     {
         // So the key is found without the document, also where the document cannot be read (S2).
-        record.push(key_header(binding), &binary::written(key, binding));
+        header(key_header(binding), &binary::written(key, binding));
     }
-    record
+    document.into()
 }
 
 /// Whether a header repeats the key: where the record has none of its own, messages have an id beside it, and a header
@@ -135,7 +140,7 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
     reader.finish(payload, context)
 }
 
-fn read_document(document: &Bytes, reader: &mut Reader) -> Result<Bytes, Error> {
+fn read_document(document: &Bytes, reader: &mut Reader<'_>) -> Result<Bytes, Error> {
     let members: Members<'_> = serde_json::from_slice(document)
         .map_err(|error| undecodable("document", format!("expected a JSON object: {error}")).caused_by(error))?;
     for (name, value) in &members {
@@ -143,7 +148,7 @@ fn read_document(document: &Bytes, reader: &mut Reader) -> Result<Bytes, Error> 
             continue;
         }
         if let Some(value) = text(name, value)? {
-            reader.attribute(name, value)?;
+            reader.attribute(name, value.into())?;
         }
     }
     let data = members.get("data").copied();
@@ -162,7 +167,7 @@ fn read_document(document: &Bytes, reader: &mut Reader) -> Result<Bytes, Error> 
 }
 
 /// `data` is the value itself for JSON; for anything else a string stands for its text.
-fn read_data(document: &Bytes, data: &RawValue, reader: &Reader) -> Result<Bytes, Error> {
+fn read_data(document: &Bytes, data: &RawValue, reader: &Reader<'_>) -> Result<Bytes, Error> {
     let media = reader.known_content_type().map(lower);
     if is_json(media.as_deref()) || !data.get().starts_with('"') {
         return Ok(document.slice_ref(data.get().as_bytes()));
@@ -190,7 +195,7 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     }
     // Key and stamp beside the document spare reading it, and are found where it cannot be read.
     if let Some(key) = repeated_key(record, binding) {
-        reader.attribute("partitionkey", key).ok();
+        reader.attribute("partitionkey", key.into()).ok();
         if let Some(stamp) = reader.stamp() {
             return Peek { key: reader.key().ok().flatten(), stamp: Some(stamp) };
         }
@@ -200,7 +205,7 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
             let value = members.get(name).and_then(|value| text(name, value).ok().flatten());
             if let Some(value) = value {
                 // None of these can be refused at this point.
-                reader.attribute(name, value).ok();
+                reader.attribute(name, value.into()).ok();
             }
         }
     }
