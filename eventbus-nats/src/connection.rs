@@ -1,5 +1,8 @@
 //! The one connection of a bus, and requests over it.
 //!
+//! The client has a thread of its own: what it spends on a message (a map of its headers, above all) is as much as what the bus
+//! spends on it, and one thread for both was the limit.
+//!
 //! Invariant: whoever relies on the connection having been up without a break compares [`Link::breaks`]; it rises with
 //! every loss, before anything of the next connection arrives.
 
@@ -15,7 +18,7 @@ use eventbus_core::backend::ConnectionState;
 use eventbus_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::{Auth, NatsConfig};
@@ -135,6 +138,8 @@ pub(crate) struct Link {
     signals: Arc<Signals>,
     /// Removals at the server that are under way.
     removals: watch::Sender<usize>,
+    /// Dropped, it ends the client's thread.
+    _thread: oneshot::Sender<()>,
 }
 
 /// A removal under way: closing waits for it, as long as a request may take.
@@ -199,9 +204,10 @@ impl Link {
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         options = authorize(options, &config.auth).await?;
-        let client = reach(options, config).await?;
+        let (client, thread) = on_a_thread(options, config.clone()).await?;
         signals.state.send_replace(ConnectionState::Connected);
-        let link = Arc::new(Self { client, config: config.clone(), signals, removals: watch::Sender::new(0) });
+        let removals = watch::Sender::new(0);
+        let link = Arc::new(Self { client, config: config.clone(), signals, removals, _thread: thread });
         link.check()?;
         Ok(link)
     }
@@ -307,6 +313,25 @@ async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOption
             read.map_err(|_| bad("the credentials file cannot be read").with("file", shown))?
         }
     })
+}
+
+/// Connects on a thread that lives until the sender is dropped: what the client spawns runs there.
+async fn on_a_thread(options: ConnectOptions, config: NatsConfig) -> Result<(Client, oneshot::Sender<()>)> {
+    let failed =
+        |error: &dyn fmt::Display| Error::new(ErrorKind::Backend, format!("no thread for the client: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+    let (answer, reached) = oneshot::channel();
+    let (end, ended) = oneshot::channel::<()>();
+    let work = async move {
+        // Whoever waited for the answer may have gone: then so does what was reached.
+        if answer.send(reach(options, &config).await).is_ok() {
+            let _ = ended.await;
+        }
+    };
+    let thread = std::thread::Builder::new().name("eventbus-nats".into());
+    thread.spawn(move || runtime.block_on(work)).map_err(|error| failed(&error))?;
+    let client = reached.await.map_err(|error| failed(&error))??;
+    Ok((client, end))
 }
 
 /// Tries until a server answers, as long as connecting may take: one that is just starting accepts connections before it says
