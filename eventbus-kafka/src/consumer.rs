@@ -141,21 +141,25 @@ impl Seat {
         }))
     }
 
-    /// Nothing is wanted before the core says from where, so reading begins at the end. As a number: a word for it would be looked
-    /// up by the client, and an answer that comes after the core's `read` has begun would carry that read away, past records.
-    fn at_the_end(&self, list: &mut TopicPartitionList) {
+    /// Nothing is wanted before the core says from where, so reading begins at the last record: a request for what comes after it
+    /// would stay open at the broker and hold back the core's `read`. As a number: a word for it would be looked up by the client,
+    /// and an answer that comes after that `read` has begun would carry it away, past records.
+    fn at_the_last(&self, list: &mut TopicPartitionList) {
         let mut asked = true;
         for partition in partitions(list) {
             let log = asked.then(|| watermarks(&self.link, &self.topic, partition));
             asked = matches!(log, Some(Ok(_)));
-            let end = log.and_then(std::result::Result::ok).map_or(0, |log| wire::offset(log.end));
+            let last = log.and_then(std::result::Result::ok).map_or(0, |log| {
+                let last = log.end.get().saturating_sub(1).max(log.first.get());
+                wire::offset(Position::new(last))
+            });
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
-            let _ = list.set_partition_offset(&self.topic, number, Offset::Offset(end));
+            let _ = list.set_partition_offset(&self.topic, number, Offset::Offset(last));
         }
     }
 
     fn assigned(&self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
-        self.at_the_end(list);
+        self.at_the_last(list);
         let given = if self.eager { consumer.assign(list) } else { consumer.incremental_assign(list) };
         if let Err(error) = given {
             tracing::warn!(target: "eventbus", %error, "an assignment was not taken");
