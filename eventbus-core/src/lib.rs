@@ -26,6 +26,7 @@ mod handler;
 mod hooks;
 mod key;
 mod lanes;
+pub mod lease;
 mod membership;
 mod middleware;
 mod mutant;

@@ -7,16 +7,15 @@ use async_trait::async_trait;
 use eventbus_core::backend::{
     Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
 };
+use eventbus_core::lease::Leases;
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 
-use crate::bucket::Bucket;
 use crate::config::NatsConfig;
 use crate::connection::{Link, Signals};
-use crate::consumer::Start;
-use crate::groups::{Groups, find};
+use crate::consumer::{Start, find};
 use crate::health::{capabilities, health};
-use crate::membership::NatsMember;
 use crate::producer::{Producer, Signalled};
+use crate::store::Store;
 use crate::topics::Topics;
 
 /// A connection to JetStream, made by [`open`](Backend::open), as a backend of the core.
@@ -54,12 +53,11 @@ impl NatsBackend {
         Ok(Topics::new(Arc::clone(self.link()?), &self.config.prefix))
     }
 
-    fn bucket(&self, topic: &Topic) -> Result<Bucket> {
-        Ok(Bucket { link: Arc::clone(self.link()?), names: self.topics()?.names(topic) })
-    }
-
-    fn groups(&self, topic: &Topic) -> Result<Groups> {
-        Ok(Groups::new(self.bucket(topic)?, topic.clone()))
+    /// The topic's groups, by the core's leases over its bucket.
+    fn leases(&self, topic: &Topic) -> Result<Leases> {
+        let (link, topics) = (Arc::clone(self.link()?), self.topics()?);
+        let store = Store { link, names: topics.names(topic), topics, topic: topic.clone() };
+        Ok(Leases::new(Arc::new(store), topic.clone()))
     }
 
     /// The first record of a partition whose message id fits.
@@ -72,7 +70,7 @@ impl NatsBackend {
     ) -> Result<Option<Position>> {
         let names = self.topics()?.names(topic);
         let found = find(self.link()?, &names.stream, &names.partition(partition), start, fits).await;
-        found.map_err(|failure| Error::from(failure).with("topic", topic).with("partition", partition))
+        found.map_err(|error| error.with("topic", topic).with("partition", partition))
     }
 }
 
@@ -139,26 +137,23 @@ impl Backend for NatsBackend {
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        let topic = join.topic.spec.validate()?;
-        Ok(Arc::new(NatsMember::join(self.bucket(&topic)?, join).await?))
+        self.leases(&join.topic.spec.validate()?)?.join(join).await
     }
 
     async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
-        self.groups(topic)?.list().await
+        self.leases(topic)?.list_groups().await
     }
 
     async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
-        self.groups(topic)?.describe(group).await
+        self.leases(topic)?.describe_group(group).await
     }
 
     async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
-        let groups = self.groups(topic)?;
-        groups.bucket().ensure(&self.describe_topic(topic).await?).await?;
-        groups.reset(group, to).await
+        self.leases(topic)?.reset_group(group, to).await
     }
 
     async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
-        self.groups(topic)?.delete(group).await
+        self.leases(topic)?.delete_group(group).await
     }
 
     async fn health(&self) -> Health {

@@ -18,7 +18,7 @@ use eventbus_core::backend::ConnectionState;
 use eventbus_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::{Auth, NatsConfig};
@@ -136,26 +136,10 @@ pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) config: NatsConfig,
     signals: Arc<Signals>,
-    /// Removals at the server that are under way.
-    removals: watch::Sender<usize>,
+    /// Read by removals at the server that are under way, written by closing.
+    removals: Arc<RwLock<()>>,
     /// Dropped, it ends the client's thread.
     _thread: oneshot::Sender<()>,
-}
-
-/// A removal under way: closing waits for it, as long as a request may take.
-pub(crate) struct Removal(Arc<Link>);
-
-impl Removal {
-    pub(crate) fn begin(link: &Arc<Link>) -> Self {
-        link.removals.send_modify(|removals| *removals += 1);
-        Self(Arc::clone(link))
-    }
-}
-
-impl Drop for Removal {
-    fn drop(&mut self) {
-        self.0.removals.send_modify(|removals| *removals -= 1);
-    }
 }
 
 impl fmt::Debug for Link {
@@ -206,7 +190,7 @@ impl Link {
         options = authorize(options, &config.auth).await?;
         let (client, thread) = on_a_thread(options, config.clone()).await?;
         signals.state.send_replace(ConnectionState::Connected);
-        let removals = watch::Sender::new(0);
+        let removals = Arc::default();
         let link = Arc::new(Self { client, config: config.clone(), signals, removals, _thread: thread });
         link.check()?;
         Ok(link)
@@ -247,12 +231,16 @@ impl Link {
         self.state() == ConnectionState::Connected
     }
 
+    /// Begins a removal, which lasts until this is dropped: closing waits for it, as long as a request may take.
+    pub(crate) fn removal(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        Arc::clone(&self.removals).try_read_owned().ok()
+    }
+
     /// Ends it. Nothing is sent any more.
     pub(crate) async fn close(&self) {
         if self.state() == ConnectionState::Connected {
             // What describes a group and ends would leave its consumers to the server for minutes.
-            let mut removals = self.removals.subscribe();
-            let _ = tokio::time::timeout(self.config.request_timeout, removals.wait_for(|left| *left == 0)).await;
+            let _ = tokio::time::timeout(self.config.request_timeout, self.removals.write()).await;
         }
         self.signals.state.send_replace(ConnectionState::Closed);
         let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;

@@ -104,12 +104,12 @@ impl Names {
     }
 
     /// What a subject in the bucket is about.
-    pub(crate) fn parse(&self, subject: &str) -> Option<Entry> {
+    pub(crate) fn parse(&self, subject: &str) -> Option<Key> {
         let mut tokens = subject.strip_prefix(&self.keys)?.split('.').skip(1);
         let (kind, last) = (tokens.next()?, tokens.next()?);
         match (kind, tokens.next()) {
-            ("p", None) => Some(Entry::Record { partition: last.parse().ok()? }),
-            ("m", None) => Some(Entry::Member),
+            ("p", None) => Some(Key::Record { partition: last.parse().ok()? }),
+            ("m", None) => Some(Key::Member),
             _ => None,
         }
     }
@@ -123,7 +123,7 @@ fn plain(member: &str) -> String {
 
 /// A key of the bucket.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
+pub(crate) enum Key {
     Record { partition: u32 },
     Member,
 }
@@ -164,8 +164,8 @@ mod tests {
     #[test]
     fn a_key_of_the_bucket_is_read_back() {
         let (names, group): (_, Group) = (names("t"), "g".parse().unwrap());
-        assert_eq!(names.parse(&names.record(&group, 7)), Some(Entry::Record { partition: 7 }));
-        assert_eq!(names.parse(&names.member(&group, "m")), Some(Entry::Member));
+        assert_eq!(names.parse(&names.record(&group, 7)), Some(Key::Record { partition: 7 }));
+        assert_eq!(names.parse(&names.member(&group, "m")), Some(Key::Member));
         assert_eq!(names.parse("$KV.other.g.p.7"), None);
     }
 
