@@ -21,6 +21,7 @@ mod error;
 mod ext;
 #[doc(hidden)]
 pub mod finished;
+pub mod flights;
 pub mod forward;
 mod handler;
 mod hooks;
