@@ -135,12 +135,22 @@ pub enum Swap {
     Unknown(Error),
 }
 
+/// What a slot is about, as far as its place tells: the rest is in what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)] // a store has a place for each
+pub enum Key {
+    /// The record of a partition.
+    Partition(u32),
+    /// A member's word.
+    Member,
+}
+
 /// What a slot held when the store was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // built by stores
 pub struct Entry {
-    /// The partition whose record this is; `None` for a member's word.
-    pub partition: Option<u32>,
+    /// What it is about.
+    pub key: Key,
     /// The revision of the latest write.
     pub revision: u64,
     /// When that was, in milliseconds since the Unix epoch, by the clock of [`LeaseStore::now`].

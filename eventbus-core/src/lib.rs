@@ -11,6 +11,7 @@ pub mod bench;
 mod bus;
 mod by_id;
 mod config;
+mod connectivity;
 #[doc(hidden)]
 pub mod copies;
 pub mod dead_letter;
@@ -63,6 +64,7 @@ pub use backend::{Capabilities, ConnectionState, GroupDescription, GroupPartitio
 pub use backoff::{Backoff, BackoffError, Jitter};
 pub use bus::EventBus;
 pub use config::{BusConfig, Threads};
+pub use connectivity::Connectivity;
 pub use engine::Bus;
 pub use env::{Env, SystemEnv};
 pub use envelope::{Envelope, EnvelopeBuilder};

@@ -12,9 +12,9 @@ use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, To
 
 use crate::config::NatsConfig;
 use crate::connection::{Link, Signals};
-use crate::consumer::{Start, find};
+use crate::consumer::{Start, read_all};
 use crate::health::{capabilities, health};
-use crate::producer::{Producer, Signalled};
+use crate::producer::Producer;
 use crate::store::Store;
 use crate::topics::Topics;
 
@@ -66,11 +66,19 @@ impl NatsBackend {
         topic: &Topic,
         partition: u32,
         start: Start,
-        fits: impl FnMut(Option<&str>) -> bool + Send,
+        mut fits: impl FnMut(Option<&str>) -> bool + Send,
     ) -> Result<Option<Position>> {
         let names = self.topics()?.names(topic);
-        let found = find(self.link()?, &names.stream, &names.partition(partition), start, fits).await;
-        found.map_err(|error| error.with("topic", topic).with("partition", partition))
+        let subject = names.partition(partition);
+        let mut found = None;
+        let read = read_all(self.link()?, &names.stream, &subject, start, true, |delivered| {
+            if fits(delivered.id()) {
+                found = Some(delivered.place.position);
+            }
+            found.is_none()
+        });
+        read.await.map_err(|error| error.with("topic", topic).with("partition", partition))?;
+        Ok(found)
     }
 }
 
@@ -92,7 +100,7 @@ impl Backend for NatsBackend {
 
     async fn open(&self) -> Result<()> {
         self.config.validate()?;
-        let signals = Signals::new(Box::new(Signalled(Arc::downgrade(&self.producer))));
+        let signals = Signals::new(Box::new(Arc::downgrade(&self.producer)));
         let link = Link::connect(&self.config, Arc::new(signals)).await?;
         self.producer.start(&link).await?;
         self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))

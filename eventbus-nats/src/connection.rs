@@ -3,22 +3,21 @@
 //! The client has a thread of its own: what it spends on a message (a map of its headers, above all) is as much as what the bus
 //! spends on it, and one thread for both was the limit.
 //!
-//! Invariant: whoever relies on the connection having been up without a break compares [`Link::breaks`]; it rises with
-//! every loss, before anything of the next connection arrives.
+//! Invariant: whoever relies on the connection having been up without a break compares [`Connectivity::breaks`]; it rises
+//! with every loss, before anything of the next connection arrives.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError};
 use bytes::Bytes;
 use eventbus_core::backend::ConnectionState;
-use eventbus_core::{Error, ErrorKind, Result};
+use eventbus_core::{Connectivity, Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, oneshot};
 use tokio::time::Instant;
 
 use crate::config::{Auth, NatsConfig};
@@ -36,14 +35,10 @@ const DENIALS: usize = 64;
 /// What the connection's events come to.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    state: watch::Sender<ConnectionState>,
-    breaks: AtomicU64,
+    connection: Connectivity,
     /// Subjects that the server did not let the bus use, newest last.
     denied: Mutex<VecDeque<(Instant, String)>>,
-    /// Why the last attempt to connect again came to nothing.
-    trouble: Mutex<Option<String>>,
-    /// Told about each, with the subject.
-    on_denied: Box<dyn OnSignal>,
+    listener: Box<dyn OnSignal>,
 }
 
 /// Who has to know of what happens to the connection.
@@ -55,23 +50,17 @@ pub(crate) trait OnSignal: fmt::Debug + Send + Sync {
 }
 
 impl Signals {
-    pub(crate) fn new(on_denied: Box<dyn OnSignal>) -> Self {
-        Self {
-            state: watch::Sender::new(ConnectionState::Disconnected),
-            breaks: AtomicU64::new(0),
-            denied: Mutex::default(),
-            trouble: Mutex::default(),
-            on_denied,
-        }
+    pub(crate) fn new(listener: Box<dyn OnSignal>) -> Self {
+        Self { connection: Connectivity::default(), denied: Mutex::default(), listener }
     }
 
     fn event(&self, event: &Event) {
         match event {
-            Event::Connected => {
-                self.trouble(None);
-                self.becomes(ConnectionState::Connected);
+            Event::Connected => self.connection.connected(),
+            Event::Disconnected | Event::Closed => {
+                self.connection.lost();
+                self.listener.lost();
             }
-            Event::Disconnected | Event::Closed => self.lost(),
             Event::ServerError(ServerError::Other(text)) => {
                 tracing::warn!(target: "eventbus", error = %text, "the server refuses");
                 if let Some(subject) = denied_subject(text) {
@@ -81,7 +70,7 @@ impl Signals {
                     }
                     denied.push_back((Instant::now(), subject.to_owned()));
                     drop(denied);
-                    self.on_denied.denied(subject);
+                    self.listener.denied(subject);
                 }
             }
             Event::SlowConsumer(_) => {
@@ -91,31 +80,10 @@ impl Signals {
             // kind of the error only, so no secret is in it.
             Event::ClientError(error) => {
                 tracing::warn!(target: "eventbus", %error, "no connection");
-                self.trouble(Some(error.to_string()));
+                self.connection.failed(error.to_string());
             }
             other => tracing::info!(target: "eventbus", event = %other, "connection"),
         }
-    }
-
-    fn trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
-    fn lost(&self) {
-        self.breaks.fetch_add(1, Ordering::AcqRel);
-        self.becomes(ConnectionState::Disconnected);
-        self.on_denied.lost();
-    }
-
-    /// What was closed stays closed.
-    fn becomes(&self, state: ConnectionState) {
-        self.state.send_if_modified(|now| {
-            let changes = *now != state && *now != ConnectionState::Closed;
-            if changes {
-                *now = state;
-            }
-            changes
-        });
     }
 
     /// Whether a use of this subject was denied since then: permissions change.
@@ -189,7 +157,7 @@ impl Link {
         }
         options = authorize(options, &config.auth).await?;
         let (client, thread) = on_a_thread(options, config.clone()).await?;
-        signals.state.send_replace(ConnectionState::Connected);
+        signals.connection.connected();
         let removals = Arc::default();
         let link = Arc::new(Self { client, config: config.clone(), signals, removals, _thread: thread });
         link.check()?;
@@ -210,21 +178,12 @@ impl Link {
         Ok(())
     }
 
+    pub(crate) fn connection(&self) -> &Connectivity {
+        &self.signals.connection
+    }
+
     pub(crate) fn state(&self) -> ConnectionState {
-        *self.signals.state.borrow()
-    }
-
-    /// Why there is no connection, as far as that is known.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.signals.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn watch(&self) -> watch::Receiver<ConnectionState> {
-        self.signals.state.subscribe()
-    }
-
-    pub(crate) fn breaks(&self) -> u64 {
-        self.signals.breaks.load(Ordering::Acquire)
+        self.connection().state()
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -242,7 +201,7 @@ impl Link {
             // What describes a group and ends would leave its consumers to the server for minutes.
             let _ = tokio::time::timeout(self.config.request_timeout, self.removals.write()).await;
         }
-        self.signals.state.send_replace(ConnectionState::Closed);
+        self.connection().closed();
         let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;
     }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_nats::header::HeaderMap;
 use async_nats::{Message, Subscriber};
 use async_trait::async_trait;
+use eventbus_core::Result;
 use eventbus_core::lease::{Pulled, Source, scan};
-use eventbus_core::{Position, Result};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -122,6 +122,13 @@ pub(crate) struct Delivered {
     pub(crate) message: Message,
 }
 
+impl Delivered {
+    /// The message id, by which the server drops copies.
+    pub(crate) fn id(&self) -> Option<&str> {
+        Some(self.message.headers.as_ref()?.get(wire::MESSAGE_ID)?.as_str())
+    }
+}
+
 #[async_trait]
 impl Source<Delivered> for Pulls {
     async fn request(&mut self, records: usize) -> Result<()> {
@@ -196,26 +203,6 @@ pub(crate) async fn read_all(
         return Ok(());
     }
     scan(&mut consumer.pulls().await?, records, link.config.heartbeat * 3, take).await
-}
-
-/// The position of the first record that `fits` by its message id, from `start` on.
-pub(crate) async fn find(
-    link: &Arc<Link>,
-    stream: &str,
-    subject: &str,
-    start: Start,
-    mut fits: impl FnMut(Option<&str>) -> bool,
-) -> Result<Option<Position>> {
-    let mut found = None;
-    read_all(link, stream, subject, start, true, |Delivered { place, message }| {
-        let id = message.headers.as_ref().and_then(|headers| headers.get(wire::MESSAGE_ID));
-        if fits(id.map(async_nats::HeaderValue::as_str)) {
-            found = Some(place.position);
-        }
-        found.is_none()
-    })
-    .await?;
-    Ok(found)
 }
 
 fn rfc3339(millis: u64) -> String {

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_nats::{Message, Subject};
@@ -113,11 +113,9 @@ impl Producer {
     }
 
     pub(crate) fn submit(self: &Arc<Self>, record: Outbound, ticket: Ticket) {
-        let fate = match self.send(record, ticket) {
-            None => return,
-            Some((ticket, fate)) => (ticket, fate),
-        };
-        fate.0.tell(fate.1);
+        if let Some((ticket, fate)) = self.send(record, ticket) {
+            ticket.tell(fate);
+        }
     }
 
     /// Sends a record, or says at once what became of it.
@@ -201,14 +199,16 @@ impl Producer {
     async fn why_unclaimed(&self, stream: &str) -> Fate {
         let later = || Fate::NotStored(Error::new(ErrorKind::Unavailable, "nobody took the record"));
         let Some((link, _)) = self.link.get() else { return later() };
-        let before = link.breaks();
+        let before = link.connection().breaks();
         for again in [false, true] {
             if again {
                 tokio::time::sleep(CERTAIN).await;
             }
             let asked = link.api::<serde_json::Value>(&format!("STREAM.INFO.{stream}"), &()).await;
             let definite = |code: u64| asked.as_ref().err().is_some_and(|failure: &Failure| failure.is(code));
-            if !(definite(NO_STREAM) || NOT_ENABLED.iter().any(|code| definite(*code))) || link.breaks() != before {
+            if !(definite(NO_STREAM) || NOT_ENABLED.iter().any(|code| definite(*code)))
+                || link.connection().breaks() != before
+            {
                 return later();
             }
             if let (true, Err(failure)) = (again, asked) {
@@ -241,12 +241,9 @@ impl Target {
 }
 
 /// What the connection's events mean for the submissions.
-#[derive(Debug)]
-pub(crate) struct Signalled(pub(crate) std::sync::Weak<Producer>);
-
-impl OnSignal for Signalled {
+impl OnSignal for Weak<Producer> {
     fn lost(&self) {
-        if let Some(producer) = self.0.upgrade() {
+        if let Some(producer) = self.upgrade() {
             producer.forget("the connection was lost before the server answered");
         }
     }
@@ -254,7 +251,7 @@ impl OnSignal for Signalled {
     /// What was sent on this subject before, and is still unanswered when the server has answered something sent after the
     /// event, was refused: a missing permission brings no answer.
     fn denied(&self, subject: &str) {
-        let Some(producer) = self.0.upgrade() else { return };
+        let Some(producer) = self.upgrade() else { return };
         let of_subject = |flight: &Flight| (&*flight.subject == subject).then(|| flight.target.names.stream.clone());
         let flying = producer.flights.find(of_subject);
         let Some((_, stream)) = flying.first().cloned() else { return };

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::connection::{Link, read};
 use crate::consumer::{Consumer, Delivered, PartitionReader, Start, read_all};
 use crate::error::{Failure, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_LAST};
-use crate::names::{Key, Names};
+use crate::names::Names;
 use crate::topics::{Topics, stream_info};
 
 /// How often a reader is made again that is given nothing, though there is something.
@@ -61,14 +61,14 @@ impl Store {
         }
     }
 
-    /// Publishes to a slot; the revision that it has then. Without a time-out, the connection's own holds.
-    async fn publish(&self, slot: &Slot, value: Bytes, headers: HeaderMap, timeout: Option<Duration>) -> Outcome<u64> {
+    /// Publishes to a slot; the revision that it has then.
+    async fn publish(&self, slot: &Slot, value: Bytes, headers: HeaderMap, patience: Duration) -> Outcome<u64> {
         #[derive(Deserialize)]
         struct Ack {
             seq: u64,
         }
-        let timeout = timeout.unwrap_or(self.link.config.request_timeout);
-        let request = Request::new().payload(value).headers(headers).timeout(Some(timeout));
+        let patience = patience.min(self.link.config.request_timeout);
+        let request = Request::new().payload(value).headers(headers).timeout(Some(patience));
         let answer = self.link.ask(self.subject(slot), request).await?;
         read::<Ack>(&answer).map(|ack| ack.seq)
     }
@@ -100,13 +100,10 @@ impl Store {
         for _ in 0..READS {
             let mut entries = Vec::new();
             read_all(&self.link, &self.names.bucket, filter, Start::All, false, |Delivered { place, message }| {
-                let (revision, written, value) = (place.position.get(), place.stored_at, message.payload);
-                let partition = match self.names.parse(&message.subject) {
-                    Some(Key::Record { partition }) => Some(partition),
-                    Some(Key::Member) => None,
-                    None => return true,
-                };
-                entries.push(Entry { partition, revision, written, value });
+                if let Some(key) = self.names.parse(&message.subject) {
+                    let (revision, written) = (place.position.get(), place.stored_at);
+                    entries.push(Entry { key, revision, written, value: message.payload });
+                }
                 true
             })
             .await?;
@@ -133,7 +130,7 @@ impl LeaseStore for Store {
     }
 
     fn connection(&self) -> watch::Receiver<ConnectionState> {
-        self.link.watch()
+        self.link.connection().watch()
     }
 
     /// With the replicas and the storage of its topic.
@@ -171,8 +168,7 @@ impl LeaseStore for Store {
     async fn swap(&self, slot: &Slot, revision: u64, value: Bytes, patience: Duration) -> Swap {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
-        let patience = patience.min(self.link.config.request_timeout);
-        match self.publish(slot, value, headers, Some(patience)).await {
+        match self.publish(slot, value, headers, patience).await {
             Ok(revision) => Swap::Done(revision),
             Err(failure) if failure.is(WRONG_LAST) => Swap::Conflict,
             Err(failure @ Failure::Unanswered(_)) => Swap::Unknown(failure.into()),
@@ -181,7 +177,7 @@ impl LeaseStore for Store {
     }
 
     async fn put(&self, slot: &Slot, value: Bytes) -> Result<()> {
-        self.publish(slot, value, HeaderMap::new(), None).await?;
+        self.publish(slot, value, HeaderMap::new(), self.link.config.request_timeout).await?;
         Ok(())
     }
 

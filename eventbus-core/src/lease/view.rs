@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::Entry;
 use super::record::{Heartbeat, Record};
+use super::{Entry, Key};
 
 /// What a slot held.
 #[derive(Debug, Clone)]
@@ -53,12 +53,12 @@ pub(super) struct View {
 impl View {
     pub(super) fn of(entries: Vec<Entry>) -> Self {
         let mut view = Self::default();
-        for Entry { partition, revision, written, value } in entries {
-            match partition {
-                Some(partition) => {
+        for Entry { key, revision, written, value } in entries {
+            match key {
+                Key::Partition(partition) => {
                     view.records.extend(Kept::of(revision, written, &value).map(|record| (partition, record)));
                 }
-                None => view.members.extend(Kept::of(revision, written, &value)),
+                Key::Member => view.members.extend(Kept::of(revision, written, &value)),
             }
         }
         view

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::backend::{ConnectionState, LogState, TopicDescription};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::{Entry, LeaseStore, Pace, Pulled, Slot, Source, Swap};
+use crate::lease::{Entry, Key, LeaseStore, Pace, Pulled, Slot, Source, Swap};
 use crate::position::Position;
 use crate::topic::{Group, TopicSpec};
 
@@ -247,11 +247,11 @@ impl LeaseStore for Fake {
         self.reach()?;
         let shared = self.shared();
         let entries = shared.slots.iter().filter_map(|(slot, (revision, written, value))| {
-            let (of, partition) = match slot {
-                Slot::Partition(of, partition) => (of, Some(*partition)),
-                Slot::Member(of, _) => (of, None),
+            let (of, key) = match slot {
+                Slot::Partition(of, partition) => (of, Key::Partition(*partition)),
+                Slot::Member(of, _) => (of, Key::Member),
             };
-            let entry = Entry { partition, revision: *revision, written: *written, value: value.clone() };
+            let entry = Entry { key, revision: *revision, written: *written, value: value.clone() };
             group.is_none_or(|group| group == of).then_some(entry)
         });
         Ok(entries.collect())
