@@ -1,13 +1,15 @@
 //! Submissions in flight: what a backend keeps of each until it is told its fate (P2).
 //!
 //! Invariants:
-//! * every submission is told its fate once: by whoever [ends](Flights::end) it, by age, or with all others;
+//! * every submission is told its fate once: by whoever [ends](Flights::end) it, by the answer to a question, by age, or
+//!   with all others;
 //! * an answer counts only for the submission that it was asked for: a place in the table that is used again has another
 //!   serial number, which is part of the [`FlightId`];
 //! * no lock is held while a ticket is told: it may submit from inside.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::Weak;
 use std::time::Duration;
 
 use slab::Slab;
@@ -17,6 +19,9 @@ use crate::backend::Fate;
 use crate::error::{Error, ErrorKind};
 use crate::sync::{Mutex, MutexGuard};
 use crate::ticket::Ticket;
+
+/// How often the age of submissions is looked at.
+const SWEEP: Duration = Duration::from_millis(100);
 
 /// Names one submission, also in an answer's address: written as two hexadecimal numbers with `-` between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +78,8 @@ struct Table<T> {
     serials: u64,
     /// In order of sending; entries of what has ended are passed over.
     by_age: VecDeque<(Instant, FlightId)>,
+    /// What was set aside, by the question that it waits for.
+    aside: HashMap<String, Vec<Ticket>>,
     closed: bool,
 }
 
@@ -84,7 +91,8 @@ struct Flight<T> {
 
 impl<T> Default for Flights<T> {
     fn default() -> Self {
-        Self { table: Mutex::new(Table { flights: Slab::new(), serials: 0, by_age: VecDeque::new(), closed: false }) }
+        let (flights, by_age, aside) = (Slab::new(), VecDeque::new(), HashMap::new());
+        Self { table: Mutex::new(Table { flights, serials: 0, by_age, aside, closed: false }) }
     }
 }
 
@@ -128,8 +136,33 @@ impl<T> Flights<T> {
         found.filter_map(|(id, about)| fits(about).map(|known| (id, known))).collect()
     }
 
-    /// Tells those that are this old that nobody knows what became of them. To be called again and again.
-    pub fn end_older(&self, age: Duration) {
+    /// Sets the ticket of one that was taken out aside, until a question about `what` is answered. True for the first of
+    /// them, who is to ask: one question serves all.
+    #[must_use]
+    pub fn set_aside(&self, what: &str, ticket: Ticket) -> bool {
+        let mut table = self.table();
+        let waiting = table.aside.entry(what.to_owned()).or_default();
+        waiting.push(ticket);
+        waiting.len() == 1
+    }
+
+    /// The question about `what` was answered: tells all that were set aside for it.
+    pub fn tell_aside(&self, what: &str, fate: &Fate) {
+        let waiting = self.table().aside.remove(what).unwrap_or_default();
+        waiting.into_iter().for_each(|ticket| ticket.tell(fate.clone()));
+    }
+
+    /// Ends those that get older than `age`, again and again, until nobody else holds the table. To be spawned; cancel safe.
+    pub async fn watch(flights: Weak<Self>, age: Duration) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let Some(flights) = flights.upgrade() else { return };
+            flights.end_older(age);
+        }
+    }
+
+    /// Tells those that are this old that nobody knows what became of them.
+    fn end_older(&self, age: Duration) {
         let mut late = Vec::new();
         {
             let mut table = self.table();
@@ -141,17 +174,18 @@ impl<T> Flights<T> {
                 late.extend(table.take(id));
             }
         }
-        tell_unknown(late, "no acknowledgement came in time");
+        tell_unknown(late.into_iter().map(|flight| flight.ticket), "no acknowledgement came in time");
     }
 
-    /// Tells all that nobody knows what became of them, and why.
+    /// Tells all, also what was set aside, that nobody knows what became of them, and why.
     pub fn end_all(&self, why: &'static str) {
-        let flights = {
+        let (flights, aside) = {
             let mut table = self.table();
             table.by_age.clear();
-            std::mem::take(&mut table.flights)
+            (std::mem::take(&mut table.flights), std::mem::take(&mut table.aside))
         };
-        tell_unknown(flights.into_iter().map(|(_, flight)| flight), why);
+        let flights = flights.into_iter().map(|(_, flight)| flight.ticket);
+        tell_unknown(flights.chain(aside.into_values().flatten()), why);
     }
 
     /// As [`end_all`](Self::end_all), and none begins any more.
@@ -171,9 +205,9 @@ impl<T> Table<T> {
     }
 }
 
-fn tell_unknown<T>(flights: impl IntoIterator<Item = Flight<T>>, why: &'static str) {
+fn tell_unknown(tickets: impl Iterator<Item = Ticket>, why: &'static str) {
     let error = Error::new(ErrorKind::Unknown, why);
-    flights.into_iter().for_each(|flight| flight.ticket.tell(Fate::Unknown(error.clone())));
+    tickets.for_each(|ticket| ticket.tell(Fate::Unknown(error.clone())));
 }
 
 #[cfg(test)]
@@ -247,6 +281,35 @@ mod tests {
         told.flights.end_older(Duration::from_secs(1));
         assert_eq!(ids(&told), [2, 3]);
         assert!(told.fates.lock().iter().all(|(_, fate)| matches!(fate, Fate::Unknown(_))));
+    }
+
+    #[test]
+    fn one_question_serves_all_that_were_set_aside_for_it_and_what_is_never_answered_ends_with_all() {
+        let told = Arc::new(Told::default());
+        let aside = |id, what| told.flights.set_aside(what, Ticket::new(told.clone(), id));
+        assert_eq!([aside(1, "a"), aside(2, "a"), aside(3, "b")], [true, false, true]);
+        let stored = Fate::Stored { position: Position::ZERO, duplicate: false };
+        told.flights.tell_aside("a", &stored);
+        assert_eq!(ids(&told), [1, 2]);
+        assert!(aside(4, "a"), "it is asked again");
+        told.flights.end_all("the connection was lost");
+        let mut all = ids(&told);
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ages_are_watched_as_long_as_somebody_holds_the_table() {
+        let flights = Arc::new(Flights::<u32>::default());
+        let told = Arc::new(Told::default());
+        let watching = tokio::spawn(Flights::watch(Arc::downgrade(&flights), Duration::from_secs(1)));
+        assert!(flights.begin(Ticket::new(told.clone(), 1), 1).is_ok());
+        tokio::time::sleep(Duration::from_millis(950)).await;
+        assert!(ids(&told).is_empty());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(ids(&told), [1]);
+        drop(flights);
+        watching.await.unwrap();
     }
 
     #[test]

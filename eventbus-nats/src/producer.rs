@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_nats::{Message, Subject};
@@ -23,10 +23,8 @@ use crate::config::NatsConfig;
 use crate::connection::{Link, OnSignal};
 use crate::error::{Failure, NO_STREAM, NOT_ENABLED};
 use crate::names::Names;
+use crate::topics::stream_info;
 use crate::wire;
-
-/// How often unanswered submissions are looked at.
-const SWEEP: Duration = Duration::from_millis(100);
 
 /// How long a refusal that came as an event, or a stream that seems to be gone, is waited with before it is believed.
 const CERTAIN: Duration = Duration::from_millis(300);
@@ -36,9 +34,7 @@ pub(crate) struct Producer {
     mode: Mode,
     timeout: Duration,
     link: OnceLock<(Arc<Link>, String)>,
-    flights: Flights<Flight>,
-    /// What met nobody and waits until its stream was asked for.
-    unclaimed: Mutex<HashMap<String, Vec<Ticket>>>,
+    flights: Arc<Flights<Flight>>,
     topics: Mutex<HashMap<Topic, Arc<Target>>>,
 }
 
@@ -66,8 +62,7 @@ impl Producer {
             mode: config.mode,
             timeout: config.publish_timeout,
             link: OnceLock::new(),
-            flights: Flights::default(),
-            unclaimed: Mutex::default(),
+            flights: Arc::default(),
             topics: Mutex::default(),
         }
     }
@@ -101,14 +96,7 @@ impl Producer {
                 producer.answered(&message);
             }
         });
-        let producer = Arc::downgrade(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(SWEEP).await;
-                let Some(producer) = producer.upgrade() else { return };
-                producer.flights.end_older(producer.timeout);
-            }
-        });
+        tokio::spawn(Flights::watch(Arc::downgrade(&self.flights), self.timeout));
         Ok(())
     }
 
@@ -173,25 +161,13 @@ impl Producer {
 
     /// A record that met nobody: whether its stream is there decides what that means. One question for all of a stream.
     fn unclaimed(self: &Arc<Self>, ticket: Ticket, stream: &str) {
-        let first = {
-            let mut unclaimed = self.waiting();
-            let waiting = unclaimed.entry(stream.to_owned()).or_default();
-            waiting.push(ticket);
-            waiting.len() == 1
-        };
-        if !first {
-            return;
+        if self.flights.set_aside(stream, ticket) {
+            let (producer, stream) = (Arc::clone(self), stream.to_owned());
+            tokio::spawn(async move {
+                let fate = producer.why_unclaimed(&stream).await;
+                producer.flights.tell_aside(&stream, &fate);
+            });
         }
-        let (producer, stream) = (Arc::clone(self), stream.to_owned());
-        tokio::spawn(async move {
-            let fate = producer.why_unclaimed(&stream).await;
-            let waiting = producer.waiting().remove(&stream).unwrap_or_default();
-            waiting.into_iter().for_each(|ticket| ticket.tell(fate.clone()));
-        });
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Vec<Ticket>>> {
-        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deleted and not enabled are believed when they were told twice over one connection: a server that recovers says the
@@ -204,11 +180,10 @@ impl Producer {
             if again {
                 tokio::time::sleep(CERTAIN).await;
             }
-            let asked = link.api::<serde_json::Value>(&format!("STREAM.INFO.{stream}"), &()).await;
-            let definite = |code: u64| asked.as_ref().err().is_some_and(|failure: &Failure| failure.is(code));
-            if !(definite(NO_STREAM) || NOT_ENABLED.iter().any(|code| definite(*code)))
-                || link.connection().breaks() != before
-            {
+            let asked = stream_info(link, stream).await;
+            let definite =
+                |failure: &Failure| failure.is(NO_STREAM) || NOT_ENABLED.iter().any(|code| failure.is(*code));
+            if !asked.as_ref().err().is_some_and(definite) || link.connection().breaks() != before {
                 return later();
             }
             if let (true, Err(failure)) = (again, asked) {
@@ -218,18 +193,8 @@ impl Producer {
         later()
     }
 
-    /// Ends everything with an outcome that nobody knows.
-    fn forget(&self, why: &'static str) {
-        self.flights.end_all(why);
-        let unclaimed = std::mem::take(&mut *self.waiting());
-        let error = Error::new(ErrorKind::Unknown, why);
-        unclaimed.into_values().flatten().for_each(|ticket| ticket.tell(Fate::Unknown(error.clone())));
-    }
-
     pub(crate) fn close(&self) {
-        const WHY: &str = "the bus was closed before the server answered";
-        self.flights.close(WHY);
-        self.forget(WHY);
+        self.flights.close("the bus was closed before the server answered");
     }
 }
 
@@ -244,7 +209,7 @@ impl Target {
 impl OnSignal for Weak<Producer> {
     fn lost(&self) {
         if let Some(producer) = self.upgrade() {
-            producer.forget("the connection was lost before the server answered");
+            producer.flights.end_all("the connection was lost before the server answered");
         }
     }
 
@@ -258,7 +223,7 @@ impl OnSignal for Weak<Producer> {
         let subject = subject.to_owned();
         tokio::spawn(async move {
             let Some((link, _)) = producer.link.get() else { return };
-            let _ = link.api::<serde_json::Value>(&format!("STREAM.INFO.{stream}"), &()).await;
+            let _ = stream_info(link, &stream).await;
             tokio::time::sleep(CERTAIN).await;
             let message = "the server's permissions do not allow to publish this";
             let error = Error::new(ErrorKind::PermissionDenied, message).with("subject", subject);

@@ -135,6 +135,14 @@ mod tests {
     }
 
     #[test]
+    fn the_larger_share_stays_with_who_holds_the_most() {
+        let (a, b) = (Seen::Owned("a".into()), Seen::Owned("b".into()));
+        let (members, slots) = (["a".to_owned(), "b".to_owned()], [b.clone(), a, b]);
+        assert_eq!(plan("a", &members, &slots, &[]), Plan::default());
+        assert_eq!(plan("b", &members, &slots, &[]), Plan::default());
+    }
+
+    #[test]
     fn a_partition_of_a_member_that_nobody_sees_stays_until_its_lease_ends() {
         let slots = [Seen::Owned("dead".into()), Seen::Free];
         assert_eq!(plan("a", &["a".to_owned()], &slots, &[]), Plan { yields: vec![], takes: vec![1] });
