@@ -60,8 +60,9 @@ pub use scan::scan;
 
 /// What a backend gives for groups of one topic: a small store with compare-and-swap, and readers of partitions.
 ///
-/// Every call returns within a bounded time, with an error if need be, and may be made while others are under way. Errors
-/// need not name topic, group or partition: they are added here.
+/// Every call returns within a bounded time, with an error if need be, and may be made while others are under way. When its
+/// future is dropped, what it writes may have been written, or be written later: members find that as they find a lost
+/// answer. Errors need not name topic, group or partition: they are added here.
 #[async_trait]
 pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// How reads are paced; constant for the store's life.

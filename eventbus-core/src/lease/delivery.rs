@@ -114,7 +114,7 @@ impl Delivery {
 
     async fn deliver(&mut self, pulling: &mut Pulling) -> String {
         let mut connection = self.store.connection();
-        let mut look: Option<BoxFuture<'static, Option<(LogState, Option<Position>)>>> = None;
+        let mut look: Option<BoxFuture<'static, Option<Looked>>> = None;
         loop {
             if let Err(error) = self.ask(pulling).await {
                 return error.to_string();
@@ -223,20 +223,25 @@ impl Delivery {
     }
 
     /// The partition's last record was delivered, or there is none: nothing is left below the end seen before it.
-    fn looked(&mut self, seen: Option<(LogState, Option<Position>)>) {
+    fn looked(&mut self, seen: Option<Looked>) {
         match seen {
-            Some((log, last)) if last.is_none_or(|last| last < self.next) => {
+            Some(Looked { log, last }) if last.is_none_or(|last| last < self.next) => {
                 self.next = self.next.max(log.end);
                 self.tell(GroupEvent::CaughtUp { partition: self.partition, next: log.end });
             }
-            Some((log, _)) => self.truncated(&log),
+            Some(Looked { log, .. }) => self.truncated(&log),
             None => {}
         }
     }
 }
 
-/// The position of a partition's last record, and the log as it was before.
-async fn last_of(store: Arc<dyn LeaseStore>, partition: u32, log: LogState) -> Option<(LogState, Option<Position>)> {
+/// The position of a partition's last record, and the log as it was before that was asked for.
+struct Looked {
+    log: LogState,
+    last: Option<Position>,
+}
+
+async fn last_of(store: Arc<dyn LeaseStore>, partition: u32, log: LogState) -> Option<Looked> {
     let last = store.last(partition).await.ok()?;
-    Some((log, last))
+    Some(Looked { log, last })
 }
