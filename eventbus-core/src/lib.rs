@@ -34,6 +34,7 @@ mod middleware;
 mod mutant;
 #[doc(hidden)]
 pub mod note;
+mod own_thread;
 mod partition;
 mod pool;
 mod position;
@@ -76,6 +77,7 @@ pub use key::{Key, MAX_KEY_BYTES, murmur2};
 pub use middleware::{HandleLayer, Publish, PublishLayer};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
+pub use own_thread::OwnThread;
 pub use pool::PartitionView;
 pub use position::Position;
 pub use publishing::{

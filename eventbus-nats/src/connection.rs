@@ -14,10 +14,10 @@ use std::time::Duration;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError};
 use bytes::Bytes;
 use eventbus_core::backend::ConnectionState;
-use eventbus_core::{Connectivity, Error, ErrorKind, Result};
+use eventbus_core::{Connectivity, Error, ErrorKind, OwnThread, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::Instant;
 
 use crate::config::{Auth, NatsConfig};
@@ -106,8 +106,8 @@ pub(crate) struct Link {
     signals: Arc<Signals>,
     /// Read by removals at the server that are under way, written by closing.
     removals: Arc<RwLock<()>>,
-    /// Dropped, it ends the client's thread.
-    _thread: oneshot::Sender<()>,
+    /// Where all runs that the client spawns.
+    _thread: OwnThread,
 }
 
 impl fmt::Debug for Link {
@@ -156,7 +156,9 @@ impl Link {
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         options = authorize(options, &config.auth).await?;
-        let (client, thread) = on_a_thread(options, config.clone()).await?;
+        let thread = OwnThread::start("eventbus-nats")?;
+        let reached = thread.run(reach(options, config.clone())).await;
+        let client = reached.ok_or_else(|| Error::new(ErrorKind::Backend, "the client's thread ended"))??;
         signals.connection.connected();
         let removals = Arc::default();
         let link = Arc::new(Self { client, config: config.clone(), signals, removals, _thread: thread });
@@ -262,28 +264,9 @@ async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOption
     })
 }
 
-/// Connects on a thread that lives until the sender is dropped: what the client spawns runs there.
-async fn on_a_thread(options: ConnectOptions, config: NatsConfig) -> Result<(Client, oneshot::Sender<()>)> {
-    let failed =
-        |error: &dyn fmt::Display| Error::new(ErrorKind::Backend, format!("no thread for the client: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
-    let (answer, reached) = oneshot::channel();
-    let (end, ended) = oneshot::channel::<()>();
-    let work = async move {
-        // Whoever waited for the answer may have gone: then so does what was reached.
-        if answer.send(reach(options, &config).await).is_ok() {
-            let _ = ended.await;
-        }
-    };
-    let thread = std::thread::Builder::new().name("eventbus-nats".into());
-    thread.spawn(move || runtime.block_on(work)).map_err(|error| failed(&error))?;
-    let client = reached.await.map_err(|error| failed(&error))??;
-    Ok((client, end))
-}
-
 /// Tries until a server answers, as long as connecting may take: one that is just starting accepts connections before it says
 /// a word. What a server refuses is not tried again.
-async fn reach(options: ConnectOptions, config: &NatsConfig) -> Result<Client> {
+async fn reach(options: ConnectOptions, config: NatsConfig) -> Result<Client> {
     let until = Instant::now() + config.connect_timeout;
     loop {
         match options.clone().connect(config.servers.clone()).await.map_err(connect_error) {
