@@ -21,6 +21,9 @@
 //! | `scan` | reading what a source holds now, once |
 //! | `groups` | progress and lag as seen from outside |
 //!
+//! Invariant: the record of a partition decides who owns it, and no write of it is made without the revision that it goes on
+//! from. Each file states its own.
+//!
 //! # What is stored
 //!
 //! One record per (group, partition), and one entry per member that says again and again that it is there; both as JSON.

@@ -1,4 +1,6 @@
 //! A thread with a runtime of its own: for work that no handler may starve, and that must not starve one.
+//!
+//! Invariant: futures that were given to it are polled and dropped on it, never on a caller's thread.
 
 use std::future::Future;
 

@@ -1,4 +1,7 @@
 //! Groups as seen from outside: their progress, their lag, their members; reset and deleted on request only.
+//!
+//! Invariants: a group is changed only while nobody in it is believed, by the store's clock; and a reset compares and swaps,
+//! so that it takes nothing from a member that came meanwhile, and a member that wakes up later takes nothing from it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

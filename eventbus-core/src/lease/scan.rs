@@ -1,4 +1,6 @@
 //! Reading what a source holds now, once.
+//!
+//! Invariant: what was given is all that was there, in order, or the scan fails; what is written meanwhile does not keep it.
 
 use std::future::poll_fn;
 use std::time::Duration;
