@@ -18,6 +18,7 @@
 //! | `member` | one member, and what it is told |
 //! | `delivery` | delivery without a record skipped |
 //! | `view` | what the store held at a moment |
+//! | `mapped` | a source whose records are read as they come |
 //! | `scan` | reading what a source holds now, once |
 //! | `groups` | progress and lag as seen from outside |
 //!
@@ -37,6 +38,7 @@
 mod balance;
 mod delivery;
 mod groups;
+mod mapped;
 mod member;
 mod record;
 mod scan;
@@ -59,6 +61,7 @@ use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::topic::{Group, Topic};
 
+pub use mapped::mapped;
 pub use scan::scan;
 
 /// What a backend gives for groups of one topic: a small store with compare-and-swap, and readers of partitions.
@@ -206,18 +209,6 @@ pub enum Pulled<R = Inbound> {
     Alive,
     /// Nothing more will come, and why.
     Broken(String),
-}
-
-impl<R> Pulled<R> {
-    /// The same with another record.
-    pub fn map<S>(self, read: impl FnOnce(R) -> S) -> Pulled<S> {
-        match self {
-            Self::Record { delivery, left, record } => Pulled::Record { delivery, left, record: read(record) },
-            Self::Ended(left) => Pulled::Ended(left),
-            Self::Alive => Pulled::Alive,
-            Self::Broken(why) => Pulled::Broken(why),
-        }
-    }
 }
 
 /// The groups of one topic, over a store: what a backend's own methods of the same names come to.

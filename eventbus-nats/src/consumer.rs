@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::connection::Link;
 use crate::error::Failure;
-use crate::wire::{self, Place};
+use crate::wire::{MESSAGE_ID, Place};
 
 type Outcome<T> = std::result::Result<T, Failure>;
 
@@ -125,7 +125,7 @@ pub(crate) struct Delivered {
 impl Delivered {
     /// The message id, by which the server drops copies.
     pub(crate) fn id(&self) -> Option<&str> {
-        Some(self.message.headers.as_ref()?.get(wire::MESSAGE_ID)?.as_str())
+        Some(self.message.headers.as_ref()?.get(MESSAGE_ID)?.as_str())
     }
 }
 
@@ -166,26 +166,6 @@ fn pulled(message: Message) -> Pulled<Delivered> {
         404 | 408 => Pulled::Ended(message.headers.as_ref().and_then(left).unwrap_or_default()),
         // The consumer is gone, the server is leaving, or nobody is there.
         code => Pulled::Broken(format!("{code} {}", message.description.unwrap_or_default())),
-    }
-}
-
-/// One partition's records, for one read.
-pub(crate) struct PartitionReader {
-    pub(crate) partition: u32,
-    pub(crate) pulls: Pulls,
-}
-
-#[async_trait]
-impl Source for PartitionReader {
-    async fn request(&mut self, records: usize) -> Result<()> {
-        self.pulls.request(records).await
-    }
-
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Pulled> {
-        let inbound = |Delivered { place, message }: Delivered| {
-            wire::inbound(self.partition, &place, message.headers, message.payload)
-        };
-        self.pulls.poll_next(context).map(|pulled| pulled.map(inbound))
     }
 }
 

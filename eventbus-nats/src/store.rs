@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use eventbus_core::backend::{ConnectionState, TopicDescription};
-use eventbus_core::lease::{Entry, LeaseStore, Pace, Slot, Source, Swap};
+use eventbus_core::lease::{Entry, LeaseStore, Pace, Slot, Source, Swap, mapped};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Storage, Topic};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,10 +23,11 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::connection::{Link, read};
-use crate::consumer::{Consumer, Delivered, PartitionReader, Start, read_all};
+use crate::consumer::{Consumer, Delivered, Start, read_all};
 use crate::error::{Failure, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_LAST};
 use crate::names::Names;
 use crate::topics::{Topics, stream_info};
+use crate::wire;
 
 /// How often a reader is made again that is given nothing, though there is something.
 const READS: u32 = 5;
@@ -233,6 +234,9 @@ impl LeaseStore for Store {
         let start = Start::Sequence(from.get());
         let subject = self.names.partition(partition);
         let (consumer, _) = Consumer::create(&self.link, &self.names.stream, &subject, start, false).await?;
-        Ok(Box::new(PartitionReader { partition, pulls: consumer.pulls().await? }))
+        let inbound = move |Delivered { place, message }: Delivered| {
+            wire::inbound(partition, &place, message.headers, message.payload)
+        };
+        Ok(Box::new(mapped(consumer.pulls().await?, inbound)))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::store::{FakeSource, Feed};
 use super::*;
 use crate::backend::{Body, Inbound};
-use crate::lease::{Pulled, scan};
+use crate::lease::{Pulled, mapped, scan};
 use crate::wire::{Binding, WireRecord};
 
 static BINDING: Binding = Binding::new("ce-");
@@ -177,4 +177,27 @@ async fn a_scan_ends_with_the_last_record_of_the_moment_and_fails_where_one_is_m
     });
     scanned.await.unwrap();
     assert_eq!(last, 2, "it stops when it is told to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mapped_source_reads_its_records_and_touches_nothing_else() {
+    let (source, feed) = FakeSource::new();
+    let mut source = mapped(source, |record: u64| record * 10);
+    for pulled in [
+        Pulled::Alive,
+        Pulled::Record { delivery: 1, left: 1, record: 1 },
+        Pulled::Record { delivery: 2, left: 0, record: 2 },
+    ] {
+        feed.send(pulled).unwrap();
+    }
+    let mut found = Vec::new();
+    let scanned = scan(&mut source, 5, LEASE, |record| {
+        found.push(record);
+        true
+    });
+    scanned.await.unwrap();
+    assert_eq!(found, [10, 20]);
+    feed.send(Pulled::Broken("gone".into())).unwrap();
+    let error = scan(&mut source, 1, LEASE, |_| true).await.unwrap_err();
+    assert_eq!(error.message(), "gone");
 }
