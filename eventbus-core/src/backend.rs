@@ -83,7 +83,7 @@
 //! the same write and take turns. Count the lease from before the write was sent. A write of unknown outcome is decided by
 //! reading back. A reader belongs to one `read`: give it a fresh name, number what it queues, and end it with `Interrupted`
 //! at the first gap, error or silence. A note shares its place with what the backend writes beside it: state
-//! [`Capabilities::note_bytes`] after encoding, less the epoch.
+//! [`Capabilities::note_bytes`] after encoding, less the epoch. All of it is in [`crate::lease`], on a small store of yours.
 
 use std::fmt;
 use std::sync::Arc;

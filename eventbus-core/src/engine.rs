@@ -25,6 +25,7 @@ use crate::key::Key;
 use crate::lanes::Lanes;
 use crate::middleware::{HandleLayer, Publish};
 use crate::mutant::Seam;
+use crate::own_thread::OwnThread;
 use crate::pool::Pool;
 use crate::position::Position;
 use crate::publishing::{BatchPublishing, Publishing};
@@ -69,38 +70,23 @@ struct Subscriptions {
 
 /// The runtime of the bus's own work.
 enum Own {
-    Thread { handle: Handle, _alive: watch::Sender<()> },
+    Thread(OwnThread),
     Caller(Handle),
 }
 
 impl Own {
+    /// A thread of its own ends when the bus is gone.
     fn new(threads: Threads) -> Result<Self> {
         match threads {
             Threads::Caller => Ok(Self::Caller(current_runtime()?)),
-            Threads::Own => Self::thread(),
+            Threads::Own => Ok(Self::Thread(OwnThread::start("eventbus")?)),
         }
-    }
-
-    /// A thread with a runtime of its own, which ends when the bus is gone.
-    fn thread() -> Result<Self> {
-        let failed = |error: std::io::Error| {
-            Error::new(ErrorKind::Unavailable, "the bus could not start its thread").caused_by(error)
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let handle = runtime.handle().clone();
-        let (alive, mut gone) = watch::channel(());
-        let run = move || {
-            runtime.block_on(async { while gone.changed().await.is_ok() {} });
-            // Futures of sessions are dropped here, off every caller's thread.
-            drop(runtime);
-        };
-        std::thread::Builder::new().name("eventbus".into()).spawn(run).map_err(failed)?;
-        Ok(Self::Thread { handle, _alive: alive })
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         match self {
-            Self::Thread { handle, .. } | Self::Caller(handle) => drop(handle.spawn(future)),
+            Self::Thread(thread) => thread.spawn(future),
+            Self::Caller(handle) => drop(handle.spawn(future)),
         }
     }
 
@@ -108,7 +94,7 @@ impl Own {
     async fn run<T: Send + 'static>(&self, future: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         match self {
             Self::Caller(_) => future.await,
-            Self::Thread { handle, .. } => handle.spawn(future).await.unwrap_or_else(|_| Err(closed())),
+            Self::Thread(thread) => thread.run(future).await.unwrap_or_else(|| Err(closed())),
         }
     }
 }

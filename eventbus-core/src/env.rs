@@ -1,8 +1,8 @@
 //! Where time of day and randomness come from.
 //!
 //! The engine reads the wall clock for one thing (epochs, S5) and draws random numbers for two (jitter, producer ids).
-//! Both go through [`Env`], so that a simulation gives both from one seed. Elapsed time is always tokio's clock, which
-//! tests pause.
+//! Both go through [`Env`], so that a simulation gives both from one seed; what backends draw (the nonces of leases) does
+//! not. Elapsed time is always tokio's clock, which tests pause.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};

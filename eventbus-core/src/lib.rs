@@ -11,6 +11,7 @@ pub mod bench;
 mod bus;
 mod by_id;
 mod config;
+mod connectivity;
 #[doc(hidden)]
 pub mod copies;
 pub mod dead_letter;
@@ -21,16 +22,19 @@ mod error;
 mod ext;
 #[doc(hidden)]
 pub mod finished;
+pub mod flights;
 pub mod forward;
 mod handler;
 mod hooks;
 mod key;
 mod lanes;
+pub mod lease;
 mod membership;
 mod middleware;
 mod mutant;
 #[doc(hidden)]
 pub mod note;
+mod own_thread;
 mod partition;
 mod pool;
 mod position;
@@ -61,6 +65,7 @@ pub use backend::{Capabilities, ConnectionState, GroupDescription, GroupPartitio
 pub use backoff::{Backoff, BackoffError, Jitter};
 pub use bus::EventBus;
 pub use config::{BusConfig, Threads};
+pub use connectivity::Connectivity;
 pub use engine::Bus;
 pub use env::{Env, SystemEnv};
 pub use envelope::{Envelope, EnvelopeBuilder};
@@ -72,6 +77,7 @@ pub use key::{Key, MAX_KEY_BYTES, murmur2};
 pub use middleware::{HandleLayer, Publish, PublishLayer};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
+pub use own_thread::OwnThread;
 pub use pool::PartitionView;
 pub use position::Position;
 pub use publishing::{

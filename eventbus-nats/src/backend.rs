@@ -7,16 +7,15 @@ use async_trait::async_trait;
 use eventbus_core::backend::{
     Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
 };
+use eventbus_core::lease::Leases;
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 
-use crate::bucket::Bucket;
 use crate::config::NatsConfig;
 use crate::connection::{Link, Signals};
-use crate::consumer::Start;
-use crate::groups::{Groups, find};
+use crate::consumer::{Start, read_all};
 use crate::health::{capabilities, health};
-use crate::membership::NatsMember;
-use crate::producer::{Producer, Signalled};
+use crate::producer::Producer;
+use crate::store::Store;
 use crate::topics::Topics;
 
 /// A connection to JetStream, made by [`open`](Backend::open), as a backend of the core.
@@ -54,12 +53,11 @@ impl NatsBackend {
         Ok(Topics::new(Arc::clone(self.link()?), &self.config.prefix))
     }
 
-    fn bucket(&self, topic: &Topic) -> Result<Bucket> {
-        Ok(Bucket { link: Arc::clone(self.link()?), names: self.topics()?.names(topic) })
-    }
-
-    fn groups(&self, topic: &Topic) -> Result<Groups> {
-        Ok(Groups::new(self.bucket(topic)?, topic.clone()))
+    /// The topic's groups, by the core's leases over its bucket.
+    fn leases(&self, topic: &Topic) -> Result<Leases> {
+        let (link, topics) = (Arc::clone(self.link()?), self.topics()?);
+        let store = Store { link, names: topics.names(topic), topics, topic: topic.clone() };
+        Ok(Leases::new(Arc::new(store), topic.clone()))
     }
 
     /// The first record of a partition whose message id fits.
@@ -68,11 +66,19 @@ impl NatsBackend {
         topic: &Topic,
         partition: u32,
         start: Start,
-        fits: impl FnMut(Option<&str>) -> bool + Send,
+        mut fits: impl FnMut(Option<&str>) -> bool + Send,
     ) -> Result<Option<Position>> {
         let names = self.topics()?.names(topic);
-        let found = find(self.link()?, &names.stream, &names.partition(partition), start, fits).await;
-        found.map_err(|failure| Error::from(failure).with("topic", topic).with("partition", partition))
+        let subject = names.partition(partition);
+        let mut found = None;
+        let read = read_all(self.link()?, &names.stream, &subject, start, true, |delivered| {
+            if fits(delivered.id()) {
+                found = Some(delivered.place.position);
+            }
+            found.is_none()
+        });
+        read.await.map_err(|error| error.with("topic", topic).with("partition", partition))?;
+        Ok(found)
     }
 }
 
@@ -94,7 +100,7 @@ impl Backend for NatsBackend {
 
     async fn open(&self) -> Result<()> {
         self.config.validate()?;
-        let signals = Signals::new(Box::new(Signalled(Arc::downgrade(&self.producer))));
+        let signals = Signals::new(Box::new(Arc::downgrade(&self.producer)));
         let link = Link::connect(&self.config, Arc::new(signals)).await?;
         self.producer.start(&link).await?;
         self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
@@ -139,26 +145,23 @@ impl Backend for NatsBackend {
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        let topic = join.topic.spec.validate()?;
-        Ok(Arc::new(NatsMember::join(self.bucket(&topic)?, join).await?))
+        self.leases(&join.topic.spec.validate()?)?.join(join).await
     }
 
     async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
-        self.groups(topic)?.list().await
+        self.leases(topic)?.list_groups().await
     }
 
     async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
-        self.groups(topic)?.describe(group).await
+        self.leases(topic)?.describe_group(group).await
     }
 
     async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
-        let groups = self.groups(topic)?;
-        groups.bucket().ensure(&self.describe_topic(topic).await?).await?;
-        groups.reset(group, to).await
+        self.leases(topic)?.reset_group(group, to).await
     }
 
     async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
-        self.groups(topic)?.delete(group).await
+        self.leases(topic)?.delete_group(group).await
     }
 
     async fn health(&self) -> Health {

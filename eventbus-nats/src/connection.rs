@@ -3,22 +3,21 @@
 //! The client has a thread of its own: what it spends on a message (a map of its headers, above all) is as much as what the bus
 //! spends on it, and one thread for both was the limit.
 //!
-//! Invariant: whoever relies on the connection having been up without a break compares [`Link::breaks`]; it rises with
-//! every loss, before anything of the next connection arrives.
+//! Invariant: whoever relies on the connection having been up without a break compares [`Connectivity::breaks`]; it rises
+//! with every loss, before anything of the next connection arrives.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError};
 use bytes::Bytes;
 use eventbus_core::backend::ConnectionState;
-use eventbus_core::{Error, ErrorKind, Result};
+use eventbus_core::{Connectivity, Error, ErrorKind, OwnThread, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::Instant;
 
 use crate::config::{Auth, NatsConfig};
@@ -36,14 +35,10 @@ const DENIALS: usize = 64;
 /// What the connection's events come to.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    state: watch::Sender<ConnectionState>,
-    breaks: AtomicU64,
+    connection: Connectivity,
     /// Subjects that the server did not let the bus use, newest last.
     denied: Mutex<VecDeque<(Instant, String)>>,
-    /// Why the last attempt to connect again came to nothing.
-    trouble: Mutex<Option<String>>,
-    /// Told about each, with the subject.
-    on_denied: Box<dyn OnSignal>,
+    listener: Box<dyn OnSignal>,
 }
 
 /// Who has to know of what happens to the connection.
@@ -55,23 +50,17 @@ pub(crate) trait OnSignal: fmt::Debug + Send + Sync {
 }
 
 impl Signals {
-    pub(crate) fn new(on_denied: Box<dyn OnSignal>) -> Self {
-        Self {
-            state: watch::Sender::new(ConnectionState::Disconnected),
-            breaks: AtomicU64::new(0),
-            denied: Mutex::default(),
-            trouble: Mutex::default(),
-            on_denied,
-        }
+    pub(crate) fn new(listener: Box<dyn OnSignal>) -> Self {
+        Self { connection: Connectivity::default(), denied: Mutex::default(), listener }
     }
 
     fn event(&self, event: &Event) {
         match event {
-            Event::Connected => {
-                self.trouble(None);
-                self.becomes(ConnectionState::Connected);
+            Event::Connected => self.connection.connected(),
+            Event::Disconnected | Event::Closed => {
+                self.connection.lost();
+                self.listener.lost();
             }
-            Event::Disconnected | Event::Closed => self.lost(),
             Event::ServerError(ServerError::Other(text)) => {
                 tracing::warn!(target: "eventbus", error = %text, "the server refuses");
                 if let Some(subject) = denied_subject(text) {
@@ -81,7 +70,7 @@ impl Signals {
                     }
                     denied.push_back((Instant::now(), subject.to_owned()));
                     drop(denied);
-                    self.on_denied.denied(subject);
+                    self.listener.denied(subject);
                 }
             }
             Event::SlowConsumer(_) => {
@@ -91,31 +80,10 @@ impl Signals {
             // kind of the error only, so no secret is in it.
             Event::ClientError(error) => {
                 tracing::warn!(target: "eventbus", %error, "no connection");
-                self.trouble(Some(error.to_string()));
+                self.connection.failed(error.to_string());
             }
             other => tracing::info!(target: "eventbus", event = %other, "connection"),
         }
-    }
-
-    fn trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
-    fn lost(&self) {
-        self.breaks.fetch_add(1, Ordering::AcqRel);
-        self.becomes(ConnectionState::Disconnected);
-        self.on_denied.lost();
-    }
-
-    /// What was closed stays closed.
-    fn becomes(&self, state: ConnectionState) {
-        self.state.send_if_modified(|now| {
-            let changes = *now != state && *now != ConnectionState::Closed;
-            if changes {
-                *now = state;
-            }
-            changes
-        });
     }
 
     /// Whether a use of this subject was denied since then: permissions change.
@@ -136,26 +104,10 @@ pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) config: NatsConfig,
     signals: Arc<Signals>,
-    /// Removals at the server that are under way.
-    removals: watch::Sender<usize>,
-    /// Dropped, it ends the client's thread.
-    _thread: oneshot::Sender<()>,
-}
-
-/// A removal under way: closing waits for it, as long as a request may take.
-pub(crate) struct Removal(Arc<Link>);
-
-impl Removal {
-    pub(crate) fn begin(link: &Arc<Link>) -> Self {
-        link.removals.send_modify(|removals| *removals += 1);
-        Self(Arc::clone(link))
-    }
-}
-
-impl Drop for Removal {
-    fn drop(&mut self) {
-        self.0.removals.send_modify(|removals| *removals -= 1);
-    }
+    /// Read by removals at the server that are under way, written by closing.
+    removals: Arc<RwLock<()>>,
+    /// Where all runs that the client spawns.
+    _thread: OwnThread,
 }
 
 impl fmt::Debug for Link {
@@ -204,9 +156,11 @@ impl Link {
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         options = authorize(options, &config.auth).await?;
-        let (client, thread) = on_a_thread(options, config.clone()).await?;
-        signals.state.send_replace(ConnectionState::Connected);
-        let removals = watch::Sender::new(0);
+        let thread = OwnThread::start("eventbus-nats")?;
+        let reached = thread.run(reach(options, config.clone())).await;
+        let client = reached.ok_or_else(|| Error::new(ErrorKind::Backend, "the client's thread ended"))??;
+        signals.connection.connected();
+        let removals = Arc::default();
         let link = Arc::new(Self { client, config: config.clone(), signals, removals, _thread: thread });
         link.check()?;
         Ok(link)
@@ -226,35 +180,30 @@ impl Link {
         Ok(())
     }
 
+    pub(crate) fn connection(&self) -> &Connectivity {
+        &self.signals.connection
+    }
+
     pub(crate) fn state(&self) -> ConnectionState {
-        *self.signals.state.borrow()
-    }
-
-    /// Why there is no connection, as far as that is known.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.signals.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn watch(&self) -> watch::Receiver<ConnectionState> {
-        self.signals.state.subscribe()
-    }
-
-    pub(crate) fn breaks(&self) -> u64 {
-        self.signals.breaks.load(Ordering::Acquire)
+        self.connection().state()
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.state() == ConnectionState::Connected
     }
 
+    /// Begins a removal, which lasts until this is dropped: closing waits for it, as long as a request may take.
+    pub(crate) fn removal(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        Arc::clone(&self.removals).try_read_owned().ok()
+    }
+
     /// Ends it. Nothing is sent any more.
     pub(crate) async fn close(&self) {
         if self.state() == ConnectionState::Connected {
             // What describes a group and ends would leave its consumers to the server for minutes.
-            let mut removals = self.removals.subscribe();
-            let _ = tokio::time::timeout(self.config.request_timeout, removals.wait_for(|left| *left == 0)).await;
+            let _ = tokio::time::timeout(self.config.request_timeout, self.removals.write()).await;
         }
-        self.signals.state.send_replace(ConnectionState::Closed);
+        self.connection().closed();
         let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;
     }
 
@@ -315,28 +264,9 @@ async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOption
     })
 }
 
-/// Connects on a thread that lives until the sender is dropped: what the client spawns runs there.
-async fn on_a_thread(options: ConnectOptions, config: NatsConfig) -> Result<(Client, oneshot::Sender<()>)> {
-    let failed =
-        |error: &dyn fmt::Display| Error::new(ErrorKind::Backend, format!("no thread for the client: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
-    let (answer, reached) = oneshot::channel();
-    let (end, ended) = oneshot::channel::<()>();
-    let work = async move {
-        // Whoever waited for the answer may have gone: then so does what was reached.
-        if answer.send(reach(options, &config).await).is_ok() {
-            let _ = ended.await;
-        }
-    };
-    let thread = std::thread::Builder::new().name("eventbus-nats".into());
-    thread.spawn(move || runtime.block_on(work)).map_err(|error| failed(&error))?;
-    let client = reached.await.map_err(|error| failed(&error))??;
-    Ok((client, end))
-}
-
 /// Tries until a server answers, as long as connecting may take: one that is just starting accepts connections before it says
 /// a word. What a server refuses is not tried again.
-async fn reach(options: ConnectOptions, config: &NatsConfig) -> Result<Client> {
+async fn reach(options: ConnectOptions, config: NatsConfig) -> Result<Client> {
     let until = Instant::now() + config.connect_timeout;
     loop {
         match options.clone().connect(config.servers.clone()).await.map_err(connect_error) {

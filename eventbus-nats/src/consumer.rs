@@ -4,18 +4,21 @@
 //! where its creation was never answered: a server that was stopped may carry it out later.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Message, Subject, Subscriber};
-use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use async_nats::{Message, Subscriber};
+use async_trait::async_trait;
+use eventbus_core::Result;
+use eventbus_core::lease::{Pulled, Source, scan};
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::connection::{Link, Removal};
+use crate::connection::Link;
 use crate::error::Failure;
-use crate::wire::Place;
+use crate::wire::{MESSAGE_ID, Place};
 
 type Outcome<T> = std::result::Result<T, Failure>;
 
@@ -76,12 +79,11 @@ impl Consumer {
     }
 
     /// Begins to pull.
-    pub(crate) async fn pulls(&self) -> Outcome<Pulls> {
+    pub(crate) async fn pulls(self) -> Outcome<Pulls> {
         let inbox = self.link.client.new_inbox();
         let messages = self.link.client.subscribe(inbox.clone()).await;
         let messages = messages.map_err(|error| Failure::Unanswered(error.to_string()))?;
-        let next = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
-        Ok(Pulls { link: Arc::clone(&self.link), messages, inbox, next })
+        Ok(Pulls { consumer: self, messages, inbox })
     }
 }
 
@@ -89,7 +91,7 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (link, subject) = (Arc::clone(&self.link), format!("CONSUMER.DELETE.{}.{}", self.stream, self.name));
-        let removal = Removal::begin(&link);
+        let removal = link.removal();
         runtime.spawn(async move {
             let _under_way = removal;
             // A creation may be carried out after its deletion was refused: asked again where no answer came. What is left
@@ -109,54 +111,60 @@ impl Drop for Consumer {
 
 /// Pull requests and what they bring.
 pub(crate) struct Pulls {
-    link: Arc<Link>,
+    consumer: Consumer,
     messages: Subscriber,
     inbox: String,
-    next: String,
 }
 
-/// What came.
-#[derive(Debug)]
-pub(crate) enum Pulled {
-    Record(Place, Option<HeaderMap>, Bytes, Subject),
-    /// A request ended with so many records not delivered.
-    Ended(usize),
-    Heartbeat,
-    /// The consumer is gone, the server is leaving, or nobody is there.
-    Broken(String),
+/// A message, and where it was.
+pub(crate) struct Delivered {
+    pub(crate) place: Place,
+    pub(crate) message: Message,
 }
 
-impl Pulls {
-    pub(crate) async fn request(&self, batch: usize, expires: Duration, heartbeat: Duration) -> Outcome<()> {
+impl Delivered {
+    /// The message id, by which the server drops copies.
+    pub(crate) fn id(&self) -> Option<&str> {
+        Some(self.message.headers.as_ref()?.get(MESSAGE_ID)?.as_str())
+    }
+}
+
+#[async_trait]
+impl Source<Delivered> for Pulls {
+    async fn request(&mut self, records: usize) -> Result<()> {
+        let Consumer { link, stream, name } = &self.consumer;
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let request = json!({ "batch": batch, "expires": nanos(expires), "idle_heartbeat": nanos(heartbeat) });
-        let sent =
-            self.link.client.publish_with_reply(self.next.clone(), self.inbox.clone(), request.to_string().into());
-        sent.await.map_err(|error| Failure::Unanswered(error.to_string()))
+        let (expires, heartbeat) = (nanos(link.config.fetch_wait), nanos(link.config.heartbeat));
+        let request = json!({ "batch": records, "expires": expires, "idle_heartbeat": heartbeat }).to_string();
+        let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}");
+        let sent = link.client.publish_with_reply(next, self.inbox.clone(), request.into()).await;
+        sent.map_err(|error| Failure::Unanswered(error.to_string()).into())
     }
 
-    pub(crate) async fn next(&mut self) -> Pulled {
-        self.messages.next().await.map_or_else(|| Pulled::Broken("the connection is closed".into()), pulled)
-    }
-
-    /// What is there already.
-    pub(crate) fn ready(&mut self) -> Option<Pulled> {
-        self.messages.next().now_or_never().flatten().map(pulled)
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Pulled<Delivered>> {
+        self.messages.poll_next_unpin(context).map(|message| match message {
+            Some(message) => pulled(message),
+            None => Pulled::Broken("the connection is closed".into()),
+        })
     }
 }
 
-fn pulled(message: Message) -> Pulled {
+fn pulled(message: Message) -> Pulled<Delivered> {
     let Some(status) = message.status.filter(|status| !status.is_success()) else {
         let place = message.reply.as_deref().and_then(Place::parse);
         return match place {
-            Some(place) => Pulled::Record(place, message.headers, message.payload, message.subject),
+            Some(place) => {
+                let Place { delivery, pending: left, .. } = place;
+                Pulled::Record { delivery, left, record: Delivered { place, message } }
+            }
             None => Pulled::Broken("a message that is no delivery".into()),
         };
     };
     let left = |headers: &HeaderMap| headers.get("Nats-Pending-Messages")?.as_str().parse::<usize>().ok();
     match status.as_u16() {
-        100 => Pulled::Heartbeat,
+        100 => Pulled::Alive,
         404 | 408 => Pulled::Ended(message.headers.as_ref().and_then(left).unwrap_or_default()),
+        // The consumer is gone, the server is leaving, or nobody is there.
         code => Pulled::Broken(format!("{code} {}", message.description.unwrap_or_default())),
     }
 }
@@ -168,39 +176,13 @@ pub(crate) async fn read_all(
     filter: &str,
     start: Start,
     headers_only: bool,
-    mut take: impl FnMut(&Place, &str, Option<&HeaderMap>, &Bytes) -> bool,
-) -> Outcome<()> {
-    const BATCH: u64 = 500;
-    let (consumer, mut left) = Consumer::create(link, stream, filter, start, headers_only).await?;
-    if left == 0 {
+    take: impl FnMut(Delivered) -> bool,
+) -> Result<()> {
+    let (consumer, records) = Consumer::create(link, stream, filter, start, headers_only).await?;
+    if records == 0 {
         return Ok(());
     }
-    let mut pulls = consumer.pulls().await?;
-    let mut asked = 0;
-    let mut delivered = 0;
-    loop {
-        if asked == 0 {
-            asked = left.min(BATCH);
-            pulls.request(asked as usize, link.config.fetch_wait, link.config.heartbeat).await?;
-        }
-        let silence = || Failure::Unanswered("the server fell silent while records were read".into());
-        match tokio::time::timeout(link.config.heartbeat * 3, pulls.next()).await.map_err(|_| silence())? {
-            Pulled::Record(place, headers, payload, subject) => {
-                delivered += 1;
-                if place.delivery != delivered {
-                    return Err(Failure::Unanswered("a record was missing while records were read".into()));
-                }
-                (asked, left) = (asked - 1, left.saturating_sub(1));
-                if !take(&place, &subject, headers.as_ref(), &payload) || left == 0 || place.pending == 0 {
-                    return Ok(());
-                }
-            }
-            Pulled::Heartbeat => {}
-            // Retention or a purge took what was left.
-            Pulled::Ended(_) => return Ok(()),
-            Pulled::Broken(why) => return Err(Failure::Unanswered(why)),
-        }
-    }
+    scan(&mut consumer.pulls().await?, records, link.config.heartbeat * 3, take).await
 }
 
 fn rfc3339(millis: u64) -> String {

@@ -39,8 +39,8 @@ pub(crate) async fn health(link: Option<&Arc<Link>>) -> Health {
     ] {
         detail(name, count.load(Ordering::Relaxed).to_string());
     }
-    detail("breaks", link.breaks().to_string());
-    if let Some(trouble) = link.trouble() {
+    detail("breaks", link.connection().breaks().to_string());
+    if let Some(trouble) = link.connection().trouble() {
         detail("connection_error", trouble);
     }
     match link.api::<Value>("INFO", &()).await {

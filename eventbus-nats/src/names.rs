@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use eventbus_core::lease::Key;
 use eventbus_core::{Group, Topic};
 use sha2::{Digest, Sha256};
 
@@ -104,12 +105,12 @@ impl Names {
     }
 
     /// What a subject in the bucket is about.
-    pub(crate) fn parse(&self, subject: &str) -> Option<Entry> {
+    pub(crate) fn parse(&self, subject: &str) -> Option<Key> {
         let mut tokens = subject.strip_prefix(&self.keys)?.split('.').skip(1);
         let (kind, last) = (tokens.next()?, tokens.next()?);
         match (kind, tokens.next()) {
-            ("p", None) => Some(Entry::Record { partition: last.parse().ok()? }),
-            ("m", None) => Some(Entry::Member),
+            ("p", None) => Some(Key::Partition(last.parse().ok()?)),
+            ("m", None) => Some(Key::Member),
             _ => None,
         }
     }
@@ -119,13 +120,6 @@ impl Names {
 /// their random part, which is plain.
 fn plain(member: &str) -> String {
     member.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '.' }).collect()
-}
-
-/// A key of the bucket.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    Record { partition: u32 },
-    Member,
 }
 
 #[cfg(test)]
@@ -164,8 +158,8 @@ mod tests {
     #[test]
     fn a_key_of_the_bucket_is_read_back() {
         let (names, group): (_, Group) = (names("t"), "g".parse().unwrap());
-        assert_eq!(names.parse(&names.record(&group, 7)), Some(Entry::Record { partition: 7 }));
-        assert_eq!(names.parse(&names.member(&group, "m")), Some(Entry::Member));
+        assert_eq!(names.parse(&names.record(&group, 7)), Some(Key::Partition(7)));
+        assert_eq!(names.parse(&names.member(&group, "m")), Some(Key::Member));
         assert_eq!(names.parse("$KV.other.g.p.7"), None);
     }
 

@@ -88,11 +88,6 @@ impl StreamInfo {
         LogState { incarnation: self.incarnation(), first: Position::new(first), end: Position::new(end) }
     }
 
-    /// How many partitions the topic has.
-    pub(crate) fn partitions(&self, topic: &Topic) -> Result<u32> {
-        Ok(self.spec(topic)?.partitions)
-    }
-
     /// The settings in force, out of configuration and metadata.
     fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
         let foreign = |what: &str| {

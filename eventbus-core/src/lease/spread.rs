@@ -1,7 +1,7 @@
-//! Who should own what: one function that every member computes for itself from what the bucket says (S5).
+//! Who should own what: one function that every member computes for itself from what the store says (S5).
 //!
 //! Invariants: shares differ by at most one partition; the larger ones go to who holds the most already, so that the
-//! fewest partitions move; and since all members compute the same shares from the same bucket, what one gives up another
+//! fewest partitions move; and since all members compute the same shares from the same records, what one gives up another
 //! is below its share for.
 
 use std::cmp::Reverse;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// A partition as a member sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(super) enum Seen {
     /// Nobody owns it, or whoever did has not renewed it for its lease.
     Free,
     /// A member owns it.
@@ -18,15 +18,15 @@ pub(crate) enum Seen {
 
 /// What a member should do.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(super) struct Plan {
     /// Owned partitions to be given up.
-    pub(crate) yields: Vec<u32>,
+    pub(super) yields: Vec<u32>,
     /// Free partitions to be taken.
-    pub(crate) takes: Vec<u32>,
+    pub(super) takes: Vec<u32>,
 }
 
 /// `members` are those alive, `me` among them; `leaving` are my partitions that are being given up already.
-pub(crate) fn plan(me: &str, members: &[String], slots: &[Seen], leaving: &[u32]) -> Plan {
+pub(super) fn plan(me: &str, members: &[String], slots: &[Seen], leaving: &[u32]) -> Plan {
     let mut held: BTreeMap<&str, usize> = members.iter().map(|member| (member.as_str(), 0)).collect();
     held.entry(me).or_default();
     for (partition, slot) in (0..).zip(slots) {
@@ -131,6 +131,14 @@ mod tests {
         let slots = [mine(), mine(), mine(), mine()];
         assert_eq!(plan("a", &members, &slots, &[]), Plan { yields: vec![2, 3], takes: vec![] });
         assert_eq!(plan("a", &members, &slots, &[2, 3]), Plan::default());
+        assert_eq!(plan("b", &members, &slots, &[]), Plan::default());
+    }
+
+    #[test]
+    fn the_larger_share_stays_with_who_holds_the_most() {
+        let (a, b) = (Seen::Owned("a".into()), Seen::Owned("b".into()));
+        let (members, slots) = (["a".to_owned(), "b".to_owned()], [b.clone(), a, b]);
+        assert_eq!(plan("a", &members, &slots, &[]), Plan::default());
         assert_eq!(plan("b", &members, &slots, &[]), Plan::default());
     }
 

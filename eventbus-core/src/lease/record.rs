@@ -1,4 +1,4 @@
-//! One partition's record in the bucket: owner, epoch, watermark and note, and the lease that goes with writing it
+//! One partition's record in the store: owner, epoch, watermark and note, and the lease that goes with writing it
 //! (S3 to S5).
 //!
 //! Invariants:
@@ -12,42 +12,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Request;
-use async_nats::header::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use eventbus_core::backend::{Commit, Committed, Lease};
-use eventbus_core::{Error, ErrorKind, Position, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::connection::{Link, read};
-use crate::error::{Failure, NO_MESSAGE, WRONG_LAST};
+use super::{LeaseStore, Slot, Swap};
+use crate::backend::{Commit, Committed, Lease};
+use crate::error::{Error, ErrorKind, Result};
+use crate::position::Position;
 
-/// What the bucket holds of a partition.
+/// What the store holds of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) group: String,
+pub(super) struct Record {
+    pub(super) group: String,
     /// The member that owns the partition; empty where it is free.
-    pub(crate) owner: String,
+    pub(super) owner: String,
     /// Drawn for each ownership.
-    pub(crate) nonce: u64,
+    pub(super) nonce: u64,
     /// Counts the tries to write of this ownership.
-    pub(crate) write: u64,
+    pub(super) write: u64,
     /// How long without a write the owner is believed, in milliseconds.
-    pub(crate) lease_ms: u64,
-    pub(crate) epoch: u64,
+    pub(super) lease_ms: u64,
+    pub(super) epoch: u64,
     /// The next position to be handled; none before the first commit.
-    pub(crate) next: Option<u64>,
+    pub(super) next: Option<u64>,
     /// The note, base64.
-    pub(crate) note: String,
+    pub(super) note: String,
 }
 
 impl Record {
-    pub(crate) fn committed(&self) -> Option<Committed> {
+    pub(super) fn committed(&self) -> Option<Committed> {
         let note = STANDARD.decode(&self.note).map(Bytes::from).unwrap_or_default();
         self.next.map(|next| Committed { next: Position::new(next), epoch: self.epoch, note })
     }
@@ -57,77 +55,64 @@ impl Record {
     }
 }
 
-/// What became of a write.
-pub(crate) enum Swap {
-    Done(u64),
-    /// The record has another revision.
-    Conflict,
-    NotDone(Failure),
+/// What a member says of itself, again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Heartbeat {
+    pub(super) group: String,
+    pub(super) name: String,
+    /// How long it is believed without a word, in milliseconds.
+    pub(super) lease_ms: u64,
 }
 
-/// A place in the bucket.
+/// How long a lease is, as it is written.
+pub(super) fn lease_ms(session: Duration) -> u64 {
+    u64::try_from(session.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A value as it is stored.
+pub(super) fn encode(value: &impl Serialize) -> Result<Bytes> {
+    let cannot = |error| Error::new(ErrorKind::Backend, "a record that cannot be written").caused_by(error);
+    serde_json::to_vec(value).map(Bytes::from).map_err(cannot)
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
+    let cannot = |error| Error::new(ErrorKind::Unavailable, format!("a record that cannot be read: {error}"));
+    serde_json::from_slice(value).map_err(cannot)
+}
+
+/// The place of one partition's record.
 #[derive(Debug, Clone)]
-pub(crate) struct Slot {
-    pub(crate) link: Arc<Link>,
-    /// The bucket's stream.
-    pub(crate) bucket: String,
-    pub(crate) subject: String,
+pub(super) struct Place {
+    pub(super) store: Arc<dyn LeaseStore>,
+    pub(super) slot: Slot,
     /// How long an answer may take: a lost one must not cost the lease.
-    pub(crate) patience: Duration,
+    pub(super) patience: Duration,
 }
 
-impl Slot {
+impl Place {
+    /// The place of a record whose owner has, or would have, this lease.
+    pub(super) fn new(store: &Arc<dyn LeaseStore>, slot: Slot, lease: Duration) -> Self {
+        Self { store: Arc::clone(store), slot, patience: lease / 5 }
+    }
+
     /// Writes if the record still has this revision; 0 where there is none.
-    pub(crate) async fn swap(&self, revision: u64, record: &Record) -> Swap {
-        #[derive(Deserialize)]
-        struct Ack {
-            seq: u64,
-        }
-        let body = match serde_json::to_vec(record) {
-            Ok(body) => body,
-            Err(error) => return Swap::NotDone(Failure::Unanswered(error.to_string())),
-        };
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
-        let request = Request::new().payload(body.into()).headers(headers).timeout(Some(self.patience));
-        let answer = self.link.ask(self.subject.clone(), request).await;
-        match answer.and_then(|answer| read::<Ack>(&answer)) {
-            Ok(ack) => Swap::Done(ack.seq),
-            Err(failure) if failure.is(WRONG_LAST) => Swap::Conflict,
-            Err(failure) => Swap::NotDone(failure),
+    pub(super) async fn swap(&self, revision: u64, record: &Record) -> Swap {
+        match encode(record) {
+            Ok(value) => self.store.swap(&self.slot, revision, value, self.patience).await,
+            Err(error) => Swap::NotDone(error),
         }
     }
 
-    /// The record and its revision, from the stream's leader.
-    pub(crate) async fn get(&self) -> std::result::Result<Option<(u64, Record)>, Failure> {
-        #[derive(Deserialize)]
-        struct Got {
-            message: GotMessage,
-        }
-        #[derive(Deserialize)]
-        struct GotMessage {
-            seq: u64,
-            #[serde(default)]
-            data: String,
-        }
-        let request = json!({ "last_by_subj": self.subject });
-        match self.link.api::<Got>(&format!("STREAM.MSG.GET.{}", self.bucket), &request).await {
-            Ok(Got { message }) => {
-                let data = STANDARD.decode(&message.data).unwrap_or_default();
-                let record = serde_json::from_slice(&data);
-                let unreadable = |error| Failure::Unanswered(format!("a record that cannot be read: {error}"));
-                record.map(|record| Some((message.seq, record))).map_err(unreadable)
-            }
-            Err(failure) if failure.is(NO_MESSAGE) => Ok(None),
-            Err(failure) => Err(failure),
-        }
+    async fn get(&self) -> Result<Option<(u64, Record)>> {
+        let Some((revision, value)) = self.store.get(&self.slot).await? else { return Ok(None) };
+        Ok(Some((revision, decode(&value)?)))
     }
 }
 
 /// A record that a member owns.
 #[derive(Debug)]
-pub(crate) struct Held {
-    slot: Slot,
+pub(super) struct Held {
+    place: Place,
     lease: Lease,
     lease_time: Duration,
     state: Mutex<State>,
@@ -149,20 +134,20 @@ struct State {
 
 impl Held {
     /// An ownership that was just taken by a write sent at `sent`.
-    pub(crate) fn new(slot: Slot, revision: u64, record: Record, sent: Instant) -> Self {
+    pub(super) fn new(place: Place, revision: u64, record: Record, sent: Instant) -> Self {
         let lease_time = Duration::from_millis(record.lease_ms);
         let lease = Lease::until(sent + lease_time - lease_time / 10);
         let writes = record.write;
         let state = Mutex::new(State { revision, record, written: sent, writes, claimed: None, over: false });
-        Self { slot, lease, lease_time, state }
+        Self { place, lease, lease_time, state }
     }
 
-    pub(crate) fn lease(&self) -> &Lease {
+    pub(super) fn lease(&self) -> &Lease {
         &self.lease
     }
 
     /// Writes again if the lease would otherwise be at risk. `Fenced` where it is over.
-    pub(crate) async fn renew(&self) -> Result<()> {
+    pub(super) async fn renew(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         if !state.over && state.written.elapsed() < self.lease_time / 3 {
             return Ok(());
@@ -170,7 +155,7 @@ impl Held {
         self.write(&mut state, |_| ()).await
     }
 
-    pub(crate) async fn commit(&self, commit: &Commit) -> Result<()> {
+    pub(super) async fn commit(&self, commit: &Commit) -> Result<()> {
         let mut state = self.state.lock().await;
         let again = state.claimed == Some(commit.epoch);
         if !(again || commit.claim && commit.epoch > state.record.epoch) {
@@ -188,7 +173,7 @@ impl Held {
     }
 
     /// Gives the partition up. Whatever becomes of the write, this ownership is over.
-    pub(crate) async fn release(&self) -> Result<()> {
+    pub(super) async fn release(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         self.lease.revoke();
         if state.over {
@@ -200,7 +185,7 @@ impl Held {
     }
 
     /// Ends it without a word to anybody: others wait until the lease has run out.
-    pub(crate) async fn abandon(&self) {
+    pub(super) async fn abandon(&self) {
         let mut state = self.state.lock().await;
         state.over = true;
         self.lease.revoke();
@@ -217,20 +202,20 @@ impl Held {
             record.write = state.writes;
             change(&mut record);
             let sent = Instant::now();
-            let unknown = match self.slot.swap(state.revision, &record).await {
+            let unknown = match self.place.swap(state.revision, &record).await {
                 Swap::Done(revision) => return self.wrote(state, revision, record, sent),
-                Swap::Conflict => Failure::Unanswered("the record's revision changed".into()),
-                Swap::NotDone(failure @ Failure::Unanswered(_)) => failure,
-                Swap::NotDone(failure) => return Err(retryable(failure)),
+                Swap::Conflict => Error::new(ErrorKind::Unavailable, "the record's revision changed"),
+                Swap::Unknown(error) => error,
+                Swap::NotDone(error) => return Err(passing(error)),
             };
-            match self.slot.get().await.map_err(retryable)? {
+            match self.place.get().await.map_err(passing)? {
                 Some((revision, found)) if found.is_of(&record) && found.write == record.write => {
                     return self.wrote(state, revision, record, sent);
                 }
                 // A release is found by its nonce: its owner is gone.
-                Some((revision, found)) if found.nonce == state.record.nonce && found.owner == state.record.owner => {
+                Some((revision, found)) if found.is_of(&state.record) => {
                     if revision == state.revision {
-                        return Err(retryable(unknown));
+                        return Err(passing(unknown));
                     }
                     (state.revision, state.record) = (revision, found);
                 }
@@ -257,9 +242,8 @@ fn fenced() -> Error {
     Error::new(ErrorKind::Fenced, "the partition is not owned by this member any more")
 }
 
-/// The bucket is out of reach for a while: the core tries again.
-fn retryable(failure: Failure) -> Error {
-    let error = Error::from(failure);
+/// The store is out of reach for a while: the session tries again, except where that cannot help.
+pub(super) fn passing(error: Error) -> Error {
     let lasting = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Closed);
     error.retryable(!lasting)
 }

@@ -1,0 +1,76 @@
+//! What the store held at a moment, read.
+//!
+//! Invariant: what cannot be read is left out, so that one foreign entry does not stop a group; a write over it conflicts,
+//! and is not made.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::record::{Heartbeat, Record};
+use super::{Entry, Key};
+
+/// What a slot held.
+#[derive(Debug, Clone)]
+pub(super) struct Kept<T> {
+    pub(super) revision: u64,
+    /// Milliseconds of the store's clock when it was written.
+    written: u64,
+    pub(super) value: T,
+}
+
+impl<T: DeserializeOwned> Kept<T> {
+    fn of(revision: u64, written: u64, value: &Bytes) -> Option<Self> {
+        Some(Self { revision, written, value: serde_json::from_slice(value).ok()? })
+    }
+}
+
+impl Kept<Record> {
+    /// Whether the partition has an owner that is believed, by the store's clock.
+    pub(super) fn is_owned(&self, now: u64) -> bool {
+        !self.value.owner.is_empty() && alive(self.written, self.value.lease_ms, now)
+    }
+}
+
+impl Kept<Heartbeat> {
+    /// Whether the member is believed to be there, by the store's clock.
+    pub(super) fn is_alive(&self, now: u64) -> bool {
+        alive(self.written, self.value.lease_ms, now)
+    }
+}
+
+/// Whether something that was written then, to be believed for so long, is believed now.
+fn alive(written: u64, lease_ms: u64, now: u64) -> bool {
+    now.saturating_sub(written) < lease_ms
+}
+
+/// The records and members of a group, or of all groups.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    pub(super) records: Vec<(u32, Kept<Record>)>,
+    pub(super) members: Vec<Kept<Heartbeat>>,
+}
+
+impl View {
+    pub(super) fn of(entries: Vec<Entry>) -> Self {
+        let mut view = Self::default();
+        for Entry { key, revision, written, value } in entries {
+            match key {
+                Key::Partition(partition) => {
+                    view.records.extend(Kept::of(revision, written, &value).map(|record| (partition, record)));
+                }
+                Key::Member => view.members.extend(Kept::of(revision, written, &value)),
+            }
+        }
+        view
+    }
+
+    /// Whether somebody is at work in it.
+    pub(super) fn is_active(&self, now: u64) -> bool {
+        self.members.iter().any(|member| member.is_alive(now)) || self.records.iter().any(|(_, r)| r.is_owned(now))
+    }
+
+    /// Whether it holds progress.
+    pub(super) fn has_progress(&self) -> bool {
+        self.records.iter().any(|(_, record)| record.value.next.is_some())
+    }
+}

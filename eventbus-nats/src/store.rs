@@ -1,0 +1,242 @@
+//! The bucket of a topic: one key-value bucket for the records and members of all its groups, and what else the core's
+//! [leases](eventbus_core::lease) ask of JetStream.
+//!
+//! Invariants: the bucket's first sequence is the clock's milliseconds when it was made, so that the small revision of a
+//! stale holder never fits a bucket that was made again; nothing in it ends by age; and a record is read from the stream's
+//! leader, never from a replica that is behind.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::Request;
+use async_nats::header::HeaderMap;
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use eventbus_core::backend::{ConnectionState, TopicDescription};
+use eventbus_core::lease::{Entry, LeaseStore, Pace, Slot, Source, Swap, mapped};
+use eventbus_core::{Error, ErrorKind, Group, Position, Result, Storage, Topic};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use crate::connection::{Link, read};
+use crate::consumer::{Consumer, Delivered, Start, read_all};
+use crate::error::{Failure, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_LAST};
+use crate::names::Names;
+use crate::topics::{Topics, stream_info};
+use crate::wire;
+
+/// How often a reader is made again that is given nothing, though there is something.
+const READS: u32 = 5;
+
+type Outcome<T> = std::result::Result<T, Failure>;
+
+/// A topic and its bucket.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) link: Arc<Link>,
+    pub(crate) names: Names,
+    pub(crate) topics: Topics,
+    pub(crate) topic: Topic,
+}
+
+/// A message of a stream.
+#[derive(Deserialize)]
+struct Stored {
+    seq: u64,
+    /// Base64.
+    #[serde(default)]
+    data: String,
+    #[serde(with = "time::serde::rfc3339")]
+    time: OffsetDateTime,
+}
+
+impl Store {
+    fn subject(&self, slot: &Slot) -> String {
+        match slot {
+            Slot::Partition(group, partition) => self.names.record(group, *partition),
+            Slot::Member(group, member) => self.names.member(group, member),
+        }
+    }
+
+    /// Publishes to a slot; the revision that it has then.
+    async fn publish(&self, slot: &Slot, value: Bytes, headers: HeaderMap, patience: Duration) -> Outcome<u64> {
+        #[derive(Deserialize)]
+        struct Ack {
+            seq: u64,
+        }
+        let patience = patience.min(self.link.config.request_timeout);
+        let request = Request::new().payload(value).headers(headers).timeout(Some(patience));
+        let answer = self.link.ask(self.subject(slot), request).await?;
+        read::<Ack>(&answer).map(|ack| ack.seq)
+    }
+
+    /// A message as the stream's leader has it; `None` where none fits.
+    async fn message(&self, stream: &str, request: Value) -> Outcome<Option<Stored>> {
+        #[derive(Deserialize)]
+        struct Got {
+            message: Stored,
+        }
+        match self.link.api::<Got>(&format!("STREAM.MSG.GET.{stream}"), &request).await {
+            Ok(got) => Ok(Some(got.message)),
+            Err(failure) if failure.is(NO_MESSAGE) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether the bucket has anything under this filter.
+    async fn holds(&self, filter: &str) -> Outcome<bool> {
+        let request = json!({ "subjects_filter": filter });
+        let info: Value = self.link.api(&format!("STREAM.INFO.{}", self.names.bucket), &request).await?;
+        Ok(info["state"]["subjects"].as_object().is_some_and(|subjects| !subjects.is_empty()))
+    }
+
+    /// All under a filter. What is overwritten while a reader of it is made may be missed by old servers (seen on 2.10: a
+    /// reader with nothing to read, beside records): nothing at all is believed only when the bucket's list of subjects says
+    /// so too.
+    async fn entries(&self, filter: &str) -> Result<Vec<Entry>> {
+        for _ in 0..READS {
+            let mut entries = Vec::new();
+            read_all(&self.link, &self.names.bucket, filter, Start::All, false, |Delivered { place, message }| {
+                if let Some(key) = self.names.parse(&message.subject) {
+                    let (revision, written) = (place.position.get(), place.stored_at);
+                    entries.push(Entry { key, revision, written, value: message.payload });
+                }
+                true
+            })
+            .await?;
+            if !entries.is_empty() || !self.holds(filter).await? {
+                return Ok(entries);
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the bucket has records that no reader of it is given"))
+    }
+
+    async fn purge(&self, request: Value) -> Result<()> {
+        self.link.api::<Value>(&format!("STREAM.PURGE.{}", self.names.bucket), &request).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Store {
+    fn pace(&self) -> Pace {
+        let config = &self.link.config;
+        // Two missing heartbeats, and a little for the way.
+        let silence = config.heartbeat * 2 + Duration::from_millis(100);
+        Pace { batch: config.fetch_batch, look: config.heartbeat, silence }
+    }
+
+    fn connection(&self) -> watch::Receiver<ConnectionState> {
+        self.link.connection().watch()
+    }
+
+    /// With the replicas and the storage of its topic.
+    async fn ensure(&self, topic: &TopicDescription) -> Result<()> {
+        match stream_info(&self.link, &self.names.bucket).await {
+            Ok(_) => return Ok(()),
+            Err(failure) if failure.is(NO_STREAM) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+        let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let config = json!({
+            "name": self.names.bucket, "subjects": [self.names.records()], "retention": "limits", "discard": "new",
+            "storage": if topic.spec.storage == Storage::Memory { "memory" } else { "file" },
+            "num_replicas": topic.spec.replicas, "max_msgs_per_subject": 1, "max_age": 0, "max_bytes": -1, "max_msgs": -1,
+            "max_consumers": -1, "allow_rollup_hdrs": true, "allow_direct": true,
+            "first_seq": u64::try_from(first.as_millis()).unwrap_or(1),
+            "metadata": { "eventbus-topic": topic.spec.topic },
+        });
+        match self.link.api::<Value>(&format!("STREAM.CREATE.{}", self.names.bucket), &config).await {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.is(STREAM_EXISTS) => Ok(()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn describe(&self) -> Result<TopicDescription> {
+        self.topics.describe(&self.topic).await
+    }
+
+    async fn now(&self) -> Result<u64> {
+        let info = stream_info(&self.link, &self.names.stream).await?;
+        info.now().ok_or_else(|| Error::new(ErrorKind::Unsupported, "the server does not tell its time"))
+    }
+
+    async fn swap(&self, slot: &Slot, revision: u64, value: Bytes, patience: Duration) -> Swap {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
+        match self.publish(slot, value, headers, patience).await {
+            Ok(revision) => Swap::Done(revision),
+            Err(failure) if failure.is(WRONG_LAST) => Swap::Conflict,
+            Err(failure @ Failure::Unanswered(_)) => Swap::Unknown(failure.into()),
+            Err(failure) => Swap::NotDone(failure.into()),
+        }
+    }
+
+    async fn put(&self, slot: &Slot, value: Bytes) -> Result<()> {
+        self.publish(slot, value, HeaderMap::new(), self.link.config.request_timeout).await?;
+        Ok(())
+    }
+
+    async fn get(&self, slot: &Slot) -> Result<Option<(u64, Bytes)>> {
+        let last = json!({ "last_by_subj": self.subject(slot) });
+        let found = self.message(&self.names.bucket, last).await?;
+        Ok(found.map(|found| (found.seq, STANDARD.decode(&found.data).unwrap_or_default().into())))
+    }
+
+    async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<Entry>> {
+        let filter = group.map_or_else(|| self.names.records(), |group| self.names.group(group));
+        match self.entries(&filter).await {
+            // There is no bucket yet.
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(Vec::new()),
+            entries => entries,
+        }
+    }
+
+    async fn remove(&self, slot: &Slot, up_to: Option<u64>) -> Result<()> {
+        let mut request = json!({ "filter": self.subject(slot) });
+        if let Some(revision) = up_to {
+            request["seq"] = json!(revision + 1);
+        }
+        self.purge(request).await
+    }
+
+    async fn clear(&self, group: &Group) -> Result<()> {
+        self.purge(json!({ "filter": self.names.group(group) })).await
+    }
+
+    async fn last(&self, partition: u32) -> Result<Option<Position>> {
+        let last = json!({ "last_by_subj": self.names.partition(partition) });
+        let found = self.message(&self.names.stream, last).await?;
+        Ok(found.map(|found| Position::new(found.seq)))
+    }
+
+    /// The count is what a consumer that starts there is told.
+    async fn backlog(&self, partition: u32, from: Position) -> Result<(u64, Option<u64>)> {
+        let subject = self.names.partition(partition);
+        let start = Start::Sequence(from.get());
+        let (_, lag) = Consumer::create(&self.link, &self.names.stream, &subject, start, true).await?;
+        if lag == 0 {
+            return Ok((0, None));
+        }
+        let first = json!({ "seq": from.get().max(1), "next_by_subj": subject });
+        // None where retention was faster.
+        let oldest = self.message(&self.names.stream, first).await?;
+        let millis = |stored: Stored| u64::try_from(stored.time.unix_timestamp_nanos() / 1_000_000).ok();
+        Ok((lag, oldest.and_then(millis)))
+    }
+
+    async fn open(&self, partition: u32, from: Position) -> Result<Box<dyn Source>> {
+        let start = Start::Sequence(from.get());
+        let subject = self.names.partition(partition);
+        let (consumer, _) = Consumer::create(&self.link, &self.names.stream, &subject, start, false).await?;
+        let inbound = move |Delivered { place, message }: Delivered| {
+            wire::inbound(partition, &place, message.headers, message.payload)
+        };
+        Ok(Box::new(mapped(consumer.pulls().await?, inbound)))
+    }
+}
