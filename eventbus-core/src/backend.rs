@@ -51,6 +51,9 @@
 //! **Flow.** After [`Membership::pause`] at most [`Capabilities::overshoot`] further records of a partition may come.
 //! `next` is polled all the time, also while everything is paused, so that a revocation is seen.
 //!
+//! **Topics.** A backend makes, changes and describes them; how an existing one is treated
+//! ([`OnExisting`](crate::OnExisting)) and what is compared is [`ensure_topic`]'s, on every backend the same.
+//!
 //! All futures of this interface run on the bus's own thread and must not block it; what blocks goes to a thread of its
 //! own. Every call returns within a bounded time, with a retryable error if need be. Where a method is *cancel safe*,
 //! dropping its future loses nothing.
@@ -85,6 +88,8 @@
 //! at the first gap, error or silence. A note shares its place with what the backend writes beside it: state
 //! [`Capabilities::note_bytes`] after encoding, less the epoch.
 
+mod topics;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,6 +108,8 @@ use crate::ticket::Ticket;
 use crate::topic::{Group, Topic, TopicSpec};
 use crate::wire::{self, Binding, WireRecord};
 
+pub use topics::{ensure_topic, settled};
+
 /// A store of logs and groups. Implement it, put it under [`Bus`](crate::Bus), and run the conformance suite.
 #[async_trait]
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
@@ -117,9 +124,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// broker are told here.
     async fn open(&self) -> Result<()>;
 
-    /// Makes the topic be as `spec` says, by the spec's way to treat an existing one. Idempotent. When it returns, the topic
-    /// can be described, written and read.
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription>;
+    /// The settings of a topic as this backend describes it when they are in force: what it does not keep at its default, limits
+    /// as it rounds them. `Unsupported`, naming the setting, for what it cannot have.
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec>;
+
+    /// Makes a topic with settings of [`in_force`](Self::in_force). `false` where there is one of this name: that it is missing
+    /// was seen before, so somebody was faster. See [`ensure_topic`].
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool>;
+
+    /// Changes what can be changed of a topic to settings of [`in_force`](Self::in_force). What cannot be is as asked, and
+    /// whatever the topic has beyond these settings stays.
+    async fn update_topic(&self, spec: &TopicSpec) -> Result<()>;
 
     /// Describes a topic; `UnknownTopic` where it is missing. Never creates one.
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription>;
@@ -219,6 +234,8 @@ pub struct Capabilities {
     pub retention: bool,
     /// Positions can be found by time.
     pub seek_by_time: bool,
+    /// How long a topic that was made or changed may take to be described so. Default zero: when the call returns.
+    pub settles: Duration,
 }
 
 impl Default for Capabilities {
@@ -234,6 +251,7 @@ impl Default for Capabilities {
             durable: true,
             retention: true,
             seek_by_time: true,
+            settles: Duration::ZERO,
         }
     }
 }

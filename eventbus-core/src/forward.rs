@@ -134,10 +134,12 @@ forwarding! {
         fn system(&self) -> &'static str;
         fn capabilities(&self) -> Capabilities;
         fn submit(&self, record: Outbound, ticket: Ticket);
+        fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec>;
         async fn open(&self) -> Result<()>;
         async fn health(&self) -> Health;
         async fn close(&self) -> Result<()>;
-        reach async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription>;
+        reach async fn create_topic(&self, spec: &TopicSpec) -> Result<bool>;
+        reach async fn update_topic(&self, spec: &TopicSpec) -> Result<()>;
         reach async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription>;
         reach async fn delete_topic(&self, topic: &Topic) -> Result<()>;
         reach async fn list_topics(&self) -> Result<Vec<Topic>>;

@@ -23,7 +23,7 @@ use crate::membership::KafkaMember;
 use crate::note::NOTE_BYTES;
 use crate::producer::Producer;
 use crate::scan::Scans;
-use crate::topics::Topics;
+use crate::topics::{self, Topics};
 use crate::wire;
 
 /// A connection to Kafka, made by [`open`](Backend::open), as a backend of the core.
@@ -95,6 +95,7 @@ impl Backend for KafkaBackend {
         capabilities.resend_window = Some(Duration::ZERO);
         capabilities.note_bytes = NOTE_BYTES;
         capabilities.overshoot = OVERSHOOT;
+        capabilities.settles = topics::SETTLES;
         capabilities
     }
 
@@ -104,10 +105,16 @@ impl Backend for KafkaBackend {
         self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
     }
 
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        let described = self.topics()?.ensure(spec).await?;
-        self.producer.prepare(&spec.validate()?);
-        Ok(described)
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
+        topics::in_force(spec)
+    }
+
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
+        self.topics()?.create(spec).await
+    }
+
+    async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
+        self.topics()?.alter(spec).await
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {

@@ -1,14 +1,13 @@
-//! Topics: made, compared, changed, described, deleted.
+//! Topics: made, changed, described, deleted.
 //!
-//! Invariants: what a topic is asked to be is compared with what the broker says it is. Asking never makes one. The partition
-//! count is the broker's; a difference from what is asked is an error, since keys would move.
+//! Invariants: a topic is described by what the broker says of it. Asking never makes one. The partition count is the broker's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbus_core::backend::{LogState, TopicDescription};
-use eventbus_core::{Error, ErrorKind, OnExisting, Result, Storage, Topic, TopicSpec};
+use eventbus_core::backend::{LogState, TopicDescription, settled};
+use eventbus_core::{Error, ErrorKind, Result, Storage, Topic, TopicSpec};
 use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
@@ -18,7 +17,7 @@ use crate::facts::{Facts, Known};
 use crate::wire::position;
 
 /// How long a topic that was made or deleted may take to be seen so by all that is asked.
-const SETTLES: Duration = Duration::from_secs(15);
+pub(crate) const SETTLES: Duration = Duration::from_secs(15);
 
 /// The topics of a bus.
 #[derive(Debug)]
@@ -35,40 +34,9 @@ impl Topics {
         Self { link, known }
     }
 
-    pub(crate) async fn ensure(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        let topic = spec.validate()?;
-        possible(&topic, spec)?;
-        let made = match self.describe(&topic).await {
-            Err(error) if error.kind() == ErrorKind::UnknownTopic => self.create(&topic, spec).await?,
-            found => found.map(|_| false)?,
-        };
-        if made {
-            return settles(Result::is_err, || self.agreed(&topic, spec)).await;
-        }
-        match spec.on_existing {
-            OnExisting::CreateOnly => {
-                Err(Error::new(ErrorKind::TopicExists, "the topic exists already").with("topic", &topic))
-            }
-            OnExisting::LeaveAlone => self.describe(&topic).await,
-            OnExisting::CreateOrUpdate => {
-                self.describe(&topic).await?.spec.agrees_in_fixed(&in_force(spec))?;
-                self.alter(&topic, spec).await?;
-                settles(|seen| is(seen, ErrorKind::TopicMismatch), || self.agreed(&topic, spec)).await
-            }
-            // A way that a later version of the core adds is treated as the strictest one.
-            _ => self.agreed(&topic, spec).await,
-        }
-    }
-
-    async fn agreed(&self, topic: &Topic, spec: &TopicSpec) -> Result<TopicDescription> {
-        let described = self.describe(topic).await?;
-        described.spec.agrees_in_fixed(&in_force(spec))?;
-        described.spec.agrees_in_changeable(&in_force(spec))?;
-        Ok(described)
-    }
-
     /// `false` where somebody was faster.
-    async fn create(&self, topic: &Topic, spec: &TopicSpec) -> Result<bool> {
+    pub(crate) async fn create(&self, spec: &TopicSpec) -> Result<bool> {
+        let topic = &spec.topic.parse()?;
         let name = self.link.config.topic(topic);
         let settings = self.settings(spec);
         let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
@@ -82,19 +50,20 @@ impl Topics {
         };
         // A single copy fits any cluster: its broker is on its way back.
         let away = |seen: &Result<_>| matches!(seen, Ok(Err(Code::InvalidReplicationFactor))) && spec.replicas == 1;
-        match settles(away, ask).await? {
+        match settled(SETTLES, away, ask).await? {
             Ok(()) => Ok(true),
+            Err(Code::TopicAlreadyExists) => Ok(false),
             Err(Code::InvalidTopic) => {
                 let message = "Kafka takes no two topics whose names differ only in '.' and '_'";
-                Err(Error::new(ErrorKind::InvalidName, message).with("topic", topic))
+                Err(Error::new(ErrorKind::InvalidName, message))
             }
-            Err(Code::TopicAlreadyExists) => settles(Result::is_err, || self.describe(topic)).await.map(|_| false),
-            Err(code) => Err(refused(code).with("topic", topic)),
+            Err(code) => Err(refused(code)),
         }
     }
 
     /// Changes what can be changed. What the topic has beyond our settings stays, since the broker takes the whole of them.
-    async fn alter(&self, topic: &Topic, spec: &TopicSpec) -> Result<()> {
+    pub(crate) async fn alter(&self, spec: &TopicSpec) -> Result<()> {
+        let topic = &spec.topic.parse()?;
         let name = self.link.config.topic(topic);
         let mut settings = self.overrides(topic).await?;
         for name in ["retention.ms", "retention.bytes"] {
@@ -211,14 +180,14 @@ impl Topics {
         let answer = self.link.admin().delete_topics(&[&name], &self.link.options()).await;
         self.one(answer, topic)?.map_err(|code| refused(code).with("topic", topic))?;
         // Gone is what has no partitions.
-        match settles(|seen| !is(seen, ErrorKind::UnknownTopic), || self.count(topic)).await {
-            Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => {
-                let message = "the brokers have not all heard of the deletion";
-                Err(Error::new(ErrorKind::Unavailable, message).with("topic", topic))
+        let gone = || async {
+            match self.count(topic).await {
+                Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
+                Err(error) => Err(error),
+                Ok(_) => Err(Error::new(ErrorKind::Unavailable, "the brokers have not all heard of the deletion")),
             }
-        }
+        };
+        settled(SETTLES, Result::is_err, gone).await
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<Topic>> {
@@ -251,25 +220,6 @@ impl Topics {
     }
 }
 
-/// Looks again while what is seen is not the last word: a controller's answer comes before all brokers act by it.
-async fn settles<T, F: Future<Output = Result<T>>>(
-    again: impl Fn(&Result<T>) -> bool,
-    look: impl Fn() -> F,
-) -> Result<T> {
-    let until = tokio::time::Instant::now() + SETTLES;
-    loop {
-        let seen = look().await;
-        if !again(&seen) || tokio::time::Instant::now() >= until {
-            return seen;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn is<T>(seen: &Result<T>, kind: ErrorKind) -> bool {
-    seen.as_ref().is_err_and(|error| error.kind() == kind)
-}
-
 /// The ends of a partition's log. Blocks. A partition without a leader has one in a moment, be it new or its broker back.
 pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult<LogState> {
     let number = i32::try_from(partition).unwrap_or(i32::MAX);
@@ -293,19 +243,10 @@ fn leaderless(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }
 
-/// What the broker cannot know of, and so neither keeps nor contradicts.
-fn in_force(spec: &TopicSpec) -> TopicSpec {
-    let mut asked = spec.clone();
-    asked.duplicate_window = TopicSpec::new("t").duplicate_window;
-    let each = u64::from(spec.partitions.max(1));
-    asked.max_bytes = spec.max_bytes.map(|bytes| (bytes / each).max(1) * each);
-    asked
-}
-
-/// What Kafka has not.
-fn possible(topic: &Topic, spec: &TopicSpec) -> Result<()> {
+/// What the broker cannot know of, it neither keeps nor contradicts. What it has not is refused.
+pub(crate) fn in_force(spec: &TopicSpec) -> Result<TopicSpec> {
     let lacking = |setting: &'static str, message: &'static str| {
-        Err(Error::new(ErrorKind::Unsupported, message).with("topic", topic).with("setting", setting))
+        Err(Error::new(ErrorKind::Unsupported, message).with("setting", setting))
     };
     if spec.storage == Storage::Memory {
         return lacking("storage", "storage: expected file, Kafka keeps no topic in memory only");
@@ -313,7 +254,11 @@ fn possible(topic: &Topic, spec: &TopicSpec) -> Result<()> {
     if spec.max_messages.is_some() {
         return lacking("max_messages", "max_messages: Kafka limits topics by age and bytes, not by count");
     }
-    Ok(())
+    let mut asked = spec.clone();
+    asked.duplicate_window = TopicSpec::new("t").duplicate_window;
+    let each = u64::from(spec.partitions.max(1));
+    asked.max_bytes = spec.max_bytes.map(|bytes| (bytes / each).max(1) * each);
+    Ok(asked)
 }
 
 fn number(count: usize) -> u32 {

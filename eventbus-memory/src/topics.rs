@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{Fate, LogState, Outbound, TopicDescription};
-use eventbus_core::{Error, ErrorKind, OnExisting, Position, Result, Topic, TopicSpec};
+use eventbus_core::{Error, ErrorKind, Position, Result, Topic, TopicSpec};
 
 use crate::config::{Copies, MemoryConfig, Positions};
 use crate::duplicates::Duplicates;
@@ -29,12 +29,11 @@ pub(crate) struct TopicState {
 }
 
 impl TopicState {
-    fn new(mut spec: TopicSpec, incarnation: u64, config: &MemoryConfig) -> Self {
+    fn new(spec: TopicSpec, incarnation: u64, config: &MemoryConfig) -> Self {
         let first = match config.positions {
             Positions::PerPartition => Position::ZERO,
             Positions::Shared => Position::new(1),
         };
-        spec.duplicate_window = window_in_force(&spec, config);
         Self {
             logs: (0..spec.partitions).map(|_| PartitionLog::starting_at(first)).collect(),
             incarnation: format!("memory-{incarnation}").into(),
@@ -142,8 +141,8 @@ impl TopicState {
         description
     }
 
-    /// Takes what [`TopicSpec::agrees_in_fixed`] let pass.
-    fn update(&mut self, spec: &TopicSpec, unix_millis: u64) {
+    /// Takes settings that differ only in what can be changed.
+    pub(crate) fn update(&mut self, spec: &TopicSpec, unix_millis: u64) {
         let window = self.spec.duplicate_window;
         self.spec = spec.clone();
         if self.spec.duplicate_window != window {
@@ -165,37 +164,16 @@ impl State {
         Ok(state)
     }
 
-    pub(crate) fn ensure_topic(&mut self, spec: &TopicSpec, step: &mut Step) -> Result<TopicDescription> {
-        let topic = spec.validate()?;
-        let mut asked = spec.clone();
-        asked.duplicate_window = window_in_force(spec, &self.config);
-        let Some(state) = self.topics.get_mut(&topic) else {
-            self.create_topic(topic.clone(), spec.clone(), step);
-            return Ok(self.topic(&topic)?.describe(&self.config));
-        };
-        match spec.on_existing {
-            OnExisting::CreateOnly => {
-                return Err(Error::new(ErrorKind::TopicExists, "the topic exists already").with("topic", &topic));
-            }
-            OnExisting::LeaveAlone => {}
-            OnExisting::CreateOrUpdate => {
-                state.spec.agrees_in_fixed(&asked)?;
-                state.update(&asked, step.unix_millis);
-            }
-            // A way that a later version of the core adds is treated as the strictest one.
-            _ => {
-                state.spec.agrees_in_fixed(&asked)?;
-                state.spec.agrees_in_changeable(&asked)?;
-            }
+    /// `false` where there is one of this name.
+    pub(crate) fn create_topic(&mut self, spec: &TopicSpec, step: &mut Step) -> Result<bool> {
+        let topic = spec.topic.parse::<Topic>()?;
+        if self.topics.contains_key(&topic) {
+            return Ok(false);
         }
-        Ok(state.describe(&self.config))
-    }
-
-    fn create_topic(&mut self, topic: Topic, spec: TopicSpec, step: &mut Step) {
         self.incarnations += 1;
-        let partitions = spec.partitions;
-        self.topics.insert(topic.clone(), TopicState::new(spec, self.incarnations, &self.config));
-        self.resize_groups(&topic, partitions, step);
+        self.topics.insert(topic.clone(), TopicState::new(spec.clone(), self.incarnations, &self.config));
+        self.resize_groups(&topic, spec.partitions, step);
+        Ok(true)
     }
 
     /// Deletes a topic. The progress of its groups stays, as brokers keep it, so that a later incarnation is told apart by
@@ -210,17 +188,19 @@ impl State {
     pub(crate) fn recreate_topic(&mut self, topic: &Topic, step: &mut Step) -> Result<()> {
         let spec = self.topic(topic)?.spec.clone();
         self.delete_topic(topic, step)?;
-        self.create_topic(topic.clone(), spec, step);
-        Ok(())
+        self.create_topic(&spec, step).map(drop)
     }
 }
 
-fn window_in_force(spec: &TopicSpec, config: &MemoryConfig) -> Duration {
-    match config.copies {
+/// The settings as this world keeps them: it has one duplicate window for all topics, or each has its own.
+pub(crate) fn in_force(spec: &TopicSpec, config: &MemoryConfig) -> TopicSpec {
+    let mut spec = spec.clone();
+    spec.duplicate_window = match config.copies {
         Copies::Window => spec.duplicate_window,
         Copies::Stored => Duration::ZERO,
         Copies::Dropped => Duration::MAX,
-    }
+    };
+    spec
 }
 
 fn known_for(window: Duration) -> Option<Duration> {

@@ -17,7 +17,7 @@ use crate::groups::{Groups, find};
 use crate::health::{capabilities, health};
 use crate::membership::NatsMember;
 use crate::producer::{Producer, Signalled};
-use crate::topics::Topics;
+use crate::topics::{Topics, in_force};
 
 /// A connection to JetStream, made by [`open`](Backend::open), as a backend of the core.
 ///
@@ -100,8 +100,16 @@ impl Backend for NatsBackend {
         self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
     }
 
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        self.topics()?.ensure(spec).await
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
+        Ok(in_force(spec))
+    }
+
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
+        self.topics()?.create(spec).await
+    }
+
+    async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
+        self.topics()?.update(spec).await
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
