@@ -43,6 +43,7 @@ pub mod room;
 mod router;
 mod seal;
 mod session;
+pub mod settings;
 mod shutdown;
 mod stamp;
 mod subscribe;
