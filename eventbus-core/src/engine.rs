@@ -25,6 +25,7 @@ use crate::key::Key;
 use crate::lanes::Lanes;
 use crate::middleware::{HandleLayer, Publish};
 use crate::mutant::Seam;
+use crate::named::Named;
 use crate::pool::Pool;
 use crate::position::Position;
 use crate::publishing::{BatchPublishing, Publishing};
@@ -146,7 +147,7 @@ impl Bus {
         }
         Ok(Self {
             number: COUNTER.fetch_add(1, Ordering::Relaxed),
-            backend,
+            backend: Arc::new(Named(backend)),
             lanes,
             publish,
             traced,

@@ -29,6 +29,7 @@ mod lanes;
 mod membership;
 mod middleware;
 mod mutant;
+mod named;
 #[doc(hidden)]
 pub mod note;
 mod partition;
