@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{
-    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Outbound, Pipelining,
+    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Outbound, Pipelining, Scans,
     TopicDescription,
 };
+use eventbus_core::settings::unsafe_setting;
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 use futures_util::future::join_all;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::KafkaConfig;
 use crate::connection::Link;
@@ -20,11 +19,10 @@ use crate::consumer::OVERSHOOT;
 use crate::error::gone;
 use crate::groups::{self, Groups};
 use crate::membership::KafkaMember;
-use crate::note::NOTE_BYTES;
+use crate::note::Stored;
 use crate::producer::Producer;
-use crate::scan::Scans;
+use crate::scan;
 use crate::topics::{self, Topics};
-use crate::wire;
 
 /// A connection to Kafka, made by [`open`](Backend::open), as a backend of the core.
 ///
@@ -55,8 +53,7 @@ impl KafkaBackend {
     /// can be removed by another call.
     pub async fn remove_all(&self) -> Result<()> {
         if self.config.prefix.is_empty() {
-            let message = "prefix: expected one, without it this would remove the topics of all";
-            return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "prefix"));
+            return Err(unsafe_setting("prefix", "expected one, without it this would remove the topics of all"));
         }
         self.topics()?.remove_all().await?;
         groups::remove_all(self.link()?).await
@@ -71,7 +68,7 @@ impl KafkaBackend {
     }
 
     fn groups(&self, topic: &Topic) -> Result<Groups> {
-        Ok(Groups::new(Arc::clone(self.link()?), topic.clone()))
+        Ok(Groups::new(Arc::clone(self.link()?), topic))
     }
 }
 
@@ -93,7 +90,7 @@ impl Backend for KafkaBackend {
         capabilities.in_flight = self.config.publish_window;
         // A new producer's copy is not known to the broker: the log is read first.
         capabilities.resend_window = Some(Duration::ZERO);
-        capabilities.note_bytes = NOTE_BYTES;
+        capabilities.note_bytes = Stored::NOTE_BYTES;
         capabilities.overshoot = OVERSHOOT;
         capabilities.settles = topics::SETTLES;
         capabilities
@@ -142,30 +139,14 @@ impl Backend for KafkaBackend {
         from: Position,
         stamp: Stamp,
     ) -> Result<Option<Position>> {
-        let (link, scans, topic) = (Arc::clone(self.link()?), Arc::clone(&self.scans), topic.clone());
-        let found = tokio::task::spawn_blocking(move || scans.find(&link, &topic, partition, from, stamp));
-        found.await.map_err(|_| gone())?
+        let (scans, topic) = (Arc::clone(&self.scans), topic.clone());
+        self.link()?.run(move |link| scan::find(link, &scans, &topic, partition, from, stamp)).await
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
-        let link = self.link()?;
         let name = self.config.topic(topic);
-        let question = move |link: &Link| {
-            let consumer: BaseConsumer = link.config.client().set("group.id", "eventbus-scan").create()?;
-            let number = i32::try_from(partition).unwrap_or(i32::MAX);
-            // The end as it was before: what is stored meanwhile is not missed.
-            let (_, end) = link.client().fetch_watermarks(&name, number, link.timeout())?;
-            let mut asked = TopicPartitionList::new();
-            let time = Offset::Offset(i64::try_from(unix_millis).unwrap_or(i64::MAX));
-            asked.add_partition_offset(&name, number, time)?;
-            let found = consumer.offsets_for_times(asked, link.timeout())?;
-            let found = found.elements().first().map(|element| element.offset());
-            Ok(match found {
-                Some(Offset::Offset(offset)) => wire::position(offset),
-                _ => wire::position(end),
-            })
-        };
-        link.ask("asking for a position by time", question).await.map_err(|error| error.with("topic", topic))
+        let question = move |link: &Link| scan::position_at(link, &name, partition, unix_millis);
+        self.link()?.ask("asking for a position by time", question).await
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
