@@ -89,6 +89,7 @@
 //! [`Capabilities::note_bytes`] after encoding, less the epoch.
 
 mod beside;
+mod opened;
 mod scans;
 mod topics;
 
@@ -111,6 +112,7 @@ use crate::topic::{Group, Topic, TopicSpec};
 use crate::wire::{self, Binding, WireRecord};
 
 pub use beside::{Print, Stored};
+pub use opened::Opened;
 pub use scans::Scans;
 pub use topics::{ensure_topic, settled};
 

@@ -1,16 +1,16 @@
 //! [`KafkaBackend`]: the core's interface on Kafka.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{
-    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Outbound, Pipelining, Scans,
-    TopicDescription,
+    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Opened, Outbound, Pipelining,
+    Scans, TopicDescription,
 };
 use eventbus_core::settings::unsafe_setting;
-use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 use futures_util::future::join_all;
 
 use crate::config::KafkaConfig;
@@ -30,7 +30,7 @@ use crate::topics::{self, Topics};
 /// [`KafkaEventBus`](crate::KafkaEventBus).
 pub struct KafkaBackend {
     config: KafkaConfig,
-    link: OnceLock<Arc<Link>>,
+    link: Opened<Link>,
     producer: Arc<Producer>,
     scans: Arc<Scans>,
     /// Those that joined by it; none joins any more once it is closed.
@@ -42,7 +42,7 @@ impl KafkaBackend {
     #[must_use]
     pub fn new(config: KafkaConfig) -> Self {
         let members = Mutex::new(Some(Vec::new()));
-        Self { config, link: OnceLock::new(), producer: Producer::new(), scans: Arc::default(), members }
+        Self { config, link: Opened::default(), producer: Producer::new(), scans: Arc::default(), members }
     }
 
     /// Deletes all topics and groups under this backend's prefix. For tools that work under a prefix of their own; the backend
@@ -56,19 +56,15 @@ impl KafkaBackend {
             return Err(unsafe_setting("prefix", "expected one, without it this would remove the topics of all"));
         }
         self.topics()?.remove_all().await?;
-        groups::remove_all(self.link()?).await
-    }
-
-    fn link(&self) -> Result<&Arc<Link>> {
-        self.link.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
+        groups::remove_all(self.link.get()?).await
     }
 
     fn topics(&self) -> Result<Topics> {
-        Ok(Topics::new(Arc::clone(self.link()?), Arc::clone(&self.producer.known)))
+        Ok(Topics::new(Arc::clone(self.link.get()?), Arc::clone(&self.producer.known)))
     }
 
     fn groups(&self, topic: &Topic) -> Result<Groups> {
-        Ok(Groups::new(Arc::clone(self.link()?), topic))
+        Ok(Groups::new(Arc::clone(self.link.get()?), topic))
     }
 }
 
@@ -99,7 +95,7 @@ impl Backend for KafkaBackend {
     async fn open(&self) -> Result<()> {
         let link = Link::connect(&self.config).await?;
         self.producer.start(&link);
-        self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
+        self.link.set(link)
     }
 
     fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
@@ -140,19 +136,19 @@ impl Backend for KafkaBackend {
         stamp: Stamp,
     ) -> Result<Option<Position>> {
         let (scans, topic) = (Arc::clone(&self.scans), topic.clone());
-        self.link()?.run(move |link| scan::find(link, &scans, &topic, partition, from, stamp)).await
+        self.link.get()?.run(move |link| scan::find(link, &scans, &topic, partition, from, stamp)).await
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
         let name = self.config.topic(topic);
         let question = move |link: &Link| scan::position_at(link, &name, partition, unix_millis);
-        self.link()?.ask("asking for a position by time", question).await
+        self.link.get()?.ask("asking for a position by time", question).await
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(members) = members.as_mut() else { return Err(gone()) };
-        let member = Arc::new(KafkaMember::join(self.link()?, join)?);
+        let member = Arc::new(KafkaMember::join(self.link.get()?, join)?);
         members.retain(|known| known.strong_count() > 0);
         members.push(Arc::downgrade(&member));
         Ok(member)
@@ -175,7 +171,7 @@ impl Backend for KafkaBackend {
     }
 
     async fn health(&self) -> Health {
-        let Some(link) = self.link.get() else { return Health::new(ConnectionState::Disconnected) };
+        let Ok(link) = self.link.get() else { return Health::new(ConnectionState::Disconnected) };
         match link.metadata(None).await {
             Ok(metadata) => {
                 link.reached.set(true);

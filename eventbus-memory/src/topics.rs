@@ -54,7 +54,7 @@ impl TopicState {
         let bytes = record.envelope.size();
         let serial = self.serial + 1;
         let Some(log) = self.logs.get_mut(record.partition as usize) else {
-            return Fate::Refused(no_partition(&self.spec.topic, record.partition));
+            return Fate::Refused(no_partition(record.partition));
         };
         let position = match self.positions {
             Positions::PerPartition => log.end(),
@@ -129,7 +129,7 @@ impl TopicState {
     }
 
     pub(crate) fn log(&self, partition: u32) -> Result<&PartitionLog> {
-        self.logs.get(partition as usize).ok_or_else(|| no_partition(&self.spec.topic, partition))
+        self.logs.get(partition as usize).ok_or_else(|| no_partition(partition))
     }
 
     pub(crate) fn describe(&self, config: &MemoryConfig) -> TopicDescription {
@@ -154,12 +154,12 @@ impl TopicState {
 
 impl State {
     pub(crate) fn topic(&self, topic: &Topic) -> Result<&TopicState> {
-        self.topics.get(topic).ok_or_else(|| unknown_topic(topic))
+        self.topics.get(topic).ok_or_else(unknown_topic)
     }
 
     /// The topic, after retention.
     pub(crate) fn current(&mut self, topic: &Topic, unix_millis: u64) -> Result<&mut TopicState> {
-        let state = self.topics.get_mut(topic).ok_or_else(|| unknown_topic(topic))?;
+        let state = self.topics.get_mut(topic).ok_or_else(unknown_topic)?;
         state.retain(unix_millis);
         Ok(state)
     }
@@ -179,7 +179,7 @@ impl State {
     /// Deletes a topic. The progress of its groups stays, as brokers keep it, so that a later incarnation is told apart by
     /// what the notes say.
     pub(crate) fn delete_topic(&mut self, topic: &Topic, step: &mut Step) -> Result<()> {
-        self.topics.remove(topic).ok_or_else(|| unknown_topic(topic))?;
+        self.topics.remove(topic).ok_or_else(unknown_topic)?;
         self.interrupt_topic(topic, step);
         Ok(())
     }
@@ -211,10 +211,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn unknown_topic(topic: &Topic) -> Error {
-    Error::new(ErrorKind::UnknownTopic, "no such topic").with("topic", topic)
+pub(crate) fn unknown_topic() -> Error {
+    Error::new(ErrorKind::UnknownTopic, "no such topic")
 }
 
-fn no_partition(topic: &str, partition: u32) -> Error {
-    Error::new(ErrorKind::Backend, "the topic has no such partition").with("topic", topic).with("partition", partition)
+fn no_partition(partition: u32) -> Error {
+    Error::new(ErrorKind::Backend, "the topic has no such partition").with("partition", partition)
 }

@@ -1,13 +1,13 @@
 //! [`NatsBackend`]: the core's interface on JetStream.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{
-    Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
+    Backend, Capabilities, GroupDescription, Health, Join, Membership, Opened, Outbound, TopicDescription,
 };
-use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 
 use crate::bucket::Bucket;
 use crate::config::NatsConfig;
@@ -25,7 +25,7 @@ use crate::topics::{Topics, in_force};
 /// [`NatsEventBus`](crate::NatsEventBus).
 pub struct NatsBackend {
     config: NatsConfig,
-    link: OnceLock<Arc<Link>>,
+    link: Opened<Link>,
     producer: Arc<Producer>,
 }
 
@@ -34,7 +34,7 @@ impl NatsBackend {
     #[must_use]
     pub fn new(config: NatsConfig) -> Self {
         let producer = Arc::new(Producer::new(&config));
-        Self { config, link: OnceLock::new(), producer }
+        Self { config, link: Opened::default(), producer }
     }
 
     /// Deletes all that the server holds under this backend's prefix: topics, and groups' progress, also that of topics which
@@ -46,16 +46,12 @@ impl NatsBackend {
         self.topics()?.remove_all().await
     }
 
-    fn link(&self) -> Result<&Arc<Link>> {
-        self.link.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
-    }
-
     fn topics(&self) -> Result<Topics> {
-        Ok(Topics::new(Arc::clone(self.link()?), &self.config.prefix))
+        Ok(Topics::new(Arc::clone(self.link.get()?), &self.config.prefix))
     }
 
     fn bucket(&self, topic: &Topic) -> Result<Bucket> {
-        Ok(Bucket { link: Arc::clone(self.link()?), names: self.topics()?.names(topic) })
+        Ok(Bucket { link: Arc::clone(self.link.get()?), names: self.topics()?.names(topic) })
     }
 
     fn groups(&self, topic: &Topic) -> Result<Groups> {
@@ -71,8 +67,7 @@ impl NatsBackend {
         fits: impl FnMut(Option<&str>) -> bool + Send,
     ) -> Result<Option<Position>> {
         let names = self.topics()?.names(topic);
-        let found = find(self.link()?, &names.stream, &names.partition(partition), start, fits).await;
-        found.map_err(|failure| Error::from(failure).with("topic", topic).with("partition", partition))
+        Ok(find(self.link.get()?, &names.stream, &names.partition(partition), start, fits).await?)
     }
 }
 
@@ -97,7 +92,7 @@ impl Backend for NatsBackend {
         let signals = Signals::new(Box::new(Signalled(Arc::downgrade(&self.producer))));
         let link = Link::connect(&self.config, Arc::new(signals)).await?;
         self.producer.start(&link).await?;
-        self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
+        self.link.set(link)
     }
 
     fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
@@ -170,12 +165,12 @@ impl Backend for NatsBackend {
     }
 
     async fn health(&self) -> Health {
-        health(self.link.get()).await
+        health(self.link.get().ok()).await
     }
 
     async fn close(&self) -> Result<()> {
         self.producer.close();
-        if let Some(link) = self.link.get() {
+        if let Ok(link) = self.link.get() {
             link.close().await;
         }
         Ok(())

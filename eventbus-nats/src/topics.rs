@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{LogState, TopicDescription};
+use eventbus_core::settings::{invalid, unsafe_setting};
 use eventbus_core::{Error, ErrorKind, Position, Result, Storage, Topic, TopicSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -85,8 +86,8 @@ impl StreamInfo {
         if asked.replicas == 1 || self.cluster.get("name").is_some() {
             return Ok(());
         }
-        let message = format!("replicas: expected 1 on a server without a cluster, got {}", asked.replicas);
-        Err(Error::new(ErrorKind::InvalidConfig, message).with("setting", "replicas"))
+        let expected = format!("expected 1 on a server without a cluster, got {}", asked.replicas);
+        Err(invalid("replicas", expected))
     }
 
     /// The log as each of its partitions sees it.
@@ -105,7 +106,7 @@ impl StreamInfo {
     fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
         let foreign = |what: &str| {
             let message = format!("the stream is no topic of this library: {what}");
-            Error::new(ErrorKind::TopicMismatch, message).with("topic", topic).with("stream", self.text("name"))
+            Error::new(ErrorKind::TopicMismatch, message).with("stream", self.text("name"))
         };
         let partitions = self.metadata("eventbus-partitions").and_then(|count| count.parse().ok());
         if self.metadata("eventbus-hash") != Some(HASH) {
@@ -115,12 +116,12 @@ impl StreamInfo {
             return Err(foreign("its metadata name another topic").with("setting", "topic"));
         }
         if !matches!(self.text("retention"), "limits" | "") {
-            let why = "retention: expected limits, a work queue deletes what a group has not read";
-            return Err(Error::new(ErrorKind::UnsafeConfig, why).with("topic", topic).with("setting", "retention"));
+            let why = "expected limits, a work queue deletes what a group has not read";
+            return Err(unsafe_setting("retention", why));
         }
         if self.config.get("no_ack").and_then(Value::as_bool).unwrap_or_default() {
-            let why = "no_ack: expected false, a publish that is never confirmed cannot be put in order";
-            return Err(Error::new(ErrorKind::UnsafeConfig, why).with("topic", topic).with("setting", "no_ack"));
+            let why = "expected false, a publish that is never confirmed cannot be put in order";
+            return Err(unsafe_setting("no_ack", why));
         }
         let word = |name: &str| self.metadata(name).map(|word| Value::String(word.to_owned()));
         let mut spec = TopicSpec::new(topic.as_str());
@@ -189,7 +190,7 @@ impl Topics {
     }
 
     pub(crate) async fn describe(&self, topic: &Topic) -> Result<TopicDescription> {
-        let info = stream_info(&self.link, &self.names(topic).stream).await.map_err(|failure| about(failure, topic))?;
+        let info = stream_info(&self.link, &self.names(topic).stream).await?;
         let spec = info.spec(topic)?;
         let log = info.log();
         let logs = (0..spec.partitions).map(|_| log.clone()).collect();
@@ -206,8 +207,7 @@ impl Topics {
     /// none goes with it.
     pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
         let names = self.names(topic);
-        let deleted = self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.stream), &()).await;
-        deleted.map_err(|failure| about(failure, topic))?;
+        self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.stream), &()).await?;
         let bucket = stream_info(&self.link, &names.bucket).await;
         if bucket.is_ok_and(|bucket| bucket.state.records == 0) {
             let _ = self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.bucket), &()).await;
@@ -303,10 +303,6 @@ fn note(config: &mut Map<String, Value>, spec: &TopicSpec) {
         metadata.insert("eventbus-after-refusal".into(), json!(spec.after_refusal));
         metadata.insert("eventbus-strict-partitions".into(), json!(spec.strict_partitions.to_string()));
     }
-}
-
-fn about(failure: Failure, topic: &Topic) -> Error {
-    Error::from(failure).with("topic", topic)
 }
 
 /// A creation or a change that the server does not take.

@@ -226,9 +226,8 @@ impl Backend for ToyBackend {
             let logs: Vec<LogState> = (0..topic.spec.partitions).map(|partition| topic.log(partition)).collect();
             let group = topic.group(group)?;
             let partitions = (0_u32..).zip(&group.slots).zip(logs).map(|((partition, slot), log)| {
-                let next = slot.committed.as_ref().map_or(Position::ZERO, |committed| committed.next);
-                let (lag, owner) = (log.end.get().saturating_sub(next.get()), group.owner.clone());
-                GroupPartition { partition, committed: slot.committed.clone(), log, lag, owner, oldest: None }
+                let counted = GroupPartition::counted(partition, log, slot.committed.clone());
+                GroupPartition { owner: group.owner.clone(), ..counted }
             });
             Ok(GroupDescription::new(group.members.clone(), partitions.collect()))
         })
