@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use eventbus_core::backend::{GroupDescription, GroupPartition};
+use eventbus_core::backend::{GroupDescription, GroupPartition, settled};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -22,7 +22,6 @@ use crate::wire;
 
 /// How long groups that are being removed may still have members.
 const REMOVAL: Duration = Duration::from_secs(15);
-const AGAIN: Duration = Duration::from_millis(200);
 
 /// The groups of a topic.
 pub(crate) struct Groups {
@@ -128,28 +127,27 @@ impl Groups {
 
 /// Deletes all groups of the prefix. A member that is just leaving is waited for.
 pub(crate) async fn remove_all(link: &Arc<Link>) -> Result<()> {
-    let until = Instant::now() + REMOVAL;
-    loop {
+    let remove = || async {
         let ours = |link: &Link| {
             let groups = link.client().fetch_group_list(None, link.timeout())?;
             let names = groups.groups().iter().map(|group| group.name().to_owned());
             Ok(names.filter(|name| name.starts_with(link.config.prefix.as_str())).collect::<Vec<_>>())
         };
         let names = link.ask("asking for groups", ours).await?;
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         if names.is_empty() {
             return Ok(());
         }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let answer = link.admin().delete_groups(&names, &link.options()).await;
         let answer = answer.map_err(|error| to_core(&error, "deleting groups"))?;
-        let left = answer.into_iter().filter_map(std::result::Result::err);
-        let left: Vec<_> = left.filter(|(_, code)| *code != Code::GroupIdNotFound).collect();
-        let Some((name, code)) = left.first() else { return Ok(()) };
-        if Instant::now() > until {
-            return Err(refused(*code).with("group", name));
+        let mut left = answer.into_iter().filter_map(std::result::Result::err);
+        match left.find(|(_, code)| *code != Code::GroupIdNotFound) {
+            Some((name, code)) => Err(refused(code).with("group", name)),
+            None => Ok(()),
         }
-        tokio::time::sleep(AGAIN).await;
-    }
+    };
+    let passes = |error: &Error| error.kind() == ErrorKind::GroupActive || error.is_retryable();
+    settled(REMOVAL, |removed| removed.as_ref().is_err_and(passes), remove).await
 }
 
 fn members(link: &Link, group: &str) -> KafkaResult<Vec<String>> {
