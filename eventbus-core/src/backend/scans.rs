@@ -36,7 +36,9 @@ const KEPT: usize = 200_000;
 /// # Ok::<(), eventbus_core::Error>(())
 /// ```
 #[derive(Debug, Default)]
-pub struct Scans(Mutex<HashMap<(Topic, u32), Arc<Mutex<Scan>>>>);
+pub struct Scans(Mutex<HashMap<(Topic, u32), SharedScan>>);
+
+type SharedScan = Arc<Mutex<Scan>>;
 
 #[derive(Debug, Default)]
 struct Scan {
