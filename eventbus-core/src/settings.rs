@@ -1,4 +1,4 @@
-//! Settings of backends, each declared once: [`settings!`](macro@crate::settings), and the checks that they have in common (S8).
+//! Settings of backends, each declared once by [`settings!`](macro@crate::settings), and the checks they share (S8).
 //!
 //! Invariant: a value that is refused names its setting, what was expected and what was given; one that is secret is never
 //! repeated, so none of these checks is for such.
