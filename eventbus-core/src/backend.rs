@@ -51,6 +51,9 @@
 //! **Flow.** After [`Membership::pause`] at most [`Capabilities::overshoot`] further records of a partition may come.
 //! `next` is polled all the time, also while everything is paused, so that a revocation is seen.
 //!
+//! **Topics.** A backend makes, changes and describes them; how an existing one is treated
+//! ([`OnExisting`](crate::OnExisting)) and what is compared is [`ensure_topic`]'s, on every backend the same.
+//!
 //! All futures of this interface run on the bus's own thread and must not block it; what blocks goes to a thread of its
 //! own. Every call returns within a bounded time, with a retryable error if need be. Where a method is *cancel safe*,
 //! dropping its future loses nothing.
@@ -85,23 +88,34 @@
 //! at the first gap, error or silence. A note shares its place with what the backend writes beside it: state
 //! [`Capabilities::note_bytes`] after encoding, less the epoch. All of it is in [`crate::lease`], on a small store of yours.
 
+mod beside;
+mod groups;
+mod lease;
+mod opened;
+mod record;
+mod scans;
+mod topics;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::time::Instant;
 
-use crate::envelope::Envelope;
 use crate::error::Result;
-use crate::key::Key;
 use crate::position::Position;
 use crate::stamp::Stamp;
 use crate::ticket::Ticket;
 use crate::topic::{Group, Topic, TopicSpec};
-use crate::wire::{self, Binding, WireRecord};
+
+pub use beside::{Print, Stored};
+pub use groups::{GroupDescription, GroupPartition};
+pub use lease::Lease;
+pub use opened::Opened;
+pub use record::{Body, Fate, Inbound, Outbound};
+pub use scans::Scans;
+pub use topics::{ensure_topic, settled};
 
 /// A store of logs and groups. Implement it, put it under [`Bus`](crate::Bus), and run the conformance suite.
 #[async_trait]
@@ -117,9 +131,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// broker are told here.
     async fn open(&self) -> Result<()>;
 
-    /// Makes the topic be as `spec` says, by the spec's way to treat an existing one. Idempotent. When it returns, the topic
-    /// can be described, written and read.
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription>;
+    /// The settings of a topic as this backend describes it when they are in force: what it does not keep at its default, limits
+    /// as it rounds them. `Unsupported`, naming the setting, for what it cannot have.
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec>;
+
+    /// Makes a topic with settings of [`in_force`](Self::in_force). `false` where there is one of this name: that it is missing
+    /// was seen before, so somebody was faster. See [`ensure_topic`].
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool>;
+
+    /// Changes what can be changed of a topic to settings of [`in_force`](Self::in_force). What cannot be is as asked, and
+    /// whatever the topic has beyond these settings stays.
+    async fn update_topic(&self, spec: &TopicSpec) -> Result<()>;
 
     /// Describes a topic; `UnknownTopic` where it is missing. Never creates one.
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription>;
@@ -205,7 +227,7 @@ pub struct Capabilities {
     /// How long after its first send the same stamp sent again is sure to be dropped as a copy; after that the log is
     /// read before a re-send (P3). `None`: for ever. The topic's own window, where it has one, goes before it.
     pub resend_window: Option<Duration>,
-    /// The largest record in bytes as [`Envelope::size`] counts, where the topic states none.
+    /// The largest record in bytes as [`Envelope::size`](crate::Envelope::size) counts, where the topic states none.
     pub max_record_bytes: Option<usize>,
     /// The largest note in bytes. Default 3 072.
     pub note_bytes: usize,
@@ -219,6 +241,8 @@ pub struct Capabilities {
     pub retention: bool,
     /// Positions can be found by time.
     pub seek_by_time: bool,
+    /// How long a topic that was made or changed may take to be described so. Default zero: when the call returns.
+    pub settles: Duration,
 }
 
 impl Default for Capabilities {
@@ -234,6 +258,7 @@ impl Default for Capabilities {
             durable: true,
             retention: true,
             seek_by_time: true,
+            settles: Duration::ZERO,
         }
     }
 }
@@ -290,46 +315,6 @@ impl LogState {
     pub(crate) fn is_another_than(&self, incarnation: &str) -> bool {
         !self.incarnation.is_empty() && !incarnation.is_empty() && self.incarnation != incarnation
     }
-}
-
-/// One record on its way to the log.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Outbound {
-    /// The topic.
-    pub topic: Topic,
-    /// The partition, computed by the core.
-    pub partition: u32,
-    /// The publish's stamp, the same on every re-send.
-    pub stamp: Stamp,
-    /// What to store; see [`Envelope`] and [`crate::wire::encode`].
-    pub envelope: Envelope,
-}
-
-impl Outbound {
-    /// A record for a partition of a topic.
-    #[must_use]
-    pub fn new(topic: Topic, partition: u32, stamp: Stamp, envelope: Envelope) -> Self {
-        Self { topic, partition, stamp, envelope }
-    }
-}
-
-/// What became of a submitted record.
-#[derive(Debug, Clone)]
-pub enum Fate {
-    /// In the log.
-    Stored {
-        /// Where.
-        position: Position,
-        /// The broker had it already, from an earlier send of the same stamp; `position` is the original's.
-        duplicate: bool,
-    },
-    /// Certainly not in the log; sending again may help.
-    NotStored(crate::Error),
-    /// Certainly not in the log; sending again cannot help.
-    Refused(crate::Error),
-    /// Perhaps in the log.
-    Unknown(crate::Error),
 }
 
 /// What a member asks for when it joins.
@@ -456,189 +441,6 @@ impl Commit {
         self.claim = true;
         self
     }
-}
-
-/// The instant until which a backend vouches for an ownership. Shared between the backend, which extends it, and the
-/// core, which reads it before every handler start (S5).
-#[derive(Clone)]
-pub struct Lease(Arc<LeaseInner>);
-
-struct LeaseInner {
-    base: Instant,
-    /// Nanoseconds after `base`; 0 when revoked, `u64::MAX` without an end.
-    until: AtomicU64,
-}
-
-impl Lease {
-    /// A lease that holds until it is revoked.
-    #[must_use]
-    pub fn unlimited() -> Self {
-        Self::with(u64::MAX)
-    }
-
-    /// A lease until `deadline`.
-    #[must_use]
-    pub fn until(deadline: Instant) -> Self {
-        let lease = Self::with(0);
-        lease.extend(deadline);
-        lease
-    }
-
-    fn with(until: u64) -> Self {
-        Self(Arc::new(LeaseInner { base: Instant::now(), until: AtomicU64::new(until) }))
-    }
-
-    /// Moves the deadline forward, never back; count it from before the renewal was sent.
-    pub fn extend(&self, deadline: Instant) {
-        let nanos = deadline.saturating_duration_since(self.0.base).as_nanos();
-        self.0.until.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::AcqRel);
-    }
-
-    /// Moves the deadline to this instant, also back: for a backend that can no longer vouch for as long as it said. Not to
-    /// be called beside [`extend`](Self::extend) without a lock of the backend's own.
-    pub fn end_at(&self, deadline: Instant) {
-        let nanos = deadline.saturating_duration_since(self.0.base).as_nanos();
-        self.0.until.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Release);
-    }
-
-    /// Ends the lease now. A later [`extend`](Self::extend) revives it, after a successful renewal in the same epoch.
-    pub fn revoke(&self) {
-        self.0.until.store(0, Ordering::Release);
-    }
-
-    /// Whether a handler may start now.
-    #[must_use]
-    pub fn is_valid(&self) -> bool {
-        match self.0.until.load(Ordering::Acquire) {
-            u64::MAX => true,
-            0 => false,
-            until => self.0.base.elapsed().as_nanos() < u128::from(until),
-        }
-    }
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("valid", &self.is_valid()).finish()
-    }
-}
-
-/// One record out of the log.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Inbound {
-    /// The partition it was read from.
-    pub partition: u32,
-    /// Its position there.
-    pub position: Position,
-    /// Its key, without decoding the rest.
-    pub key: Option<Key>,
-    /// Its stamp, where a bus of this library wrote it.
-    pub stamp: Option<Stamp>,
-    /// Bytes it holds in memory.
-    pub bytes: usize,
-    /// When the broker stored it, in milliseconds since the Unix epoch.
-    pub stored_at: u64,
-    /// What it holds, decoded or not.
-    pub body: Body,
-}
-
-impl Inbound {
-    /// A record. Key and stamp are looked up without decoding the rest; that happens on the handler's thread.
-    #[must_use]
-    pub fn new(partition: u32, position: Position, stored_at: u64, body: Body) -> Self {
-        let (key, stamp, bytes) = match &body {
-            Body::Envelope(envelope) => (envelope.key().cloned(), None, envelope.size()),
-            Body::Encoded { record, binding } => {
-                let peek = wire::peek(record, binding);
-                (peek.key, peek.stamp, record.size())
-            }
-        };
-        Self { partition, position, key, stamp, bytes, stored_at, body }
-    }
-
-    /// The user's sequence, which tells nothing about copies: for the mutant that thinks it does.
-    pub(crate) fn sequence(&self) -> Option<u64> {
-        match &self.body {
-            Body::Envelope(envelope) => envelope.sequence(),
-            Body::Encoded { record, binding } => {
-                let topic = "t".parse().ok()?;
-                let at = wire::DecodeContext {
-                    topic: &topic,
-                    partition: self.partition,
-                    position: self.position,
-                    stored_at: 0,
-                };
-                wire::decode(record, binding, &at).ok()?.envelope.sequence()
-            }
-        }
-    }
-
-    /// Sets the stamp, where the backend knows it otherwise.
-    #[must_use]
-    pub fn stamped(mut self, stamp: Option<Stamp>) -> Self {
-        self.stamp = stamp;
-        self
-    }
-
-    /// A record of nothing.
-    pub(crate) const fn nothing() -> Self {
-        static BINDING: Binding = Binding::new("");
-        let record = WireRecord { key: None, headers: Vec::new(), payload: Bytes::new() };
-        let body = Body::Encoded { record, binding: &BINDING };
-        Self { partition: 0, position: Position::ZERO, key: None, stamp: None, bytes: 0, stored_at: 0, body }
-    }
-}
-
-/// A record's content.
-#[derive(Debug, Clone)]
-pub enum Body {
-    /// Already an envelope.
-    Envelope(Envelope),
-    /// As it came from the wire.
-    Encoded {
-        /// Key, headers and payload.
-        record: WireRecord,
-        /// How to read it.
-        binding: &'static Binding,
-    },
-}
-
-/// Progress of a group on a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GroupDescription {
-    /// Its members by name.
-    pub members: Vec<String>,
-    /// Each partition, in order.
-    pub partitions: Vec<GroupPartition>,
-}
-
-impl GroupDescription {
-    /// A description.
-    #[must_use]
-    pub fn new(members: Vec<String>, partitions: Vec<GroupPartition>) -> Self {
-        Self { members, partitions }
-    }
-}
-
-/// Progress of a group on a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupPartition {
-    /// The partition.
-    pub partition: u32,
-    /// What is committed.
-    pub committed: Option<Committed>,
-    /// The log.
-    pub log: LogState,
-    /// Records at or above the committed position (from the first one on where nothing is committed): a count, never a
-    /// difference of positions.
-    pub lag: u64,
-    /// The member that owns it.
-    pub owner: Option<String>,
-    /// When the first record at or above the committed position was stored, in milliseconds since the Unix epoch: since
-    /// when the oldest unfinished one has been waiting. `None` where there is none, or the backend does not tell.
-    pub oldest: Option<u64>,
 }
 
 /// State of the connection to the broker.

@@ -1,7 +1,7 @@
 //! The shipped pool and worker without a bus around them, and the shipped bus over a backend that does nothing, for
 //! benchmarks and instruction counts. No public interface.
 
-mod stored;
+pub(crate) mod stored;
 
 use std::future::Future;
 use std::pin::Pin;

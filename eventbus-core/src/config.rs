@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::env::{Env, SystemEnv};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::hooks::Hook;
 use crate::middleware::{HandleLayer, PublishLayer};
 use crate::mutant::Seam;
+use crate::settings::{invalid, within};
 use crate::telemetry::Propagator;
 
 /// Settings of a bus, all with defaults; build it with [`Bus::new`](crate::Bus::new).
@@ -179,14 +180,10 @@ impl BusConfig {
             ("waiting_limit", p.waiting_limit),
             ("sealed_limit", p.sealed_limit),
         ] {
-            if value == 0 {
-                let message = format!("{name}: expected at least 1, got 0");
-                return Err(Error::new(ErrorKind::InvalidConfig, message).with("setting", name));
-            }
+            within(name, &value, 1..)?;
         }
         if p.retry_first.is_zero() || p.retry_max < p.retry_first {
-            let message = "resend_backoff: expected more than zero, and the first wait not above the longest";
-            return Err(Error::new(ErrorKind::InvalidConfig, message).with("setting", "resend_backoff"));
+            return Err(invalid("resend_backoff", "expected more than zero, and the first wait not above the longest"));
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::backend::{Backend, Capabilities, GroupDescription, Health, Join, TopicDescription};
+use crate::backend::{Backend, Capabilities, GroupDescription, Health, Join, TopicDescription, ensure_topic};
 use crate::bus::EventBus;
 use crate::config::{BusConfig, Threads};
 use crate::dead_letter;
@@ -25,6 +25,7 @@ use crate::key::Key;
 use crate::lanes::Lanes;
 use crate::middleware::{HandleLayer, Publish};
 use crate::mutant::Seam;
+use crate::named::Named;
 use crate::own_thread::OwnThread;
 use crate::pool::Pool;
 use crate::position::Position;
@@ -132,7 +133,7 @@ impl Bus {
         }
         Ok(Self {
             number: COUNTER.fetch_add(1, Ordering::Relaxed),
-            backend,
+            backend: Arc::new(Named(backend)),
             lanes,
             publish,
             traced,
@@ -247,7 +248,7 @@ impl Bus {
             .storage(source.spec.storage)
             .on_existing(OnExisting::LeaveAlone);
         let backend = self.backend.clone();
-        let described = self.own.run(async move { backend.ensure_topic(&spec).await }).await?;
+        let described = self.own.run(async move { ensure_topic(&*backend, &spec).await }).await?;
         self.lanes.topic_ready(&described)?;
         Ok(name)
     }
@@ -308,7 +309,7 @@ impl EventBus for Bus {
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
         spec.validate()?;
         let (backend, asked) = (self.reach()?, spec.clone());
-        let mut described = self.own.run(async move { backend.ensure_topic(&asked).await }).await?;
+        let mut described = self.own.run(async move { ensure_topic(&*backend, &asked).await }).await?;
         // What a refusal does is the bus's own setting, not the broker's.
         described.spec.after_refusal = spec.after_refusal;
         self.lanes.topic_ready(&described)?;

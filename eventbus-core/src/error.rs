@@ -177,6 +177,12 @@ impl Error {
         self.edit(|inner| inner.context.push((name, value)))
     }
 
+    /// The same as [`with`](Self::with), where nothing of this name is told yet: whoever hands an error on adds what it knows.
+    #[must_use]
+    pub fn about(self, name: &'static str, value: impl fmt::Display) -> Self {
+        if self.context().any(|(known, _)| known == name) { self } else { self.with(name, value) }
+    }
+
     /// Says whether trying the same again can help. By default only for `Unavailable` and `Overloaded`.
     #[must_use]
     pub fn retryable(self, retryable: bool) -> Self {
@@ -281,5 +287,11 @@ mod tests {
         assert_eq!(error.to_string(), "unknown topic: no such topic [topic=orders, partition=3]");
         assert!(!error.is_retryable());
         assert!(Error::new(ErrorKind::Unavailable, "x").is_retryable());
+    }
+
+    #[test]
+    fn what_is_told_already_is_not_told_again() {
+        let error = Error::new(ErrorKind::Unavailable, "x").with("topic", "a").about("topic", "b").about("group", "g");
+        assert_eq!(error.context().collect::<Vec<_>>(), [("topic", "a"), ("group", "g")]);
     }
 }

@@ -134,10 +134,12 @@ forwarding! {
         fn system(&self) -> &'static str;
         fn capabilities(&self) -> Capabilities;
         fn submit(&self, record: Outbound, ticket: Ticket);
+        fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec>;
         async fn open(&self) -> Result<()>;
         async fn health(&self) -> Health;
         async fn close(&self) -> Result<()>;
-        reach async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription>;
+        reach async fn create_topic(&self, spec: &TopicSpec) -> Result<bool>;
+        reach async fn update_topic(&self, spec: &TopicSpec) -> Result<()>;
         reach async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription>;
         reach async fn delete_topic(&self, topic: &Topic) -> Result<()>;
         reach async fn list_topics(&self) -> Result<Vec<Topic>>;
@@ -178,4 +180,86 @@ forwarding! {
     fn reach(&self) -> Result<&dyn Membership> {
         Ok(self.inner())
     }
+}
+
+/// Declares a backend's own bus: the core's engine on that backend, made of its configuration.
+///
+/// The configuration has a method `validate`, the backend a constructor `new` that takes the configuration. The bus gets
+/// `connect` and `connect_with`, and is an [`EventBus`].
+///
+/// ```
+/// # mod other {
+/// # use std::sync::Arc;
+/// # use eventbus_core::backend::Backend;
+/// # use eventbus_core::forward::ForwardBackend;
+/// # #[derive(Debug)]
+/// # pub struct OtherBackend(Arc<dyn Backend>);
+/// # pub struct OtherConfig(Arc<dyn Backend>);
+/// # impl OtherConfig {
+/// #     pub fn validate(&self) -> eventbus_core::Result<()> { Ok(()) }
+/// # }
+/// # impl OtherBackend {
+/// #     pub fn new(config: OtherConfig) -> Self { Self(config.0) }
+/// # }
+/// # impl ForwardBackend for OtherBackend {
+/// #     fn inner(&self) -> &dyn Backend { &*self.0 }
+/// # }
+/// eventbus_core::backend_bus! {
+///     /// An event bus on another broker.
+///     pub struct OtherEventBus: OtherConfig => OtherBackend;
+///
+///     /// Connects, with the core's settings at their defaults.
+///     ///
+///     /// # Errors
+///     /// `InvalidConfig` naming the setting; `Unavailable` where no broker can be reached.
+///     connect
+/// }
+/// # }
+/// async fn connected(config: other::OtherConfig) -> eventbus_core::Result<impl eventbus_core::EventBus> {
+///     other::OtherEventBus::connect(config).await
+/// }
+/// ```
+#[macro_export]
+macro_rules! backend_bus {
+    (
+        $(#[$about:meta])*
+        pub struct $bus:ident: $config:ident => $backend:ident;
+
+        $(#[$connects:meta])*
+        connect
+    ) => {
+        $(#[$about])*
+        pub struct $bus {
+            bus: $crate::Bus,
+        }
+
+        impl $bus {
+            $(#[$connects])*
+            pub async fn connect(config: $config) -> $crate::Result<Self> {
+                Self::connect_with(config, $crate::BusConfig::new()).await
+            }
+
+            /// Connects, with settings of the core.
+            ///
+            /// # Errors
+            /// As [`connect`](Self::connect).
+            pub async fn connect_with(config: $config, bus: $crate::BusConfig) -> $crate::Result<Self> {
+                config.validate()?;
+                let backend = ::std::sync::Arc::new($backend::new(config));
+                Ok(Self { bus: $crate::Bus::connect(backend, bus).await? })
+            }
+        }
+
+        impl ::std::fmt::Debug for $bus {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.debug_struct(stringify!($bus)).finish_non_exhaustive()
+            }
+        }
+
+        impl $crate::forward::ForwardBus for $bus {
+            fn inner(&self) -> &dyn $crate::EventBus {
+                &self.bus
+            }
+        }
+    };
 }

@@ -32,6 +32,7 @@ pub mod lease;
 mod membership;
 mod middleware;
 mod mutant;
+mod named;
 #[doc(hidden)]
 pub mod note;
 mod own_thread;
@@ -47,6 +48,7 @@ pub mod room;
 mod router;
 mod seal;
 mod session;
+pub mod settings;
 mod shutdown;
 mod stamp;
 mod subscribe;

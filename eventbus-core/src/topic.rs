@@ -345,7 +345,7 @@ impl TopicSpec {
     ///
     /// # Errors
     /// `TopicMismatch` naming the setting and both values.
-    pub fn agrees_in_fixed(&self, asked: &Self) -> Result<(), Error> {
+    pub(crate) fn agrees_in_fixed(&self, asked: &Self) -> Result<(), Error> {
         asked.same("partitions", &self.partitions, &asked.partitions)?;
         asked.same("storage", &self.storage, &asked.storage)
     }
@@ -354,7 +354,7 @@ impl TopicSpec {
     ///
     /// # Errors
     /// As [`agrees_in_fixed`](Self::agrees_in_fixed).
-    pub fn agrees_in_changeable(&self, asked: &Self) -> Result<(), Error> {
+    pub(crate) fn agrees_in_changeable(&self, asked: &Self) -> Result<(), Error> {
         asked.same("max_age", &self.max_age, &asked.max_age)?;
         asked.same("max_bytes", &self.max_bytes, &asked.max_bytes)?;
         asked.same("max_messages", &self.max_messages, &asked.max_messages)?;

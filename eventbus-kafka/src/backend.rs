@@ -1,18 +1,17 @@
 //! [`KafkaBackend`]: the core's interface on Kafka.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{
-    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Outbound, Pipelining,
-    TopicDescription,
+    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Opened, Outbound, Pipelining,
+    Scans, TopicDescription,
 };
-use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::settings::unsafe_setting;
+use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 use futures_util::future::join_all;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::KafkaConfig;
 use crate::connection::Link;
@@ -20,11 +19,10 @@ use crate::consumer::OVERSHOOT;
 use crate::error::gone;
 use crate::groups::{self, Groups};
 use crate::membership::KafkaMember;
-use crate::note::NOTE_BYTES;
+use crate::note::Stored;
 use crate::producer::Producer;
-use crate::scan::Scans;
-use crate::topics::Topics;
-use crate::wire;
+use crate::scan;
+use crate::topics::{self, Topics};
 
 /// A connection to Kafka, made by [`open`](Backend::open), as a backend of the core.
 ///
@@ -32,7 +30,7 @@ use crate::wire;
 /// [`KafkaEventBus`](crate::KafkaEventBus).
 pub struct KafkaBackend {
     config: KafkaConfig,
-    link: OnceLock<Arc<Link>>,
+    link: Opened<Link>,
     producer: Arc<Producer>,
     scans: Arc<Scans>,
     /// Those that joined by it; none joins any more once it is closed.
@@ -44,7 +42,7 @@ impl KafkaBackend {
     #[must_use]
     pub fn new(config: KafkaConfig) -> Self {
         let members = Mutex::new(Some(Vec::new()));
-        Self { config, link: OnceLock::new(), producer: Producer::new(), scans: Arc::default(), members }
+        Self { config, link: Opened::default(), producer: Producer::new(), scans: Arc::default(), members }
     }
 
     /// Deletes all topics and groups under this backend's prefix. For tools that work under a prefix of their own; the backend
@@ -55,23 +53,18 @@ impl KafkaBackend {
     /// can be removed by another call.
     pub async fn remove_all(&self) -> Result<()> {
         if self.config.prefix.is_empty() {
-            let message = "prefix: expected one, without it this would remove the topics of all";
-            return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "prefix"));
+            return Err(unsafe_setting("prefix", "expected one, without it this would remove the topics of all"));
         }
         self.topics()?.remove_all().await?;
-        groups::remove_all(self.link()?).await
-    }
-
-    fn link(&self) -> Result<&Arc<Link>> {
-        self.link.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
+        groups::remove_all(self.link.get()?).await
     }
 
     fn topics(&self) -> Result<Topics> {
-        Ok(Topics::new(Arc::clone(self.link()?), Arc::clone(&self.producer.known)))
+        Ok(Topics::new(Arc::clone(self.link.get()?), Arc::clone(&self.producer.known)))
     }
 
     fn groups(&self, topic: &Topic) -> Result<Groups> {
-        Ok(Groups::new(Arc::clone(self.link()?), topic.clone()))
+        Ok(Groups::new(Arc::clone(self.link.get()?), topic))
     }
 }
 
@@ -93,21 +86,28 @@ impl Backend for KafkaBackend {
         capabilities.in_flight = self.config.publish_window;
         // A new producer's copy is not known to the broker: the log is read first.
         capabilities.resend_window = Some(Duration::ZERO);
-        capabilities.note_bytes = NOTE_BYTES;
+        capabilities.note_bytes = Stored::NOTE_BYTES;
         capabilities.overshoot = OVERSHOOT;
+        capabilities.settles = topics::SETTLES;
         capabilities
     }
 
     async fn open(&self) -> Result<()> {
         let link = Link::connect(&self.config).await?;
         self.producer.start(&link);
-        self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
+        self.link.set(link)
     }
 
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        let described = self.topics()?.ensure(spec).await?;
-        self.producer.prepare(&spec.validate()?);
-        Ok(described)
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
+        topics::in_force(spec)
+    }
+
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
+        self.topics()?.create(spec).await
+    }
+
+    async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
+        self.topics()?.alter(spec).await
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
@@ -135,36 +135,20 @@ impl Backend for KafkaBackend {
         from: Position,
         stamp: Stamp,
     ) -> Result<Option<Position>> {
-        let (link, scans, topic) = (Arc::clone(self.link()?), Arc::clone(&self.scans), topic.clone());
-        let found = tokio::task::spawn_blocking(move || scans.find(&link, &topic, partition, from, stamp));
-        found.await.map_err(|_| gone())?
+        let (scans, topic) = (Arc::clone(&self.scans), topic.clone());
+        self.link.get()?.run(move |link| scan::find(link, &scans, &topic, partition, from, stamp)).await
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
-        let link = self.link()?;
         let name = self.config.topic(topic);
-        let question = move |link: &Link| {
-            let consumer: BaseConsumer = link.config.client().set("group.id", "eventbus-scan").create()?;
-            let number = i32::try_from(partition).unwrap_or(i32::MAX);
-            // The end as it was before: what is stored meanwhile is not missed.
-            let (_, end) = link.client().fetch_watermarks(&name, number, link.timeout())?;
-            let mut asked = TopicPartitionList::new();
-            let time = Offset::Offset(i64::try_from(unix_millis).unwrap_or(i64::MAX));
-            asked.add_partition_offset(&name, number, time)?;
-            let found = consumer.offsets_for_times(asked, link.timeout())?;
-            let found = found.elements().first().map(|element| element.offset());
-            Ok(match found {
-                Some(Offset::Offset(offset)) => wire::position(offset),
-                _ => wire::position(end),
-            })
-        };
-        link.ask("asking for a position by time", question).await.map_err(|error| error.with("topic", topic))
+        let question = move |link: &Link| scan::position_at(link, &name, partition, unix_millis);
+        self.link.get()?.ask("asking for a position by time", question).await
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(members) = members.as_mut() else { return Err(gone()) };
-        let member = Arc::new(KafkaMember::join(self.link()?, join)?);
+        let member = Arc::new(KafkaMember::join(self.link.get()?, join)?);
         members.retain(|known| known.strong_count() > 0);
         members.push(Arc::downgrade(&member));
         Ok(member)
@@ -187,7 +171,7 @@ impl Backend for KafkaBackend {
     }
 
     async fn health(&self) -> Health {
-        let Some(link) = self.link.get() else { return Health::new(ConnectionState::Disconnected) };
+        let Ok(link) = self.link.get() else { return Health::new(ConnectionState::Disconnected) };
         match link.metadata(None).await {
             Ok(metadata) => {
                 link.reached.set(true);

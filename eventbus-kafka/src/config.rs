@@ -8,8 +8,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use eventbus_core::settings::{invalid, is_host, millis, one_of, prefix, refuse};
 use eventbus_core::wire::Mode;
-use eventbus_core::{Error, ErrorKind, Group, Result, Topic};
+use eventbus_core::{Group, Result, Topic, settings};
 use rdkafka::ClientConfig;
 
 use crate::facts::{BATCH_BYTES, BATCH_RECORDS};
@@ -84,74 +85,83 @@ pub enum Protocol {
     Broker,
 }
 
-/// Settings of a bus on Kafka, all but the brokers with defaults. Checked by [`validate`](Self::validate) and by whatever
-/// takes it.
-///
-/// ```
-/// use eventbus_kafka::KafkaConfig;
-///
-/// let config = KafkaConfig::new("localhost:9092").linger(std::time::Duration::from_millis(5));
-/// config.validate()?;
-/// # Ok::<(), eventbus_core::Error>(())
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-#[must_use]
-pub struct KafkaConfig {
-    pub(crate) brokers: String,
-    pub(crate) sasl: Option<Sasl>,
-    pub(crate) tls: Tls,
-    pub(crate) name: String,
-    pub(crate) prefix: String,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) request_timeout: Duration,
-    pub(crate) socket_timeout: Duration,
-    pub(crate) linger: Duration,
-    pub(crate) publish_window: usize,
-    pub(crate) compression: String,
-    pub(crate) protocol: Protocol,
-    pub(crate) lease: Duration,
-    pub(crate) group_instance_id: Option<String>,
-    pub(crate) max_poll_interval: Duration,
-    pub(crate) fetch_queue_kilobytes: usize,
-    pub(crate) min_insync_replicas: Option<u32>,
-    pub(crate) mode: Mode,
-    pub(crate) properties: BTreeMap<String, String>,
+settings! {
+    /// Settings of a bus on Kafka, all but the brokers with defaults. Checked by [`validate`](Self::validate) and by whatever
+    /// takes it.
+    ///
+    /// ```
+    /// use eventbus_kafka::KafkaConfig;
+    ///
+    /// let config = KafkaConfig::new("localhost:9092").linger(std::time::Duration::from_millis(5));
+    /// config.validate()?;
+    /// # Ok::<(), eventbus_core::Error>(())
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[must_use]
+    pub struct KafkaConfig {
+        given {
+            brokers: String,
+            properties: Properties,
+        }
+        text {
+            /// Sets the name under which brokers log the clients (`client.id`). Default `eventbus`.
+            name = "eventbus";
+            /// Sets what names of topics and groups begin with: buses with different prefixes see nothing of each other. At
+            /// most 32 characters of `A-Z a-z 0-9 . _ -`. Default: nothing, names are as they are.
+            prefix = "";
+            /// Sets the codec of batches: `none`, `gzip`, `snappy`, `lz4` or `zstd`. Default `none`.
+            compression = "none";
+        }
+        value {
+            /// Sets how the bus shows who it is. Default: it does not.
+            sasl: Option<Sasl> = None;
+            /// Sets how connections are encrypted. Default: not.
+            tls: Tls = Tls::default();
+            /// How long opening the bus waits for a broker. Default 5 s.
+            connect_timeout: Duration = Duration::from_secs(5), in millis(10, 600_000);
+            /// How long an answer about topics, groups and logs may take. Default 5 s.
+            request_timeout: Duration = Duration::from_secs(5), in millis(100, 60_000);
+            /// After how long a silent connection is given up and what was on it sent again. Default 5 s. Short is safe: the
+            /// broker recognises what it has.
+            socket_timeout: Duration = Duration::from_secs(5), in millis(100, 60_000);
+            /// How long a record waits for company in its batch. Default 1 ms.
+            linger: Duration = Duration::from_millis(1), in millis(0, 10_000);
+            /// The most records on their way. Default 20 000.
+            publish_window: usize = 20_000, in 1..=1_000_000;
+            /// How groups share partitions. Default cooperative.
+            protocol: Protocol = Protocol::default();
+            /// With [`Protocol::Broker`]: for how long a member trusts its last word from the coordinator. Below the
+            /// broker's session. Default 30 s.
+            lease: Duration = Duration::from_secs(30), in millis(1_000, 600_000);
+            /// Makes members static (`group.instance.id`): one that is back within its session moves no partition. Unique
+            /// for each process and subscription of a group. Default none.
+            group_instance_id: Option<String> = None;
+            /// How long a hand-over may take at most before the coordinator goes on without this member. Default 5 min.
+            max_poll_interval: Duration = Duration::from_secs(300), in millis(10_000, 86_400_000);
+            /// Kilobytes that are fetched ahead, each subscription. Default 65 536.
+            fetch_queue_kilobytes: usize = 65_536, in 1_024..=2_097_151;
+            /// Sets `min.insync.replicas` of topics that the bus makes. Default: the broker's.
+            min_insync_replicas: Option<u32> = None;
+            /// How envelopes are written; both ways are read. Default binary.
+            mode: Mode = Mode::Binary;
+        }
+    }
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {
-        $($(#[$doc])*
-        pub fn $name(mut self, $name: $type) -> Self {
-            self.$name = $name;
-            self
-        })*
-    };
+/// What is passed through to librdkafka. Named only when printed: some of it is secret.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Properties(BTreeMap<String, String>);
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 impl KafkaConfig {
     /// A bus on these brokers, `HOST:PORT` with commas between them; any of a cluster will do.
     pub fn new(brokers: impl Into<String>) -> Self {
-        Self {
-            brokers: brokers.into(),
-            sasl: None,
-            tls: Tls::default(),
-            name: "eventbus".into(),
-            prefix: String::new(),
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(5),
-            socket_timeout: Duration::from_secs(5),
-            linger: Duration::from_millis(1),
-            publish_window: 20_000,
-            compression: "none".into(),
-            protocol: Protocol::default(),
-            lease: Duration::from_secs(30),
-            group_instance_id: None,
-            max_poll_interval: Duration::from_secs(300),
-            fetch_queue_kilobytes: 65_536,
-            min_insync_replicas: None,
-            mode: Mode::Binary,
-            properties: BTreeMap::new(),
-        }
+        Self::with_defaults(brokers.into(), Properties::default())
     }
 
     /// The brokers.
@@ -160,64 +170,11 @@ impl KafkaConfig {
         &self.brokers
     }
 
-    /// Sets the name under which brokers log the clients (`client.id`). Default `eventbus`.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Sets what names of topics and groups begin with: buses with different prefixes see nothing of each other. At most
-    /// 32 characters of `A-Z a-z 0-9 . _ -`. Default: nothing, names are as they are.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// Sets the codec of batches: `none`, `gzip`, `snappy`, `lz4` or `zstd`. Default `none`.
-    pub fn compression(mut self, codec: impl Into<String>) -> Self {
-        self.compression = codec.into();
-        self
-    }
-
     /// Passes a property of librdkafka through, as it is. What would break the contract is refused by
     /// [`validate`](Self::validate); see [`REFUSED`].
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.properties.insert(name.into(), value.into());
+        self.properties.0.insert(name.into(), value.into());
         self
-    }
-
-    setters! {
-        /// Sets how the bus shows who it is. Default: it does not.
-        sasl: Option<Sasl>,
-        /// Sets how connections are encrypted. Default: not.
-        tls: Tls,
-        /// How long opening the bus waits for a broker. Default 5 s.
-        connect_timeout: Duration,
-        /// How long an answer about topics, groups and logs may take. Default 5 s.
-        request_timeout: Duration,
-        /// After how long a silent connection is given up and what was on it sent again. Default 5 s. Short is safe: the
-        /// broker recognises what it has.
-        socket_timeout: Duration,
-        /// How long a record waits for company in its batch. Default 1 ms.
-        linger: Duration,
-        /// The most records on their way. Default 20 000.
-        publish_window: usize,
-        /// How groups share partitions. Default cooperative.
-        protocol: Protocol,
-        /// With [`Protocol::Broker`]: for how long a member trusts its last word from the coordinator. Below the
-        /// broker's session. Default 30 s.
-        lease: Duration,
-        /// Makes members static (`group.instance.id`): one that is back within its session moves no partition. Unique for
-        /// each process and subscription of a group. Default none.
-        group_instance_id: Option<String>,
-        /// How long a hand-over may take at most before the coordinator goes on without this member. Default 5 min.
-        max_poll_interval: Duration,
-        /// Kilobytes that are fetched ahead, each subscription. Default 65 536.
-        fetch_queue_kilobytes: usize,
-        /// Sets `min.insync.replicas` of topics that the bus makes. Default: the broker's.
-        min_insync_replicas: Option<u32>,
-        /// How envelopes are written; both ways are read. Default binary.
-        mode: Mode,
     }
 
     /// Checks every value (S8).
@@ -225,52 +182,13 @@ impl KafkaConfig {
     /// # Errors
     /// `InvalidConfig` or `UnsafeConfig`, naming the setting, what was expected and why.
     pub fn validate(&self) -> Result<()> {
-        for broker in self.brokers.split(',') {
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
-            if broker.is_empty() || !broker.chars().all(plain) {
-                return Err(invalid("brokers", "expected HOST[:PORT], several with commas between them".into()));
-            }
+        if !self.brokers.split(',').all(is_host) {
+            return Err(invalid("brokers", "expected HOST[:PORT], several with commas between them"));
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if self.prefix.len() > 32 || !self.prefix.chars().all(plain) {
-            return Err(invalid("prefix", format!("expected at most 32 of A-Z a-z 0-9 . _ -, got {:?}", self.prefix)));
-        }
-        if !["none", "gzip", "snappy", "lz4", "zstd"].contains(&self.compression.as_str()) {
-            let expected = format!("expected none, gzip, snappy, lz4 or zstd, got {:?}", self.compression);
-            return Err(invalid("compression", expected));
-        }
-        for name in self.properties.keys() {
-            if let Some((refused, why)) = REFUSED.iter().find(|(refused, _)| refused == name) {
-                let message = format!("{refused}: {why}");
-                return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", *refused));
-            }
-        }
-        self.validate_ranges()
-    }
-
-    fn validate_ranges(&self) -> Result<()> {
-        let ms = Duration::from_millis;
-        for (name, value, least, most) in [
-            ("connect_timeout", self.connect_timeout, ms(10), ms(600_000)),
-            ("request_timeout", self.request_timeout, ms(100), ms(60_000)),
-            ("socket_timeout", self.socket_timeout, ms(100), ms(60_000)),
-            ("linger", self.linger, ms(0), ms(10_000)),
-            ("lease", self.lease, ms(1_000), ms(600_000)),
-            ("max_poll_interval", self.max_poll_interval, ms(10_000), ms(86_400_000)),
-        ] {
-            if !(least..=most).contains(&value) {
-                return Err(invalid(name, format!("expected {least:?} to {most:?}, got {value:?}")));
-            }
-        }
-        for (name, value, least, most) in [
-            ("publish_window", self.publish_window, 1, 1_000_000),
-            ("fetch_queue_kilobytes", self.fetch_queue_kilobytes, 1_024, 2_097_151),
-        ] {
-            if !(least..=most).contains(&value) {
-                return Err(invalid(name, format!("expected {least} to {most}, got {value}")));
-            }
-        }
-        Ok(())
+        prefix(&self.prefix, 0, "._-")?;
+        one_of("compression", &self.compression, &["none", "gzip", "snappy", "lz4", "zstd"])?;
+        self.properties.0.keys().try_for_each(|name| refuse(REFUSED, name))?;
+        self.check_ranges()
     }
 
     /// What librdkafka's producer is set to, secrets included: for a bare client that is to be like the bus's.
@@ -325,7 +243,7 @@ impl KafkaConfig {
         // A broker that is back is found within half a second; with the library's defaults it took up to ten.
         client.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "500");
         client.set("retry.backoff.ms", "50").set("retry.backoff.max.ms", "500");
-        client.set("socket.timeout.ms", millis(self.socket_timeout));
+        client.set("socket.timeout.ms", in_millis(self.socket_timeout));
         client.set("socket.connection.setup.timeout.ms", "3000");
         client.set("allow.auto.create.topics", "false");
         self.pass_through(client)
@@ -333,7 +251,7 @@ impl KafkaConfig {
 
     /// Properties go before the defaults that are set here; those on which the contract rests have been refused.
     fn pass_through(&self, mut client: ClientConfig) -> ClientConfig {
-        for (name, value) in &self.properties {
+        for (name, value) in &self.properties.0 {
             client.set(name, value);
         }
         client
@@ -361,7 +279,7 @@ impl KafkaConfig {
         client.set("group.id", group);
         client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         client.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
-        client.set("max.poll.interval.ms", millis(self.max_poll_interval));
+        client.set("max.poll.interval.ms", in_millis(self.max_poll_interval));
         // A topic that was deleted and made again is found soon.
         client.set("topic.metadata.refresh.interval.ms", "2000");
         client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
@@ -414,7 +332,7 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("enable.ssl.certificate.verification", "always on: a broker that is not who it says gets no password"),
 ];
 
-fn millis(duration: Duration) -> String {
+fn in_millis(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
 
@@ -424,26 +342,10 @@ fn told(client: &ClientConfig) -> BTreeMap<String, String> {
     names.filter_map(|name| Some((name.to_owned(), client.get(name)?.to_owned()))).collect()
 }
 
-fn invalid(setting: &'static str, expected: String) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{setting}: {expected}")).with("setting", setting)
-}
-
-impl fmt::Debug for KafkaConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Properties are named only: some of them are secrets.
-        f.debug_struct("KafkaConfig")
-            .field("brokers", &self.brokers)
-            .field("sasl", &self.sasl)
-            .field("tls", &self.tls)
-            .field("prefix", &self.prefix)
-            .field("protocol", &self.protocol)
-            .field("properties", &self.properties.keys())
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use eventbus_core::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -129,9 +129,23 @@ impl Link {
         doing: &'static str,
         question: impl FnOnce(&Self) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
+        self.run(move |link| question(link).map_err(|error| to_core(&error, doing))).await
+    }
+
+    /// Does what blocks, as [`ask`](Self::ask).
+    pub(crate) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let link = Arc::clone(self);
-        let answer = tokio::task::spawn_blocking(move || question(&link)).await.map_err(|_| gone())?;
-        answer.map_err(|error| to_core(&error, doing))
+        tokio::task::spawn_blocking(move || work(&link)).await.map_err(|_| gone())?
+    }
+
+    /// A consumer that names a group and never joins it. It reads what is there, and says where a log ends.
+    pub(crate) fn outsider(&self, group: &str) -> KafkaResult<BaseConsumer> {
+        let mut config = self.config.client();
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true").create()
     }
 
     /// Metadata of one topic. Never makes one.

@@ -36,7 +36,7 @@ pub(crate) use thread::run;
 
 use crate::connection::{Context, Link};
 use crate::error::to_core;
-use crate::note::{Print, Stored};
+use crate::note::{Print, Stored, print_of};
 use crate::scan;
 use crate::topics::watermarks;
 use crate::wire;
@@ -298,7 +298,7 @@ impl Seat {
             held.compared = false;
             let told = batch.is_empty() || message.offset() % PRINTED == 0;
             if told && held.seen.back().is_none_or(|print| print.offset < message.offset()) {
-                held.seen.push_back(Print::of(message));
+                held.seen.push_back(print_of(message));
             }
             held.read
         };

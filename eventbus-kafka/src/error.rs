@@ -1,7 +1,7 @@
 //! What the client says, as errors of the core.
 
 use eventbus_core::{Error, ErrorKind};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 /// The kind of an error of the client or a broker, outside of publishing.
 pub(crate) fn kind(code: Code) -> ErrorKind {
@@ -38,6 +38,15 @@ pub(crate) fn to_core(error: &KafkaError, doing: &'static str) -> Error {
 /// A broker's refusal.
 pub(crate) fn refused(code: Code) -> Error {
     Error::new(kind(code), format!("the broker says: {code}"))
+}
+
+/// The one answer to a request about one thing.
+pub(crate) fn only<T>(
+    answer: KafkaResult<Vec<Result<T, (T, Code)>>>,
+    doing: &'static str,
+) -> Result<Result<(), Code>, Error> {
+    let answers = answer.map_err(|error| to_core(&error, doing))?;
+    Ok(answers.into_iter().next().map_or(Ok(()), |one| one.map(drop).map_err(|(_, code)| code)))
 }
 
 /// A thread of ours ended before its answer.

@@ -42,11 +42,11 @@ impl Facts {
     pub(crate) fn refuses(&self, bytes: usize, keyed: bool) -> Option<Error> {
         if bytes > self.limit {
             let message = format!("the record takes {bytes} bytes, the topic's limit is {}", self.limit);
-            return Some(Error::new(ErrorKind::TooLarge, message).with("topic", &self.name));
+            return Some(Error::new(ErrorKind::TooLarge, message));
         }
         if self.compacted && !keyed {
             let message = "the topic is compacted and takes no record without a key";
-            return Some(Error::new(ErrorKind::Refused, message).with("topic", &self.name));
+            return Some(Error::new(ErrorKind::Refused, message));
         }
         None
     }

@@ -9,12 +9,12 @@
 //! | file | what it keeps |
 //! |---|---|
 //! | `config` | the settings, and what is refused (S8) |
-//! | `connection`, `error` | the client for everything but records, and what clients say |
+//! | `connection`, `error` | the client for everything but records, what blocks, and what clients say |
 //! | `topics`, `facts` | topics, and what publishing has to know of them |
 //! | `producer`, `answers` | submissions, and their fates (P1 to P3) |
-//! | `scan` | the log read from outside |
+//! | `scan` | logs read from outside |
 //! | `membership`, `consumer` | events, hand-over, delivery without a record skipped (S3, S5) |
-//! | `note` | what is stored beside an offset (S4, S5) |
+//! | `note` | the core's line of text beside an offset (S4, S5), of Kafka's records |
 //! | `groups` | progress and lag as seen from outside |
 //! | `wire` | envelopes as records |
 #![forbid(unsafe_code)]

@@ -1,24 +1,25 @@
-//! Topics: made, compared, changed, described, deleted.
+//! Topics: made, changed, described, deleted.
 //!
-//! Invariants: what a topic is asked to be is compared with what the broker says it is. Asking never makes one. The partition
-//! count is the broker's; a difference from what is asked is an error, since keys would move.
+//! Invariants: a topic is described by what the broker says of it. Asking never makes one. The partition count is the broker's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbus_core::backend::{LogState, TopicDescription};
-use eventbus_core::{Error, ErrorKind, OnExisting, Result, Storage, Topic, TopicSpec};
-use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use eventbus_core::backend::{LogState, TopicDescription, settled};
+use eventbus_core::{Error, ErrorKind, Result, Storage, Topic, TopicSpec};
+use rdkafka::admin::{
+    AlterConfig, ConfigEntry, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::connection::Link;
-use crate::error::{refused, to_core};
+use crate::error::{only, refused, to_core};
 use crate::facts::{Facts, Known};
 use crate::wire::position;
 
 /// How long a topic that was made or deleted may take to be seen so by all that is asked.
-const SETTLES: Duration = Duration::from_secs(15);
+pub(crate) const SETTLES: Duration = Duration::from_secs(15);
 
 /// The topics of a bus.
 #[derive(Debug)]
@@ -35,40 +36,9 @@ impl Topics {
         Self { link, known }
     }
 
-    pub(crate) async fn ensure(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        let topic = spec.validate()?;
-        possible(&topic, spec)?;
-        let made = match self.describe(&topic).await {
-            Err(error) if error.kind() == ErrorKind::UnknownTopic => self.create(&topic, spec).await?,
-            found => found.map(|_| false)?,
-        };
-        if made {
-            return settles(Result::is_err, || self.agreed(&topic, spec)).await;
-        }
-        match spec.on_existing {
-            OnExisting::CreateOnly => {
-                Err(Error::new(ErrorKind::TopicExists, "the topic exists already").with("topic", &topic))
-            }
-            OnExisting::LeaveAlone => self.describe(&topic).await,
-            OnExisting::CreateOrUpdate => {
-                self.describe(&topic).await?.spec.agrees_in_fixed(&in_force(spec))?;
-                self.alter(&topic, spec).await?;
-                settles(|seen| is(seen, ErrorKind::TopicMismatch), || self.agreed(&topic, spec)).await
-            }
-            // A way that a later version of the core adds is treated as the strictest one.
-            _ => self.agreed(&topic, spec).await,
-        }
-    }
-
-    async fn agreed(&self, topic: &Topic, spec: &TopicSpec) -> Result<TopicDescription> {
-        let described = self.describe(topic).await?;
-        described.spec.agrees_in_fixed(&in_force(spec))?;
-        described.spec.agrees_in_changeable(&in_force(spec))?;
-        Ok(described)
-    }
-
     /// `false` where somebody was faster.
-    async fn create(&self, topic: &Topic, spec: &TopicSpec) -> Result<bool> {
+    pub(crate) async fn create(&self, spec: &TopicSpec) -> Result<bool> {
+        let topic = &spec.topic.parse()?;
         let name = self.link.config.topic(topic);
         let settings = self.settings(spec);
         let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
@@ -76,41 +46,36 @@ impl Topics {
         for (name, value) in &settings {
             wanted = wanted.set(name, value);
         }
-        let ask = || async {
-            let answer = self.link.admin().create_topics([&wanted], &self.link.options()).await;
-            self.one(answer, topic)
-        };
+        let ask =
+            || async { only(self.link.admin().create_topics([&wanted], &self.link.options()).await, "making a topic") };
         // A single copy fits any cluster: its broker is on its way back.
         let away = |seen: &Result<_>| matches!(seen, Ok(Err(Code::InvalidReplicationFactor))) && spec.replicas == 1;
-        match settles(away, ask).await? {
+        match settled(SETTLES, away, ask).await? {
             Ok(()) => Ok(true),
+            Err(Code::TopicAlreadyExists) => Ok(false),
             Err(Code::InvalidTopic) => {
                 let message = "Kafka takes no two topics whose names differ only in '.' and '_'";
-                Err(Error::new(ErrorKind::InvalidName, message).with("topic", topic))
+                Err(Error::new(ErrorKind::InvalidName, message))
             }
-            Err(Code::TopicAlreadyExists) => settles(Result::is_err, || self.describe(topic)).await.map(|_| false),
-            Err(code) => Err(refused(code).with("topic", topic)),
+            Err(code) => Err(refused(code)),
         }
     }
 
     /// Changes what can be changed. What the topic has beyond our settings stays, since the broker takes the whole of them.
-    async fn alter(&self, topic: &Topic, spec: &TopicSpec) -> Result<()> {
+    pub(crate) async fn alter(&self, spec: &TopicSpec) -> Result<()> {
+        let topic = &spec.topic.parse()?;
         let name = self.link.config.topic(topic);
-        let mut settings = self.overrides(topic).await?;
-        for name in ["retention.ms", "retention.bytes"] {
-            settings.remove(name);
-        }
+        let own = |entry: &ConfigEntry| entry.source == ConfigSource::DynamicTopic;
+        let limits = |entry: &ConfigEntry| ["retention.ms", "retention.bytes"].contains(&entry.name.as_str());
+        let kept = self.configs(topic).await?.entries.into_iter().filter(|entry| own(entry) && !limits(entry));
+        let mut settings: Settings = kept.map(|entry| (entry.name, entry.value.unwrap_or_default())).collect();
         settings.extend(self.settings(spec));
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(&name));
         for (name, value) in &settings {
             change = change.set(name, value);
         }
         let answer = self.link.admin().alter_configs([&change], &self.link.options()).await;
-        let answer = answer.map_err(|error| to_core(&error, "changing a topic"))?;
-        match answer.into_iter().next() {
-            Some(Err((_, code))) => Err(refused(code).with("topic", topic)),
-            _ => Ok(()),
-        }
+        only(answer, "changing a topic")?.map_err(refused)
     }
 
     /// The settings of a topic as they are asked for.
@@ -133,60 +98,45 @@ impl Topics {
         let name = self.link.config.topic(topic);
         let metadata = self.link.metadata(Some(&name)).await?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
-            return Err(unknown(topic));
+            return Err(unknown());
         };
         if let Some(error) = found.error() {
-            return Err(refused(error.into()).with("topic", topic));
+            return Err(refused(error.into()));
         }
         if found.partitions().is_empty() {
-            return Err(unknown(topic));
+            return Err(unknown());
         }
         let replicas = found.partitions().first().map_or(1, |partition| partition.replicas().len());
         Ok((number(found.partitions().len()), number(replicas)))
     }
 
-    /// All settings of a topic, and which of them are its own.
-    async fn configs(&self, topic: &Topic) -> Result<Vec<(String, String, bool)>> {
+    async fn configs(&self, topic: &Topic) -> Result<ConfigResource> {
         let name = self.link.config.topic(topic);
         let specifier = ResourceSpecifier::Topic(&name);
         let answer = self.link.admin().describe_configs([&specifier], &self.link.options()).await;
         let answer = answer.map_err(|error| to_core(&error, "asking for settings"))?;
-        match answer.into_iter().next() {
-            Some(Ok(found)) => {
-                let own = rdkafka::admin::ConfigSource::DynamicTopic;
-                let entries = found.entries.into_iter();
-                Ok(entries.map(|e| (e.name, e.value.unwrap_or_default(), e.source == own)).collect())
-            }
-            Some(Err(code)) => Err(refused(code).with("topic", topic)),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    async fn overrides(&self, topic: &Topic) -> Result<Settings> {
-        let configs = self.configs(topic).await?;
-        Ok(configs.into_iter().filter(|(_, _, own)| *own).map(|(name, value, _)| (name, value)).collect())
+        answer.into_iter().next().ok_or_else(unknown)?.map_err(refused)
     }
 
     /// Learns what publishing has to know of a topic.
-    pub(crate) async fn learn(&self, topic: &Topic) -> Result<Settings> {
-        let configs = self.configs(topic).await?;
-        let settings: Settings = configs.into_iter().map(|(name, value, _)| (name, value)).collect();
-        let limit = settings.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(1_048_588);
-        let compacted = settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
-        self.known.learn(topic, Facts::new(&self.link.config.topic(topic), limit, compacted));
+    pub(crate) async fn learn(&self, topic: &Topic) -> Result<ConfigResource> {
+        let settings = self.configs(topic).await?;
+        let limit = number_of(&settings, "max.message.bytes").and_then(|limit| usize::try_from(limit).ok());
+        let policy = settings.get("cleanup.policy").and_then(|entry| entry.value.as_deref());
+        let compacted = policy.is_some_and(|policy| policy.contains("compact"));
+        let facts = Facts::new(&self.link.config.topic(topic), limit.unwrap_or(1_048_588), compacted);
+        self.known.learn(topic, facts);
         Ok(settings)
     }
 
     pub(crate) async fn describe(&self, topic: &Topic) -> Result<TopicDescription> {
         let (partitions, replicas) = self.count(topic).await?;
         let settings = self.learn(topic).await?;
-        let text = |name: &str| settings.get(name).and_then(|value| value.parse::<i64>().ok());
-        let limit = |name: &str| text(name).and_then(|value| u64::try_from(value).ok());
         let mut spec = TopicSpec::new(topic.as_str());
         spec.partitions = partitions;
         spec.replicas = replicas;
-        spec.max_age = limit("retention.ms").map(Duration::from_millis);
-        spec.max_bytes = limit("retention.bytes").map(|bytes| bytes * u64::from(partitions));
+        spec.max_age = number_of(&settings, "retention.ms").map(Duration::from_millis);
+        spec.max_bytes = number_of(&settings, "retention.bytes").map(|bytes| bytes * u64::from(partitions));
         spec.storage = Storage::File;
         spec.duplicate_window = TopicSpec::new(topic.as_str()).duplicate_window;
         let logs = self.logs(topic, partitions).await?;
@@ -203,22 +153,22 @@ impl Topics {
         let ask = move |link: &Link| {
             (0..partitions).map(|partition| watermarks(link, &name, partition)).collect::<KafkaResult<_>>()
         };
-        self.link.ask("asking for the ends of the log", ask).await.map_err(|error| error.with("topic", topic))
+        self.link.ask("asking for the ends of the log", ask).await
     }
 
     pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
         let name = self.link.config.topic(topic);
         let answer = self.link.admin().delete_topics(&[&name], &self.link.options()).await;
-        self.one(answer, topic)?.map_err(|code| refused(code).with("topic", topic))?;
+        only(answer, "deleting a topic")?.map_err(refused)?;
         // Gone is what has no partitions.
-        match settles(|seen| !is(seen, ErrorKind::UnknownTopic), || self.count(topic)).await {
-            Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => {
-                let message = "the brokers have not all heard of the deletion";
-                Err(Error::new(ErrorKind::Unavailable, message).with("topic", topic))
+        let gone = || async {
+            match self.count(topic).await {
+                Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
+                Err(error) => Err(error),
+                Ok(_) => Err(Error::new(ErrorKind::Unavailable, "the brokers have not all heard of the deletion")),
             }
-        }
+        };
+        settled(SETTLES, Result::is_err, gone).await
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<Topic>> {
@@ -240,34 +190,6 @@ impl Topics {
         }
         Ok(())
     }
-
-    fn one(
-        &self,
-        answer: KafkaResult<Vec<rdkafka::admin::TopicResult>>,
-        topic: &Topic,
-    ) -> Result<std::result::Result<(), Code>> {
-        let answers = answer.map_err(|error| to_core(&error, "changing topics").with("topic", topic))?;
-        Ok(answers.into_iter().next().map_or(Ok(()), |one| one.map(drop).map_err(|(_, code)| code)))
-    }
-}
-
-/// Looks again while what is seen is not the last word: a controller's answer comes before all brokers act by it.
-async fn settles<T, F: Future<Output = Result<T>>>(
-    again: impl Fn(&Result<T>) -> bool,
-    look: impl Fn() -> F,
-) -> Result<T> {
-    let until = tokio::time::Instant::now() + SETTLES;
-    loop {
-        let seen = look().await;
-        if !again(&seen) || tokio::time::Instant::now() >= until {
-            return seen;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn is<T>(seen: &Result<T>, kind: ErrorKind) -> bool {
-    seen.as_ref().is_err_and(|error| error.kind() == kind)
 }
 
 /// The ends of a partition's log. Blocks. A partition without a leader has one in a moment, be it new or its broker back.
@@ -293,19 +215,10 @@ fn leaderless(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }
 
-/// What the broker cannot know of, and so neither keeps nor contradicts.
-fn in_force(spec: &TopicSpec) -> TopicSpec {
-    let mut asked = spec.clone();
-    asked.duplicate_window = TopicSpec::new("t").duplicate_window;
-    let each = u64::from(spec.partitions.max(1));
-    asked.max_bytes = spec.max_bytes.map(|bytes| (bytes / each).max(1) * each);
-    asked
-}
-
-/// What Kafka has not.
-fn possible(topic: &Topic, spec: &TopicSpec) -> Result<()> {
+/// What the broker cannot know of, it neither keeps nor contradicts. What it has not is refused.
+pub(crate) fn in_force(spec: &TopicSpec) -> Result<TopicSpec> {
     let lacking = |setting: &'static str, message: &'static str| {
-        Err(Error::new(ErrorKind::Unsupported, message).with("topic", topic).with("setting", setting))
+        Err(Error::new(ErrorKind::Unsupported, message).with("setting", setting))
     };
     if spec.storage == Storage::Memory {
         return lacking("storage", "storage: expected file, Kafka keeps no topic in memory only");
@@ -313,13 +226,22 @@ fn possible(topic: &Topic, spec: &TopicSpec) -> Result<()> {
     if spec.max_messages.is_some() {
         return lacking("max_messages", "max_messages: Kafka limits topics by age and bytes, not by count");
     }
-    Ok(())
+    let mut asked = spec.clone();
+    asked.duplicate_window = TopicSpec::new("t").duplicate_window;
+    let each = u64::from(spec.partitions.max(1));
+    asked.max_bytes = spec.max_bytes.map(|bytes| (bytes / each).max(1) * each);
+    Ok(asked)
+}
+
+/// A setting that is a number; a negative one stands for no limit.
+fn number_of(settings: &ConfigResource, name: &str) -> Option<u64> {
+    settings.get(name)?.value.as_ref()?.parse().ok()
 }
 
 fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn unknown(topic: &Topic) -> Error {
-    Error::new(ErrorKind::UnknownTopic, "no such topic").with("topic", topic)
+fn unknown() -> Error {
+    Error::new(ErrorKind::UnknownTopic, "no such topic")
 }

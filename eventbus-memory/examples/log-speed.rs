@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use eventbus_core::backend::{Backend, Fate, GroupEvent, Join, Outbound};
+use eventbus_core::backend::{Backend, Fate, GroupEvent, Join, Outbound, ensure_topic};
 use eventbus_core::{Envelope, Position, ProducerId, Result, Stamp, Ticket, TicketSink, TopicSpec};
 use eventbus_memory::MemoryWorld;
 
@@ -26,7 +26,7 @@ impl TicketSink for Ignore {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let backend = MemoryWorld::new().connect();
-    let topic = backend.ensure_topic(&TopicSpec::new("t").partitions(PARTITIONS)).await?;
+    let topic = ensure_topic(&backend, &TopicSpec::new("t").partitions(PARTITIONS)).await?;
     let name: eventbus_core::Topic = "t".parse()?;
     let sink: Arc<dyn TicketSink> = Arc::new(Ignore);
     let envelopes: Vec<Envelope> =

@@ -14,6 +14,7 @@ use crate::connection::{Connection, call};
 use crate::health::capabilities;
 use crate::membership::MemoryMember;
 use crate::state::State;
+use crate::topics::in_force;
 use crate::world::{MemoryWorld, Step, World};
 
 /// One process's connection to a [`MemoryWorld`]. Clones are the same connection; for another, connect again.
@@ -78,8 +79,20 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        self.ask(|state, step| state.ensure_topic(spec, step)).await
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
+        Ok(self.world.step(|state, _| in_force(spec, &state.config)))
+    }
+
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
+        self.ask(|state, step| state.create_topic(spec, step)).await
+    }
+
+    async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
+        self.ask(|state, step| {
+            state.current(&spec.topic.parse()?, step.unix_millis)?.update(spec, step.unix_millis);
+            Ok(())
+        })
+        .await
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {

@@ -17,28 +17,25 @@ impl State {
         if commit.note.len() > self.config.note_bytes {
             let message =
                 format!("the note has {} bytes, expected at most {}", commit.note.len(), self.config.note_bytes);
-            return Err(about(Error::new(ErrorKind::TooLarge, message), key, commit.partition));
+            return Err(Error::new(ErrorKind::TooLarge, message));
         }
         let fault = self.fault_on_commit(key, &commit, step);
-        let unavailable = |what| about(Error::new(ErrorKind::Unavailable, what), key, commit.partition);
+        let unavailable = |what| Err(Error::new(ErrorKind::Unavailable, what));
         match fault {
-            Some(CommitFault::Unavailable) => return Err(unavailable("injected: the commit did not arrive")),
+            Some(CommitFault::Unavailable) => return unavailable("injected: the commit did not arrive"),
             Some(CommitFault::Fence) => self.fence_partition(key, commit.partition, step),
             Some(CommitFault::LoseAnswer) | None => {}
         }
-        let partition = commit.partition;
         self.store_progress(key, commit)?;
         match fault {
-            Some(CommitFault::LoseAnswer) => {
-                Err(about(Error::new(ErrorKind::Unavailable, "injected: no answer came"), key, partition))
-            }
+            Some(CommitFault::LoseAnswer) => unavailable("injected: no answer came"),
             _ => Ok(()),
         }
     }
 
     fn store_progress(&mut self, key: &MemberKey, commit: Commit) -> Result<()> {
         let Commit { partition, next, epoch, note, claim, .. } = commit;
-        let fenced = || not_owned(key, partition);
+        let fenced = not_owned;
         let group = self.group(&key.topic, &key.group).ok_or_else(fenced)?;
         if group.members.get(&key.id).is_none_or(|member| member.killed) {
             return Err(fenced());
@@ -49,7 +46,7 @@ impl State {
         let current = owner.claimed && stored == Some(epoch);
         if !(current || claim && stored.is_none_or(|stored| epoch > stored)) {
             let message = "the epoch has been superseded, or was not claimed under this ownership";
-            let error = about(Error::new(ErrorKind::Fenced, message), key, partition);
+            let error = Error::new(ErrorKind::Fenced, message);
             return Err(error.with("epoch", epoch).with("stored", stored.unwrap_or_default()));
         }
         owner.claimed = true;
@@ -75,7 +72,7 @@ impl State {
         let new = || crate::group::GroupState::new(topic.clone(), name.clone(), partitions);
         let group = groups.entry(name.clone()).or_insert_with(new);
         if group.is_active() {
-            return Err(active(topic, name));
+            return Err(active());
         }
         for (partition, next) in to {
             if let Some(slot) = group.slots.get_mut(*partition as usize) {
@@ -90,8 +87,8 @@ impl State {
         self.topic(topic)?;
         let groups = self.groups.entry(topic.clone()).or_default();
         match groups.get(name) {
-            None => Err(unknown(topic, name)),
-            Some(group) if group.is_active() => Err(active(topic, name)),
+            None => Err(unknown()),
+            Some(group) if group.is_active() => Err(active()),
             Some(_) => {
                 groups.remove(name);
                 Ok(())
@@ -112,7 +109,7 @@ impl State {
         let state = self.topic(topic)?;
         let group = self.groups.get(topic).and_then(|groups| groups.get(name));
         let group = group.filter(|group| group.is_active() || group.has_progress());
-        let group = group.ok_or_else(|| unknown(topic, name))?;
+        let group = group.ok_or_else(unknown)?;
         let member = |id: u64| group.members.get(&id).map(|member| member.name.clone());
         let mut partitions = Vec::with_capacity(group.slots.len());
         for ((partition, slot), log) in (0..).zip(&group.slots).zip(&state.logs) {
@@ -149,20 +146,14 @@ impl State {
     }
 }
 
-fn about(error: Error, key: &MemberKey, partition: u32) -> Error {
-    error.with("topic", &key.topic).with("group", &key.group).with("partition", partition)
+pub(crate) fn not_owned() -> Error {
+    Error::new(ErrorKind::Fenced, "the partition is not owned by this member")
 }
 
-pub(crate) fn not_owned(key: &MemberKey, partition: u32) -> Error {
-    about(Error::new(ErrorKind::Fenced, "the partition is not owned by this member"), key, partition)
+fn active() -> Error {
+    Error::new(ErrorKind::GroupActive, "the group has active members; expected none")
 }
 
-fn active(topic: &Topic, group: &Group) -> Error {
-    let message = "the group has active members; expected none";
-    Error::new(ErrorKind::GroupActive, message).with("topic", topic).with("group", group)
-}
-
-fn unknown(topic: &Topic, group: &Group) -> Error {
-    let message = "the group has neither progress nor members";
-    Error::new(ErrorKind::UnknownGroup, message).with("topic", topic).with("group", group)
+fn unknown() -> Error {
+    Error::new(ErrorKind::UnknownGroup, "the group has neither progress nor members")
 }

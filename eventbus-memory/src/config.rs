@@ -1,11 +1,11 @@
 //! What a world is like: [`MemoryConfig`].
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::Pipelining;
-use eventbus_core::{Env, Error, ErrorKind, Result, SystemEnv};
+use eventbus_core::settings::{invalid, within};
+use eventbus_core::{Env, Result, SystemEnv, settings};
 
 /// How the positions of a topic's partitions are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,98 +86,65 @@ impl Latency {
     }
 }
 
-/// Settings of a world, all with defaults; [`build`](Self::build) makes it.
-///
-/// ```
-/// use eventbus_memory::{MemoryConfig, Positions};
-///
-/// let world = MemoryConfig::new().positions(Positions::Shared).build()?;
-/// # Ok::<(), eventbus_core::Error>(())
-/// ```
-#[derive(Clone)]
-#[must_use]
-pub struct MemoryConfig {
-    pub(crate) pipelining: Pipelining,
-    pub(crate) positions: Positions,
-    pub(crate) copies: Copies,
-    pub(crate) latency: Latency,
-    pub(crate) max_record_bytes: Option<usize>,
-    pub(crate) note_bytes: usize,
-    pub(crate) fetch_batch: usize,
-    pub(crate) overshoot: usize,
-    pub(crate) in_flight: usize,
-    pub(crate) answer_timeout: Duration,
-    pub(crate) caught_up_interval: Duration,
-    pub(crate) expire_killed_at_once: bool,
-    pub(crate) env: Arc<dyn Env>,
-}
-
-impl Default for MemoryConfig {
-    fn default() -> Self {
-        Self {
-            pipelining: Pipelining::OnePerKey,
-            positions: Positions::PerPartition,
-            copies: Copies::default(),
-            latency: Latency::default(),
-            max_record_bytes: None,
-            note_bytes: 3_072,
-            fetch_batch: 1_024,
-            overshoot: 0,
-            in_flight: 4_096,
-            answer_timeout: Duration::from_secs(1),
-            caught_up_interval: Duration::from_millis(100),
-            expire_killed_at_once: false,
-            env: Arc::new(SystemEnv),
+settings! {
+    /// Settings of a world, all with defaults; [`build`](Self::build) makes it.
+    ///
+    /// ```
+    /// use eventbus_memory::{MemoryConfig, Positions};
+    ///
+    /// let world = MemoryConfig::new().positions(Positions::Shared).build()?;
+    /// # Ok::<(), eventbus_core::Error>(())
+    /// ```
+    #[derive(Debug, Clone)]
+    #[must_use]
+    pub struct MemoryConfig {
+        given {
+            max_record_bytes: Option<usize>,
+        }
+        value {
+            /// How much a publisher may have outstanding. With [`Pipelining::PerPartition`] the log has no hole behind a
+            /// record that failed, whatever fault is injected. Default [`Pipelining::OnePerKey`].
+            pipelining: Pipelining = Pipelining::OnePerKey;
+            /// How positions are counted. Default [`Positions::PerPartition`].
+            positions: Positions = Positions::PerPartition;
+            /// Whether a stamp that is sent again is recognised. Default [`Copies::Window`].
+            copies: Copies = Copies::default();
+            /// How far away the broker is. Default: no wait.
+            latency: Latency = Latency::default();
+            /// The largest note beside a watermark in bytes. Default 3 072.
+            note_bytes: usize = 3_072;
+            /// The most records in one batch to a member. Default 1 024.
+            fetch_batch: usize = 1_024, in 1..;
+            /// How many records of a partition still come after a pause, to be like a broker with batches under way.
+            /// Default 0.
+            overshoot: usize = 0;
+            /// The most records that a publisher is told to have outstanding. Default 4 096.
+            in_flight: usize = 4_096, in 1..;
+            /// When a submission that got no answer is told as unknown. Default 1 s.
+            answer_timeout: Duration = Duration::from_secs(1);
+            /// With shared positions: how often at most an idle partition is told how far the sequence has come.
+            /// Default 100 ms.
+            caught_up_interval: Duration = Duration::from_millis(100);
+            /// Whether the partitions of a member that was killed are free at once, instead of after its session time-out.
+            /// Default no.
+            expire_killed_at_once: bool = false;
+            /// Where the time of day (read once, when the world is made; tokio's clock counts on from there) and all
+            /// randomness come from. Default [`SystemEnv`].
+            env: Arc<dyn Env> = Arc::new(SystemEnv);
         }
     }
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {
-        $($(#[$doc])*
-        pub fn $name(mut self, $name: $type) -> Self {
-            self.$name = $name;
-            self
-        })*
-    };
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self::with_defaults(None)
+    }
 }
 
 impl MemoryConfig {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    setters! {
-        /// How much a publisher may have outstanding. With [`Pipelining::PerPartition`] the log has no hole behind a
-        /// record that failed, whatever fault is injected. Default [`Pipelining::OnePerKey`].
-        pipelining: Pipelining,
-        /// How positions are counted. Default [`Positions::PerPartition`].
-        positions: Positions,
-        /// Whether a stamp that is sent again is recognised. Default [`Copies::Window`].
-        copies: Copies,
-        /// How far away the broker is. Default: no wait.
-        latency: Latency,
-        /// The largest note beside a watermark in bytes. Default 3 072.
-        note_bytes: usize,
-        /// The most records in one batch to a member. Default 1 024.
-        fetch_batch: usize,
-        /// How many records of a partition still come after a pause, to be like a broker with batches under way.
-        /// Default 0.
-        overshoot: usize,
-        /// The most records that a publisher is told to have outstanding. Default 4 096.
-        in_flight: usize,
-        /// When a submission that got no answer is told as unknown. Default 1 s.
-        answer_timeout: Duration,
-        /// With shared positions: how often at most an idle partition is told how far the sequence has come.
-        /// Default 100 ms.
-        caught_up_interval: Duration,
-        /// Whether the partitions of a member that was killed are free at once, instead of after its session time-out.
-        /// Default no.
-        expire_killed_at_once: bool,
-        /// Where the time of day (read once, when the world is made; tokio's clock counts on from there) and all
-        /// randomness come from. Default [`SystemEnv`].
-        env: Arc<dyn Env>,
     }
 
     /// The largest record in bytes, as `Envelope::size` counts. Default: no limit.
@@ -191,34 +158,11 @@ impl MemoryConfig {
     /// # Errors
     /// `InvalidConfig`, naming the setting.
     pub fn build(self) -> Result<crate::MemoryWorld> {
-        for (name, value) in [("fetch_batch", self.fetch_batch), ("in_flight", self.in_flight)] {
-            if value == 0 {
-                return Err(invalid(name, "at least 1, got 0"));
-            }
-        }
-        if self.max_record_bytes == Some(0) {
-            return Err(invalid("max_record_bytes", "at least 1, got 0"));
-        }
+        self.check_ranges()?;
+        within("max_record_bytes", &self.max_record_bytes.unwrap_or(1), 1..)?;
         if self.answer_timeout.is_zero() {
-            return Err(invalid("answer_timeout", "more than zero"));
+            return Err(invalid("answer_timeout", "expected more than zero"));
         }
         Ok(crate::MemoryWorld::with(self))
-    }
-}
-
-fn invalid(name: &'static str, expected: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{name}: expected {expected}")).with("setting", name)
-}
-
-impl fmt::Debug for MemoryConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryConfig")
-            .field("pipelining", &self.pipelining)
-            .field("positions", &self.positions)
-            .field("copies", &self.copies)
-            .field("latency", &self.latency)
-            .field("max_record_bytes", &self.max_record_bytes)
-            .field("fetch_batch", &self.fetch_batch)
-            .finish_non_exhaustive()
     }
 }

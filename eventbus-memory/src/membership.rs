@@ -214,15 +214,15 @@ impl State {
 
     fn read(&mut self, key: &MemberKey, partition: u32, from: Position, step: &mut Step) -> Result<LogState> {
         self.alive(key)?;
-        let topic = self.topics.get_mut(&key.topic).ok_or_else(|| crate::topics::unknown_topic(&key.topic))?;
+        let topic = self.topics.get_mut(&key.topic).ok_or_else(crate::topics::unknown_topic)?;
         topic.retain(step.unix_millis);
         let reader = Reader::starting_at(topic.log(partition)?, from);
         let log = topic.log_state(partition as usize);
         let group = self.groups.get_mut(&key.topic).and_then(|groups| groups.get_mut(&key.group));
-        let group = group.ok_or_else(|| crate::commit::not_owned(key, partition))?;
+        let group = group.ok_or_else(crate::commit::not_owned)?;
         // A read that was asked for in an ownership before this one, of which the member has not heard yet, is not of it.
         let owner = group.owned(partition, key.id).filter(|owner| owner.announced);
-        let owner = owner.ok_or_else(|| crate::commit::not_owned(key, partition))?;
+        let owner = owner.ok_or_else(crate::commit::not_owned)?;
         owner.reader = Some(reader);
         group.wake(key.id, step);
         Ok(log)

@@ -160,7 +160,7 @@ impl State {
     fn store(&mut self, record: Outbound, step: &mut Step) -> Fate {
         let (topic, partition) = (record.topic.clone(), record.partition);
         let Some(state) = self.topics.get_mut(&topic) else {
-            return Fate::Refused(unknown_topic(&topic));
+            return Fate::Refused(unknown_topic());
         };
         let fate = state.store(record, step);
         if let Fate::Stored { duplicate: false, .. } = fate {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{Fate, LogState, Outbound, TopicDescription};
-use eventbus_core::{Error, ErrorKind, OnExisting, Position, Result, Topic, TopicSpec};
+use eventbus_core::{Error, ErrorKind, Position, Result, Topic, TopicSpec};
 
 use crate::config::{Copies, MemoryConfig, Positions};
 use crate::duplicates::Duplicates;
@@ -29,12 +29,11 @@ pub(crate) struct TopicState {
 }
 
 impl TopicState {
-    fn new(mut spec: TopicSpec, incarnation: u64, config: &MemoryConfig) -> Self {
+    fn new(spec: TopicSpec, incarnation: u64, config: &MemoryConfig) -> Self {
         let first = match config.positions {
             Positions::PerPartition => Position::ZERO,
             Positions::Shared => Position::new(1),
         };
-        spec.duplicate_window = window_in_force(&spec, config);
         Self {
             logs: (0..spec.partitions).map(|_| PartitionLog::starting_at(first)).collect(),
             incarnation: format!("memory-{incarnation}").into(),
@@ -55,7 +54,7 @@ impl TopicState {
         let bytes = record.envelope.size();
         let serial = self.serial + 1;
         let Some(log) = self.logs.get_mut(record.partition as usize) else {
-            return Fate::Refused(no_partition(&self.spec.topic, record.partition));
+            return Fate::Refused(no_partition(record.partition));
         };
         let position = match self.positions {
             Positions::PerPartition => log.end(),
@@ -130,7 +129,7 @@ impl TopicState {
     }
 
     pub(crate) fn log(&self, partition: u32) -> Result<&PartitionLog> {
-        self.logs.get(partition as usize).ok_or_else(|| no_partition(&self.spec.topic, partition))
+        self.logs.get(partition as usize).ok_or_else(|| no_partition(partition))
     }
 
     pub(crate) fn describe(&self, config: &MemoryConfig) -> TopicDescription {
@@ -142,8 +141,8 @@ impl TopicState {
         description
     }
 
-    /// Takes what [`TopicSpec::agrees_in_fixed`] let pass.
-    fn update(&mut self, spec: &TopicSpec, unix_millis: u64) {
+    /// Takes settings that differ only in what can be changed.
+    pub(crate) fn update(&mut self, spec: &TopicSpec, unix_millis: u64) {
         let window = self.spec.duplicate_window;
         self.spec = spec.clone();
         if self.spec.duplicate_window != window {
@@ -155,53 +154,32 @@ impl TopicState {
 
 impl State {
     pub(crate) fn topic(&self, topic: &Topic) -> Result<&TopicState> {
-        self.topics.get(topic).ok_or_else(|| unknown_topic(topic))
+        self.topics.get(topic).ok_or_else(unknown_topic)
     }
 
     /// The topic, after retention.
     pub(crate) fn current(&mut self, topic: &Topic, unix_millis: u64) -> Result<&mut TopicState> {
-        let state = self.topics.get_mut(topic).ok_or_else(|| unknown_topic(topic))?;
+        let state = self.topics.get_mut(topic).ok_or_else(unknown_topic)?;
         state.retain(unix_millis);
         Ok(state)
     }
 
-    pub(crate) fn ensure_topic(&mut self, spec: &TopicSpec, step: &mut Step) -> Result<TopicDescription> {
-        let topic = spec.validate()?;
-        let mut asked = spec.clone();
-        asked.duplicate_window = window_in_force(spec, &self.config);
-        let Some(state) = self.topics.get_mut(&topic) else {
-            self.create_topic(topic.clone(), spec.clone(), step);
-            return Ok(self.topic(&topic)?.describe(&self.config));
-        };
-        match spec.on_existing {
-            OnExisting::CreateOnly => {
-                return Err(Error::new(ErrorKind::TopicExists, "the topic exists already").with("topic", &topic));
-            }
-            OnExisting::LeaveAlone => {}
-            OnExisting::CreateOrUpdate => {
-                state.spec.agrees_in_fixed(&asked)?;
-                state.update(&asked, step.unix_millis);
-            }
-            // A way that a later version of the core adds is treated as the strictest one.
-            _ => {
-                state.spec.agrees_in_fixed(&asked)?;
-                state.spec.agrees_in_changeable(&asked)?;
-            }
+    /// `false` where there is one of this name.
+    pub(crate) fn create_topic(&mut self, spec: &TopicSpec, step: &mut Step) -> Result<bool> {
+        let topic = spec.topic.parse::<Topic>()?;
+        if self.topics.contains_key(&topic) {
+            return Ok(false);
         }
-        Ok(state.describe(&self.config))
-    }
-
-    fn create_topic(&mut self, topic: Topic, spec: TopicSpec, step: &mut Step) {
         self.incarnations += 1;
-        let partitions = spec.partitions;
-        self.topics.insert(topic.clone(), TopicState::new(spec, self.incarnations, &self.config));
-        self.resize_groups(&topic, partitions, step);
+        self.topics.insert(topic.clone(), TopicState::new(spec.clone(), self.incarnations, &self.config));
+        self.resize_groups(&topic, spec.partitions, step);
+        Ok(true)
     }
 
     /// Deletes a topic. The progress of its groups stays, as brokers keep it, so that a later incarnation is told apart by
     /// what the notes say.
     pub(crate) fn delete_topic(&mut self, topic: &Topic, step: &mut Step) -> Result<()> {
-        self.topics.remove(topic).ok_or_else(|| unknown_topic(topic))?;
+        self.topics.remove(topic).ok_or_else(unknown_topic)?;
         self.interrupt_topic(topic, step);
         Ok(())
     }
@@ -210,17 +188,19 @@ impl State {
     pub(crate) fn recreate_topic(&mut self, topic: &Topic, step: &mut Step) -> Result<()> {
         let spec = self.topic(topic)?.spec.clone();
         self.delete_topic(topic, step)?;
-        self.create_topic(topic.clone(), spec, step);
-        Ok(())
+        self.create_topic(&spec, step).map(drop)
     }
 }
 
-fn window_in_force(spec: &TopicSpec, config: &MemoryConfig) -> Duration {
-    match config.copies {
+/// The settings as this world keeps them: it has one duplicate window for all topics, or each has its own.
+pub(crate) fn in_force(spec: &TopicSpec, config: &MemoryConfig) -> TopicSpec {
+    let mut spec = spec.clone();
+    spec.duplicate_window = match config.copies {
         Copies::Window => spec.duplicate_window,
         Copies::Stored => Duration::ZERO,
         Copies::Dropped => Duration::MAX,
-    }
+    };
+    spec
 }
 
 fn known_for(window: Duration) -> Option<Duration> {
@@ -231,10 +211,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn unknown_topic(topic: &Topic) -> Error {
-    Error::new(ErrorKind::UnknownTopic, "no such topic").with("topic", topic)
+pub(crate) fn unknown_topic() -> Error {
+    Error::new(ErrorKind::UnknownTopic, "no such topic")
 }
 
-fn no_partition(topic: &str, partition: u32) -> Error {
-    Error::new(ErrorKind::Backend, "the topic has no such partition").with("topic", topic).with("partition", partition)
+fn no_partition(partition: u32) -> Error {
+    Error::new(ErrorKind::Backend, "the topic has no such partition").with("partition", partition)
 }

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use eventbus_core::backend::{Backend, GroupEvent, TopicDescription};
+use eventbus_core::backend::{Backend, GroupEvent, TopicDescription, ensure_topic};
 use eventbus_core::{ErrorKind, OnExisting, Position, TopicSpec};
 use eventbus_memory::{Latency, MemoryConfig, Positions, Wait};
 use tokio::time::{Instant, advance, sleep};
@@ -266,7 +266,7 @@ async fn an_existing_topic_is_treated_in_another_way_than_asked() {
     let kind = |result: eventbus_core::Result<TopicDescription>| result.unwrap_err();
     let ensure = |spec| {
         let backend = backend.clone();
-        async move { backend.ensure_topic(&spec).await }
+        async move { ensure_topic(&backend, &spec).await }
     };
     ensure(spec()).await.unwrap();
     assert_eq!(kind(ensure(spec().on_existing(OnExisting::CreateOnly)).await).kind(), ErrorKind::TopicExists);

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use eventbus_core::backend::{Backend, Fate, Pipelining};
+use eventbus_core::backend::{Backend, Fate, Pipelining, ensure_topic};
 use eventbus_core::{ErrorKind, Position, TopicSpec};
 use eventbus_memory::{
     CommitFault, FaultKind, Latency, MemoryBackend, MemoryConfig, MemoryWorld, OnCut, Scope, SubmitFault, Wait,
@@ -261,7 +261,7 @@ fn names_share_no_world_or_keep_one_that_was_forgotten() {
     let (one, two) = (MemoryWorld::named(name), MemoryWorld::named(name));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        one.connect().ensure_topic(&TopicSpec::new(TOPIC)).await.unwrap();
+        ensure_topic(&one.connect(), &TopicSpec::new(TOPIC)).await.unwrap();
         assert_eq!(two.connect().list_topics().await.unwrap().len(), 1);
         assert!(MemoryWorld::new().connect().list_topics().await.unwrap().is_empty());
         assert!(MemoryWorld::forget(name) && !MemoryWorld::forget(name));

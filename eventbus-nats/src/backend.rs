@@ -1,14 +1,14 @@
 //! [`NatsBackend`]: the core's interface on JetStream.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{
-    Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
+    Backend, Capabilities, GroupDescription, Health, Join, Membership, Opened, Outbound, TopicDescription,
 };
 use eventbus_core::lease::Leases;
-use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 
 use crate::config::NatsConfig;
 use crate::connection::{Link, Signals};
@@ -16,7 +16,7 @@ use crate::consumer::{Start, read_all};
 use crate::health::{capabilities, health};
 use crate::producer::Producer;
 use crate::store::Store;
-use crate::topics::Topics;
+use crate::topics::{Topics, in_force};
 
 /// A connection to JetStream, made by [`open`](Backend::open), as a backend of the core.
 ///
@@ -24,7 +24,7 @@ use crate::topics::Topics;
 /// [`NatsEventBus`](crate::NatsEventBus).
 pub struct NatsBackend {
     config: NatsConfig,
-    link: OnceLock<Arc<Link>>,
+    link: Opened<Link>,
     producer: Arc<Producer>,
 }
 
@@ -33,7 +33,7 @@ impl NatsBackend {
     #[must_use]
     pub fn new(config: NatsConfig) -> Self {
         let producer = Arc::new(Producer::new(&config));
-        Self { config, link: OnceLock::new(), producer }
+        Self { config, link: Opened::default(), producer }
     }
 
     /// Deletes all that the server holds under this backend's prefix: topics, and groups' progress, also that of topics which
@@ -45,17 +45,13 @@ impl NatsBackend {
         self.topics()?.remove_all().await
     }
 
-    fn link(&self) -> Result<&Arc<Link>> {
-        self.link.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
-    }
-
     fn topics(&self) -> Result<Topics> {
-        Ok(Topics::new(Arc::clone(self.link()?), &self.config.prefix))
+        Ok(Topics::new(Arc::clone(self.link.get()?), &self.config.prefix))
     }
 
     /// The topic's groups, by the core's leases over its bucket.
     fn leases(&self, topic: &Topic) -> Result<Leases> {
-        let (link, topics) = (Arc::clone(self.link()?), self.topics()?);
+        let (link, topics) = (Arc::clone(self.link.get()?), self.topics()?);
         let store = Store { link, names: topics.names(topic), topics, topic: topic.clone() };
         Ok(Leases::new(Arc::new(store), topic.clone()))
     }
@@ -71,13 +67,13 @@ impl NatsBackend {
         let names = self.topics()?.names(topic);
         let subject = names.partition(partition);
         let mut found = None;
-        let read = read_all(self.link()?, &names.stream, &subject, start, true, |delivered| {
+        let read = read_all(self.link.get()?, &names.stream, &subject, start, true, |delivered| {
             if fits(delivered.id()) {
                 found = Some(delivered.place.position);
             }
             found.is_none()
         });
-        read.await.map_err(|error| error.with("topic", topic).with("partition", partition))?;
+        read.await?;
         Ok(found)
     }
 }
@@ -103,11 +99,19 @@ impl Backend for NatsBackend {
         let signals = Signals::new(Box::new(Arc::downgrade(&self.producer)));
         let link = Link::connect(&self.config, Arc::new(signals)).await?;
         self.producer.start(&link).await?;
-        self.link.set(link).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
+        self.link.set(link)
     }
 
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        self.topics()?.ensure(spec).await
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
+        Ok(in_force(spec))
+    }
+
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
+        self.topics()?.create(spec).await
+    }
+
+    async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
+        self.topics()?.update(spec).await
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
@@ -165,12 +169,12 @@ impl Backend for NatsBackend {
     }
 
     async fn health(&self) -> Health {
-        health(self.link.get()).await
+        health(self.link.get().ok()).await
     }
 
     async fn close(&self) -> Result<()> {
         self.producer.close();
-        if let Some(link) = self.link.get() {
+        if let Ok(link) = self.link.get() {
             link.close().await;
         }
         Ok(())

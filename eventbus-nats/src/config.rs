@@ -6,8 +6,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use eventbus_core::settings::{invalid, is_host, millis, prefix, unsafe_setting, within};
 use eventbus_core::wire::Mode;
-use eventbus_core::{Error, ErrorKind, Result};
+use eventbus_core::{Result, settings};
 use percent_encoding::percent_decode_str;
 
 /// How a bus shows who it is. No part of it is ever printed.
@@ -56,48 +57,65 @@ pub struct Tls {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
-/// Settings of a bus on JetStream, all but the servers with defaults. Checked by [`validate`](Self::validate) and by
-/// whatever takes it.
-///
-/// ```
-/// use eventbus_nats::NatsConfig;
-///
-/// let config = NatsConfig::new("nats://localhost:4222").prefix("shop");
-/// config.validate()?;
-/// # Ok::<(), eventbus_core::Error>(())
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-#[must_use]
-pub struct NatsConfig {
-    /// Without what may be secret in a URL.
-    pub(crate) servers: Vec<String>,
-    pub(crate) auth: Auth,
-    pub(crate) tls: Tls,
-    pub(crate) name: String,
-    pub(crate) prefix: String,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) request_timeout: Duration,
-    pub(crate) publish_timeout: Duration,
-    pub(crate) publish_window: usize,
-    pub(crate) connections: usize,
-    pub(crate) fetch_batch: usize,
-    pub(crate) fetch_wait: Duration,
-    pub(crate) max_waiting: usize,
-    pub(crate) heartbeat: Duration,
-    pub(crate) inactive_threshold: Duration,
-    pub(crate) ping_interval: Duration,
-    pub(crate) reconnect_delay: Duration,
-    pub(crate) mode: Mode,
-}
-
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {
-        $($(#[$doc])*
-        pub fn $name(mut self, $name: $type) -> Self {
-            self.$name = $name;
-            self
-        })*
-    };
+settings! {
+    /// Settings of a bus on JetStream, all but the servers with defaults. Checked by [`validate`](Self::validate) and by
+    /// whatever takes it.
+    ///
+    /// ```
+    /// use eventbus_nats::NatsConfig;
+    ///
+    /// let config = NatsConfig::new("nats://localhost:4222").prefix("shop");
+    /// config.validate()?;
+    /// # Ok::<(), eventbus_core::Error>(())
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[must_use]
+    pub struct NatsConfig {
+        given {
+            /// Without what may be secret in a URL.
+            servers: Vec<String>,
+            tls: Tls,
+        }
+        text {
+            /// Sets the name under which the server lists the connection. Default `eventbus`.
+            name = "eventbus";
+            /// Sets what all subjects, streams and buckets begin with: buses with different prefixes see nothing of each
+            /// other. 1 to 32 characters of `A-Z a-z 0-9 _ -`. Default `eventbus`.
+            prefix = "eventbus";
+        }
+        value {
+            /// Sets how the bus shows who it is; goes before what a URL says. Default none.
+            auth: Auth = Auth::None;
+            /// How long connecting may take, each server; when opening, servers that cannot be reached are tried again for so
+            /// long. Default 5 s.
+            connect_timeout: Duration = Duration::from_secs(5), in millis(10, 600_000);
+            /// How long the answer to a request to the server's interface may take. Default 2 s.
+            request_timeout: Duration = Duration::from_secs(2), in millis(100, 60_000);
+            /// How long a publish waits for its acknowledgement before it is sent again. Default 2 s.
+            publish_timeout: Duration = Duration::from_secs(2), in millis(100, 60_000);
+            /// The most records on their way over all keys; one a key. Default 4 096, at most 8 192: servers refuse what is
+            /// beyond 10 000 over all their clients.
+            publish_window: usize = 4_096, in 1..=8_192;
+            /// Connections. Only 1 is safe so far: over several, one key would be published on rotating ones.
+            connections: usize = 1;
+            /// The most records of one partition that were asked for and not yet taken. Default 1 000.
+            fetch_batch: usize = 1_000, in 1..=50_000;
+            /// How long a request for records stays open. Default 30 s.
+            fetch_wait: Duration = Duration::from_secs(30), in millis(2_000, 600_000);
+            /// The most open requests for records that the server keeps for a reader. Default 16.
+            max_waiting: usize = 16, in 4..=512;
+            /// How often an idle server says that it is there; two missing ones end a read. Default 1 s.
+            heartbeat: Duration = Duration::from_secs(1);
+            /// After how long without an open request the server removes a reader. Default 5 min: longer than any stall.
+            inactive_threshold: Duration = Duration::from_secs(300), in millis(30_000, 86_400_000);
+            /// How often the connection is probed. Default 2 s.
+            ping_interval: Duration = Duration::from_secs(2), in millis(100, 600_000);
+            /// The longest wait before the next attempt to connect again. Default 250 ms.
+            reconnect_delay: Duration = Duration::from_millis(250), in millis(1, 60_000);
+            /// How envelopes are written; both ways are read. Default binary.
+            mode: Mode = Mode::Binary;
+        }
+    }
 }
 
 impl NatsConfig {
@@ -119,26 +137,7 @@ impl NatsConfig {
             hosts.push(format!("{scheme}://{host}"));
         }
         let required = hosts.iter().any(|host| host.starts_with("tls://"));
-        Self {
-            servers: hosts,
-            auth,
-            tls: Tls { required, ..Tls::default() },
-            name: "eventbus".into(),
-            prefix: "eventbus".into(),
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(2),
-            publish_timeout: Duration::from_secs(2),
-            publish_window: 4_096,
-            connections: 1,
-            fetch_batch: 1_000,
-            fetch_wait: Duration::from_secs(30),
-            max_waiting: 16,
-            heartbeat: Duration::from_secs(1),
-            inactive_threshold: Duration::from_secs(300),
-            ping_interval: Duration::from_secs(2),
-            reconnect_delay: Duration::from_millis(250),
-            mode: Mode::Binary,
-        }
+        Self::with_defaults(hosts, Tls { required, ..Tls::default() }).auth(auth)
     }
 
     /// The servers' URLs, without what may be secret in them.
@@ -147,56 +146,10 @@ impl NatsConfig {
         &self.servers
     }
 
-    /// Sets the name under which the server lists the connection. Default `eventbus`.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Sets what all subjects, streams and buckets begin with: buses with different prefixes see nothing of each other.
-    /// 1 to 32 characters of `A-Z a-z 0-9 _ -`. Default `eventbus`.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
     /// Sets how the connection is encrypted; what a `tls://` URL asks for stays. Default: as the server and the URL ask.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Tls { required: tls.required || self.tls.required, ..tls };
         self
-    }
-
-    setters! {
-        /// Sets how the bus shows who it is; goes before what a URL says. Default none.
-        auth: Auth,
-        /// How long connecting may take, each server; when opening, servers that cannot be reached are tried again for so
-        /// long. Default 5 s.
-        connect_timeout: Duration,
-        /// How long the answer to a request to the server's interface may take. Default 2 s.
-        request_timeout: Duration,
-        /// How long a publish waits for its acknowledgement before it is sent again. Default 2 s.
-        publish_timeout: Duration,
-        /// The most records on their way over all keys; one a key. Default 4 096, at most 8 192: servers refuse what is
-        /// beyond 10 000 over all their clients.
-        publish_window: usize,
-        /// Connections. Only 1 is safe so far: over several, one key would be published on rotating ones.
-        connections: usize,
-        /// The most records of one partition that were asked for and not yet taken. Default 1 000.
-        fetch_batch: usize,
-        /// How long a request for records stays open. Default 30 s.
-        fetch_wait: Duration,
-        /// The most open requests for records that the server keeps for a reader. Default 16.
-        max_waiting: usize,
-        /// How often an idle server says that it is there; two missing ones end a read. Default 1 s.
-        heartbeat: Duration,
-        /// After how long without an open request the server removes a reader. Default 5 min: longer than any stall.
-        inactive_threshold: Duration,
-        /// How often the connection is probed. Default 2 s.
-        ping_interval: Duration,
-        /// The longest wait before the next attempt to connect again. Default 250 ms.
-        reconnect_delay: Duration,
-        /// How envelopes are written; both ways are read. Default binary.
-        mode: Mode,
     }
 
     /// Checks every value (S8).
@@ -206,49 +159,17 @@ impl NatsConfig {
     pub fn validate(&self) -> Result<()> {
         for server in &self.servers {
             let (scheme, host) = server.split_once("://").unwrap_or_default();
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-            if !matches!(scheme, "nats" | "tls") || host.is_empty() || !host.chars().all(plain) {
-                return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT]".into()));
+            if !matches!(scheme, "nats" | "tls") || !is_host(host) {
+                return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT]"));
             }
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if !(1..=32).contains(&self.prefix.len()) || !self.prefix.chars().all(plain) {
-            return Err(invalid("prefix", format!("expected 1 to 32 of A-Z a-z 0-9 _ -, got {:?}", self.prefix)));
-        }
+        prefix(&self.prefix, 1, "_-")?;
         if self.connections != 1 {
-            let why = "connections: expected 1: a key published over rotating connections has no order";
-            return Err(Error::new(ErrorKind::UnsafeConfig, why).with("setting", "connections"));
+            let why = "expected 1: a key published over rotating connections has no order";
+            return Err(unsafe_setting("connections", why));
         }
-        self.validate_ranges()
-    }
-
-    fn validate_ranges(&self) -> Result<()> {
-        for (name, value, most) in [
-            ("publish_window", self.publish_window, 8_192),
-            ("fetch_batch", self.fetch_batch, 50_000),
-            ("max_waiting", self.max_waiting, 512),
-        ] {
-            let least = if name == "max_waiting" { 4 } else { 1 };
-            if !(least..=most).contains(&value) {
-                return Err(invalid(name, format!("expected {least} to {most}, got {value}")));
-            }
-        }
-        let ms = Duration::from_millis;
-        for (name, value, least, most) in [
-            ("connect_timeout", self.connect_timeout, ms(10), ms(600_000)),
-            ("request_timeout", self.request_timeout, ms(100), ms(60_000)),
-            ("publish_timeout", self.publish_timeout, ms(100), ms(60_000)),
-            ("fetch_wait", self.fetch_wait, ms(2_000), ms(600_000)),
-            ("heartbeat", self.heartbeat, ms(100), self.fetch_wait / 2),
-            ("inactive_threshold", self.inactive_threshold, ms(30_000), ms(86_400_000)),
-            ("ping_interval", self.ping_interval, ms(100), ms(600_000)),
-            ("reconnect_delay", self.reconnect_delay, ms(1), ms(60_000)),
-        ] {
-            if !(least..=most).contains(&value) {
-                return Err(invalid(name, format!("expected {least:?} to {most:?}, got {value:?}")));
-            }
-        }
-        Ok(())
+        self.check_ranges()?;
+        within("heartbeat", &self.heartbeat, Duration::from_millis(100)..=self.fetch_wait / 2)
     }
 }
 
@@ -264,23 +185,10 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("no_ack", "a publish that is never confirmed cannot be put in order"),
 ];
 
-fn invalid(setting: &'static str, expected: String) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{setting}: {expected}")).with("setting", setting)
-}
-
-impl fmt::Debug for NatsConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NatsConfig")
-            .field("servers", &self.servers)
-            .field("auth", &self.auth)
-            .field("tls", &self.tls)
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use eventbus_core::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) fn capabilities(config: &NatsConfig) -> Capabilities {
     capabilities.resend_window = Some(Duration::from_secs(120));
     capabilities.overshoot = config.fetch_batch;
     capabilities.memory_storage = true;
+    // A leader is there when the answer comes, but a request may go by while the cluster turns to it.
+    capabilities.settles = config.request_timeout;
     capabilities
 }
 

@@ -1,7 +1,6 @@
-//! Streams as topics: created, compared, changed, described, deleted.
+//! Streams as topics: created, changed, described, deleted.
 //!
-//! Invariants: what a topic is asked to be is compared with what the server says it is, also right after its creation,
-//! since servers take what they do not know in silence. A stream that would lose what a group has not read, or that
+//! Invariant: a topic is described by what the server says of its stream. A stream that would lose what a group has not read, or that
 //! confirms nothing, is no topic (S8).
 
 use std::collections::BTreeSet;
@@ -9,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{LogState, TopicDescription};
-use eventbus_core::{Error, ErrorKind, OnExisting, Position, Result, Storage, Topic, TopicSpec};
+use eventbus_core::settings::{invalid, unsafe_setting};
+use eventbus_core::{Error, ErrorKind, Position, Result, Storage, Topic, TopicSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -81,6 +81,15 @@ impl StreamInfo {
         u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
     }
 
+    /// P4: old servers take a number of replicas that they have no place for, and say that it is in force.
+    fn replicable(&self, asked: &TopicSpec) -> Result<()> {
+        if asked.replicas == 1 || self.cluster.get("name").is_some() {
+            return Ok(());
+        }
+        let expected = format!("expected 1 on a server without a cluster, got {}", asked.replicas);
+        Err(invalid("replicas", expected))
+    }
+
     /// The log as each of its partitions sees it.
     pub(crate) fn log(&self) -> LogState {
         let end = self.state.last_seq + 1;
@@ -92,7 +101,7 @@ impl StreamInfo {
     fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
         let foreign = |what: &str| {
             let message = format!("the stream is no topic of this library: {what}");
-            Error::new(ErrorKind::TopicMismatch, message).with("topic", topic).with("stream", self.text("name"))
+            Error::new(ErrorKind::TopicMismatch, message).with("stream", self.text("name"))
         };
         let partitions = self.metadata("eventbus-partitions").and_then(|count| count.parse().ok());
         if self.metadata("eventbus-hash") != Some(HASH) {
@@ -102,12 +111,12 @@ impl StreamInfo {
             return Err(foreign("its metadata name another topic").with("setting", "topic"));
         }
         if !matches!(self.text("retention"), "limits" | "") {
-            let why = "retention: expected limits, a work queue deletes what a group has not read";
-            return Err(Error::new(ErrorKind::UnsafeConfig, why).with("topic", topic).with("setting", "retention"));
+            let why = "expected limits, a work queue deletes what a group has not read";
+            return Err(unsafe_setting("retention", why));
         }
         if self.config.get("no_ack").and_then(Value::as_bool).unwrap_or_default() {
-            let why = "no_ack: expected false, a publish that is never confirmed cannot be put in order";
-            return Err(Error::new(ErrorKind::UnsafeConfig, why).with("topic", topic).with("setting", "no_ack"));
+            let why = "expected false, a publish that is never confirmed cannot be put in order";
+            return Err(unsafe_setting("no_ack", why));
         }
         let word = |name: &str| self.metadata(name).map(|word| Value::String(word.to_owned()));
         let mut spec = TopicSpec::new(topic.as_str());
@@ -141,77 +150,43 @@ impl Topics {
         Names::new(&self.prefix, topic)
     }
 
-    pub(crate) async fn ensure(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        let topic = spec.validate()?;
-        let asked = in_force(spec);
-        let names = self.names(&topic);
-        let info = match stream_info(&self.link, &names.stream).await {
-            Err(failure) if failure.is(NO_STREAM) => match self.create(&topic, &names, &asked).await? {
-                Some(created) => return self.describe_as(&topic, &created, Some(&asked)),
-                // Somebody was faster.
-                None => stream_info(&self.link, &names.stream).await.map_err(|failure| about(failure, &topic))?,
-            },
-            found => found.map_err(|failure| about(failure, &topic))?,
-        };
-        match spec.on_existing {
-            OnExisting::CreateOnly => {
-                Err(Error::new(ErrorKind::TopicExists, "the topic exists already").with("topic", &topic))
-            }
-            OnExisting::LeaveAlone => self.describe_as(&topic, &info, None),
-            OnExisting::CreateOrUpdate => {
-                info.spec(&topic)?.agrees_in_fixed(&asked)?;
-                replicable(&topic, &info, &asked)?;
-                let updated = self.update(&topic, info, &asked).await?;
-                self.describe_as(&topic, &updated, Some(&asked))
-            }
-            // A way that a later version of the core adds is treated as the strictest one.
-            _ => self.describe_as(&topic, &info, Some(&asked)),
-        }
-    }
-
-    /// `None` where it was created meanwhile, with other settings or under another incarnation.
-    async fn create(&self, topic: &Topic, names: &Names, spec: &TopicSpec) -> Result<Option<StreamInfo>> {
+    /// `false` where it was created meanwhile, with other settings or under another incarnation.
+    pub(crate) async fn create(&self, spec: &TopicSpec) -> Result<bool> {
+        let names = self.names(&spec.topic.parse()?);
         let mut config = settings(spec);
         let fixed = json!({
             "name": names.stream, "subjects": [names.all()], "retention": "limits", "discard": "old",
             "storage": if spec.storage == Storage::Memory { "memory" } else { "file" },
             "max_consumers": -1, "allow_direct": true,
             "metadata": {
-                "eventbus-topic": topic.as_str(), "eventbus-partitions": spec.partitions.to_string(),
+                "eventbus-topic": spec.topic, "eventbus-partitions": spec.partitions.to_string(),
                 "eventbus-hash": HASH, "eventbus-incarnation": format!("{:016x}", rand::random::<u64>()),
             },
         });
         merge(&mut config, fixed);
         note(&mut config, spec);
-        match self.link.api(&format!("STREAM.CREATE.{}", names.stream), &config).await {
-            Ok(info) => Ok(Some(info)),
-            Err(failure) if failure.is(STREAM_EXISTS) => Ok(None),
-            Err(failure) => Err(refused(failure, topic)),
+        match self.link.api::<StreamInfo>(&format!("STREAM.CREATE.{}", names.stream), &config).await {
+            Ok(created) => created.replicable(spec).map(|()| true),
+            Err(failure) if failure.is(STREAM_EXISTS) => Ok(false),
+            Err(failure) => Err(refused(failure)),
         }
     }
 
     /// Changes what can be changed; what the stream has beyond our settings stays.
-    async fn update(&self, topic: &Topic, info: StreamInfo, spec: &TopicSpec) -> Result<StreamInfo> {
+    pub(crate) async fn update(&self, spec: &TopicSpec) -> Result<()> {
+        let stream = self.names(&spec.topic.parse()?).stream;
+        let info = stream_info(&self.link, &stream).await?;
+        info.replicable(spec)?;
         let mut config = info.config;
         merge(&mut config, Value::Object(settings(spec)));
         note(&mut config, spec);
-        let stream = config.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let updated = self.link.api(&format!("STREAM.UPDATE.{stream}"), &config).await;
-        updated.map_err(|failure| refused(failure, topic))
+        let updated = self.link.api::<Value>(&format!("STREAM.UPDATE.{stream}"), &config).await;
+        updated.map(drop).map_err(refused)
     }
 
     pub(crate) async fn describe(&self, topic: &Topic) -> Result<TopicDescription> {
-        let info = stream_info(&self.link, &self.names(topic).stream).await.map_err(|failure| about(failure, topic))?;
-        self.describe_as(topic, &info, None)
-    }
-
-    fn describe_as(&self, topic: &Topic, info: &StreamInfo, asked: Option<&TopicSpec>) -> Result<TopicDescription> {
+        let info = stream_info(&self.link, &self.names(topic).stream).await?;
         let spec = info.spec(topic)?;
-        if let Some(asked) = asked {
-            spec.agrees_in_fixed(asked)?;
-            spec.agrees_in_changeable(asked)?;
-            replicable(topic, info, asked)?;
-        }
         let log = info.log();
         let logs = (0..spec.partitions).map(|_| log.clone()).collect();
         let mut description = TopicDescription::new(spec, info.incarnation(), logs);
@@ -227,8 +202,7 @@ impl Topics {
     /// none goes with it.
     pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
         let names = self.names(topic);
-        let deleted = self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.stream), &()).await;
-        deleted.map_err(|failure| about(failure, topic))?;
+        self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.stream), &()).await?;
         let bucket = stream_info(&self.link, &names.bucket).await;
         if bucket.is_ok_and(|bucket| bucket.state.records == 0) {
             let _ = self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.bucket), &()).await;
@@ -292,7 +266,7 @@ pub(crate) async fn stream_info(link: &Link, stream: &str) -> std::result::Resul
 }
 
 /// The duplicate window cannot be longer than records are kept.
-fn in_force(spec: &TopicSpec) -> TopicSpec {
+pub(crate) fn in_force(spec: &TopicSpec) -> TopicSpec {
     let mut asked = spec.clone();
     asked.duplicate_window = spec.max_age.map_or(spec.duplicate_window, |age| age.min(spec.duplicate_window));
     asked
@@ -326,29 +300,16 @@ fn note(config: &mut Map<String, Value>, spec: &TopicSpec) {
     }
 }
 
-/// P4: old servers take a number of replicas that they have no place for, and say that it is in force.
-fn replicable(topic: &Topic, info: &StreamInfo, asked: &TopicSpec) -> Result<()> {
-    if asked.replicas == 1 || info.cluster.get("name").is_some() {
-        return Ok(());
-    }
-    let message = format!("replicas: expected 1 on a server without a cluster, got {}", asked.replicas);
-    Err(Error::new(ErrorKind::InvalidConfig, message).with("topic", topic).with("setting", "replicas"))
-}
-
-fn about(failure: Failure, topic: &Topic) -> Error {
-    Error::from(failure).with("topic", topic)
-}
-
 /// A creation or a change that the server does not take.
-fn refused(failure: Failure, topic: &Topic) -> Error {
-    let Failure::Api(error) = &failure else { return about(failure, topic) };
+fn refused(failure: Failure) -> Error {
+    let Failure::Api(error) = &failure else { return failure.into() };
     let kind = match error.err_code {
         // Subjects overlap with those of another stream.
         10_065 => ErrorKind::TopicMismatch,
         // Replicas without a cluster or too many, an invalid configuration, a change that is not possible.
         10_074 | 10_005 | 10_052 | 10_025 | 10_047 => ErrorKind::InvalidConfig,
-        _ => return about(failure, topic),
+        _ => return failure.into(),
     };
-    let refused = Error::new(kind, error.description.clone()).with("topic", topic);
+    let refused = Error::new(kind, error.description.clone());
     if error.err_code == 10_074 { refused.with("setting", "replicas") } else { refused }
 }

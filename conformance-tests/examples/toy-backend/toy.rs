@@ -12,7 +12,7 @@ use eventbus_core::backend::{
     Assignment, Backend, Body, Capabilities, Commit, Committed, ConnectionState, Fate, GroupDescription, GroupEvent,
     GroupPartition, Health, Inbound, Join, Lease, LogState, Membership, Outbound, TopicDescription,
 };
-use eventbus_core::{Env, Error, ErrorKind, Group, OnExisting, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::{Env, Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 use tokio::sync::Notify;
 
 /// The broker: what a real backend reaches over the network.
@@ -137,22 +137,26 @@ impl Backend for ToyBackend {
         Ok(())
     }
 
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        let topic = spec.validate()?;
-        let mut topics = self.0.topics();
-        if let Some(known) = topics.get(&topic) {
-            let exists = |kind, why: &'static str| Err(Error::new(kind, why).with("topic", &topic));
-            return match spec.on_existing {
-                OnExisting::CreateOnly => exists(ErrorKind::TopicExists, "the topic exists already"),
-                OnExisting::LeaveAlone => Ok(known.describe()),
-                _ if known.spec.partitions == spec.partitions => Ok(known.describe()),
-                _ => exists(ErrorKind::TopicMismatch, "partitions: the topic has another number"),
-            };
-        }
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
+        Ok(spec.clone())
+    }
+
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
         let incarnation = format!("toy-{}", self.0.made.fetch_add(1, Ordering::Relaxed));
         let logs = (0..spec.partitions).map(|_| Vec::new()).collect();
         let made = ToyTopic { spec: spec.clone(), incarnation, logs, groups: BTreeMap::new() };
-        Ok(topics.entry(topic).or_insert(made).describe())
+        let mut topics = self.0.topics();
+        let free = !topics.contains_key(&spec.topic.parse()?);
+        topics.entry(spec.topic.parse()?).or_insert(made);
+        Ok(free)
+    }
+
+    async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
+        let topic = spec.topic.parse()?;
+        self.0.with(&topic, |topic| {
+            topic.spec = spec.clone();
+            Ok(())
+        })
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
@@ -222,9 +226,8 @@ impl Backend for ToyBackend {
             let logs: Vec<LogState> = (0..topic.spec.partitions).map(|partition| topic.log(partition)).collect();
             let group = topic.group(group)?;
             let partitions = (0_u32..).zip(&group.slots).zip(logs).map(|((partition, slot), log)| {
-                let next = slot.committed.as_ref().map_or(Position::ZERO, |committed| committed.next);
-                let (lag, owner) = (log.end.get().saturating_sub(next.get()), group.owner.clone());
-                GroupPartition { partition, committed: slot.committed.clone(), log, lag, owner, oldest: None }
+                let counted = GroupPartition::counted(partition, log, slot.committed.clone());
+                GroupPartition { owner: group.owner.clone(), ..counted }
             });
             Ok(GroupDescription::new(group.members.clone(), partitions.collect()))
         })

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eventbus_core::backend::Backend;
+use eventbus_core::backend::{Backend, ensure_topic};
 use eventbus_core::{
     Backoff, BusConfig, Delivery, Envelope, HandlerError, Position, Result, Subscribe, Subscription, Threads,
     TopicSpec, handler_fn,
@@ -108,7 +108,7 @@ async fn run(seed: u64, events: &[FileEvent]) -> Result<Folded> {
         dead_letters: Mutex::default(),
     });
     let control = world.connect();
-    control.ensure_topic(&TopicSpec::new(TOPIC).partitions(16)).await?;
+    ensure_topic(&control, &TopicSpec::new(TOPIC).partitions(16)).await?;
     let mut run = Run { seed, world, shared, processes: 0 };
     let publisher = run.node()?.0;
     let mut members = Vec::new();

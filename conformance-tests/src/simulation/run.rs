@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eventbus_core::backend::{Backend, LogState};
+use eventbus_core::backend::{Backend, LogState, ensure_topic};
 use eventbus_core::note::Note;
 use eventbus_core::{BusEvent, Error, ErrorKind, FailurePolicy, Group, Mutant, OwnershipChange, Subscription, Topic};
 use eventbus_memory::{FaultEvent, FaultKind, MemoryBackend, MemoryWorld, OnCut};
@@ -175,7 +175,7 @@ impl Sim {
         if self.plan.shared_positions {
             self.met.see("positions shared");
         }
-        if let Err(error) = self.control.ensure_topic(&self.plan.topic()).await {
+        if let Err(error) = ensure_topic(&*self.control, &self.plan.topic()).await {
             return self.surprise("the topic", &error);
         }
         for _ in 0..self.plan.nodes {

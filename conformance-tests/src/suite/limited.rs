@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use eventbus_core::backend::{Backend, TopicDescription};
+use eventbus_core::backend::Backend;
 use eventbus_core::forward::ForwardBackend;
-use eventbus_core::{Result, Topic, TopicSpec};
+use eventbus_core::{Result, TopicSpec};
 
 /// What sets the limit: a client of the suite's own.
 #[async_trait]
@@ -29,10 +29,9 @@ impl<L: Limits> ForwardBackend for Limited<L> {
         &*self.inner
     }
 
-    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
-        let made = self.inner.ensure_topic(spec).await?;
-        let topic: Topic = made.spec.topic.parse()?;
-        self.by.limit(topic.as_str(), self.bytes).await?;
-        self.inner.describe_topic(&topic).await
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
+        let made = self.inner.create_topic(spec).await?;
+        self.by.limit(&spec.topic, self.bytes).await?;
+        Ok(made)
     }
 }

@@ -452,8 +452,8 @@ fn perhaps_gone(refusal: Error) -> Error {
 
 /// The failure of a refused publish, which names itself.
 pub(super) fn fail(topic: &TopicLanes, key: Option<&Key>, stamp: Stamp, envelope: &Envelope, error: Error) -> Failure {
-    let error = error.with("topic", topic.name());
-    let error = if let Some(key) = key { error.with("key", key) } else { error };
+    let error = error.about("topic", topic.name());
+    let error = if let Some(key) = key { error.about("key", key) } else { error };
     Failure::refused(error, Refusal::new(stamp, envelope.id()))
 }
 

@@ -12,7 +12,7 @@ impl Seat {
         let found = metadata.topics().iter().find(|found| found.name() == self.topic);
         let gone = |code: Code| matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
         if found.is_none_or(|found| found.error().is_some_and(|error| gone(error.into()))) {
-            let error = Error::new(ErrorKind::UnknownTopic, "the topic was deleted").with("topic", &self.topic);
+            let error = Error::new(ErrorKind::UnknownTopic, "the topic was deleted");
             let _ = self.items.send(Item::Over(error));
         }
     }
@@ -77,18 +77,15 @@ impl Seat {
         let mut wanted = Vec::new();
         for (partition, log, print) in asked {
             let Some(print) = print else { continue };
-            let at = wire::position(print.offset);
-            if at >= log.end {
-                same.insert(*partition, false);
-            } else if at >= log.first {
-                wanted.push((*partition, *print));
+            match print.is_of(log) {
+                Some(told) => drop(same.insert(*partition, told)),
+                None => wanted.push((*partition, *print)),
             }
         }
         let places: Vec<_> = wanted.iter().map(|(partition, print)| (*partition, print.offset)).collect();
         let found = scan::prints(&self.link, &self.topic, &places)?;
         for (partition, print) in wanted {
-            let other = |found: &Print| found.offset == print.offset && *found != print;
-            same.insert(partition, !found.get(&partition).is_some_and(other));
+            same.insert(partition, print.agrees_with(found.get(&partition)));
         }
         Ok(same)
     }

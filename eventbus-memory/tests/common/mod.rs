@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use eventbus_core::backend::{
     Assignment, Backend, Body, Commit, Fate, GroupEvent, Inbound, Join, Membership, Outbound, TopicDescription,
+    ensure_topic,
 };
 use eventbus_core::{Envelope, Position, ProducerId, Result, Stamp, Ticket, TicketSink, Topic, TopicSpec};
 use eventbus_memory::{FaultKind, MemoryBackend, MemoryConfig, MemoryWorld};
@@ -28,7 +29,7 @@ pub async fn world(partitions: u32) -> (MemoryWorld, MemoryBackend) {
 pub async fn world_with(config: MemoryConfig, spec: TopicSpec) -> (MemoryWorld, MemoryBackend) {
     let world = config.build().unwrap();
     let backend = world.connect();
-    backend.ensure_topic(&spec).await.unwrap();
+    ensure_topic(&backend, &spec).await.unwrap();
     (world, backend)
 }
 

@@ -208,8 +208,16 @@ impl Backend for Fake {
         Ok(())
     }
 
-    async fn ensure_topic(&self, _: &TopicSpec) -> Result<TopicDescription> {
-        Ok(self.description())
+    fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec> {
+        Ok(spec.clone())
+    }
+
+    async fn create_topic(&self, _: &TopicSpec) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn update_topic(&self, _: &TopicSpec) -> Result<()> {
+        Ok(())
     }
 
     async fn describe_topic(&self, _: &Topic) -> Result<TopicDescription> {

@@ -1,0 +1,207 @@
+//! What is stored beside a committed offset, where a broker keeps a line of text there and no more (S4, S5).
+//!
+//! One line: version, epoch, the log's incarnation, the print of a finished record, the owner, the core's note. Offsets without
+//! it, or with what another program wrote there, are progress under epoch 0.
+//!
+//! The *print* tells logs apart where clients are not told a topic's id: place, time and digest of a late record below the
+//! watermark. A log that has another record there is another log, and gets another incarnation (S3).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use bytes::Bytes;
+
+use super::{Committed, LogState};
+use crate::key::murmur2;
+use crate::position::Position;
+
+/// The most of an owner's name that is kept.
+const OWNER_BYTES: usize = 64;
+
+/// The most of a payload that a print looks at.
+const DIGESTED: usize = 256;
+
+const VERSION: &str = "eb1";
+
+/// What tells a record from one that another log has in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // as it is stored
+pub struct Print {
+    /// Its place.
+    pub offset: i64,
+    /// When it was stored, as the broker says.
+    pub time: i64,
+    /// Of its key and the begin of its payload.
+    pub digest: u64,
+}
+
+impl Print {
+    /// The print of a record.
+    #[must_use]
+    pub fn of(offset: i64, time: i64, key: &[u8], payload: &[u8]) -> Self {
+        let begin = payload.get(..DIGESTED).unwrap_or(payload);
+        let digest = u64::from(murmur2(key)) << 32 | u64::from(murmur2(begin));
+        Self { offset, time, digest: digest ^ payload.len() as u64 }
+    }
+
+    /// Whether a log can still have the record, by its ends alone. `None`: it must be looked at. What retention took tells
+    /// nothing, so that such a log counts as the same.
+    #[must_use]
+    pub fn is_of(&self, log: &LogState) -> Option<bool> {
+        let at = Position::new(u64::try_from(self.offset).unwrap_or_default());
+        if at >= log.end {
+            return Some(false);
+        }
+        (at < log.first).then_some(true)
+    }
+
+    /// Whether what was found at this place, or behind it, is of the same log. What compaction took tells nothing.
+    #[must_use]
+    pub fn agrees_with(&self, found: Option<&Self>) -> bool {
+        found.is_none_or(|found| found.offset != self.offset || found == self)
+    }
+}
+
+/// The line of text beside an offset.
+///
+/// ```
+/// use eventbus_core::backend::Stored;
+///
+/// let stored = Stored { epoch: 3, owner: "me".into(), note: b"note".as_slice().into(), ..Stored::default() };
+/// assert_eq!(Stored::decode(&stored.encode()), Some(stored));
+/// assert_eq!(Stored::decode("what somebody else wrote"), None);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(clippy::exhaustive_structs)] // as it is stored
+pub struct Stored {
+    /// The epoch of the ownership that wrote it.
+    pub epoch: u64,
+    /// The log's incarnation, as its reader named it.
+    pub incarnation: String,
+    /// Of a record below the offset.
+    pub print: Option<Print>,
+    /// The member that wrote it; 64 bytes of its name are kept.
+    pub owner: String,
+    /// The core's note.
+    pub note: Bytes,
+}
+
+impl Stored {
+    /// The largest note in bytes that fits into a line of 4 096.
+    pub const NOTE_BYTES: usize = 2_800;
+
+    /// The line.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let print = self.print.map(|print| format!("{}:{}:{:x}", print.offset, print.time, print.digest));
+        let owner = self.owner.as_bytes();
+        format!(
+            "{VERSION};{};{};{};{};{}",
+            self.epoch,
+            self.incarnation,
+            print.unwrap_or_default(),
+            BASE64.encode(owner.get(..OWNER_BYTES).unwrap_or(owner)),
+            BASE64.encode(&self.note),
+        )
+    }
+
+    /// What was stored; `None` where another program wrote it.
+    #[must_use]
+    pub fn decode(line: &str) -> Option<Self> {
+        let mut parts = line.split(';');
+        if parts.next() != Some(VERSION) {
+            return None;
+        }
+        let epoch = parts.next()?.parse().ok()?;
+        let incarnation = parts.next()?.to_owned();
+        let print = parts.next().filter(|print| !print.is_empty()).map(print_of);
+        let owner = BASE64.decode(parts.next()?).ok()?;
+        let note = BASE64.decode(parts.next()?).ok()?.into();
+        let owner = String::from_utf8_lossy(&owner).into_owned();
+        Some(Self { epoch, incarnation, print: print.unwrap_or_default(), owner, note })
+    }
+
+    /// The same as the core has it.
+    #[must_use]
+    pub fn committed(&self, next: Position) -> Committed {
+        Committed { next, epoch: self.epoch, note: self.note.clone() }
+    }
+
+    /// The same as written by nobody, for an offset that was set by hand: the epoch is kept, the note cleared.
+    #[must_use]
+    pub fn by_nobody(&self, offset: i64) -> Self {
+        let print = self.print.filter(|print| print.offset < offset);
+        Self { print, owner: String::new(), note: Bytes::new(), ..self.clone() }
+    }
+}
+
+fn print_of(text: &str) -> Option<Print> {
+    let mut parts = text.split(':');
+    let offset = parts.next()?.parse().ok()?;
+    let time = parts.next()?.parse().ok()?;
+    Some(Print { offset, time, digest: u64::from_str_radix(parts.next()?, 16).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(note: usize) -> Stored {
+        Stored {
+            epoch: u64::MAX,
+            incarnation: "0123456789abcdef".into(),
+            print: Some(Print { offset: i64::MAX, time: i64::MAX, digest: u64::MAX }),
+            owner: "m;".repeat(OWNER_BYTES / 2),
+            note: vec![7; note].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_fits() {
+        for note in [0, 1, Stored::NOTE_BYTES] {
+            let stored = stored(note);
+            let text = stored.encode();
+            assert!(text.len() <= 4_096, "{}", text.len());
+            assert_eq!(Stored::decode(&text), Some(stored));
+        }
+        let nothing = Stored::default();
+        assert_eq!(Stored::decode(&nothing.encode()), Some(nothing));
+    }
+
+    /// What was stored by an earlier version is read by a later one.
+    #[test]
+    fn vectors_never_change() {
+        let print = Some(Print::of(41, 1_700_000_000_000, b"key", b"payload"));
+        let (owner, note) = ("me".to_owned(), b"note".as_slice().into());
+        let stored = Stored { epoch: 7, incarnation: "0f".into(), print, owner, note };
+        assert_eq!(stored.encode(), "eb1;7;0f;41:1700000000000:bfa176a9330a1db6;bWU;bm90ZQ");
+        assert_eq!(Stored::default().encode(), "eb1;0;;;;");
+    }
+
+    #[test]
+    fn what_others_wrote_is_no_note() {
+        for text in ["", "x", "eb1", "eb1;x;;;;", "eb2;1;;;;", "eb1;1;;;%;", "eb1;1;i;"] {
+            assert_eq!(Stored::decode(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_record_in_the_place_is_another_log_and_a_missing_one_tells_nothing() {
+        let log = |first, end| LogState { first: Position::new(first), end: Position::new(end), ..LogState::default() };
+        let print = Print::of(5, 1, b"k", b"p");
+        assert_eq!(print.is_of(&log(0, 5)), Some(false), "the log is shorter");
+        assert_eq!(print.is_of(&log(6, 9)), Some(true), "retention took it");
+        assert_eq!(print.is_of(&log(0, 6)), None);
+        assert!(print.agrees_with(Some(&print)) && print.agrees_with(None));
+        assert!(print.agrees_with(Some(&Print::of(6, 1, b"k", b"q"))), "compaction took it");
+        for other in [Print::of(5, 2, b"k", b"p"), Print::of(5, 1, b"l", b"p"), Print::of(5, 1, b"k", b"q")] {
+            assert!(!print.agrees_with(Some(&other)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_set_by_hand_keeps_the_epoch_and_no_note() {
+        let set = Stored { print: Some(Print { offset: 5, time: 1, digest: 2 }), ..stored(3) }.by_nobody(6);
+        assert_eq!((set.epoch, set.owner.as_str(), set.note.len()), (u64::MAX, "", 0));
+        assert!(set.print.is_some() && set.by_nobody(5).print.is_none(), "a print is of what is below");
+    }
+}

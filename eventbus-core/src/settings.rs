@@ -1,0 +1,234 @@
+//! Settings of backends, each declared once by [`settings!`](macro@crate::settings), and the checks they share (S8).
+//!
+//! Invariant: a value that is refused names its setting, what was expected and what was given; one that is secret is never
+//! repeated, so none of these checks is for such.
+
+use std::fmt::{self, Debug};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Declares the configuration of a backend: each setting once, with its documentation, default and range.
+///
+/// - `given` are fields that the configuration is made of. They have no default and no setter: the type's own code takes care.
+/// - `text` are settings of text; their setters take whatever becomes a `String`.
+/// - `value` are settings of any other type. `in` names the range of values that are accepted.
+///
+/// It makes the struct with fields that the crate sees, a private `with_defaults` that takes what is given, a setter of the
+/// setting's name for each, and a private `check_ranges`, to be called by `validate`.
+///
+/// ```
+/// use std::time::Duration;
+/// use eventbus_core::settings::{millis, prefix};
+///
+/// eventbus_core::settings! {
+///     /// Settings of a bus on a broker.
+///     #[derive(Debug, Clone)]
+///     #[must_use]
+///     pub struct Config {
+///         given { host: String, }
+///         text {
+///             /// Sets what names begin with. Default `eventbus`.
+///             prefix = "eventbus";
+///         }
+///         value {
+///             /// How long an answer may take. Default 5 s.
+///             timeout: Duration = Duration::from_secs(5), in millis(100, 60_000);
+///             /// The most records on their way. Default 1 000.
+///             window: usize = 1_000, in 1..;
+///             /// Whether to tell more. Default no.
+///             verbose: bool = false;
+///         }
+///     }
+/// }
+///
+/// impl Config {
+///     pub fn new(host: &str) -> Self {
+///         Self::with_defaults(host.to_owned())
+///     }
+///
+///     pub fn validate(&self) -> eventbus_core::Result<()> {
+///         prefix(&self.prefix, 1, "-")?;
+///         self.check_ranges()
+///     }
+/// }
+///
+/// let config = Config::new("localhost").prefix("shop").verbose(true);
+/// assert!(config.validate().is_ok() && config.host == "localhost" && config.verbose);
+/// let error = config.timeout(Duration::ZERO).validate().unwrap_err();
+/// assert!(error.to_string().contains("timeout: expected 100ms to 60s, got 0ns"), "{error}");
+/// ```
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        pub struct $config:ident {
+            given { $($(#[$given_meta:meta])* $given:ident: $kind:ty,)* }
+            $(text { $($(#[$text_meta:meta])* $text:ident = $said:expr;)* })?
+            value { $($(#[$meaning:meta])* $name:ident: $type:ty = $default:expr $(, in $range:expr)?;)* }
+        }
+    ) => {
+        $(#[$meta])*
+        pub struct $config {
+            $($(#[$given_meta])* pub(crate) $given: $kind,)*
+            $($(pub(crate) $text: String,)*)?
+            $(pub(crate) $name: $type,)*
+        }
+
+        impl $config {
+            fn with_defaults($($given: $kind),*) -> Self {
+                Self { $($given,)* $($($text: $said.into(),)*)? $($name: $default,)* }
+            }
+
+            $($($(#[$text_meta])*
+            pub fn $text(mut self, $text: impl Into<String>) -> Self {
+                self.$text = $text.into();
+                self
+            })*)?
+
+            $($(#[$meaning])*
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name;
+                self
+            })*
+
+            /// Checks each value that has a range.
+            fn check_ranges(&self) -> $crate::Result<()> {
+                $($($crate::settings::within(stringify!($name), &self.$name, $range)?;)?)*
+                Ok(())
+            }
+        }
+    };
+}
+
+/// What is wrong with a setting: what was `expected`, and what was given where it may be told.
+#[must_use]
+pub fn invalid(setting: &'static str, expected: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::InvalidConfig, format!("{setting}: {expected}")).with("setting", setting)
+}
+
+/// Why a setting would break the contract.
+#[must_use]
+pub fn unsafe_setting(setting: &'static str, why: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::UnsafeConfig, format!("{setting}: {why}")).with("setting", setting)
+}
+
+/// Refuses a name that is on a list of those that would break the contract, or that another setting stands for, each with why.
+///
+/// # Errors
+/// `UnsafeConfig`, saying why.
+pub fn refuse(refused: &'static [(&'static str, &'static str)], name: &str) -> Result<()> {
+    match refused.iter().find(|(refused, _)| *refused == name) {
+        Some((refused, why)) => Err(unsafe_setting(refused, why)),
+        None => Ok(()),
+    }
+}
+
+/// A range of times, both ends included.
+#[must_use]
+pub const fn millis(least: u64, most: u64) -> RangeInclusive<Duration> {
+    Duration::from_millis(least)..=Duration::from_millis(most)
+}
+
+/// Checks that a value is in its range.
+///
+/// # Errors
+/// `InvalidConfig`, naming the range and the value.
+pub fn within<T: PartialOrd + Debug>(setting: &'static str, value: &T, range: impl RangeBounds<T>) -> Result<()> {
+    if range.contains(value) {
+        return Ok(());
+    }
+    let expected = match (range.start_bound(), range.end_bound()) {
+        (Bound::Included(least), Bound::Included(most)) => format!("{least:?} to {most:?}"),
+        (Bound::Included(least), Bound::Unbounded) => format!("at least {least:?}"),
+        (least, most) => format!("{least:?} to {most:?}"),
+    };
+    Err(invalid(setting, format!("expected {expected}, got {value:?}")))
+}
+
+/// Checks that a text is one of these words, of which there are two at least.
+///
+/// # Errors
+/// `InvalidConfig`, naming the words and the text.
+pub fn one_of(setting: &'static str, text: &str, words: &[&str]) -> Result<()> {
+    match words.split_last() {
+        Some((last, others)) if !words.contains(&text) => {
+            Err(invalid(setting, format!("expected {} or {last}, got {text:?}", others.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks what names on a broker begin with: up to 32 letters, digits and these marks.
+///
+/// # Errors
+/// `InvalidConfig`, naming what is taken and what was given.
+pub fn prefix(text: &str, least: usize, marks: &str) -> Result<()> {
+    if (least..=32).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c)) {
+        return Ok(());
+    }
+    let length = if least == 0 { "at most 32".to_owned() } else { format!("{least} to 32") };
+    let marks: String = marks.chars().flat_map(|mark| [' ', mark]).collect();
+    Err(invalid("prefix", format!("expected {length} of A-Z a-z 0-9{marks}, got {text:?}")))
+}
+
+/// Whether this can be a host, with or without a port.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(result: Result<()>) -> String {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        error.to_string()
+    }
+
+    #[test]
+    fn what_is_refused_names_the_setting_what_was_expected_and_what_was_given() {
+        assert!(within("w", &1, 1..=3).is_ok() && within("w", &3, 1..=3).is_ok() && within("w", &9, 1..).is_ok());
+        let error = message(within("w", &4, 1..=3));
+        assert!(error.contains("w: expected 1 to 3, got 4 [setting=w]"), "{error}");
+        let error = message(within("w", &0, 1..));
+        assert!(error.contains("w: expected at least 1, got 0"), "{error}");
+        let error = message(within("t", &Duration::ZERO, millis(10, 60_000)));
+        assert!(error.contains("t: expected 10ms to 60s, got 0ns"), "{error}");
+        let error = message(one_of("c", "z", &["x", "y", "w"]));
+        assert!(error.contains("c: expected x, y or w, got \"z\""), "{error}");
+        assert!(one_of("c", "w", &["x", "y", "w"]).is_ok());
+    }
+
+    #[test]
+    fn a_prefix_has_letters_digits_and_the_broker_s_marks() {
+        for (text, least, marks) in [("", 0, "-"), ("aZ9-._", 1, "._-"), (&"a".repeat(32), 1, "")] {
+            assert!(prefix(text, least, marks).is_ok(), "{text}");
+        }
+        for (text, least, marks) in [("", 1, "-"), ("a.b", 0, "-"), ("ü", 0, "-"), (&"a".repeat(33), 1, "")] {
+            assert!(prefix(text, least, marks).is_err(), "{text}");
+        }
+        let error = message(prefix("a/b", 0, "._-"));
+        assert!(error.contains("prefix: expected at most 32 of A-Z a-z 0-9 . _ -, got \"a/b\""), "{error}");
+        let error = message(prefix("", 1, "_-"));
+        assert!(error.contains("prefix: expected 1 to 32 of A-Z a-z 0-9 _ -, got \"\""), "{error}");
+    }
+
+    #[test]
+    fn what_would_break_the_contract_is_refused_by_name_and_says_why() {
+        const REFUSED: &[(&str, &str)] = &[("acks", "always all")];
+        assert!(refuse(REFUSED, "ack").is_ok());
+        let error = refuse(REFUSED, "acks").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsafeConfig);
+        assert!(error.to_string().contains("acks: always all [setting=acks]"), "{error}");
+    }
+
+    #[test]
+    fn a_host_holds_nothing_that_could_be_a_path_or_a_secret() {
+        assert!(["a", "a.b-c_d:1", "[::1]:9"].into_iter().all(is_host));
+        assert!(!["", "a/b", "u@a", "a b", "http://a"].into_iter().any(is_host));
+    }
+}
