@@ -89,6 +89,7 @@
 //! [`Capabilities::note_bytes`] after encoding, less the epoch. All of it is in [`crate::lease`], on a small store of yours.
 
 mod beside;
+mod encoded;
 mod groups;
 mod lease;
 mod opened;
@@ -110,6 +111,7 @@ use crate::ticket::Ticket;
 use crate::topic::{Group, Topic, TopicSpec};
 
 pub use beside::{Print, Stored};
+pub use encoded::{escape, token};
 pub use groups::{GroupDescription, GroupPartition};
 pub use lease::Lease;
 pub use opened::Opened;

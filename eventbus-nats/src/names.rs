@@ -1,45 +1,11 @@
-//! Names on the server: one encoding for streams, subjects, buckets, keys and consumers.
+//! Names on the server: the core's one [encoding](eventbus_core::backend::token) for streams, subjects, buckets and keys.
 //!
-//! Invariants: different topics (and groups) get different names (`a.b` and `a_b` are two topics), and every name fits
-//! the server's limits (255 bytes for streams and consumers). The encoding is part of what is stored: see the vectors.
+//! Invariants: different topics (and groups) get different names, and every name fits the server's limits (255 bytes for
+//! streams). They are part of what is stored: see the vectors.
 
-use std::fmt::Write;
-
+use eventbus_core::backend::{escape, token};
 use eventbus_core::lease::Key;
 use eventbus_core::{Group, Topic};
-use sha2::{Digest, Sha256};
-
-/// The most bytes of an encoded name.
-const MAX: usize = 96;
-/// How much of a longer name stays readable.
-const SHOWN: usize = 48;
-
-/// A name as one token of subjects and of stream names: `_` becomes `__`, `.` becomes `_d`; a name that gets too long is
-/// cut, and `_h` with 128 bits of its digest put behind it. No name holds `_h`, so none can look like a cut one.
-pub(crate) fn token(name: &str) -> String {
-    let encoded = escape(name);
-    if encoded.len() <= MAX {
-        return encoded;
-    }
-    let mut cut = escape(&name[..SHOWN.min(name.len())]);
-    cut.push_str("_h");
-    for byte in &Sha256::digest(name.as_bytes())[..16] {
-        let _ = write!(cut, "{byte:02x}");
-    }
-    cut
-}
-
-fn escape(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len() + 8);
-    for c in name.chars() {
-        match c {
-            '_' => encoded.push_str("__"),
-            '.' => encoded.push_str("_d"),
-            plain => encoded.push(plain),
-        }
-    }
-    encoded
-}
 
 /// The names of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,19 +99,6 @@ mod tests {
     /// What is stored goes by these names: another encoding would not find it.
     #[test]
     fn vectors_never_change() {
-        for (name, encoded) in [
-            ("orders", "orders"),
-            ("a.b", "a_db"),
-            ("a_b", "a__b"),
-            ("a_db", "a__db"),
-            ("a-1", "a-1"),
-            (".", "_d"),
-            ("__", "____"),
-        ] {
-            assert_eq!(token(name), encoded);
-        }
-        let long = "x".repeat(200);
-        assert_eq!(token(&long), format!("{}_h{}", "x".repeat(48), "aa20c23e3201834050679e1d88941b9a"));
         let orders = names("shop.orders");
         assert_eq!(orders.stream, "eventbus_T_shop_dorders");
         assert_eq!(orders.partition(3), "eventbus.shop_dorders.p03");
@@ -161,19 +114,5 @@ mod tests {
         assert_eq!(names.parse(&names.record(&group, 7)), Some(Key::Partition(7)));
         assert_eq!(names.parse(&names.member(&group, "m")), Some(Key::Member));
         assert_eq!(names.parse("$KV.other.g.p.7"), None);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn two_names_never_share_a_token(a in "[A-Za-z0-9._-]{1,200}", b in "[A-Za-z0-9._-]{1,200}") {
-            proptest::prop_assert_eq!(a == b, token(&a) == token(&b));
-            proptest::prop_assert!(token(&a).len() <= 130, "{}", token(&a).len());
-            proptest::prop_assert!(token(&a).bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-'));
-        }
-
-        #[test]
-        fn close_names_never_share_a_token(a in "[a._h_d]{1,6}", b in "[a._h_d]{1,6}") {
-            proptest::prop_assert_eq!(a == b, token(&a) == token(&b));
-        }
     }
 }
