@@ -91,9 +91,11 @@
 mod beside;
 mod encoded;
 mod groups;
+mod labels;
 mod lease;
 mod opened;
 mod record;
+mod removals;
 mod scans;
 mod topics;
 
@@ -113,9 +115,11 @@ use crate::topic::{Group, Topic, TopicSpec};
 pub use beside::{Print, Stored};
 pub use encoded::{escape, token};
 pub use groups::{GroupDescription, GroupPartition};
+pub use labels::Labels;
 pub use lease::Lease;
 pub use opened::Opened;
 pub use record::{Body, Fate, Inbound, Outbound};
+pub use removals::Removals;
 pub use scans::Scans;
 pub use topics::{ensure_topic, settled};
 
@@ -474,6 +478,34 @@ impl Health {
     #[must_use]
     pub fn new(connection: ConnectionState) -> Self {
         Self { connection, server: None, details: Vec::new() }
+    }
+
+    /// What is known of a connection without asking: its state, how often it was lost (`breaks`), and why there is none
+    /// (`connection_error`).
+    ///
+    /// ```
+    /// use eventbus_core::{ConnectionState, Connectivity, Health};
+    ///
+    /// let connection = Connectivity::default();
+    /// connection.lost();
+    /// connection.failed("refused".into());
+    /// let health = Health::of(&connection);
+    /// assert_eq!(health.connection, ConnectionState::Disconnected);
+    /// assert_eq!(health.details, [("breaks", "1"), ("connection_error", "refused")].map(|(n, v)| (n.into(), v.into())));
+    /// ```
+    #[must_use]
+    pub fn of(connection: &crate::Connectivity) -> Self {
+        let mut health = Self::new(connection.state());
+        health.detail("breaks", connection.breaks());
+        if let Some(trouble) = connection.trouble() {
+            health.detail("connection_error", trouble);
+        }
+        health
+    }
+
+    /// Adds a fact.
+    pub fn detail(&mut self, name: impl Into<String>, value: impl std::fmt::Display) {
+        self.details.push((name.into(), value.to_string()));
     }
 
     /// Whether the broker answered.

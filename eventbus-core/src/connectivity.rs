@@ -2,11 +2,30 @@
 //!
 //! Invariants: what was closed stays closed; and the count of breaks rises with every loss, before the state does.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::backend::ConnectionState;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// The most remembered denials.
+const DENIALS: usize = 64;
+
+/// Who has to know at once what happens to a connection, such as a producer of what was sent and not answered.
+pub trait OnConnection: fmt::Debug + Send + Sync {
+    /// It was lost: what was sent and not answered may have been stored.
+    fn lost(self: Arc<Self>);
+
+    /// The broker did not let the bus use this, and does not say for which request.
+    fn denied(self: Arc<Self>, what: &str);
+}
 
 /// The state of one connection, which a backend keeps: what its client says goes in, and the bus, its members and
 /// [`health`](crate::backend::Backend::health) read it. Begins as disconnected.
@@ -28,16 +47,30 @@ pub struct Connectivity {
     state: watch::Sender<ConnectionState>,
     breaks: AtomicU64,
     trouble: Mutex<Option<String>>,
+    /// What the broker did not let the bus use, newest last.
+    denied: Mutex<VecDeque<(Instant, String)>>,
+    listener: Option<Weak<dyn OnConnection>>,
 }
 
 impl Default for Connectivity {
     fn default() -> Self {
         let state = watch::Sender::new(ConnectionState::Disconnected);
-        Self { state, breaks: AtomicU64::new(0), trouble: Mutex::new(None) }
+        let (trouble, denied) = (Mutex::new(None), Mutex::new(VecDeque::new()));
+        Self { state, breaks: AtomicU64::new(0), trouble, denied, listener: None }
     }
 }
 
 impl Connectivity {
+    /// One that somebody hears of, as long as that is there.
+    #[must_use]
+    pub fn heard_by(listener: Weak<dyn OnConnection>) -> Self {
+        Self { listener: Some(listener), ..Self::default() }
+    }
+
+    fn listener(&self) -> Option<Arc<dyn OnConnection>> {
+        self.listener.as_ref()?.upgrade()
+    }
+
     /// There is a connection. What was in its way is forgotten.
     pub fn connected(&self) {
         *self.trouble.lock() = None;
@@ -48,6 +81,29 @@ impl Connectivity {
     pub fn lost(&self) {
         self.breaks.fetch_add(1, Ordering::AcqRel);
         self.becomes(ConnectionState::Disconnected);
+        if let Some(listener) = self.listener() {
+            listener.lost();
+        }
+    }
+
+    /// The broker did not let the bus use this. The last 64 denials are remembered.
+    pub fn denied(&self, what: &str) {
+        {
+            let mut denied = self.denied.lock();
+            if denied.len() == DENIALS {
+                denied.pop_front();
+            }
+            denied.push_back((Instant::now(), what.to_owned()));
+        }
+        if let Some(listener) = self.listener() {
+            listener.denied(what);
+        }
+    }
+
+    /// Whether a use of this was denied since then: permissions change.
+    #[must_use]
+    pub fn denied_since(&self, what: &str, since: Instant) -> bool {
+        self.denied.lock().iter().any(|(when, denied)| *when >= since && denied == what)
     }
 
     /// It was closed, for good.
@@ -88,6 +144,23 @@ impl Connectivity {
         self.breaks.load(Ordering::Acquire)
     }
 
+    /// Asks twice, with this pause between: what is definite is believed when it was told both times, over one connection
+    /// without a break. A broker that recovers says for a moment what is not so. `None` where an answer was not definite,
+    /// which is what `ask` gives `None` for, or the connection was lost. Cancel safe.
+    pub async fn told_twice<T, F>(&self, pause: Duration, mut ask: impl FnMut() -> F) -> Option<T>
+    where
+        F: Future<Output = Option<T>>,
+    {
+        let before = self.breaks();
+        ask().await?;
+        if self.breaks() != before {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        let told = ask().await?;
+        (self.breaks() == before).then_some(told)
+    }
+
     /// Why there is no connection, as far as that is known.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -115,6 +188,72 @@ mod tests {
         assert_eq!(connection.trouble().as_deref(), Some("refused"));
         connection.connected();
         assert_eq!(connection.trouble(), None);
+    }
+
+    /// What was told, and the breaks and denials known when it was.
+    #[derive(Debug, Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl OnConnection for Heard {
+        fn lost(self: Arc<Self>) {
+            self.0.lock().push("lost".into());
+        }
+
+        fn denied(self: Arc<Self>, what: &str) {
+            self.0.lock().push(format!("denied {what}"));
+        }
+    }
+
+    #[test]
+    fn who_listens_is_told_at_once_as_long_as_it_is_there() {
+        let heard = Arc::new(Heard::default());
+        let listener: Weak<Heard> = Arc::downgrade(&heard);
+        let connection = Connectivity::heard_by(listener);
+        connection.connected();
+        connection.lost();
+        connection.denied("a");
+        assert_eq!(*heard.0.lock(), ["lost", "denied a"]);
+        drop(heard);
+        connection.lost();
+        connection.denied("b");
+        assert_eq!(connection.breaks(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_denial_is_remembered_with_its_time_and_the_oldest_are_forgotten() {
+        let (connection, begun) = (Connectivity::default(), Instant::now());
+        connection.denied("a");
+        assert!(connection.denied_since("a", begun) && !connection.denied_since("b", begun));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!connection.denied_since("a", Instant::now()));
+        (1..DENIALS).for_each(|_| connection.denied("b"));
+        assert!(connection.denied_since("a", begun));
+        connection.denied("b");
+        assert!(!connection.denied_since("a", begun) && connection.denied_since("b", begun));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_told_once_or_over_a_break_is_not_believed() {
+        let (connection, begun) = (Connectivity::default(), Instant::now());
+        let pause = Duration::from_secs(1);
+        assert_eq!(connection.told_twice(pause, || async { Some("gone") }).await, Some("gone"));
+        assert_eq!(begun.elapsed(), pause);
+        for (number, told) in [(1, [None, Some("gone")]), (2, [Some("gone"), None])] {
+            let mut answers = told.into_iter();
+            let told = connection.told_twice(pause, || std::future::ready(answers.next().unwrap())).await;
+            assert_eq!((told, answers.len()), (None, 2 - number));
+        }
+        for broken in [1, 2] {
+            let mut asked = 0;
+            let told = connection.told_twice(pause, || {
+                asked += 1;
+                if asked == broken {
+                    connection.lost();
+                }
+                std::future::ready(Some("gone"))
+            });
+            assert_eq!((told.await, asked), (None, broken));
+        }
     }
 
     #[test]

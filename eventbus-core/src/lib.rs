@@ -67,7 +67,7 @@ pub use backend::{Capabilities, ConnectionState, GroupDescription, GroupPartitio
 pub use backoff::{Backoff, BackoffError, Jitter};
 pub use bus::EventBus;
 pub use config::{BusConfig, Threads};
-pub use connectivity::Connectivity;
+pub use connectivity::{Connectivity, OnConnection};
 pub use engine::Bus;
 pub use env::{Env, SystemEnv};
 pub use envelope::{Envelope, EnvelopeBuilder};
