@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_core::backend::{LogState, TopicDescription};
+use eventbus_core::backend::{Labels, LogState, TopicDescription};
 use eventbus_core::settings::{invalid, unsafe_setting};
 use eventbus_core::{Error, ErrorKind, Position, Result, Storage, Topic, TopicSpec};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -19,16 +19,30 @@ use crate::connection::Link;
 use crate::error::{Failure, NO_STREAM, STREAM_EXISTS};
 use crate::names::{Names, buckets, streams};
 
-/// How partitions are computed, as the metadata names it.
-const HASH: &str = "murmur2";
-
 /// What the largest record leaves of a message for the names of headers.
 const FRAME: usize = 512;
+
+/// How a stream is configured, with all that only the server knows of.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct StreamConfig {
+    #[serde(default, rename = "metadata")]
+    labels: Labels,
+    #[serde(flatten)]
+    settings: Map<String, Value>,
+}
+
+impl StreamConfig {
+    fn set(&mut self, settings: Value) {
+        if let Value::Object(settings) = settings {
+            self.settings.extend(settings);
+        }
+    }
+}
 
 /// A stream as the server describes it.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct StreamInfo {
-    pub(crate) config: Map<String, Value>,
+    config: StreamConfig,
     /// When it was created, as the server words it.
     created: String,
     pub(crate) state: StreamState,
@@ -51,15 +65,11 @@ pub(crate) struct StreamState {
 
 impl StreamInfo {
     fn number(&self, name: &str) -> i64 {
-        self.config.get(name).and_then(Value::as_i64).unwrap_or_default()
+        self.config.settings.get(name).and_then(Value::as_i64).unwrap_or_default()
     }
 
     fn text(&self, name: &str) -> &str {
-        self.config.get(name).and_then(Value::as_str).unwrap_or_default()
-    }
-
-    fn metadata(&self, name: &str) -> Option<&str> {
-        self.config.get("metadata")?.get(name)?.as_str()
+        self.config.settings.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
     fn duration(&self, name: &str) -> Option<Duration> {
@@ -72,7 +82,7 @@ impl StreamInfo {
 
     /// The stream's identity: another one after it was deleted and created again.
     fn incarnation(&self) -> String {
-        format!("{}@{}", self.metadata("eventbus-incarnation").unwrap_or_default(), self.created)
+        format!("{}@{}", self.config.labels.incarnation(), self.created)
     }
 
     /// The server's time when it answered, in milliseconds since the Unix epoch.
@@ -99,37 +109,22 @@ impl StreamInfo {
 
     /// The settings in force, out of configuration and metadata.
     fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
-        let foreign = |what: &str| {
-            let message = format!("the stream is no topic of this library: {what}");
-            Error::new(ErrorKind::TopicMismatch, message).with("stream", self.text("name"))
-        };
-        let partitions = self.metadata("eventbus-partitions").and_then(|count| count.parse().ok());
-        if self.metadata("eventbus-hash") != Some(HASH) {
-            return Err(foreign("hash: expected murmur2 in its metadata").with("setting", "hash"));
-        }
-        if self.metadata("eventbus-topic") != Some(topic.as_str()) {
-            return Err(foreign("its metadata name another topic").with("setting", "topic"));
-        }
+        let of_topic = self.config.labels.spec(topic);
+        let mut spec = of_topic.map_err(|error| error.with("stream", self.text("name")))?;
         if !matches!(self.text("retention"), "limits" | "") {
             let why = "expected limits, a work queue deletes what a group has not read";
             return Err(unsafe_setting("retention", why));
         }
-        if self.config.get("no_ack").and_then(Value::as_bool).unwrap_or_default() {
+        if self.config.settings.get("no_ack").and_then(Value::as_bool).unwrap_or_default() {
             let why = "expected false, a publish that is never confirmed cannot be put in order";
             return Err(unsafe_setting("no_ack", why));
         }
-        let word = |name: &str| self.metadata(name).map(|word| Value::String(word.to_owned()));
-        let mut spec = TopicSpec::new(topic.as_str());
-        spec.partitions = partitions.ok_or_else(|| foreign("it has no count of partitions"))?;
         spec.max_age = self.duration("max_age");
         spec.max_bytes = self.limit("max_bytes");
         spec.max_messages = self.limit("max_msgs");
         spec.storage = if self.text("storage") == "memory" { Storage::Memory } else { Storage::File };
         spec.replicas = u32::try_from(self.number("num_replicas")).unwrap_or(1);
         spec.duplicate_window = self.duration("duplicate_window").unwrap_or_default();
-        let after_refusal = word("eventbus-after-refusal").and_then(|word| serde_json::from_value(word).ok());
-        spec.after_refusal = after_refusal.unwrap_or_default();
-        spec.strict_partitions = self.metadata("eventbus-strict-partitions") == Some("true");
         Ok(spec)
     }
 }
@@ -153,18 +148,13 @@ impl Topics {
     /// `false` where it was created meanwhile, with other settings or under another incarnation.
     pub(crate) async fn create(&self, spec: &TopicSpec) -> Result<bool> {
         let names = self.names(&spec.topic.parse()?);
-        let mut config = settings(spec);
-        let fixed = json!({
+        let mut config = StreamConfig { labels: Labels::new(spec), settings: Map::new() };
+        config.set(settings(spec));
+        config.set(json!({
             "name": names.stream, "subjects": [names.all()], "retention": "limits", "discard": "old",
             "storage": if spec.storage == Storage::Memory { "memory" } else { "file" },
             "max_consumers": -1, "allow_direct": true,
-            "metadata": {
-                "eventbus-topic": spec.topic, "eventbus-partitions": spec.partitions.to_string(),
-                "eventbus-hash": HASH, "eventbus-incarnation": format!("{:016x}", rand::random::<u64>()),
-            },
-        });
-        merge(&mut config, fixed);
-        note(&mut config, spec);
+        }));
         match self.link.api::<StreamInfo>(&format!("STREAM.CREATE.{}", names.stream), &config).await {
             Ok(created) => created.replicable(spec).map(|()| true),
             Err(failure) if failure.is(STREAM_EXISTS) => Ok(false),
@@ -178,8 +168,8 @@ impl Topics {
         let info = stream_info(&self.link, &stream).await?;
         info.replicable(spec)?;
         let mut config = info.config;
-        merge(&mut config, Value::Object(settings(spec)));
-        note(&mut config, spec);
+        config.set(settings(spec));
+        config.labels.update(spec);
         let updated = self.link.api::<Value>(&format!("STREAM.UPDATE.{stream}"), &config).await;
         updated.map(drop).map_err(refused)
     }
@@ -214,7 +204,7 @@ impl Topics {
         let begin = streams(&self.prefix);
         let mut topics = BTreeSet::new();
         self.each_stream(|info| {
-            let topic = info.text("name").starts_with(&begin).then(|| info.metadata("eventbus-topic")).flatten();
+            let topic = info.text("name").starts_with(&begin).then(|| info.config.labels.topic()).flatten();
             topics.extend(topic.and_then(|topic| topic.parse().ok()));
         })
         .await?;
@@ -273,31 +263,13 @@ pub(crate) fn in_force(spec: &TopicSpec) -> TopicSpec {
 }
 
 /// The settings that can be changed, as the server names them.
-fn settings(spec: &TopicSpec) -> Map<String, Value> {
+fn settings(spec: &TopicSpec) -> Value {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let limit = |limit: Option<u64>| limit.map_or(json!(-1), |limit| json!(limit));
-    let mut settings = Map::new();
-    let values = json!({
+    json!({
         "max_age": spec.max_age.map_or(0, nanos), "max_bytes": limit(spec.max_bytes), "max_msgs": limit(spec.max_messages),
         "num_replicas": spec.replicas, "duplicate_window": nanos(spec.duplicate_window),
-    });
-    merge(&mut settings, values);
-    settings
-}
-
-fn merge(into: &mut Map<String, Value>, values: Value) {
-    if let Value::Object(values) = values {
-        into.extend(values);
-    }
-}
-
-/// Notes in the metadata what the bus keeps and the server does not know of.
-fn note(config: &mut Map<String, Value>, spec: &TopicSpec) {
-    let metadata = config.entry("metadata").or_insert_with(|| json!({}));
-    if let Value::Object(metadata) = metadata {
-        metadata.insert("eventbus-after-refusal".into(), json!(spec.after_refusal));
-        metadata.insert("eventbus-strict-partitions".into(), json!(spec.strict_partitions.to_string()));
-    }
+    })
 }
 
 /// A creation or a change that the server does not take.
