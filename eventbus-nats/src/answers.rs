@@ -13,11 +13,12 @@
 //! What comes on no inbox is the producer's: silence and a lost connection are unknown, a permission that is missing comes
 //! as an event of the connection and is a refusal.
 
+use async_nats::jetstream::publish::PublishAck;
 use eventbus_core::backend::Fate;
 use eventbus_core::{Error, ErrorKind, Position};
-use serde::Deserialize;
 
-use crate::error::ApiError;
+use crate::connection::read;
+use crate::error::{ApiError, Failure};
 
 /// What an answer says.
 #[derive(Debug)]
@@ -25,15 +26,6 @@ pub(crate) enum Verdict {
     Known(Fate),
     /// Nobody took it: whether the stream is there decides.
     Ask,
-}
-
-#[derive(Deserialize)]
-struct Ack {
-    #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    duplicate: bool,
-    error: Option<ApiError>,
 }
 
 pub(crate) fn judge(status: Option<u16>, payload: &[u8]) -> Verdict {
@@ -46,9 +38,11 @@ pub(crate) fn judge(status: Option<u16>, payload: &[u8]) -> Verdict {
     if let Some((seq, duplicate)) = plain(payload) {
         return Verdict::Known(Fate::Stored { position: Position::new(seq), duplicate });
     }
-    Verdict::Known(match serde_json::from_slice::<Ack>(payload) {
-        Ok(Ack { error: Some(error), .. }) => refusal(error),
-        Ok(Ack { seq, duplicate, .. }) if seq > 0 => Fate::Stored { position: Position::new(seq), duplicate },
+    Verdict::Known(match read::<PublishAck>(payload) {
+        Err(Failure::Api(error)) => refusal(error),
+        Ok(PublishAck { sequence, duplicate, .. }) if sequence > 0 => {
+            Fate::Stored { position: Position::new(sequence), duplicate }
+        }
         _ => unknown("the server's answer cannot be read"),
     })
 }
