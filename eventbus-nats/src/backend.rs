@@ -1,18 +1,19 @@
 //! [`NatsBackend`]: the core's interface on JetStream.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use async_nats::jetstream::consumer::DeliverPolicy;
 use async_trait::async_trait;
 use eventbus_core::backend::{
     Backend, Capabilities, GroupDescription, Health, Join, Membership, Opened, Outbound, TopicDescription,
 };
 use eventbus_core::lease::Leases;
-use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::{Connectivity, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 
 use crate::config::NatsConfig;
-use crate::connection::{Link, Signals};
-use crate::consumer::{Start, read_all};
+use crate::connection::Link;
+use crate::consumer::{self, read_all};
 use crate::health::{capabilities, health};
 use crate::producer::Producer;
 use crate::store::Store;
@@ -61,7 +62,7 @@ impl NatsBackend {
         &self,
         topic: &Topic,
         partition: u32,
-        start: Start,
+        start: DeliverPolicy,
         mut fits: impl FnMut(Option<&str>) -> bool + Send,
     ) -> Result<Option<Position>> {
         let names = self.topics()?.names(topic);
@@ -96,8 +97,8 @@ impl Backend for NatsBackend {
 
     async fn open(&self) -> Result<()> {
         self.config.validate()?;
-        let signals = Signals::new(Box::new(Arc::downgrade(&self.producer)));
-        let link = Link::connect(&self.config, Arc::new(signals)).await?;
+        let producer: Weak<Producer> = Arc::downgrade(&self.producer);
+        let link = Link::connect(&self.config, Connectivity::heard_by(producer)).await?;
         self.producer.start(&link).await?;
         self.link.set(link)
     }
@@ -138,13 +139,13 @@ impl Backend for NatsBackend {
         stamp: Stamp,
     ) -> Result<Option<Position>> {
         let stamp = stamp.to_string();
-        self.find(topic, partition, Start::Sequence(from.get()), |id| id == Some(&stamp)).await
+        self.find(topic, partition, consumer::from(from), |id| id == Some(&stamp)).await
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
         // The end as it was before: what is stored meanwhile is not missed.
         let end = self.topics()?.describe(topic).await?.partitions.first().map(|log| log.end).unwrap_or_default();
-        let found = self.find(topic, partition, Start::Time(unix_millis), |_| true).await?;
+        let found = self.find(topic, partition, consumer::since(unix_millis), |_| true).await?;
         Ok(found.unwrap_or(end))
     }
 

@@ -6,18 +6,16 @@
 //! Invariant: whoever relies on the connection having been up without a break compares [`Connectivity::breaks`]; it rises
 //! with every loss, before anything of the next connection arrives.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError};
 use bytes::Bytes;
-use eventbus_core::backend::ConnectionState;
+use eventbus_core::backend::{ConnectionState, Removals};
 use eventbus_core::{Connectivity, Error, ErrorKind, OwnThread, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::Instant;
 
 use crate::config::{Auth, NatsConfig};
@@ -29,67 +27,27 @@ const OLDEST: (i64, i64, i64) = (2, 10, 0);
 /// The pause before a server that could not be reached is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The most remembered denials.
-const DENIALS: usize = 64;
-
-/// What the connection's events come to.
-#[derive(Debug)]
-pub(crate) struct Signals {
-    connection: Connectivity,
-    /// Subjects that the server did not let the bus use, newest last.
-    denied: Mutex<VecDeque<(Instant, String)>>,
-    listener: Box<dyn OnSignal>,
-}
-
-/// Who has to know of what happens to the connection.
-pub(crate) trait OnSignal: fmt::Debug + Send + Sync {
-    /// What was sent and not answered may have been stored.
-    fn lost(&self);
-    /// A publish on this subject was not allowed.
-    fn denied(&self, subject: &str);
-}
-
-impl Signals {
-    pub(crate) fn new(listener: Box<dyn OnSignal>) -> Self {
-        Self { connection: Connectivity::default(), denied: Mutex::default(), listener }
-    }
-
-    fn event(&self, event: &Event) {
-        match event {
-            Event::Connected => self.connection.connected(),
-            Event::Disconnected | Event::Closed => {
-                self.connection.lost();
-                self.listener.lost();
+/// What an event of the client's comes to.
+fn heard(connection: &Connectivity, event: &Event) {
+    match event {
+        Event::Connected => connection.connected(),
+        Event::Disconnected | Event::Closed => connection.lost(),
+        Event::ServerError(ServerError::Other(text)) => {
+            tracing::warn!(target: "eventbus", error = %text, "the server refuses");
+            if let Some(subject) = denied_subject(text) {
+                connection.denied(subject);
             }
-            Event::ServerError(ServerError::Other(text)) => {
-                tracing::warn!(target: "eventbus", error = %text, "the server refuses");
-                if let Some(subject) = denied_subject(text) {
-                    let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-                    if denied.len() == DENIALS {
-                        denied.pop_front();
-                    }
-                    denied.push_back((Instant::now(), subject.to_owned()));
-                    drop(denied);
-                    self.listener.denied(subject);
-                }
-            }
-            Event::SlowConsumer(_) => {
-                tracing::warn!(target: "eventbus", "the client dropped messages; reads begin anew")
-            }
-            // The client goes on trying, also where its credentials are refused: they may be accepted again. It names the
-            // kind of the error only, so no secret is in it.
-            Event::ClientError(error) => {
-                tracing::warn!(target: "eventbus", %error, "no connection");
-                self.connection.failed(error.to_string());
-            }
-            other => tracing::info!(target: "eventbus", event = %other, "connection"),
         }
-    }
-
-    /// Whether a use of this subject was denied since then: permissions change.
-    fn denied_since(&self, subject: &str, since: Instant) -> bool {
-        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        denied.iter().any(|(when, denied)| *when >= since && denied == subject)
+        Event::SlowConsumer(_) => {
+            tracing::warn!(target: "eventbus", "the client dropped messages; reads begin anew")
+        }
+        // The client goes on trying, also where its credentials are refused: they may be accepted again. It names the
+        // kind of the error only, so no secret is in it.
+        Event::ClientError(error) => {
+            tracing::warn!(target: "eventbus", %error, "no connection");
+            connection.failed(error.to_string());
+        }
+        other => tracing::info!(target: "eventbus", event = %other, "connection"),
     }
 }
 
@@ -103,9 +61,11 @@ fn denied_subject(text: &str) -> Option<&str> {
 pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) config: NatsConfig,
-    signals: Arc<Signals>,
-    /// Read by removals at the server that are under way, written by closing.
-    removals: Arc<RwLock<()>>,
+    /// What the subjects of acknowledgements begin with.
+    pub(crate) inbox: String,
+    connection: Arc<Connectivity>,
+    /// What is removed at the server, which closing waits for.
+    pub(crate) removals: Removals,
     /// Where all runs that the client spawns.
     _thread: OwnThread,
 }
@@ -126,8 +86,9 @@ enum Answer<T> {
 
 impl Link {
     /// Connects, and checks that what is needed is there.
-    pub(crate) async fn connect(config: &NatsConfig, signals: Arc<Signals>) -> Result<Arc<Self>> {
-        let events = Arc::clone(&signals);
+    pub(crate) async fn connect(config: &NatsConfig, connection: Connectivity) -> Result<Arc<Self>> {
+        let connection = Arc::new(connection);
+        let events = Arc::clone(&connection);
         let longest = config.reconnect_delay;
         let mut options = ConnectOptions::new()
             .name(&config.name)
@@ -141,7 +102,7 @@ impl Link {
                 more => Duration::from_millis(1 << more.min(16)).min(longest),
             })
             .event_callback(move |event| {
-                events.event(&event);
+                heard(&events, &event);
                 std::future::ready(())
             });
         let tls = &config.tls;
@@ -159,9 +120,9 @@ impl Link {
         let thread = OwnThread::start("eventbus-nats")?;
         let reached = thread.run(reach(options, config.clone())).await;
         let client = reached.ok_or_else(|| Error::new(ErrorKind::Backend, "the client's thread ended"))??;
-        signals.connection.connected();
-        let removals = Arc::default();
-        let link = Arc::new(Self { client, config: config.clone(), signals, removals, _thread: thread });
+        connection.connected();
+        let (config, inbox, removals) = (config.clone(), client.new_inbox(), Removals::default());
+        let link = Arc::new(Self { client, config, inbox, connection, removals, _thread: thread });
         link.check()?;
         Ok(link)
     }
@@ -181,7 +142,7 @@ impl Link {
     }
 
     pub(crate) fn connection(&self) -> &Connectivity {
-        &self.signals.connection
+        &self.connection
     }
 
     pub(crate) fn state(&self) -> ConnectionState {
@@ -192,16 +153,11 @@ impl Link {
         self.state() == ConnectionState::Connected
     }
 
-    /// Begins a removal, which lasts until this is dropped: closing waits for it, as long as a request may take.
-    pub(crate) fn removal(&self) -> Option<OwnedRwLockReadGuard<()>> {
-        Arc::clone(&self.removals).try_read_owned().ok()
-    }
-
     /// Ends it. Nothing is sent any more.
     pub(crate) async fn close(&self) {
         if self.state() == ConnectionState::Connected {
             // What describes a group and ends would leave its consumers to the server for minutes.
-            let _ = tokio::time::timeout(self.config.request_timeout, self.removals.write()).await;
+            self.removals.ended(self.config.request_timeout).await;
         }
         self.connection().closed();
         let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;
@@ -233,7 +189,7 @@ impl Link {
         match self.client.send_request(subject.clone(), request).await {
             Ok(message) => Ok(message.payload),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(Failure::NoResponders),
-            Err(_) if self.signals.denied_since(&subject, begun) => Err(Failure::Denied(subject)),
+            Err(_) if self.connection.denied_since(&subject, begun) => Err(Failure::Denied(subject)),
             Err(error) => Err(Failure::Unanswered(format!("no answer: {error}"))),
         }
     }

@@ -5,30 +5,38 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_nats::header::HeaderMap;
+use async_nats::jetstream::consumer::pull::BatchConfig;
+use async_nats::jetstream::consumer::{AckPolicy, Config, DeliverPolicy};
 use async_nats::{Message, Subscriber};
 use async_trait::async_trait;
-use eventbus_core::Result;
 use eventbus_core::lease::{Pulled, Source, scan};
+use eventbus_core::{Position, Result};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::connection::Link;
 use crate::error::Failure;
 use crate::wire::{MESSAGE_ID, Place};
 
+/// The last millisecond that the server's notation of times has a year for.
+const LATEST: u64 = 253_402_300_799_999;
+
 type Outcome<T> = std::result::Result<T, Failure>;
 
-/// Where a reader begins.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Start {
-    Sequence(u64),
-    /// Milliseconds since the Unix epoch.
-    Time(u64),
-    All,
+/// From a position on.
+pub(crate) fn from(position: Position) -> DeliverPolicy {
+    DeliverPolicy::ByStartSequence { start_sequence: position.get().max(1) }
+}
+
+/// From a time on, in milliseconds since the Unix epoch.
+pub(crate) fn since(unix_millis: u64) -> DeliverPolicy {
+    let nanos = i128::from(unix_millis.min(LATEST)) * 1_000_000;
+    let start_time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    DeliverPolicy::ByStartTime { start_time }
 }
 
 /// A consumer of the server's, removed when this is dropped.
@@ -50,28 +58,23 @@ impl Consumer {
         link: &Arc<Link>,
         stream: &str,
         filter: &str,
-        start: Start,
+        start: DeliverPolicy,
         headers_only: bool,
     ) -> Outcome<(Self, u64)> {
         let name = format!("eb-{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
         let consumer = Self { link: Arc::clone(link), stream: stream.to_owned(), name: name.clone() };
-        let inactive = link.config.inactive_threshold;
-        let mut config = json!({
-            "name": name, "filter_subject": filter, "ack_policy": "none", "mem_storage": true, "num_replicas": 1,
-            "max_waiting": link.config.max_waiting, "headers_only": headers_only, "replay_policy": "instant",
-            "inactive_threshold": u64::try_from(inactive.as_nanos()).unwrap_or(u64::MAX),
-        });
-        match start {
-            Start::All => config["deliver_policy"] = json!("all"),
-            Start::Sequence(sequence) => {
-                config["deliver_policy"] = json!("by_start_sequence");
-                config["opt_start_seq"] = json!(sequence.max(1));
-            }
-            Start::Time(millis) => {
-                config["deliver_policy"] = json!("by_start_time");
-                config["opt_start_time"] = json!(rfc3339(millis));
-            }
-        }
+        let config = Config {
+            name: Some(name.clone()),
+            deliver_policy: start,
+            ack_policy: AckPolicy::None,
+            filter_subject: filter.to_owned(),
+            max_waiting: i64::try_from(link.config.max_waiting).unwrap_or(i64::MAX),
+            headers_only,
+            inactive_threshold: link.config.inactive_threshold,
+            num_replicas: 1,
+            memory_storage: true,
+            ..Config::default()
+        };
         let request = json!({ "stream_name": stream, "config": config, "action": "create" });
         // Dropped with an error, the consumer is removed as well.
         let created: Created = link.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &request).await?;
@@ -89,21 +92,14 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (link, subject) = (Arc::clone(&self.link), format!("CONSUMER.DELETE.{}.{}", self.stream, self.name));
-        let removal = link.removal();
-        runtime.spawn(async move {
-            let _under_way = removal;
-            // A creation may be carried out after its deletion was refused: asked again where no answer came. What is left
-            // after that, the server removes as inactive.
-            for wait in [0, 1, 5, 30] {
-                tokio::time::sleep(Duration::from_secs(wait)).await;
-                if !matches!(
-                    link.api::<Value>(&subject, &()).await,
-                    Err(Failure::Unanswered(_) | Failure::NoResponders)
-                ) {
-                    return;
-                }
+        // A creation may be carried out after its deletion was refused: asked again where no answer came. What is left
+        // after that, the server removes as inactive.
+        self.link.removals.begin(move || {
+            let (link, subject) = (Arc::clone(&link), subject.clone());
+            async move {
+                let asked = link.api::<Value>(&subject, &()).await;
+                !matches!(asked, Err(Failure::Unanswered(_) | Failure::NoResponders))
             }
         });
     }
@@ -133,11 +129,10 @@ impl Delivered {
 impl Source<Delivered> for Pulls {
     async fn request(&mut self, records: usize) -> Result<()> {
         let Consumer { link, stream, name } = &self.consumer;
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let (expires, heartbeat) = (nanos(link.config.fetch_wait), nanos(link.config.heartbeat));
-        let request = json!({ "batch": records, "expires": expires, "idle_heartbeat": heartbeat }).to_string();
+        let (expires, idle_heartbeat) = (Some(link.config.fetch_wait), link.config.heartbeat);
+        let request = BatchConfig { batch: records, expires, idle_heartbeat, ..BatchConfig::default() };
         let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}");
-        let sent = link.client.publish_with_reply(next, self.inbox.clone(), request.into()).await;
+        let sent = link.client.publish_with_reply(next, self.inbox.clone(), json!(request).to_string().into()).await;
         sent.map_err(|error| Failure::Unanswered(error.to_string()).into())
     }
 
@@ -174,7 +169,7 @@ pub(crate) async fn read_all(
     link: &Arc<Link>,
     stream: &str,
     filter: &str,
-    start: Start,
+    start: DeliverPolicy,
     headers_only: bool,
     take: impl FnMut(Delivered) -> bool,
 ) -> Result<()> {
@@ -183,10 +178,4 @@ pub(crate) async fn read_all(
         return Ok(());
     }
     scan(&mut consumer.pulls().await?, records, link.config.heartbeat * 3, take).await
-}
-
-fn rfc3339(millis: u64) -> String {
-    let nanos = i128::from(millis) * 1_000_000;
-    let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }

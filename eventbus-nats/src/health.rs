@@ -25,12 +25,11 @@ pub(crate) fn capabilities(config: &NatsConfig) -> Capabilities {
 
 pub(crate) async fn health(link: Option<&Arc<Link>>) -> Health {
     let Some(link) = link else { return Health::new(ConnectionState::Disconnected) };
-    let mut health = Health::new(link.state());
+    let mut health = Health::of(link.connection());
     let info = link.client.server_info();
     health.server = Some(format!("nats-server {}", info.version));
-    let mut detail = |name: &str, value: String| health.details.push((name.into(), value));
-    detail("server_name", info.server_name);
-    detail("max_payload", info.max_payload.to_string());
+    health.detail("server_name", info.server_name);
+    health.detail("max_payload", info.max_payload);
     let statistics = link.client.statistics();
     for (name, count) in [
         ("in_bytes", &statistics.in_bytes),
@@ -39,24 +38,19 @@ pub(crate) async fn health(link: Option<&Arc<Link>>) -> Health {
         ("out_messages", &statistics.out_messages),
         ("connects", &statistics.connects),
     ] {
-        detail(name, count.load(Ordering::Relaxed).to_string());
-    }
-    detail("breaks", link.connection().breaks().to_string());
-    if let Some(trouble) = link.connection().trouble() {
-        detail("connection_error", trouble);
+        health.detail(name, count.load(Ordering::Relaxed));
     }
     match link.api::<Value>("INFO", &()).await {
         Ok(account) => {
-            let number = |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or_default().to_string();
+            let number = |value: &Value| value.as_i64().unwrap_or_default();
             for name in ["memory", "storage", "streams", "consumers"] {
-                detail(&format!("account_{name}"), number(account.get(name)));
-                let limit = account.get("limits").and_then(|limits| limits.get(format!("max_{name}")));
-                detail(&format!("account_max_{name}"), number(limit));
+                health.detail(format!("account_{name}"), number(&account[name]));
+                health.detail(format!("account_max_{name}"), number(&account["limits"][format!("max_{name}")]));
             }
         }
         // Connected, and yet nobody answers.
         Err(failure) => {
-            detail("jetstream", eventbus_core::Error::from(failure).to_string());
+            health.detail("jetstream", eventbus_core::Error::from(failure));
             health.connection = ConnectionState::Disconnected;
         }
     }

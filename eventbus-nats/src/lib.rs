@@ -13,7 +13,7 @@
 //! | file | what it keeps |
 //! |---|---|
 //! | `config` | the settings, and what is refused (S8) |
-//! | `names` | streams, subjects, buckets and keys: one encoding |
+//! | `names` | what streams, subjects, buckets and keys are called, by the core's encoding |
 //! | `connection`, `error`, `health` | the one connection, requests, what the server says |
 //! | `topics` | streams as topics |
 //! | `producer`, `answers` | submissions, and their fates (P1 to P3) |

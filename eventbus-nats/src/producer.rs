@@ -8,20 +8,20 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Message, Subject};
-use eventbus_core::backend::{Fate, Outbound};
+use eventbus_core::backend::{Fate, Opened, Outbound};
 use eventbus_core::flights::{FlightId, Flights};
 use eventbus_core::wire::Mode;
-use eventbus_core::{Error, ErrorKind, Result, Ticket, Topic};
+use eventbus_core::{Error, ErrorKind, OnConnection, Result, Ticket, Topic};
 use futures_util::{FutureExt, StreamExt};
 
 use crate::answers::{Verdict, judge};
 use crate::config::NatsConfig;
-use crate::connection::{Link, OnSignal};
-use crate::error::{Failure, NO_STREAM, NOT_ENABLED};
+use crate::connection::Link;
+use crate::error::{NO_STREAM, NOT_ENABLED};
 use crate::names::Names;
 use crate::topics::stream_info;
 use crate::wire;
@@ -33,20 +33,15 @@ pub(crate) struct Producer {
     prefix: String,
     mode: Mode,
     timeout: Duration,
-    link: OnceLock<(Arc<Link>, String)>,
-    flights: Arc<Flights<Flight>>,
-    topics: Mutex<HashMap<Topic, Arc<Target>>>,
+    link: Opened<Link>,
+    flights: Arc<Flights<Arc<Target>>>,
+    targets: Mutex<HashMap<(Topic, u32), Arc<Target>>>,
 }
 
-/// Where a topic's records go.
+/// Where a partition's records go.
 struct Target {
-    names: Names,
-    subjects: Mutex<HashMap<u32, Subject>>,
-}
-
-struct Flight {
     subject: Subject,
-    target: Arc<Target>,
+    stream: String,
 }
 
 impl fmt::Debug for Producer {
@@ -61,15 +56,15 @@ impl Producer {
             prefix: config.prefix.clone(),
             mode: config.mode,
             timeout: config.publish_timeout,
-            link: OnceLock::new(),
+            link: Opened::default(),
             flights: Arc::default(),
-            topics: Mutex::default(),
+            targets: Mutex::default(),
         }
     }
 
     /// Begins: an inbox for acknowledgements, checked with one request, and the tasks that listen and watch.
     pub(crate) async fn start(self: &Arc<Self>, link: &Arc<Link>) -> Result<()> {
-        let inbox = link.client.new_inbox();
+        let inbox = &link.inbox;
         let failed = |error: &dyn fmt::Display| Error::new(ErrorKind::Unavailable, format!("no inbox: {error}"));
         let mut answers = link.client.subscribe(format!("{inbox}.*")).await.map_err(|error| failed(&error))?;
         let (subject, reply) = ("$JS.API.INFO", format!("{inbox}.check"));
@@ -86,9 +81,7 @@ impl Producer {
                 return Err(Error::new(ErrorKind::PermissionDenied, message));
             }
         }
-        if self.link.set((Arc::clone(link), inbox)).is_err() {
-            return Err(Error::new(ErrorKind::Backend, "the backend was opened twice"));
-        }
+        self.link.set(Arc::clone(link))?;
         let producer = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(message) = answers.next().await {
@@ -109,7 +102,7 @@ impl Producer {
     /// Sends a record, or says at once what became of it.
     fn send(&self, record: Outbound, ticket: Ticket) -> Option<(Ticket, Fate)> {
         let not_stored = |why: &'static str| Fate::NotStored(Error::new(ErrorKind::Unavailable, why));
-        let Some((link, inbox)) = self.link.get().filter(|(link, _)| link.is_up()) else {
+        let Some(link) = self.link.get().ok().filter(|link| link.is_up()) else {
             return Some((ticket, not_stored("there is no connection")));
         };
         let Outbound { topic, partition, stamp, envelope, .. } = record;
@@ -122,13 +115,13 @@ impl Producer {
             let message = format!("expected at most {most} bytes with headers, got {size}");
             return Some((ticket, Fate::Refused(Error::new(ErrorKind::TooLarge, message).with("topic", topic))));
         }
-        let target = self.target(&topic);
-        let subject = target.subject(partition);
-        let id = match self.flights.begin(ticket, Flight { subject: subject.clone(), target }) {
+        let target = self.target(topic, partition);
+        let subject = target.subject.clone();
+        let id = match self.flights.begin(ticket, target) {
             Ok(id) => id,
             Err(closed) => return Some(closed),
         };
-        let reply = format!("{inbox}.{id}");
+        let reply = format!("{}.{id}", link.inbox);
         let sending = link.client.publish_with_reply_and_headers(subject, reply, headers, payload);
         // The client's queue has room for the whole window, so this is ready at once, or never.
         match tokio::task::unconstrained(sending).now_or_never() {
@@ -140,22 +133,21 @@ impl Producer {
         }
     }
 
-    fn target(&self, topic: &Topic) -> Arc<Target> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(target) = topics.get(topic) {
-            return Arc::clone(target);
-        }
-        let target = Arc::new(Target { names: Names::new(&self.prefix, topic), subjects: Mutex::default() });
-        topics.insert(topic.clone(), Arc::clone(&target));
-        target
+    fn target(&self, topic: Topic, partition: u32) -> Arc<Target> {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = targets.entry((topic, partition)).or_insert_with_key(|(topic, partition)| {
+            let names = Names::new(&self.prefix, topic);
+            Arc::new(Target { subject: names.partition(*partition).into(), stream: names.stream })
+        });
+        Arc::clone(target)
     }
 
     fn answered(self: &Arc<Self>, message: &Message) {
         let id = message.subject.rsplit_once('.').and_then(|(_, id)| FlightId::parse(id));
-        let Some((ticket, flight)) = id.and_then(|id| self.flights.end(id)) else { return };
+        let Some((ticket, target)) = id.and_then(|id| self.flights.end(id)) else { return };
         match judge(message.status.map(|status| status.as_u16()), &message.payload) {
             Verdict::Known(fate) => ticket.tell(fate),
-            Verdict::Ask => self.unclaimed(ticket, &flight.target.names.stream),
+            Verdict::Ask => self.unclaimed(ticket, &target.stream),
         }
     }
 
@@ -174,23 +166,13 @@ impl Producer {
     /// same for a moment.
     async fn why_unclaimed(&self, stream: &str) -> Fate {
         let later = || Fate::NotStored(Error::new(ErrorKind::Unavailable, "nobody took the record"));
-        let Some((link, _)) = self.link.get() else { return later() };
-        let before = link.connection().breaks();
-        for again in [false, true] {
-            if again {
-                tokio::time::sleep(CERTAIN).await;
-            }
-            let asked = stream_info(link, stream).await;
-            let definite =
-                |failure: &Failure| failure.is(NO_STREAM) || NOT_ENABLED.iter().any(|code| failure.is(*code));
-            if !asked.as_ref().err().is_some_and(definite) || link.connection().breaks() != before {
-                return later();
-            }
-            if let (true, Err(failure)) = (again, asked) {
-                return Fate::Refused(failure.into());
-            }
-        }
-        later()
+        let Ok(link) = self.link.get() else { return later() };
+        let gone = || async {
+            let failure = stream_info(link, stream).await.err()?;
+            let definite = failure.is(NO_STREAM) || NOT_ENABLED.iter().any(|code| failure.is(*code));
+            definite.then(|| Fate::Refused(failure.into()))
+        };
+        link.connection().told_twice(CERTAIN, gone).await.unwrap_or_else(later)
     }
 
     pub(crate) fn close(&self) {
@@ -198,37 +180,27 @@ impl Producer {
     }
 }
 
-impl Target {
-    fn subject(&self, partition: u32) -> Subject {
-        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
-        subjects.entry(partition).or_insert_with(|| self.names.partition(partition).into()).clone()
-    }
-}
-
 /// What the connection's events mean for the submissions.
-impl OnSignal for Weak<Producer> {
-    fn lost(&self) {
-        if let Some(producer) = self.upgrade() {
-            producer.flights.end_all("the connection was lost before the server answered");
-        }
+impl OnConnection for Producer {
+    fn lost(self: Arc<Self>) {
+        self.flights.end_all("the connection was lost before the server answered");
     }
 
     /// What was sent on this subject before, and is still unanswered when the server has answered something sent after the
     /// event, was refused: a missing permission brings no answer.
-    fn denied(&self, subject: &str) {
-        let Some(producer) = self.upgrade() else { return };
-        let of_subject = |flight: &Flight| (&*flight.subject == subject).then(|| flight.target.names.stream.clone());
-        let flying = producer.flights.find(of_subject);
+    fn denied(self: Arc<Self>, subject: &str) {
+        let of_subject = |target: &Arc<Target>| (&*target.subject == subject).then(|| target.stream.clone());
+        let flying = self.flights.find(of_subject);
         let Some((_, stream)) = flying.first().cloned() else { return };
         let subject = subject.to_owned();
         tokio::spawn(async move {
-            let Some((link, _)) = producer.link.get() else { return };
+            let Ok(link) = self.link.get() else { return };
             let _ = stream_info(link, &stream).await;
             tokio::time::sleep(CERTAIN).await;
             let message = "the server's permissions do not allow to publish this";
             let error = Error::new(ErrorKind::PermissionDenied, message).with("subject", subject);
             for (id, _) in flying {
-                if let Some((ticket, _)) = producer.flights.end(id) {
+                if let Some((ticket, _)) = self.flights.end(id) {
                     ticket.tell(Fate::Refused(error.clone()));
                 }
             }

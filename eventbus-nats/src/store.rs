@@ -10,6 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::Request;
 use async_nats::header::HeaderMap;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::stream::RawMessage;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,11 +22,10 @@ use eventbus_core::lease::{Entry, LeaseStore, Pace, Slot, Source, Swap, mapped};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Storage, Topic};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::connection::{Link, read};
-use crate::consumer::{Consumer, Delivered, Start, read_all};
+use crate::consumer::{self, Consumer, Delivered, read_all};
 use crate::error::{Failure, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_LAST};
 use crate::names::Names;
 use crate::topics::{Topics, stream_info};
@@ -43,17 +45,6 @@ pub(crate) struct Store {
     pub(crate) topic: Topic,
 }
 
-/// A message of a stream.
-#[derive(Deserialize)]
-struct Stored {
-    seq: u64,
-    /// Base64.
-    #[serde(default)]
-    data: String,
-    #[serde(with = "time::serde::rfc3339")]
-    time: OffsetDateTime,
-}
-
 impl Store {
     fn subject(&self, slot: &Slot) -> String {
         match slot {
@@ -64,21 +55,17 @@ impl Store {
 
     /// Publishes to a slot; the revision that it has then.
     async fn publish(&self, slot: &Slot, value: Bytes, headers: HeaderMap, patience: Duration) -> Outcome<u64> {
-        #[derive(Deserialize)]
-        struct Ack {
-            seq: u64,
-        }
         let patience = patience.min(self.link.config.request_timeout);
         let request = Request::new().payload(value).headers(headers).timeout(Some(patience));
         let answer = self.link.ask(self.subject(slot), request).await?;
-        read::<Ack>(&answer).map(|ack| ack.seq)
+        read::<PublishAck>(&answer).map(|ack| ack.sequence)
     }
 
     /// A message as the stream's leader has it; `None` where none fits.
-    async fn message(&self, stream: &str, request: Value) -> Outcome<Option<Stored>> {
+    async fn message(&self, stream: &str, request: Value) -> Outcome<Option<RawMessage>> {
         #[derive(Deserialize)]
         struct Got {
-            message: Stored,
+            message: RawMessage,
         }
         match self.link.api::<Got>(&format!("STREAM.MSG.GET.{stream}"), &request).await {
             Ok(got) => Ok(Some(got.message)),
@@ -100,13 +87,20 @@ impl Store {
     async fn entries(&self, filter: &str) -> Result<Vec<Entry>> {
         for _ in 0..READS {
             let mut entries = Vec::new();
-            read_all(&self.link, &self.names.bucket, filter, Start::All, false, |Delivered { place, message }| {
-                if let Some(key) = self.names.parse(&message.subject) {
-                    let (revision, written) = (place.position.get(), place.stored_at);
-                    entries.push(Entry { key, revision, written, value: message.payload });
-                }
-                true
-            })
+            read_all(
+                &self.link,
+                &self.names.bucket,
+                filter,
+                DeliverPolicy::All,
+                false,
+                |Delivered { place, message }| {
+                    if let Some(key) = self.names.parse(&message.subject) {
+                        let (revision, written) = (place.position.get(), place.stored_at);
+                        entries.push(Entry { key, revision, written, value: message.payload });
+                    }
+                    true
+                },
+            )
             .await?;
             if !entries.is_empty() || !self.holds(filter).await? {
                 return Ok(entries);
@@ -185,7 +179,7 @@ impl LeaseStore for Store {
     async fn get(&self, slot: &Slot) -> Result<Option<(u64, Bytes)>> {
         let last = json!({ "last_by_subj": self.subject(slot) });
         let found = self.message(&self.names.bucket, last).await?;
-        Ok(found.map(|found| (found.seq, STANDARD.decode(&found.data).unwrap_or_default().into())))
+        Ok(found.map(|found| (found.sequence, STANDARD.decode(&found.payload).unwrap_or_default().into())))
     }
 
     async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<Entry>> {
@@ -212,13 +206,13 @@ impl LeaseStore for Store {
     async fn last(&self, partition: u32) -> Result<Option<Position>> {
         let last = json!({ "last_by_subj": self.names.partition(partition) });
         let found = self.message(&self.names.stream, last).await?;
-        Ok(found.map(|found| Position::new(found.seq)))
+        Ok(found.map(|found| Position::new(found.sequence)))
     }
 
     /// The count is what a consumer that starts there is told.
     async fn backlog(&self, partition: u32, from: Position) -> Result<(u64, Option<u64>)> {
         let subject = self.names.partition(partition);
-        let start = Start::Sequence(from.get());
+        let start = consumer::from(from);
         let (_, lag) = Consumer::create(&self.link, &self.names.stream, &subject, start, true).await?;
         if lag == 0 {
             return Ok((0, None));
@@ -226,12 +220,12 @@ impl LeaseStore for Store {
         let first = json!({ "seq": from.get().max(1), "next_by_subj": subject });
         // None where retention was faster.
         let oldest = self.message(&self.names.stream, first).await?;
-        let millis = |stored: Stored| u64::try_from(stored.time.unix_timestamp_nanos() / 1_000_000).ok();
+        let millis = |stored: RawMessage| u64::try_from(stored.time.unix_timestamp_nanos() / 1_000_000).ok();
         Ok((lag, oldest.and_then(millis)))
     }
 
     async fn open(&self, partition: u32, from: Position) -> Result<Box<dyn Source>> {
-        let start = Start::Sequence(from.get());
+        let start = consumer::from(from);
         let subject = self.names.partition(partition);
         let (consumer, _) = Consumer::create(&self.link, &self.names.stream, &subject, start, false).await?;
         let inbound = move |Delivered { place, message }: Delivered| {
