@@ -9,7 +9,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::Weak;
+use std::future::Future;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use slab::Slab;
@@ -136,10 +137,21 @@ impl<T> Flights<T> {
         found.filter_map(|(id, about)| fits(about).map(|known| (id, known))).collect()
     }
 
-    /// Sets the ticket of one that was taken out aside, until a question about `what` is answered. True for the first of
-    /// them, who is to ask: one question serves all.
-    #[must_use]
-    pub fn set_aside(&self, what: &str, ticket: Ticket) -> bool {
+    /// What became of one that was taken out is to be asked: sets its ticket aside, until the question about `what` is
+    /// answered. One question serves all that come meanwhile. To be called on a runtime.
+    pub fn ask<F>(self: &Arc<Self>, what: &str, ticket: Ticket, question: impl FnOnce() -> F)
+    where
+        F: Future<Output = Fate> + Send + 'static,
+        T: Send + 'static,
+    {
+        if self.set_aside(what, ticket) {
+            let (flights, what, answer) = (Arc::clone(self), what.to_owned(), question());
+            tokio::spawn(async move { flights.tell_aside(&what, &answer.await) });
+        }
+    }
+
+    /// True for the first of them, who is to ask.
+    fn set_aside(&self, what: &str, ticket: Ticket) -> bool {
         let mut table = self.table();
         let waiting = table.aside.entry(what.to_owned()).or_default();
         waiting.push(ticket);
@@ -147,7 +159,7 @@ impl<T> Flights<T> {
     }
 
     /// The question about `what` was answered: tells all that were set aside for it.
-    pub fn tell_aside(&self, what: &str, fate: &Fate) {
+    fn tell_aside(&self, what: &str, fate: &Fate) {
         let waiting = self.table().aside.remove(what).unwrap_or_default();
         waiting.into_iter().for_each(|ticket| ticket.tell(fate.clone()));
     }
@@ -281,6 +293,32 @@ mod tests {
         told.flights.end_older(Duration::from_secs(1));
         assert_eq!(ids(&told), [2, 3]);
         assert!(told.fates.lock().iter().all(|(_, fate)| matches!(fate, Fate::Unknown(_))));
+    }
+
+    #[tokio::test]
+    async fn a_question_is_asked_once_for_all_that_wait_for_its_answer() {
+        let (told, flights) = (Arc::new(Told::default()), Arc::new(Flights::<u32>::default()));
+        let asked = Arc::new(Mutex::new(0));
+        let (answer, answers) = tokio::sync::watch::channel(());
+        let ask = |id| {
+            flights.ask("a", Ticket::new(told.clone(), id), || {
+                *asked.lock() += 1;
+                let mut answers = answers.clone();
+                async move {
+                    let _ = answers.changed().await;
+                    Fate::Stored { position: Position::ZERO, duplicate: false }
+                }
+            });
+        };
+        ask(1);
+        ask(2);
+        assert_eq!((*asked.lock(), ids(&told)), (1, vec![]));
+        answer.send(()).unwrap();
+        while ids(&told).len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        ask(3);
+        assert_eq!((*asked.lock(), ids(&told)), (2, vec![1, 2]));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt::{self, Debug};
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Declares the configuration of a backend: each setting once, with its documentation, default and range.
@@ -179,6 +181,42 @@ pub fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
 }
 
+/// Whether this is `SCHEME://HOST[:PORT]`, the scheme one of these.
+#[must_use]
+pub fn is_server(text: &str, schemes: &[&str]) -> bool {
+    text.split_once("://").is_some_and(|(scheme, host)| schemes.contains(&scheme) && is_host(host))
+}
+
+/// A user of servers, with a password where one was given. Secret: it is not printed.
+pub type User = (String, Option<String>);
+
+/// Reads servers' URLs, several with commas between them: without what may be secret in them, with this scheme where they
+/// have none, and the user of the first that has one. A user, or a user and a password with `:` between them, stands before a
+/// host with `@` behind it, percent-encoded. Nothing is checked, see [`is_server`].
+///
+/// ```
+/// use eventbus_core::settings::servers;
+///
+/// let (urls, user) = servers("me:p%40ss@a:1, x://b", "x");
+/// assert_eq!(urls, ["x://a:1", "x://b"]);
+/// assert_eq!(user, Some(("me".into(), Some("p@ss".into()))));
+/// ```
+#[must_use]
+pub fn servers(text: &str, scheme: &str) -> (Vec<String>, Option<User>) {
+    let (mut urls, mut user) = (Vec::new(), None);
+    for server in text.split(',').map(str::trim) {
+        let (scheme, rest) = server.split_once("://").unwrap_or((scheme, server));
+        let (before, host) = rest.rsplit_once('@').map_or((None, rest), |(before, host)| (Some(before), host));
+        user = user.or_else(|| {
+            let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            let (user, password) = before?.split_once(':').map_or((before?, None), |(user, word)| (user, Some(word)));
+            Some((plain(user), password.map(plain)))
+        });
+        urls.push(format!("{scheme}://{host}"));
+    }
+    (urls, user)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,5 +268,27 @@ mod tests {
     fn a_host_holds_nothing_that_could_be_a_path_or_a_secret() {
         assert!(["a", "a.b-c_d:1", "[::1]:9"].into_iter().all(is_host));
         assert!(!["", "a/b", "u@a", "a b", "http://a"].into_iter().any(is_host));
+    }
+
+    #[test]
+    fn no_secret_is_left_in_a_server_s_url_and_the_first_user_counts() {
+        let user = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
+        for (text, urls, found) in [
+            ("a", vec!["x://a"], None),
+            ("y://a:1, b", vec!["y://a:1", "x://b"], None),
+            ("y://a,me:s@ecret@b,you@c", vec!["y://a", "x://b", "x://c"], user("me", Some("s@ecret"))),
+            ("t%2Fok@a,me:secret@b", vec!["x://a", "x://b"], user("t/ok", None)),
+            ("me:@a", vec!["x://a"], user("me", Some(""))),
+            ("", vec!["x://"], None),
+        ] {
+            let (read, user) = servers(text, "x");
+            assert_eq!((read, user), (urls.into_iter().map(str::to_owned).collect(), found), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_has_one_of_the_schemes_and_a_host() {
+        assert!(["x://a", "y://a:1"].into_iter().all(|url| is_server(url, &["x", "y"])));
+        assert!(!["a", "x://", "z://a", "x://u@a", ""].into_iter().any(|url| is_server(url, &["x", "y"])));
     }
 }

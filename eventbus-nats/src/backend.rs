@@ -17,7 +17,7 @@ use crate::consumer::{self, read_all};
 use crate::health::{capabilities, health};
 use crate::producer::Producer;
 use crate::store::Store;
-use crate::topics::{Topics, in_force};
+use crate::topics::in_force;
 
 /// A connection to JetStream, made by [`open`](Backend::open), as a backend of the core.
 ///
@@ -43,17 +43,13 @@ impl NatsBackend {
     /// # Errors
     /// What the server says. Cancel safe: what is left can be removed by another call.
     pub async fn remove_all(&self) -> Result<()> {
-        self.topics()?.remove_all().await
-    }
-
-    fn topics(&self) -> Result<Topics> {
-        Ok(Topics::new(Arc::clone(self.link.get()?), &self.config.prefix))
+        self.link.get()?.remove_all().await
     }
 
     /// The topic's groups, by the core's leases over its bucket.
     fn leases(&self, topic: &Topic) -> Result<Leases> {
-        let (link, topics) = (Arc::clone(self.link.get()?), self.topics()?);
-        let store = Store { link, names: topics.names(topic), topics, topic: topic.clone() };
+        let link = Arc::clone(self.link.get()?);
+        let store = Store { names: link.names(topic), link, topic: topic.clone() };
         Ok(Leases::new(Arc::new(store), topic.clone()))
     }
 
@@ -65,10 +61,11 @@ impl NatsBackend {
         start: DeliverPolicy,
         mut fits: impl FnMut(Option<&str>) -> bool + Send,
     ) -> Result<Option<Position>> {
-        let names = self.topics()?.names(topic);
+        let link = self.link.get()?;
+        let names = link.names(topic);
         let subject = names.partition(partition);
         let mut found = None;
-        let read = read_all(self.link.get()?, &names.stream, &subject, start, true, |delivered| {
+        let read = read_all(link, &names.stream, &subject, start, true, |delivered| {
             if fits(delivered.id()) {
                 found = Some(delivered.place.position);
             }
@@ -108,23 +105,23 @@ impl Backend for NatsBackend {
     }
 
     async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
-        self.topics()?.create(spec).await
+        self.link.get()?.create_topic(spec).await
     }
 
     async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
-        self.topics()?.update(spec).await
+        self.link.get()?.update_topic(spec).await
     }
 
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
-        self.topics()?.describe(topic).await
+        self.link.get()?.describe_topic(topic).await
     }
 
     async fn delete_topic(&self, topic: &Topic) -> Result<()> {
-        self.topics()?.delete(topic).await
+        self.link.get()?.delete_topic(topic).await
     }
 
     async fn list_topics(&self) -> Result<Vec<Topic>> {
-        self.topics()?.list().await
+        self.link.get()?.list_topics().await
     }
 
     fn submit(&self, record: Outbound, ticket: Ticket) {
@@ -144,7 +141,8 @@ impl Backend for NatsBackend {
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
         // The end as it was before: what is stored meanwhile is not missed.
-        let end = self.topics()?.describe(topic).await?.partitions.first().map(|log| log.end).unwrap_or_default();
+        let before = self.link.get()?.describe_topic(topic).await?;
+        let end = before.partitions.first().map(|log| log.end).unwrap_or_default();
         let found = self.find(topic, partition, consumer::since(unix_millis), |_| true).await?;
         Ok(found.unwrap_or(end))
     }

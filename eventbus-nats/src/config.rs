@@ -6,10 +6,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use eventbus_core::settings::{invalid, is_host, millis, prefix, unsafe_setting, within};
+use eventbus_core::settings::{invalid, is_server, millis, prefix, unsafe_setting, within};
 use eventbus_core::wire::Mode;
 use eventbus_core::{Result, settings};
-use percent_encoding::percent_decode_str;
 
 /// How a bus shows who it is. No part of it is ever printed.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -122,22 +121,14 @@ impl NatsConfig {
     /// A bus on these servers: `nats://` or `tls://` URLs, several with commas between them. A user and password, or a
     /// token, may stand before a host, percent-encoded; the first counts for all.
     pub fn new(servers: impl Into<String>) -> Self {
-        let mut auth = Auth::None;
-        let mut hosts = Vec::new();
-        for server in servers.into().split(',').map(str::trim) {
-            let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
-            let (user, host) = rest.rsplit_once('@').map_or((None, rest), |(user, host)| (Some(user), host));
-            if let (Auth::None, Some(user)) = (&auth, user) {
-                let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-                auth = match user.split_once(':') {
-                    Some((user, password)) => Auth::UserPassword(plain(user), plain(password)),
-                    None => Auth::Token(plain(user)),
-                };
-            }
-            hosts.push(format!("{scheme}://{host}"));
-        }
-        let required = hosts.iter().any(|host| host.starts_with("tls://"));
-        Self::with_defaults(hosts, Tls { required, ..Tls::default() }).auth(auth)
+        let (urls, user) = settings::servers(&servers.into(), "nats");
+        let auth = match user {
+            None => Auth::None,
+            Some((user, Some(password))) => Auth::UserPassword(user, password),
+            Some((token, None)) => Auth::Token(token),
+        };
+        let required = urls.iter().any(|url| url.starts_with("tls://"));
+        Self::with_defaults(urls, Tls { required, ..Tls::default() }).auth(auth)
     }
 
     /// The servers' URLs, without what may be secret in them.
@@ -157,11 +148,8 @@ impl NatsConfig {
     /// # Errors
     /// `InvalidConfig` or `UnsafeConfig`, naming the setting, what was expected and why.
     pub fn validate(&self) -> Result<()> {
-        for server in &self.servers {
-            let (scheme, host) = server.split_once("://").unwrap_or_default();
-            if !matches!(scheme, "nats" | "tls") || !is_host(host) {
-                return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT]"));
-            }
+        if !self.servers.iter().all(|server| is_server(server, &["nats", "tls"])) {
+            return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT]"));
         }
         prefix(&self.prefix, 1, "_-")?;
         if self.connections != 1 {

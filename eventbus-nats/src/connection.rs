@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::config::{Auth, NatsConfig};
-use crate::error::{ApiError, Failure};
+use crate::error::{ApiError, Failure, Outcome};
 
 /// The oldest server that has all that is used: metadata, a stream's first sequence, named ephemeral consumers.
 const OLDEST: (i64, i64, i64) = (2, 10, 0);
@@ -164,11 +164,7 @@ impl Link {
     }
 
     /// A request to JetStream's interface. Ends within the request time-out, also while there is no connection.
-    pub(crate) async fn api<T: DeserializeOwned>(
-        &self,
-        subject: &str,
-        request: &impl Serialize,
-    ) -> std::result::Result<T, Failure> {
+    pub(crate) async fn api<T: DeserializeOwned>(&self, subject: &str, request: &impl Serialize) -> Outcome<T> {
         let mut body = serde_json::to_vec(request).map_err(|error| Failure::Unanswered(error.to_string()))?;
         if body == b"null" {
             // Some requests must be empty.
@@ -179,7 +175,7 @@ impl Link {
     }
 
     /// A request to any subject; the answer's payload.
-    pub(crate) async fn ask(&self, subject: String, request: Request) -> std::result::Result<Bytes, Failure> {
+    pub(crate) async fn ask(&self, subject: String, request: Request) -> Outcome<Bytes> {
         match self.state() {
             ConnectionState::Connected => {}
             ConnectionState::Closed => return Err(Failure::Closed),
@@ -195,7 +191,7 @@ impl Link {
     }
 }
 
-pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> std::result::Result<T, Failure> {
+pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Outcome<T> {
     match serde_json::from_slice(answer) {
         Ok(Answer::Done(done)) => Ok(done),
         Ok(Answer::Refused { error }) => Err(Failure::Api(error)),

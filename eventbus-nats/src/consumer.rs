@@ -19,13 +19,11 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::connection::Link;
-use crate::error::Failure;
+use crate::error::{Failure, Outcome};
 use crate::wire::{MESSAGE_ID, Place};
 
 /// The last millisecond that the server's notation of times has a year for.
 const LATEST: u64 = 253_402_300_799_999;
-
-type Outcome<T> = std::result::Result<T, Failure>;
 
 /// From a position on.
 pub(crate) fn from(position: Position) -> DeliverPolicy {

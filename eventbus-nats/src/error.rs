@@ -27,6 +27,9 @@ pub(crate) struct ApiError {
     pub(crate) description: String,
 }
 
+/// What a request brought.
+pub(crate) type Outcome<T> = std::result::Result<T, Failure>;
+
 /// Why a request brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {

@@ -23,7 +23,6 @@ use crate::config::NatsConfig;
 use crate::connection::Link;
 use crate::error::{NO_STREAM, NOT_ENABLED};
 use crate::names::Names;
-use crate::topics::stream_info;
 use crate::wire;
 
 /// How long a refusal that came as an event, or a stream that seems to be gone, is waited with before it is believed.
@@ -147,18 +146,12 @@ impl Producer {
         let Some((ticket, target)) = id.and_then(|id| self.flights.end(id)) else { return };
         match judge(message.status.map(|status| status.as_u16()), &message.payload) {
             Verdict::Known(fate) => ticket.tell(fate),
-            Verdict::Ask => self.unclaimed(ticket, &target.stream),
-        }
-    }
-
-    /// A record that met nobody: whether its stream is there decides what that means. One question for all of a stream.
-    fn unclaimed(self: &Arc<Self>, ticket: Ticket, stream: &str) {
-        if self.flights.set_aside(stream, ticket) {
-            let (producer, stream) = (Arc::clone(self), stream.to_owned());
-            tokio::spawn(async move {
-                let fate = producer.why_unclaimed(&stream).await;
-                producer.flights.tell_aside(&stream, &fate);
-            });
+            // It met nobody: whether its stream is there decides what that means.
+            Verdict::Ask => {
+                let (producer, asked) = (Arc::clone(self), Arc::clone(&target));
+                let why = || async move { producer.why_unclaimed(&asked.stream).await };
+                self.flights.ask(&target.stream, ticket, why);
+            }
         }
     }
 
@@ -168,7 +161,7 @@ impl Producer {
         let later = || Fate::NotStored(Error::new(ErrorKind::Unavailable, "nobody took the record"));
         let Ok(link) = self.link.get() else { return later() };
         let gone = || async {
-            let failure = stream_info(link, stream).await.err()?;
+            let failure = link.stream_info(stream).await.err()?;
             let definite = failure.is(NO_STREAM) || NOT_ENABLED.iter().any(|code| failure.is(*code));
             definite.then(|| Fate::Refused(failure.into()))
         };
@@ -195,7 +188,7 @@ impl OnConnection for Producer {
         let subject = subject.to_owned();
         tokio::spawn(async move {
             let Ok(link) = self.link.get() else { return };
-            let _ = stream_info(link, &stream).await;
+            let _ = link.stream_info(&stream).await;
             tokio::time::sleep(CERTAIN).await;
             let message = "the server's permissions do not allow to publish this";
             let error = Error::new(ErrorKind::PermissionDenied, message).with("subject", subject);

@@ -26,22 +26,18 @@ use tokio::sync::watch;
 
 use crate::connection::{Link, read};
 use crate::consumer::{self, Consumer, Delivered, read_all};
-use crate::error::{Failure, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_LAST};
+use crate::error::{Failure, NO_MESSAGE, NO_STREAM, Outcome, STREAM_EXISTS, WRONG_LAST};
 use crate::names::Names;
-use crate::topics::{Topics, stream_info};
 use crate::wire;
 
 /// How often a reader is made again that is given nothing, though there is something.
 const READS: u32 = 5;
-
-type Outcome<T> = std::result::Result<T, Failure>;
 
 /// A topic and its bucket.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) link: Arc<Link>,
     pub(crate) names: Names,
-    pub(crate) topics: Topics,
     pub(crate) topic: Topic,
 }
 
@@ -87,21 +83,14 @@ impl Store {
     async fn entries(&self, filter: &str) -> Result<Vec<Entry>> {
         for _ in 0..READS {
             let mut entries = Vec::new();
-            read_all(
-                &self.link,
-                &self.names.bucket,
-                filter,
-                DeliverPolicy::All,
-                false,
-                |Delivered { place, message }| {
-                    if let Some(key) = self.names.parse(&message.subject) {
-                        let (revision, written) = (place.position.get(), place.stored_at);
-                        entries.push(Entry { key, revision, written, value: message.payload });
-                    }
-                    true
-                },
-            )
-            .await?;
+            let take = |Delivered { place, message }| {
+                if let Some(key) = self.names.parse(&message.subject) {
+                    let (revision, written) = (place.position.get(), place.stored_at);
+                    entries.push(Entry { key, revision, written, value: message.payload });
+                }
+                true
+            };
+            read_all(&self.link, &self.names.bucket, filter, DeliverPolicy::All, false, take).await?;
             if !entries.is_empty() || !self.holds(filter).await? {
                 return Ok(entries);
             }
@@ -130,7 +119,7 @@ impl LeaseStore for Store {
 
     /// With the replicas and the storage of its topic.
     async fn ensure(&self, topic: &TopicDescription) -> Result<()> {
-        match stream_info(&self.link, &self.names.bucket).await {
+        match self.link.stream_info(&self.names.bucket).await {
             Ok(_) => return Ok(()),
             Err(failure) if failure.is(NO_STREAM) => {}
             Err(failure) => return Err(failure.into()),
@@ -152,11 +141,11 @@ impl LeaseStore for Store {
     }
 
     async fn describe(&self) -> Result<TopicDescription> {
-        self.topics.describe(&self.topic).await
+        self.link.describe_topic(&self.topic).await
     }
 
     async fn now(&self) -> Result<u64> {
-        let info = stream_info(&self.link, &self.names.stream).await?;
+        let info = self.link.stream_info(&self.names.stream).await?;
         info.now().ok_or_else(|| Error::new(ErrorKind::Unsupported, "the server does not tell its time"))
     }
 

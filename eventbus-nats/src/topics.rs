@@ -4,7 +4,6 @@
 //! confirms nothing, is no topic (S8).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{Labels, LogState, TopicDescription};
@@ -16,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::connection::Link;
-use crate::error::{Failure, NO_STREAM, STREAM_EXISTS};
+use crate::error::{Failure, NO_STREAM, Outcome, STREAM_EXISTS};
 use crate::names::{Names, buckets, streams};
 
 /// What the largest record leaves of a message for the names of headers.
@@ -130,23 +129,13 @@ impl StreamInfo {
 }
 
 /// The topics of a bus.
-#[derive(Debug)]
-pub(crate) struct Topics {
-    link: Arc<Link>,
-    prefix: String,
-}
-
-impl Topics {
-    pub(crate) fn new(link: Arc<Link>, prefix: &str) -> Self {
-        Self { link, prefix: prefix.to_owned() }
-    }
-
+impl Link {
     pub(crate) fn names(&self, topic: &Topic) -> Names {
-        Names::new(&self.prefix, topic)
+        Names::new(&self.config.prefix, topic)
     }
 
     /// `false` where it was created meanwhile, with other settings or under another incarnation.
-    pub(crate) async fn create(&self, spec: &TopicSpec) -> Result<bool> {
+    pub(crate) async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
         let names = self.names(&spec.topic.parse()?);
         let mut config = StreamConfig { labels: Labels::new(spec), settings: Map::new() };
         config.set(settings(spec));
@@ -155,7 +144,7 @@ impl Topics {
             "storage": if spec.storage == Storage::Memory { "memory" } else { "file" },
             "max_consumers": -1, "allow_direct": true,
         }));
-        match self.link.api::<StreamInfo>(&format!("STREAM.CREATE.{}", names.stream), &config).await {
+        match self.api::<StreamInfo>(&format!("STREAM.CREATE.{}", names.stream), &config).await {
             Ok(created) => created.replicable(spec).map(|()| true),
             Err(failure) if failure.is(STREAM_EXISTS) => Ok(false),
             Err(failure) => Err(refused(failure)),
@@ -163,25 +152,25 @@ impl Topics {
     }
 
     /// Changes what can be changed; what the stream has beyond our settings stays.
-    pub(crate) async fn update(&self, spec: &TopicSpec) -> Result<()> {
+    pub(crate) async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
         let stream = self.names(&spec.topic.parse()?).stream;
-        let info = stream_info(&self.link, &stream).await?;
+        let info = self.stream_info(&stream).await?;
         info.replicable(spec)?;
         let mut config = info.config;
         config.set(settings(spec));
         config.labels.update(spec);
-        let updated = self.link.api::<Value>(&format!("STREAM.UPDATE.{stream}"), &config).await;
+        let updated = self.api::<Value>(&format!("STREAM.UPDATE.{stream}"), &config).await;
         updated.map(drop).map_err(refused)
     }
 
-    pub(crate) async fn describe(&self, topic: &Topic) -> Result<TopicDescription> {
-        let info = stream_info(&self.link, &self.names(topic).stream).await?;
+    pub(crate) async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
+        let info = self.stream_info(&self.names(topic).stream).await?;
         let spec = info.spec(topic)?;
         let log = info.log();
         let logs = (0..spec.partitions).map(|_| log.clone()).collect();
         let mut description = TopicDescription::new(spec, info.incarnation(), logs);
         let of_stream = info.limit("max_msg_size").and_then(|limit| usize::try_from(limit).ok());
-        let most = of_stream.unwrap_or(usize::MAX).min(self.link.client.max_payload());
+        let most = of_stream.unwrap_or(usize::MAX).min(self.client.max_payload());
         description.max_record_bytes = Some(most.saturating_sub(FRAME));
         description.records = info.state.records;
         description.bytes = Some(info.state.bytes);
@@ -190,18 +179,18 @@ impl Topics {
 
     /// Deletes a topic. The progress of its groups stays, so that a later incarnation is told apart; a bucket that holds
     /// none goes with it.
-    pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
+    pub(crate) async fn delete_topic(&self, topic: &Topic) -> Result<()> {
         let names = self.names(topic);
-        self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.stream), &()).await?;
-        let bucket = stream_info(&self.link, &names.bucket).await;
+        self.api::<Value>(&format!("STREAM.DELETE.{}", names.stream), &()).await?;
+        let bucket = self.stream_info(&names.bucket).await;
         if bucket.is_ok_and(|bucket| bucket.state.records == 0) {
-            let _ = self.link.api::<Value>(&format!("STREAM.DELETE.{}", names.bucket), &()).await;
+            let _ = self.api::<Value>(&format!("STREAM.DELETE.{}", names.bucket), &()).await;
         }
         Ok(())
     }
 
-    pub(crate) async fn list(&self) -> Result<Vec<Topic>> {
-        let begin = streams(&self.prefix);
+    pub(crate) async fn list_topics(&self) -> Result<Vec<Topic>> {
+        let begin = streams(&self.config.prefix);
         let mut topics = BTreeSet::new();
         self.each_stream(|info| {
             let topic = info.text("name").starts_with(&begin).then(|| info.config.labels.topic()).flatten();
@@ -213,7 +202,7 @@ impl Topics {
 
     /// Deletes all streams of the prefix, those of topics and those of progress, also of topics that are gone.
     pub(crate) async fn remove_all(&self) -> Result<()> {
-        let begin = [streams(&self.prefix), buckets(&self.prefix)];
+        let begin = [streams(&self.config.prefix), buckets(&self.config.prefix)];
         let mut names = Vec::new();
         self.each_stream(|info| {
             let name = info.text("name");
@@ -223,12 +212,17 @@ impl Topics {
         })
         .await?;
         for name in names {
-            match self.link.api::<Value>(&format!("STREAM.DELETE.{name}"), &()).await {
+            match self.api::<Value>(&format!("STREAM.DELETE.{name}"), &()).await {
                 Err(failure) if !failure.is(NO_STREAM) => return Err(failure.into()),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Describes a stream.
+    pub(crate) async fn stream_info(&self, stream: &str) -> Outcome<StreamInfo> {
+        self.api(&format!("STREAM.INFO.{stream}"), &()).await
     }
 
     async fn each_stream(&self, mut take: impl FnMut(&StreamInfo)) -> Result<()> {
@@ -239,7 +233,7 @@ impl Topics {
         }
         let mut offset = 0;
         loop {
-            let page: Page = self.link.api("STREAM.LIST", &json!({ "offset": offset })).await?;
+            let page: Page = self.api("STREAM.LIST", &json!({ "offset": offset })).await?;
             let streams = page.streams.unwrap_or_default();
             offset += streams.len();
             streams.iter().for_each(&mut take);
@@ -248,11 +242,6 @@ impl Topics {
             }
         }
     }
-}
-
-/// Describes a stream.
-pub(crate) async fn stream_info(link: &Link, stream: &str) -> std::result::Result<StreamInfo, Failure> {
-    link.api(&format!("STREAM.INFO.{stream}"), &()).await
 }
 
 /// The duplicate window cannot be longer than records are kept.
