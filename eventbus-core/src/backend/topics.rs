@@ -14,6 +14,9 @@ use crate::topic::{OnExisting, Topic, TopicSpec};
 /// How soon it is looked again for what a broker has accepted and not done yet.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// How long a topic that differs is looked at again, where the broker takes its time: somebody else may just have made it.
+const JUST_MADE: Duration = Duration::from_secs(2);
+
 /// Makes a topic be as `spec` says, by the spec's way to treat an existing one. Idempotent. When it returns, the topic can be
 /// described, written and read.
 ///
@@ -52,12 +55,16 @@ async fn ensure<B: Backend + ?Sized>(backend: &B, topic: &Topic, spec: &TopicSpe
     match spec.on_existing {
         OnExisting::CreateOnly => Err(Error::new(ErrorKind::TopicExists, "the topic exists already")),
         OnExisting::LeaveAlone => Ok(found),
-        OnExisting::Validate => compared(found, &asked),
+        OnExisting::Validate => match compared(found, &asked) {
+            Err(_) if !settles.is_zero() => {
+                settled(settles.min(JUST_MADE), differs, || agreed(backend, topic, &asked)).await
+            }
+            compared => compared,
+        },
         OnExisting::CreateOrUpdate => {
             found.spec.agrees_in_fixed(&asked)?;
             backend.update_topic(&asked).await?;
-            let other = |seen: &Result<_>| is(seen, ErrorKind::TopicMismatch);
-            settled(settles, other, || agreed(backend, topic, &asked)).await
+            settled(settles, differs, || agreed(backend, topic, &asked)).await
         }
     }
 }
@@ -91,8 +98,8 @@ pub async fn settled<T, F: Future<Output = Result<T>>>(
     }
 }
 
-fn is<T>(seen: &Result<T>, kind: ErrorKind) -> bool {
-    seen.as_ref().is_err_and(|error| error.kind() == kind)
+fn differs<T>(seen: &Result<T>) -> bool {
+    seen.as_ref().is_err_and(|error| error.kind() == ErrorKind::TopicMismatch)
 }
 
 #[cfg(test)]

@@ -166,6 +166,12 @@ async fn what_the_broker_has_accepted_is_waited_for_and_no_longer_than_it_takes(
     assert_eq!(refused(&broker, spec().replicas(3)).await.0, ErrorKind::TopicMismatch);
     assert!(begun.elapsed() >= second && begun.elapsed() < 2 * second, "{:?}", begun.elapsed());
     let broker = Broker { settles: second, ..Broker::with(kept()) };
+    *broker.before.lock().unwrap() = [Ok(kept().replicas(2)), Ok(kept().replicas(2))].into();
+    assert_eq!(ensure_topic(&broker, &spec()).await.unwrap().spec, kept(), "one that somebody else just made");
+    let slower = Broker { settles: 9 * JUST_MADE, ..Broker::with(kept()) };
+    let begun = Instant::now();
+    assert_eq!(refused(&slower, spec().replicas(2)).await.0, ErrorKind::TopicMismatch);
+    assert!(begun.elapsed() < 2 * JUST_MADE, "two that disagree find out soon: {:?}", begun.elapsed());
     *broker.before.lock().unwrap() = [Ok(kept()), Ok(kept()), Ok(kept())].into();
     let changed = ensure_topic(&broker, &spec().replicas(3).on_existing(OnExisting::CreateOrUpdate)).await.unwrap();
     assert_eq!(changed.spec.replicas, 3);
