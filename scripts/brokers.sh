@@ -188,6 +188,17 @@ require_build_tools() {
   fail 2 "librdkafka is built from source and needs ${missing[*]} (Debian's names; --provision installs them as root)"
 }
 
+# Takes the program out of the newest image, for tests that give a server a configuration of their own.
+take_nats_program() {
+  local newest container program=$broker_work/nats-server
+  newest=$(printf '%s\n' "${!nats_releases[@]}" | sort --version-sort | tail --lines 1)
+  container=$(docker create "nats:$newest")
+  docker cp --quiet "$container:/nats-server" "$program" || fail 2 "nats:$newest holds no program /nats-server"
+  docker rm "$container" >/dev/null
+  EVENTBUS_TEST_NATS_SERVER=$program
+  export EVENTBUS_TEST_NATS_SERVER
+}
+
 # Makes sure that the brokers can be started, or that running ones are named.
 require_brokers() {
   local provision=$1 tag
@@ -202,6 +213,7 @@ require_brokers() {
     for tag in "${!nats_releases[@]}"; do
       require_nats_image "$tag" "$provision"
     done
+    take_nats_program
   fi
   [[ -n ${EVENTBUS_TEST_KAFKA_URL:-} ]] || require_kafka_image "$provision"
   sweep_brokers ""

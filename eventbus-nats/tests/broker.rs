@@ -26,7 +26,7 @@ async fn subscribe(bus: &NatsEventBus, name: &str, handled: &Handled) -> eventbu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_reordered_or_stored_twice_when_the_server_is_killed() {
-    let Some(mut server) = Server::start("") else { return };
+    let mut server = Server::start("");
     let bus = connect(&server.config()).await;
     topic(&bus, "t", 8).await;
     let handled = Handled::default();
@@ -49,7 +49,7 @@ async fn nothing_is_lost_reordered_or_stored_twice_when_the_server_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_server_delays_and_changes_nothing() {
-    let Some(server) = Server::start("") else { return };
+    let server = Server::start("");
     let bus = connect(&server.config()).await;
     topic(&bus, "t", 4).await;
     let handled = Handled::default();
@@ -71,7 +71,7 @@ async fn a_frozen_server_delays_and_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_that_waits_longer_than_the_duplicate_window_is_stored_once() {
-    let Some(server) = Server::start("") else { return };
+    let server = Server::start("");
     let bus = connect(&server.config().publish_timeout(Duration::from_millis(300))).await;
     let spec = TopicSpec::new("t").partitions(2).duplicate_window(Duration::from_millis(500));
     bus.ensure_topic(&spec).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_missing_permission_refuses_the_publish_and_seals_its_key_alone() {
         { user: api, password: p, permissions: { publish: { deny: ["$JS.API.>"] } } }
         { user: inbox, password: p, permissions: { subscribe: { deny: ["_INBOX.>"] } } }
     ] }"#;
-    let Some(server) = Server::start(users) else { return };
+    let server = Server::start(users);
     let url = |user: &str| eventbus_nats::NatsConfig::new(format!("nats://{user}:p@127.0.0.1:{}", server.port));
     let all = connect(&url("all")).await;
     topic(&all, "denied", 2).await;
@@ -121,7 +121,7 @@ async fn a_missing_permission_refuses_the_publish_and_seals_its_key_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_topic_refuses_and_another_goes_on() {
-    let Some(server) = Server::start("") else { return };
+    let server = Server::start("");
     let bus = connect(&server.config()).await;
     topic(&bus, "gone", 2).await;
     topic(&bus, "there", 2).await;
@@ -134,7 +134,7 @@ async fn a_deleted_topic_refuses_and_another_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_refused_before_it_is_sent_and_the_connection_stays() {
-    let Some(server) = Server::start("max_payload: 2000") else { return };
+    let server = Server::start("max_payload: 2000");
     let bus = connect(&server.config()).await;
     topic(&bus, "t", 2).await;
     for (bytes, fits) in [(1_000, true), (1_500, false), (1_700, false), (5_000, false)] {
@@ -156,7 +156,7 @@ async fn what_is_too_large_is_refused_before_it_is_sent_and_the_connection_stays
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_jetstream_or_out_of_reach_is_told_apart() {
-    let Some(mut server) = Server::start("accounts { A { users: [ { user: a, password: p } ] } }") else { return };
+    let mut server = Server::start("accounts { A { users: [ { user: a, password: p } ] } }");
     let url = eventbus_nats::NatsConfig::new(format!("nats://a:p@127.0.0.1:{}", server.port));
     let error = NatsEventBus::connect(url.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");

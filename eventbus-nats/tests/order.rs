@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Handled, config, connect, publish, sweep, topic};
+use common::server::Server;
+use common::{Handled, connect, publish, sweep, topic};
 use eventbus_core::{Backoff, Delivery, EventBus, HandlerError, Subscribe, handler_fn};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_stay_in_order_while_handlers_fail() {
-    let Some(config) = config() else { return };
+    let server = Server::start("");
+    let config = server.config();
     let bus = connect(&config).await;
     topic(&bus, "a.b", 8).await;
     let handled = Handled::default();

@@ -37,7 +37,7 @@ fn password(password: &str) -> Auth {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_and_passwords() {
-    let Some(server) = Server::start("authorization { user: me, password: \"s3cret p%\" }") else { return };
+    let server = Server::start("authorization { user: me, password: \"s3cret p%\" }");
     check(&server, password("s3cret p%"), vec![password("s3cret"), Auth::None, Auth::Token("s3cret".into())]).await;
     let url = format!("nats://me:s3cret%20p%25@127.0.0.1:{}", server.port);
     connect(&NatsConfig::new(url)).await;
@@ -48,7 +48,7 @@ async fn users_and_passwords() {
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_refused_on_reconnect_are_told_and_tried_again() {
     let accept = |password: &str| format!("authorization {{ user: me, password: {password} }}");
-    let Some(mut server) = Server::start(&accept("s3cret")) else { return };
+    let mut server = Server::start(&accept("s3cret"));
     let bus = connect(&server.config().auth(password("s3cret"))).await;
     topic(&bus, "t", 1).await;
     publish_one(&bus, "t", "k", 1).await.unwrap();
@@ -84,7 +84,7 @@ async fn credentials_refused_on_reconnect_are_told_and_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens() {
-    let Some(server) = Server::start("authorization { token: s3cret }") else { return };
+    let server = Server::start("authorization { token: s3cret }");
     check(&server, Auth::Token("s3cret".into()), vec![Auth::Token("s3cret2".into()), Auth::None]).await;
     connect(&NatsConfig::new(format!("nats://s3cret@127.0.0.1:{}", server.port))).await;
 }
@@ -93,7 +93,7 @@ async fn tokens() {
 async fn nkeys_of_users() {
     let (user, other) = (KeyPair::new_user(), KeyPair::new_user());
     let configuration = format!("authorization {{ users = [ {{ nkey: {} }} ] }}", user.public_key());
-    let Some(server) = Server::start(&configuration) else { return };
+    let server = Server::start(&configuration);
     let wrong = vec![Auth::Nkey(other.seed().unwrap()), Auth::Nkey("SUs3cret".into())];
     check(&server, Auth::Nkey(user.seed().unwrap()), wrong).await;
 }
@@ -136,7 +136,7 @@ async fn credentials_files() {
         account.public_key(),
         jwt(&operator, &account, &of_account(storage)),
     );
-    let Some(server) = Server::start(&configuration) else { return };
+    let server = Server::start(&configuration);
     let token = jwt(&account, &user, of_user);
     let right = server.file("right.creds");
     std::fs::write(&right, credentials(&user, &token)).unwrap();
@@ -167,7 +167,7 @@ impl Authority {
 }
 
 /// A server with TLS, and the files for a client.
-fn with_tls(verify: bool, first: bool) -> Option<(Server, Tls, Tls)> {
+fn with_tls(verify: bool, first: bool) -> (Server, Tls, Tls) {
     let folder = Box::leak(Box::new(tempfile::tempdir().unwrap()));
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -185,20 +185,20 @@ fn with_tls(verify: bool, first: bool) -> Option<(Server, Tls, Tls)> {
     let configuration = format!(
         "tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {root:?}, verify: {verify}, handshake_first: {first} }}"
     );
-    let server = Server::start(&configuration)?;
+    let server = Server::start(&configuration);
     let tls = Tls { required: true, first, root_certificates: Some(root), client_certificate: None };
     let right = Tls { client_certificate: verify.then(|| client(&ours, "right")), ..tls.clone() };
     let wrong = match verify {
         true => Tls { client_certificate: Some(client(&theirs, "wrong")), ..tls },
         false => Tls { root_certificates: Some(write("other.pem", &theirs.0.pem())), ..tls },
     };
-    Some((server, right, wrong))
+    (server, right, wrong)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_connections_and_certificates_on_both_sides() {
     for (verify, first) in [(false, false), (true, false), (true, true)] {
-        let Some((server, right, wrong)) = with_tls(verify, first) else { return };
+        let (server, right, wrong) = with_tls(verify, first);
         let url = NatsConfig::new(format!("tls://localhost:{}", server.port));
         let bus = connect(&url.clone().tls(right)).await;
         topic(&bus, "t", 1).await;
@@ -211,7 +211,7 @@ async fn encrypted_connections_and_certificates_on_both_sides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_encryption_is_refused_where_it_is_asked_for() {
-    let Some(server) = Server::start("") else { return };
+    let server = Server::start("");
     let url = NatsConfig::new(format!("tls://127.0.0.1:{}", server.port));
     assert!(NatsEventBus::connect(url).await.is_err());
 }

@@ -6,7 +6,8 @@ mod common;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer, stream};
-use common::{config, connect, publish_one, sweep};
+use common::server::Server;
+use common::{connect, publish_one, sweep};
 use eventbus_core::{
     AfterRefusal, Delivery, ErrorKind, EventBus, OnExisting, Storage, Subscribe, TopicSpec, handler_fn,
 };
@@ -38,7 +39,8 @@ fn spec() -> TopicSpec {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_setting_reaches_the_server_and_comes_back() {
-    let Some(config) = config() else { return };
+    let server = Server::start("");
+    let config = server.config();
     let (bus, context) = (connect(&config.clone().prefix("settings")).await, raw(&config).await);
     sweep(&bus).await;
     let described = bus.ensure_topic(&spec()).await.unwrap();
@@ -59,7 +61,8 @@ async fn every_setting_reaches_the_server_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_existing_topic_is_treated_in_the_four_ways_and_a_mismatch_names_the_setting() {
-    let Some(config) = config() else { return };
+    let server = Server::start("");
+    let config = server.config();
     let bus = connect(&config).await;
     let created = bus.ensure_topic(&spec().on_existing(OnExisting::CreateOnly)).await.unwrap();
     let error = bus.ensure_topic(&spec().on_existing(OnExisting::CreateOnly)).await.unwrap_err();
@@ -103,7 +106,8 @@ async fn an_existing_topic_is_treated_in_the_four_ways_and_a_mismatch_names_the_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_would_break_the_contract_is_no_topic() {
-    let Some(config) = config() else { return };
+    let server = Server::start("");
+    let config = server.config();
     let config = config.prefix("foreign");
     let (bus, context) = (connect(&config).await, raw(&config).await);
     let metadata = |hash: &str| {
@@ -150,7 +154,8 @@ async fn a_stream_that_would_break_the_contract_is_no_topic() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_s_settings_reach_the_server_and_readers_and_buckets_are_removed() {
-    let Some(config) = config() else { return };
+    let server = Server::start("");
+    let config = server.config();
     let config = config.max_waiting(9).inactive_threshold(Duration::from_secs(77));
     let (bus, context) = (connect(&config).await, raw(&config).await);
     bus.ensure_topic(&TopicSpec::new("read").partitions(3).storage(Storage::Memory)).await.unwrap();
@@ -186,7 +191,8 @@ async fn a_reader_s_settings_reach_the_server_and_readers_and_buckets_are_remove
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_isolated_by_name_and_prefix() {
-    let Some(config) = config() else { return };
+    let server = Server::start("");
+    let config = server.config();
     let bus = connect(&config).await;
     let names = ["a.b", "a_b", "a", "a.1", "a.b.p00"];
     for name in names {

@@ -1,6 +1,4 @@
-//! What the tests on a running server share.
-//!
-//! They find it by `EVENTBUS_TEST_NATS_URL`, and are skipped visibly without.
+//! What the tests on a real server share.
 #![allow(dead_code, unreachable_pub, missing_debug_implementations)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)] // tests, though no function here is one
 
@@ -13,15 +11,6 @@ use std::time::Duration;
 
 use eventbus_core::{Delivery, Envelope, EventBus, EventBusExt, TopicSpec};
 use eventbus_nats::{NatsConfig, NatsEventBus};
-
-/// A configuration on the server, under a prefix of its own.
-pub fn config() -> Option<NatsConfig> {
-    let Ok(url) = std::env::var("EVENTBUS_TEST_NATS_URL") else {
-        eprintln!("SKIP: EVENTBUS_TEST_NATS_URL names no server");
-        return None;
-    };
-    Some(NatsConfig::new(url).prefix(format!("t{:012x}", rand::random::<u64>() >> 16)))
-}
 
 /// A bus of its own.
 pub async fn connect(config: &NatsConfig) -> NatsEventBus {

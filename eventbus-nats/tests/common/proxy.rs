@@ -17,13 +17,16 @@ pub struct Rules {
     pub no_bucket: AtomicBool,
     /// So many confirmations of writes to a bucket vanish.
     pub lose_confirmations: AtomicU64,
-    /// Confirmations of writes to a bucket are held for so many milliseconds, with all behind them.
+    /// So many confirmations of writes to a bucket are held for [`HELD`], with all behind them.
     pub hold_confirmations: AtomicU64,
     /// So many confirmations of publishes vanish.
     pub lose_acknowledgements: AtomicU64,
     /// What was dropped so far.
     pub dropped: AtomicU64,
 }
+
+/// Longer than the answer to a renewal is waited for.
+const HELD: Duration = Duration::from_millis(500);
 
 /// A proxy to a server's port.
 #[derive(Debug)]
@@ -84,10 +87,8 @@ async fn relay(from: OwnedReadHalf, mut to: OwnedWriteHalf, rules: Arc<Rules>) {
             let payload = String::from_utf8_lossy(&line);
             let bucket = payload.contains("{\"stream\":\"KV_");
             let publish = !bucket && payload.contains("{\"stream\":\"");
-            let held = rules.hold_confirmations.load(Ordering::Relaxed);
-            if bucket && held > 0 {
-                rules.dropped.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(held)).await;
+            if bucket && take(&rules.hold_confirmations) {
+                tokio::time::sleep(HELD).await;
             }
             if bucket && take(&rules.lose_confirmations) || publish && take(&rules.lose_acknowledgements) {
                 rules.dropped.fetch_add(1, Ordering::Relaxed);
