@@ -14,6 +14,7 @@
 //! | a commit waits as long as the coordinator is away | `member_waits_for_a_coordinator_that_is_away` |
 //! | progress that is missing or out of range is reset in silence | `progress_out_of_range_is_reset_in_silence` |
 //! | a topic that is deleted under a member is not told of | `deleted_topic_is_waited_for` |
+//! | a topic may grow under those who write to it, and other clients go by the new number | `grown_topic_moves_keys` |
 //!
 //! Beside these, the cases of the suite run on the same broker. `EVENTBUS_TEST_KAFKA_URL` names a running one; tests that must
 //! harm it are left out then.
@@ -32,11 +33,13 @@ use conformance_tests::suite::{
     kafka_config,
 };
 use eventbus_core::backend::{Backend, Join};
-use eventbus_core::{Envelope, ErrorKind, OnExisting, Position, Subscribe, TopicSpec};
+use eventbus_core::{Envelope, ErrorKind, Key, OnExisting, Position, Subscribe, TopicSpec};
 use eventbus_kafka::KafkaBackend;
 use libtest_mimic::{Arguments, Trial};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use world::{GROUP, TOPIC, Tested, expect, judged, keys, until_ended, with_topic, wrong};
 
@@ -93,6 +96,15 @@ impl Operator {
             result.map_err(|(name, code)| wrong(format!("{name}: {code}")))?;
         }
         self.acts(&name, false).await
+    }
+
+    async fn grow(&self, topic: &str, partitions: usize) -> Tested {
+        let name = format!("{}{topic}", self.prefix);
+        let more = NewPartitions::new(&name, partitions);
+        for result in self.admin.create_partitions([&more], &Self::options()).await.map_err(wrong)? {
+            result.map_err(|(name, code)| wrong(format!("{name}: {code}")))?;
+        }
+        Ok(())
     }
 
     async fn limit(&self, topic: &str, bytes: usize) -> Tested {
@@ -407,6 +419,50 @@ async fn deleted_topic_is_waited_for(run: Run, _: Arc<tempfile::TempDir>) -> Tes
     Ok(())
 }
 
+/// A topic that grows under a publisher: its keys stay where they are, then are stopped, and move when that is accepted.
+async fn grown_topic_moves_keys(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = run.process_with(run.config().recount(Duration::from_millis(100))).await?;
+    publisher.topic(TopicSpec::new(TOPIC).partitions(4)).await?;
+    let all = keys("order", 50);
+    publisher.publish_rounds(TOPIC, &all, 2).await?;
+    let member = run.process().await?;
+    let subscription = member.subscribe(subscribe(), steadily(Duration::from_millis(1))).await?;
+    run.settled(TOPIC, &[GROUP]).await?;
+    Operator::of(&run).await?.grow(TOPIC, 8).await?;
+    let stopped = loop {
+        match publisher.publisher().publish(TOPIC, "probe", 0).await {
+            Ok(receipt) if receipt.partition == partition_of("probe", 4) => {}
+            Ok(receipt) => return Err(wrong(format!("a key moved in silence: {receipt:?}"))),
+            Err(error) => break error,
+        }
+    };
+    if stopped.kind() != ErrorKind::PartitionsChanged {
+        return Err(wrong(format!("a grown topic: {stopped}")));
+    }
+    publisher.publisher().publish(TOPIC, "", 0).await?;
+    run.settled(TOPIC, &[GROUP]).await?;
+    let bus = publisher.bus();
+    let refused = bus.accept_partitions(TOPIC, 7).await.err().map(|error| error.kind());
+    if refused != Some(ErrorKind::TopicMismatch) {
+        return Err(wrong(format!("a number that is not the topic's: {refused:?}")));
+    }
+    bus.accept_partitions(TOPIC, 8).await?;
+    for key in all.iter().map(String::as_str).chain(["probe"]) {
+        let receipt = publisher.publisher().publish(TOPIC, key, 0).await?;
+        if receipt.partition != partition_of(key, 8) {
+            return Err(wrong(format!("{key} is not where other clients put it: {receipt:?}")));
+        }
+    }
+    run.settled(TOPIC, &[GROUP]).await?;
+    run.judge(&expect(), &[(TOPIC, &[GROUP])]).await?;
+    drop(subscription);
+    Ok(())
+}
+
+fn partition_of(key: &str, partitions: u32) -> u32 {
+    Key::try_from(key).map_or(0, |key| key.partition(partitions))
+}
+
 fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let seed = RunOptions::from_env(1)?.seed;
     let running = std::env::var("EVENTBUS_TEST_KAFKA_URL").ok();
@@ -444,6 +500,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         member_waits_for_a_coordinator_that_is_away[RestartBroker],
         progress_out_of_range_is_reset_in_silence,
         deleted_topic_is_waited_for,
+        grown_topic_moves_keys,
     ];
     let conclusion = libtest_mimic::run(arguments, trials);
     if !arguments.list && running.is_none() {

@@ -152,6 +152,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Describes a topic; `UnknownTopic` where it is missing. Never creates one.
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription>;
 
+    /// How many partitions a topic has; `UnknownTopic` where it is missing. Asked for now and then where
+    /// [`partitions_change`](Capabilities::partitions_change), so a backend may have a cheaper way than to describe it.
+    async fn count_partitions(&self, topic: &Topic) -> Result<u32> {
+        Ok(self.describe_topic(topic).await?.spec.partitions)
+    }
+
     /// Deletes a topic and its records; `UnknownTopic` where it is missing.
     async fn delete_topic(&self, topic: &Topic) -> Result<()>;
 
@@ -249,6 +255,8 @@ pub struct Capabilities {
     pub seek_by_time: bool,
     /// How long a topic that was made or changed may take to be described so. Default zero: when the call returns.
     pub settles: Duration,
+    /// A topic's number of partitions can be changed by others while the bus runs. Default no.
+    pub partitions_change: bool,
 }
 
 impl Default for Capabilities {
@@ -265,6 +273,7 @@ impl Default for Capabilities {
             retention: true,
             seek_by_time: true,
             settles: Duration::ZERO,
+            partitions_change: false,
         }
     }
 }

@@ -56,6 +56,19 @@ pub trait EventBus: fmt::Debug + Send + Sync + 'static {
     /// Describes a topic. Never creates one.
     async fn describe_topic(&self, topic: &str) -> Result<TopicDescription>;
 
+    /// Has keys of this topic go by another number of partitions: the one that the topic has by now, as `partitions` confirms.
+    ///
+    /// Where others change the number while a bus runs, keyed publishes fail with `PartitionsChanged` until this is called, since a key
+    /// may move: what is published to it after this can be handled before what was published to it earlier. This waits until all keyed
+    /// publishes of the topic are over; wait until they are handled, too, before calling it, where the order across the change matters.
+    /// Publishes without a key are not concerned.
+    ///
+    /// Cancel safe: publishes go on failing.
+    ///
+    /// # Errors
+    /// `TopicMismatch` where the topic has another number; `UnknownTopic`, `Closed`, and what the broker says.
+    async fn accept_partitions(&self, topic: &str, partitions: u32) -> Result<()>;
+
     /// Deletes a topic with its records.
     async fn delete_topic(&self, topic: &str) -> Result<()>;
 

@@ -38,6 +38,8 @@ pub(crate) struct PublishConfig {
     pub(crate) sealed_limit: usize,
     pub(crate) retry_first: Duration,
     pub(crate) retry_max: Duration,
+    pub(crate) partitions: Option<u32>,
+    pub(crate) recount: Duration,
     pub(crate) seam: Seam,
 }
 
@@ -51,6 +53,8 @@ impl Default for PublishConfig {
             sealed_limit: 10_000,
             retry_first: Duration::from_millis(20),
             retry_max: Duration::from_secs(1),
+            partitions: None,
+            recount: Duration::from_secs(30),
             seam: Seam::default(),
         }
     }
@@ -126,6 +130,19 @@ impl BusConfig {
         self
     }
 
+    /// The number of partitions that a topic must have which this bus publishes to without having ensured it. Where it has
+    /// another one, keyed publishes fail with `PartitionsChanged`. Default: the number that is found is taken.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.publish.partitions = Some(partitions);
+        self
+    }
+
+    /// How often topics in use are looked at for a changed number of partitions, where the broker lets it change. Default 30 s.
+    pub fn recount(mut self, every: Duration) -> Self {
+        self.publish.recount = every;
+        self
+    }
+
     /// Where the bus's own work runs. Default [`Threads::Own`].
     pub fn threads(mut self, threads: Threads) -> Self {
         self.threads = threads;
@@ -181,6 +198,12 @@ impl BusConfig {
             ("sealed_limit", p.sealed_limit),
         ] {
             within(name, &value, 1..)?;
+        }
+        if p.partitions == Some(0) {
+            return Err(invalid("partitions", "expected at least 1"));
+        }
+        if p.recount.is_zero() {
+            return Err(invalid("recount", "expected more than zero"));
         }
         if p.retry_first.is_zero() || p.retry_max < p.retry_first {
             return Err(invalid("resend_backoff", "expected more than zero, and the first wait not above the longest"));

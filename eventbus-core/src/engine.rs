@@ -321,6 +321,12 @@ impl EventBus for Bus {
         self.own.run(async move { backend.describe_topic(&topic).await }).await
     }
 
+    async fn accept_partitions(&self, topic: &str, partitions: u32) -> Result<()> {
+        self.reach()?;
+        let (lanes, topic) = (self.lanes.clone(), topic.parse::<Topic>()?);
+        self.own.run(async move { lanes.accept_partitions(&topic, partitions).await }).await
+    }
+
     async fn delete_topic(&self, topic: &str) -> Result<()> {
         let (backend, topic) = (self.reach()?, topic.parse::<Topic>()?);
         self.lanes.forget_topic(&topic);

@@ -29,6 +29,9 @@ pub enum ErrorKind {
     TopicExists,
     /// The topic exists with other settings than were asked for; the error names the setting.
     TopicMismatch,
+    /// The topic has another number of partitions than its keys go by: nothing keyed is published to it until the number is
+    /// [accepted](crate::EventBus::accept_partitions).
+    PartitionsChanged,
     /// The group has no progress on this topic.
     UnknownGroup,
     /// The group has active members, and the operation needs one without.
@@ -86,6 +89,7 @@ impl ErrorKind {
             Self::UnknownTopic => "unknown_topic",
             Self::TopicExists => "topic_exists",
             Self::TopicMismatch => "topic_mismatch",
+            Self::PartitionsChanged => "partitions_changed",
             Self::UnknownGroup => "unknown_group",
             Self::GroupActive => "group_active",
             Self::TooLarge => "too_large",

@@ -117,6 +117,7 @@ forwarding! {
         async fn subscribe(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription>;
         async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription>;
         async fn describe_topic(&self, topic: &str) -> Result<TopicDescription>;
+        async fn accept_partitions(&self, topic: &str, partitions: u32) -> Result<()>;
         async fn delete_topic(&self, topic: &str) -> Result<()>;
         async fn list_topics(&self) -> Result<Vec<String>>;
         async fn list_groups(&self, topic: &str) -> Result<Vec<String>>;
@@ -141,6 +142,7 @@ forwarding! {
         reach async fn create_topic(&self, spec: &TopicSpec) -> Result<bool>;
         reach async fn update_topic(&self, spec: &TopicSpec) -> Result<()>;
         reach async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription>;
+        reach async fn count_partitions(&self, topic: &Topic) -> Result<u32>;
         reach async fn delete_topic(&self, topic: &Topic) -> Result<()>;
         reach async fn list_topics(&self) -> Result<Vec<Topic>>;
         reach async fn find_stamp(&self, topic: &Topic, partition: u32, from: Position, stamp: Stamp) -> Result<Option<Position>>;

@@ -41,6 +41,16 @@ pub enum BusEvent<'a> {
         /// The error, which names the refused publish.
         error: &'a Error,
     },
+    /// A topic was found with another number of partitions than its keys go by: keyed publishes to it fail until the number is
+    /// [accepted](crate::EventBus::accept_partitions).
+    PartitionsChanged {
+        /// The topic.
+        topic: &'a Topic,
+        /// The number that keys go by.
+        in_force: u32,
+        /// The number that the topic has.
+        found: u32,
+    },
     /// An attempt failed.
     AttemptFailed {
         /// Where.

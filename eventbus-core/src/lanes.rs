@@ -35,6 +35,7 @@
 //! caller's waker is called under any of them.
 
 mod batch;
+mod count;
 mod driver;
 mod effects;
 mod engine;
@@ -59,7 +60,7 @@ use std::time::Duration;
 pub(crate) use driver::LanesDriver;
 use engine::{Engine, Stage};
 pub(crate) use slot::Slot;
-use topic::{SHARDS, TopicLanes};
+use topic::{SHARDS, Source, TopicLanes};
 
 use crate::backend::{Backend, TopicDescription};
 use crate::config::PublishConfig;
@@ -100,8 +101,9 @@ impl Lanes {
     ) -> Result<(Arc<Self>, LanesDriver)> {
         let engine = Engine::new(backend, env, config, hooks)?;
         let inner = Arc::new(Inner { engine: Arc::clone(&engine), topics: RwLock::default() });
-        let closing = Arc::clone(&inner);
-        let driver = LanesDriver::new(engine, move || {
+        let (closing, topics) = (Arc::clone(&inner), Arc::downgrade(&inner));
+        let topics = move || topics.upgrade().map_or_else(Vec::new, |inner| inner.all());
+        let driver = LanesDriver::new(engine, topics, move || {
             closing.end();
         });
         Ok((Arc::new(Self { inner }), driver))
@@ -155,7 +157,12 @@ impl Lanes {
 
     /// The topic was just ensured, so it need not be described; its policy after a refusal is this description's.
     pub(crate) fn topic_ready(&self, description: &TopicDescription) -> Result<()> {
-        self.inner.topic(&description.spec.topic).map(|topic| topic.install(description, true))
+        self.inner.topic(&description.spec.topic).map(|topic| topic.install(description, Source::Ensured))
+    }
+
+    /// Has a topic's keys go by this number of partitions. See [`EventBus::accept_partitions`](crate::EventBus::accept_partitions).
+    pub(crate) async fn accept_partitions(&self, topic: &Topic, partitions: u32) -> Result<()> {
+        self.inner.topic(topic.as_str())?.accept_partitions(partitions).await
     }
 
     /// The topic was deleted: the next publish asks for it again.

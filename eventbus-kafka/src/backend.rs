@@ -89,6 +89,7 @@ impl Backend for KafkaBackend {
         capabilities.note_bytes = Stored::NOTE_BYTES;
         capabilities.overshoot = OVERSHOOT;
         capabilities.settles = topics::SETTLES;
+        capabilities.partitions_change = true;
         capabilities
     }
 
@@ -114,6 +115,10 @@ impl Backend for KafkaBackend {
         let described = self.topics()?.describe(topic).await?;
         self.producer.prepare(topic);
         Ok(described)
+    }
+
+    async fn count_partitions(&self, topic: &Topic) -> Result<u32> {
+        self.topics()?.count(topic).await.map(|(partitions, _)| partitions)
     }
 
     async fn delete_topic(&self, topic: &Topic) -> Result<()> {

@@ -83,6 +83,7 @@ impl Inbox {
 enum Done {
     Described(Arc<TopicLanes>, u64, Result<TopicDescription>),
     Looked(Arc<TopicLanes>, Place, Result<Found, Error>),
+    Counted(Arc<TopicLanes>, Result<u32>),
 }
 
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -92,7 +93,10 @@ type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
 #[must_use = "nothing is published before the driver runs"]
 pub(crate) struct LanesDriver {
     engine: Arc<Engine>,
+    topics: Box<dyn Fn() -> Vec<Arc<TopicLanes>> + Send>,
     close: Box<dyn Fn() + Send>,
+    /// When partitions are counted again, where their number can change.
+    recount_at: Option<Instant>,
     jobs: FuturesUnordered<Job>,
     looking: usize,
     looks: VecDeque<Look>,
@@ -102,11 +106,17 @@ pub(crate) struct LanesDriver {
 }
 
 impl LanesDriver {
-    /// `close` ends the lanes at once.
-    pub(super) fn new(engine: Arc<Engine>, close: impl Fn() + Send + 'static) -> Self {
+    /// `topics` lists them; `close` ends the lanes at once.
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        topics: impl Fn() -> Vec<Arc<TopicLanes>> + Send + 'static,
+        close: impl Fn() + Send + 'static,
+    ) -> Self {
         Self {
             engine,
+            topics: Box::new(topics),
             close: Box::new(close),
+            recount_at: None,
             jobs: FuturesUnordered::new(),
             looking: 0,
             looks: VecDeque::new(),
@@ -117,6 +127,8 @@ impl LanesDriver {
 
     /// Runs until the lanes are closed or dropped.
     pub(crate) async fn run(mut self) {
+        let recounts = self.engine.backend.capabilities().partitions_change;
+        self.recount_at = recounts.then(|| Instant::now() + self.engine.config.recount);
         loop {
             let (commands, stopped) = self.engine.inbox.take();
             if stopped {
@@ -125,6 +137,7 @@ impl LanesDriver {
             commands.into_iter().for_each(|command| self.obey(command));
             self.ring();
             let due = self.timers.first_key_value().map(|((at, _), _)| *at);
+            let due = due.into_iter().chain(self.recount_at).min();
             let timer = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -176,6 +189,10 @@ impl LanesDriver {
     fn finish(&mut self, done: Done) {
         match done {
             Done::Described(topic, version, answer) => topic.described(version, answer),
+            Done::Counted(topic, Ok(count)) => topic.counted(count),
+            Done::Counted(topic, Err(error)) => {
+                tracing::debug!(target: "eventbus", topic = %topic.name(), %error, "partitions could not be counted");
+            }
             Done::Looked(topic, place, found) => {
                 self.looking -= 1;
                 topic.looked(place, found);
@@ -184,9 +201,23 @@ impl LanesDriver {
         }
     }
 
-    /// Ends the rests that are over.
+    fn recount(&mut self) {
+        for topic in (self.topics)() {
+            let engine = Arc::clone(&self.engine);
+            self.jobs.push(Box::pin(async move {
+                let count = engine.backend.count_partitions(topic.name()).await;
+                Done::Counted(topic, count)
+            }));
+        }
+    }
+
+    /// Does what is due: counts partitions, and ends the rests that are over.
     fn ring(&mut self) {
         let now = Instant::now();
+        if self.recount_at.is_some_and(|at| at <= now) {
+            self.recount();
+            self.recount_at = Some(now + self.engine.config.recount);
+        }
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             let lane = timer.remove();
             lane.topic.rested(&lane);

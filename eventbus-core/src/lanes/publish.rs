@@ -73,6 +73,11 @@ impl Shard {
         {
             return Some(failure);
         }
+        if entry.key.is_some()
+            && let Some(numbers) = topic.count.difference()
+        {
+            return Some(entry.refused(topic, numbers.error(topic.name())));
+        }
         let most = self.facts.as_ref().and_then(|facts| facts.max_record_bytes);
         let too_many = most.is_some_and(|most| entry.bytes > most);
         too_many.then(|| entry.refused(topic, too_large(topic, entry.bytes, most)))
@@ -138,9 +143,11 @@ impl Shard {
         fx.event(Event::Failed { stamp, envelope, error });
     }
 
-    /// A seal's own error seals nothing; a closed bus will publish nothing that could overtake.
+    /// A seal's own error seals nothing; a closed bus will publish nothing that could overtake, and neither will a bus for a
+    /// topic whose keys may go elsewhere, before that is accepted.
     pub(super) fn sealed_by(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, failure: &Failure) {
-        let seals = !matches!(failure.error.kind(), ErrorKind::KeySealed | ErrorKind::Closed);
+        let seals =
+            !matches!(failure.error.kind(), ErrorKind::KeySealed | ErrorKind::Closed | ErrorKind::PartitionsChanged);
         if let Some(hashed) = entry.key.filter(|_| seals) {
             self.seal(fx, hashed.key, failure);
         }

@@ -1,6 +1,8 @@
 #![cfg_attr(feature = "shuttle", allow(dead_code, unused_imports))] // what only the other tests use
 //! The lanes over a backend whose every answer a test decides.
 
+#[cfg(not(feature = "shuttle"))]
+mod count;
 mod fake;
 #[cfg(not(feature = "shuttle"))]
 mod life;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::count::{Count, Numbers};
 use super::driver::{Command, Found};
 use super::effects::Effects;
 use super::engine::{Engine, Ready};
@@ -34,6 +35,8 @@ pub(super) const SHARDS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Facts {
     partitions: Vec<Arc<Partition>>,
+    /// By so many of them keys go; all, unless the topic has grown.
+    keyed: u32,
     /// Counts incarnations of the topic as they are met.
     pub(super) incarnation: u32,
     /// The incarnation by its name.
@@ -49,7 +52,7 @@ impl Facts {
     pub(super) fn partition_of(&self, key: Option<&Key>) -> u32 {
         let count = self.partitions.len().max(1);
         match key {
-            Some(key) => key.partition(u32::try_from(count).unwrap_or(u32::MAX)),
+            Some(key) => key.partition(self.keyed),
             None => (self.keyless.fetch_add(1, Ordering::Relaxed) % count as u64) as u32,
         }
     }
@@ -92,6 +95,17 @@ impl fmt::Debug for Partition {
     }
 }
 
+/// Where a description comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The driver looked.
+    Looked,
+    /// Somebody ensured the topic through this bus.
+    Ensured,
+    /// Its number of partitions was accepted.
+    Accepted,
+}
+
 /// What the driver is at with a topic.
 #[derive(Debug, Default)]
 struct Described {
@@ -118,6 +132,7 @@ pub(crate) struct TopicLanes {
     engine: Arc<Engine>,
     shards: Vec<ShardCell>,
     pub(super) seal: TopicSeal,
+    pub(super) count: Count,
     policy: AtomicU8,
     described: Mutex<Described>,
     /// Held while facts are put into the shards, so that all have the same.
@@ -133,6 +148,7 @@ impl TopicLanes {
             seal: TopicSeal::new(engine.config.sealed_limit),
             engine,
             shards: (0..SHARDS).map(cell).collect(),
+            count: Count::default(),
             policy: AtomicU8::new(0),
             described: Mutex::new(Described::default()),
             installing: Mutex::new(()),
@@ -304,7 +320,7 @@ impl TopicLanes {
             }
         }
         match answer {
-            Ok(description) => self.install(&description, false),
+            Ok(description) => self.install(&description, Source::Looked),
             Err(error) => self.refuse_listed(&error),
         }
     }
@@ -320,10 +336,12 @@ impl TopicLanes {
         }
     }
 
-    /// Takes a description for true, and lets go what waited for it. `given`: by who ensured the topic.
-    pub(super) fn install(self: &Arc<Self>, description: &TopicDescription, given: bool) {
+    /// Takes a description for true, and lets go what waited for it.
+    pub(super) fn install(self: &Arc<Self>, description: &TopicDescription, source: Source) {
         let installing = self.installing.lock();
-        let facts = self.facts_of(description, given);
+        let before = self.count.difference();
+        let (facts, numbers, begins) = self.facts_of(description, source);
+        let refused = (begins && numbers.differ()).then(|| numbers.error(&self.name));
         let mut effects = Vec::new();
         for index in 0..SHARDS {
             let mut fx = Effects::new(self, index);
@@ -332,17 +350,30 @@ impl TopicLanes {
             for (lane, id) in std::mem::take(&mut shard.listed) {
                 if shard.store.lane(lane, id).is_some() {
                     shard.store.lanes[lane].listed = false;
-                    shard.drive(&mut fx, lane);
+                    match &refused {
+                        Some(error) if shard.store.lanes[lane].kind == Kind::Keyed => {
+                            shard.undescribed(&mut fx, lane, error);
+                        }
+                        _ => shard.drive(&mut fx, lane),
+                    }
                 }
             }
             drop(shard);
             effects.push(fx);
         }
+        self.count.installed();
         drop(installing);
         effects.into_iter().for_each(Effects::settle);
+        if numbers.differ() && before != Some(numbers) {
+            let Numbers { in_force, found } = numbers;
+            tracing::warn!(target: "eventbus", topic = %self.name, in_force, found, "the number of partitions has changed");
+            self.engine.hooks.emit(&BusEvent::PartitionsChanged { topic: &self.name, in_force, found });
+        }
     }
 
-    fn facts_of(&self, description: &TopicDescription, given: bool) -> Arc<Facts> {
+    /// The facts, by how many partitions keys go, and whether this is another topic than before.
+    fn facts_of(&self, description: &TopicDescription, source: Source) -> (Arc<Facts>, Numbers, bool) {
+        let given = source == Source::Ensured;
         let mut described = self.described.lock();
         if given {
             described.version += 1;
@@ -369,9 +400,12 @@ impl TopicLanes {
             0 => description.spec.partitions.max(1) as usize,
             count => count,
         };
+        let found = u32::try_from(count).unwrap_or(u32::MAX);
+        let numbers = self.count.found(found, !same, source, self.engine.config.partitions);
         let own_window = description.spec.duplicate_window;
         let facts = Arc::new(Facts {
             partitions: (0..count).map(partition).collect(),
+            keyed: numbers.in_force.min(found),
             incarnation: described.incarnations,
             log: description.incarnation.as_str().into(),
             max_record_bytes: description.max_record_bytes.or(self.engine.max_record_bytes),
@@ -379,13 +413,14 @@ impl TopicLanes {
             keyless: AtomicU64::new(before.as_ref().map_or(0, |facts| facts.keyless.load(Ordering::Relaxed))),
         });
         described.last = Some(Arc::clone(&facts));
-        facts
+        (facts, numbers, !same)
     }
 
     /// Has the topic described anew before anything more is submitted.
     pub(super) fn forget_facts(&self) {
         let _installing = self.installing.lock();
         self.described.lock().version += 1;
+        self.count.forget();
         for shard in 0..SHARDS {
             self.lock(shard).facts = None;
         }

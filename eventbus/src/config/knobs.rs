@@ -112,6 +112,13 @@ const KNOBS: &[Knob] = &[
     number(Publish, "sealed_limit", 1, ANY, "keys of a topic sealed at once, beyond it the topic is; 10000"),
     number(Publish, "resend_ms", 1, TIME, "the first wait before a record is sent again; 20 ms"),
     number(Publish, "resend_max_ms", 1, TIME, "the longest wait before a record is sent again; 1 s"),
+    number(
+        Publish,
+        "recount_ms",
+        1,
+        TIME,
+        "how often topics in use are looked at for a changed number of partitions; 30 s",
+    ),
     word(Publish, "threads", &["own", "caller"], "where the bus's own work runs; own"),
     number(Subscribe, "concurrency", 1, 1_000_000, "handlers at once; 16"),
     number(Subscribe, "attempts", 1, u32::MAX as u64, "attempts before the failure policy decides; 5"),

@@ -205,9 +205,14 @@ impl EventBusConfig {
     }
 
     /// The publishing side as the core takes it: add hooks and layers to it for
-    /// [`connect_customized`](crate::connect_customized).
+    /// [`connect_customized`](crate::connect_customized). A configured number of partitions is also what topics must have that
+    /// are published to without having been ensured.
     pub fn bus(&self) -> BusConfig {
-        self.publish.apply(BusConfig::new())
+        let config = self.publish.apply(BusConfig::new());
+        match self.topic.partitions {
+            Some(partitions) => config.partitions(partitions),
+            None => config,
+        }
     }
 
     /// A subscription with what is configured. A bus out of [`connect`](crate::connect()) adds it by itself to what a

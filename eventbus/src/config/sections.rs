@@ -23,6 +23,7 @@ pub struct PublishSection {
     pub sealed_limit: Option<usize>,
     pub resend_ms: Option<u64>,
     pub resend_max_ms: Option<u64>,
+    pub recount_ms: Option<u64>,
     pub threads: Option<Threads>,
 }
 
@@ -136,6 +137,7 @@ impl PublishSection {
         let config = with(config, self.waiting_limit, BusConfig::waiting_limit);
         let config = with(config, self.sealed_limit, BusConfig::sealed_limit);
         let config = with(config, self.resend(), |config, (first, max)| config.resend_backoff(first, max));
+        let config = with(config, millis(self.recount_ms), BusConfig::recount);
         with(config, self.threads, BusConfig::threads)
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct State {
     pub(crate) incarnation: String,
     /// Nothing below is in the log any more.
     pub(crate) first: Position,
+    /// The number of partitions, where it was changed.
+    pub(crate) grown: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,7 @@ impl Fake {
             described: 0,
             incarnation: "one".into(),
             first: Position::ZERO,
+            grown: None,
         };
         Self {
             capabilities,
@@ -100,8 +103,9 @@ impl Fake {
         let state = self.state();
         let end = state.log.last().map_or(state.first, |stored| stored.position.next());
         let log = LogState { incarnation: state.incarnation.clone(), first: state.first, end };
-        let partitions = vec![log; self.spec.partitions as usize];
-        TopicDescription::new(self.spec.clone(), state.incarnation.clone(), partitions)
+        let spec = self.spec.clone().partitions(state.grown.unwrap_or(self.spec.partitions));
+        let partitions = vec![log; spec.partitions as usize];
+        TopicDescription::new(spec, state.incarnation.clone(), partitions)
     }
 
     /// Where the next record goes.
