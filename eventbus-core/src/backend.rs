@@ -74,7 +74,7 @@
 //! every ticket, and only then put a new producer in place, under the lock under which `submit` asks [`Ticket::stands`] and
 //! enqueues. What was never sent is `NotStored`; what may have been sent is `Unknown`. A definite error for a batch is the
 //! fate of its culprit only; check sizes as encoded, before the client sees the record. Hold no lock of your own while
-//! telling: a ticket may call `submit` from inside `tell`.
+//! telling: a ticket may call `submit` from inside `tell`. All of it is in [`crate::pipeline`], on a client of yours.
 //!
 //! **A broker that assigns partitions by itself.** It may be answered only when all revoked partitions are released; keep
 //! polling meanwhile, or the member is thrown out. Progress that any live member may write is no fence: commit only what is

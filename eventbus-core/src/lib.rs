@@ -37,6 +37,7 @@ mod named;
 pub mod note;
 mod own_thread;
 mod partition;
+pub mod pipeline;
 mod pool;
 mod position;
 mod publishing;

@@ -1,35 +1,23 @@
 //! From what the client reports of a record to what it means for the record (P2).
 //!
-//! A code stands for the whole batch that a record was in, so it condemns a record only where the batch was that record alone,
-//! or where the reason is the topic's or the user's and not a record's. All else is *perhaps stored*, and the log is read
-//! before it is sent again.
+//! A code stands for the whole batch that a record was in. All that does not say for certain that nothing of the batch is stored
+//! is *perhaps stored*.
 
-use rdkafka::error::RDKafkaErrorCode as Code;
-
-/// What a report that is no success says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Some record of the batch is at fault; which one, the broker does not say. Nothing of the batch is stored.
-    SomeOfBatch,
-    /// The topic takes nothing from this user: each record would be refused alone.
-    Forbidden,
-    /// The topic seems to be gone: to be asked for before anything is condemned.
-    Vanished,
-    /// Perhaps stored: the client gave up on it, or was made to.
-    Unclear,
-}
+use eventbus_core::ErrorKind;
+use eventbus_core::pipeline::{Turned, Verdict};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// What a report's code says of its record.
 pub(crate) fn verdict(code: Code) -> Verdict {
     match code {
-        Code::MessageSizeTooLarge
-        | Code::InvalidMessageSize
+        Code::MessageSizeTooLarge => Verdict::SomeOfBatch(ErrorKind::TooLarge),
+        Code::InvalidMessageSize
         | Code::InvalidMessage
         | Code::InvalidRecord
         | Code::InvalidTimestamp
         | Code::UnsupportedCompressionType
         | Code::UnsupportedForMessageFormat
-        | Code::PolicyViolation => Verdict::SomeOfBatch,
+        | Code::PolicyViolation => Verdict::SomeOfBatch(ErrorKind::Refused),
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => Verdict::Forbidden,
         Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic | Code::InvalidTopic => {
             Verdict::Vanished
@@ -38,23 +26,13 @@ pub(crate) fn verdict(code: Code) -> Verdict {
     }
 }
 
-/// What the client says at once when it is given a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turned {
-    /// Larger than the limit; no other record suffers.
-    TooLarge,
-    /// No room; the producer goes on.
-    Full,
-    /// The producer is at its end: fatal before, or the topic is gone for it.
-    Over,
-}
-
 /// What the client's answer to a record given to it says.
-pub(crate) fn turned(code: Option<Code>) -> Turned {
-    match code {
+pub(crate) fn turned(error: &KafkaError) -> Turned {
+    match error.rdkafka_error_code() {
         Some(Code::MessageSizeTooLarge) => Turned::TooLarge,
         Some(Code::QueueFull) => Turned::Full,
-        _ => Turned::Over,
+        // Fatal before, or the topic is gone for it.
+        _ => Turned::Over(error.to_string()),
     }
 }
 
@@ -65,14 +43,14 @@ mod tests {
     #[test]
     fn only_what_cannot_be_stored_condemns() {
         for (code, expected) in [
-            (Code::MessageSizeTooLarge, Verdict::SomeOfBatch),
-            (Code::InvalidMessageSize, Verdict::SomeOfBatch),
-            (Code::InvalidMessage, Verdict::SomeOfBatch),
-            (Code::InvalidRecord, Verdict::SomeOfBatch),
-            (Code::InvalidTimestamp, Verdict::SomeOfBatch),
-            (Code::UnsupportedCompressionType, Verdict::SomeOfBatch),
-            (Code::UnsupportedForMessageFormat, Verdict::SomeOfBatch),
-            (Code::PolicyViolation, Verdict::SomeOfBatch),
+            (Code::MessageSizeTooLarge, Verdict::SomeOfBatch(ErrorKind::TooLarge)),
+            (Code::InvalidMessageSize, Verdict::SomeOfBatch(ErrorKind::Refused)),
+            (Code::InvalidMessage, Verdict::SomeOfBatch(ErrorKind::Refused)),
+            (Code::InvalidRecord, Verdict::SomeOfBatch(ErrorKind::Refused)),
+            (Code::InvalidTimestamp, Verdict::SomeOfBatch(ErrorKind::Refused)),
+            (Code::UnsupportedCompressionType, Verdict::SomeOfBatch(ErrorKind::Refused)),
+            (Code::UnsupportedForMessageFormat, Verdict::SomeOfBatch(ErrorKind::Refused)),
+            (Code::PolicyViolation, Verdict::SomeOfBatch(ErrorKind::Refused)),
             (Code::TopicAuthorizationFailed, Verdict::Forbidden),
             (Code::ClusterAuthorizationFailed, Verdict::Forbidden),
             (Code::UnknownTopicOrPartition, Verdict::Vanished),
@@ -106,10 +84,12 @@ mod tests {
 
     #[test]
     fn a_record_that_is_turned_away_at_once_costs_no_other_one_its_producer() {
-        assert_eq!(turned(Some(Code::MessageSizeTooLarge)), Turned::TooLarge);
-        assert_eq!(turned(Some(Code::QueueFull)), Turned::Full);
-        for code in [Some(Code::Fatal), Some(Code::UnknownTopic), Some(Code::UnknownPartition), None] {
-            assert_eq!(turned(code), Turned::Over, "{code:?}");
+        let turned = |code| turned(&KafkaError::MessageProduction(code));
+        assert_eq!(turned(Code::MessageSizeTooLarge), Turned::TooLarge);
+        assert_eq!(turned(Code::QueueFull), Turned::Full);
+        for code in [Code::Fatal, Code::UnknownTopic, Code::UnknownPartition] {
+            assert!(matches!(turned(code), Turned::Over(_)), "{code:?}");
         }
+        assert!(matches!(super::turned(&KafkaError::Canceled), Turned::Over(_)));
     }
 }

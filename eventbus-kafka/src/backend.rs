@@ -20,7 +20,7 @@ use crate::error::gone;
 use crate::groups::{self, Groups};
 use crate::membership::KafkaMember;
 use crate::note::Stored;
-use crate::producer::Producer;
+use crate::producer::{Producer, Records};
 use crate::scan;
 use crate::topics::{self, Topics};
 
@@ -60,7 +60,7 @@ impl KafkaBackend {
     }
 
     fn topics(&self) -> Result<Topics> {
-        Ok(Topics::new(Arc::clone(self.link.get()?), Arc::clone(&self.producer.known)))
+        Ok(Topics::new(Arc::clone(self.link.get()?), Arc::clone(self.producer.known())))
     }
 
     fn groups(&self, topic: &Topic) -> Result<Groups> {
@@ -95,7 +95,7 @@ impl Backend for KafkaBackend {
 
     async fn open(&self) -> Result<()> {
         let link = Link::connect(&self.config).await?;
-        self.producer.start(&link);
+        self.producer.start(Records::new(&link, self.producer.known()));
         self.link.set(link)
     }
 

@@ -13,7 +13,7 @@ use eventbus_core::wire::Mode;
 use eventbus_core::{Group, Result, Topic, settings};
 use rdkafka::ClientConfig;
 
-use crate::facts::{BATCH_BYTES, BATCH_RECORDS};
+use crate::producer::{BATCH_BYTES, BATCH_RECORDS};
 
 /// How the brokers are told who the bus is (SASL). The password is never printed.
 #[derive(Clone, PartialEq, Eq)]

@@ -10,8 +10,8 @@
 //! |---|---|
 //! | `config` | the settings, and what is refused (S8) |
 //! | `connection`, `error` | the client for everything but records, what blocks, and what clients say |
-//! | `topics`, `facts` | topics, and what publishing has to know of them |
-//! | `producer`, `answers` | submissions, and their fates (P1 to P3) |
+//! | `topics` | topics, and what publishing has to know of them |
+//! | `producer`, `answers` | the client for records, and what its reports mean (P1 to P3) |
 //! | `scan` | logs read from outside |
 //! | `membership`, `consumer` | events, hand-over, delivery without a record skipped (S3, S5) |
 //! | `note` | the core's line of text beside an offset (S4, S5), of Kafka's records |
@@ -27,7 +27,6 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
-mod facts;
 mod groups;
 mod membership;
 mod note;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventbus_core::backend::{LogState, TopicDescription, settled};
+use eventbus_core::pipeline::Known;
 use eventbus_core::{Error, ErrorKind, Result, Storage, Topic, TopicSpec};
 use rdkafka::admin::{
     AlterConfig, ConfigEntry, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
@@ -15,7 +16,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::connection::Link;
 use crate::error::{only, refused, to_core};
-use crate::facts::{Facts, Known};
+use crate::producer::facts;
 use crate::wire::position;
 
 /// How long a topic that was made or deleted may take to be seen so by all that is asked.
@@ -124,7 +125,7 @@ impl Topics {
         let limit = number_of(&settings, "max.message.bytes").and_then(|limit| usize::try_from(limit).ok());
         let policy = settings.get("cleanup.policy").and_then(|entry| entry.value.as_deref());
         let compacted = policy.is_some_and(|policy| policy.contains("compact"));
-        let facts = Facts::new(&self.link.config.topic(topic), limit.unwrap_or(1_048_588), compacted);
+        let facts = facts(&self.link.config.topic(topic), limit.unwrap_or(1_048_588), compacted);
         self.known.learn(topic, facts);
         Ok(settings)
     }
