@@ -80,7 +80,8 @@
 //! polling meanwhile, or the member is thrown out. Progress that any live member may write is no fence: commit only what is
 //! assigned now, and let [`Membership::release`] return only when no commit of the partition can take effect any more. A
 //! commit may block as long as the coordinator is away. A refusal because a rebalance is under way is retryable; only an
-//! unknown member is `Fenced`. Between *assigned* and the claim, the stored epoch is still the predecessor's.
+//! unknown member is `Fenced`. Between *assigned* and the claim, the stored epoch is still the predecessor's. All of it is in
+//! [`crate::coordinated`], over a client of yours.
 //!
 //! **Records with compare-and-swap.** One record per partition holds owner, epoch, watermark and note; renewal and commit are
 //! the same write and take turns. Count the lease from before the write was sent. A write of unknown outcome is decided by

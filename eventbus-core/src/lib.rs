@@ -12,6 +12,7 @@ mod bus;
 mod by_id;
 mod config;
 mod connectivity;
+pub mod coordinated;
 #[doc(hidden)]
 pub mod copies;
 pub mod dead_letter;

@@ -9,16 +9,16 @@ use eventbus_core::backend::{
     Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Opened, Outbound, Pipelining,
     Scans, TopicDescription,
 };
+use eventbus_core::coordinated::OVERSHOOT;
 use eventbus_core::settings::unsafe_setting;
 use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
 use futures_util::future::join_all;
 
 use crate::config::KafkaConfig;
 use crate::connection::Link;
-use crate::consumer::OVERSHOOT;
+use crate::consumer::{self, KafkaMember};
 use crate::error::gone;
 use crate::groups::{self, Groups};
-use crate::membership::KafkaMember;
 use crate::note::Stored;
 use crate::producer::{Producer, Records};
 use crate::scan;
@@ -153,7 +153,7 @@ impl Backend for KafkaBackend {
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(members) = members.as_mut() else { return Err(gone()) };
-        let member = Arc::new(KafkaMember::join(self.link.get()?, join)?);
+        let member = Arc::new(consumer::join(self.link.get()?, &join)?);
         members.retain(|known| known.strong_count() > 0);
         members.push(Arc::downgrade(&member));
         Ok(member)

@@ -13,7 +13,7 @@
 //! | `topics` | topics, and what publishing has to know of them |
 //! | `producer`, `answers` | the client for records, and what its reports mean (P1 to P3) |
 //! | `scan` | logs read from outside |
-//! | `membership`, `consumer` | events, hand-over, delivery without a record skipped (S3, S5) |
+//! | `consumer` | a member's client, under the core's `coordinated` (S3, S5) |
 //! | `note` | the core's line of text beside an offset (S4, S5), of Kafka's records |
 //! | `groups` | progress and lag as seen from outside |
 //! | `wire` | envelopes as records |
@@ -28,7 +28,6 @@ mod connection;
 mod consumer;
 mod error;
 mod groups;
-mod membership;
 mod note;
 mod producer;
 mod scan;

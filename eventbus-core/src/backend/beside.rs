@@ -43,15 +43,19 @@ impl Print {
         Self { offset, time, digest: digest ^ payload.len() as u64 }
     }
 
+    /// Its place, as a position.
+    pub(crate) fn at(&self) -> Position {
+        Position::new(u64::try_from(self.offset).unwrap_or_default())
+    }
+
     /// Whether a log can still have the record, by its ends alone. `None`: it must be looked at. What retention took tells
     /// nothing, so that such a log counts as the same.
     #[must_use]
     pub fn is_of(&self, log: &LogState) -> Option<bool> {
-        let at = Position::new(u64::try_from(self.offset).unwrap_or_default());
-        if at >= log.end {
+        if self.at() >= log.end {
             return Some(false);
         }
-        (at < log.first).then_some(true)
+        (self.at() < log.first).then_some(true)
     }
 
     /// Whether what was found at this place, or behind it, is of the same log. What compaction took tells nothing.

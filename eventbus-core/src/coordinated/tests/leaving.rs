@@ -1,0 +1,104 @@
+//! Leaving.
+
+use super::*;
+
+/// With threads of its own, and an answer to its joining.
+fn joined(broker: &Arc<Broker>) -> Member<Fake> {
+    let make = |seat: Seat<Fake>| {
+        seat.assigned(&[]);
+        Ok(broker.client(seat))
+    };
+    Member::join(ask(), make).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_ends_though_a_commit_hangs_and_the_commit_ends_the_client() {
+    let mut rig = Rig::new();
+    let given = rig.given(&[0]).await;
+    let (turn, done) = rig.hanging(commit(0, 5, 1).claiming()).await;
+    rig.client = None;
+    let polling = rig.polling.take().unwrap();
+    let leaving = spawn_blocking(move || polling.leave());
+    while !rig.broker.said().contains(&"leave".to_owned()) {
+        yield_now().await;
+    }
+    while !leaving.is_finished() {
+        advance(Duration::from_secs(1)).await;
+    }
+    leaving.await.unwrap();
+    assert_eq!(*rig.broker.dropped.lock().unwrap(), None);
+    rig.answered(Ok(()), turn).await;
+    done.await.unwrap().unwrap();
+    assert_eq!(rig.broker.dropped.lock().unwrap().as_ref().unwrap().1, Answer::Now);
+    assert!(!given[0].lease.is_valid(), "what is left is vouched for no more");
+    // Who asks afterwards is told.
+    let (order, late) = order(commit(0, 6, 1));
+    rig.committing.as_mut().unwrap().turn([order].into_iter());
+    assert_eq!(late.await.unwrap().unwrap_err().kind(), ErrorKind::Fenced);
+    assert_eq!(rig.member.read(0, Position::ZERO).await.unwrap_err().kind(), ErrorKind::Fenced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_ends_is_not_waited_for() {
+    // Nothing runs the thread.
+    let rig = Rig::new();
+    rig.member.leave().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_has_not_come_yet_waits_for_the_answer_to_its_joining_and_takes_nothing() {
+    let mut rig = Rig::new();
+    let polling = rig.polling.take().unwrap();
+    rig.client = None;
+    let leaving = spawn_blocking(move || polling.leave());
+    while rig.broker.polls.load(std::sync::atomic::Ordering::Relaxed) < 3 {
+        yield_now().await;
+    }
+    assert!(rig.broker.said().is_empty(), "not left yet");
+    rig.seat.assigned(&[0]);
+    leaving.await.unwrap();
+    assert_eq!(rig.broker.said(), ["leave"]);
+    assert!(rig.seat.state().held.is_empty());
+    rig.silent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_joining_is_never_answered_leaves_all_the_same() {
+    let mut rig = Rig::new();
+    let polling = rig.polling.take().unwrap();
+    rig.client = None;
+    let leaving = spawn_blocking(move || polling.leave());
+    while !leaving.is_finished() {
+        advance(Duration::from_millis(100)).await;
+    }
+    leaving.await.unwrap();
+    assert_eq!(rig.broker.said(), ["leave"]);
+}
+
+#[tokio::test]
+async fn the_client_is_dropped_on_its_polling_thread_and_its_last_callback_answered_at_once() {
+    let (broker, _sent, _answers) = Broker::new();
+    let member = joined(&broker);
+    member.leave().await.unwrap();
+    assert_eq!(broker.dropped.lock().unwrap().take(), Some(("eventbus-poll".into(), Answer::Now)));
+    assert_eq!(member.release(0).await.map_err(|error| error.kind()), Ok(()));
+}
+
+#[tokio::test]
+async fn a_member_that_is_dropped_leaves() {
+    let (broker, _sent, _answers) = Broker::new();
+    let member = joined(&broker);
+    drop(member);
+    while broker.dropped.lock().unwrap().is_none() {
+        yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_at_its_end_ends_the_member() {
+    let mut rig = Rig::new();
+    let error = crate::Error::new(ErrorKind::PermissionDenied, "no");
+    rig.broker.comes([record(0, 0), Polled::Over(error)]);
+    assert!(rig.polling.as_mut().unwrap().turn().is_break());
+    assert_eq!(rig.member.next().await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+}
