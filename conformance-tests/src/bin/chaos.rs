@@ -309,6 +309,8 @@ async fn chaos(run: Run, asked: Asked, folder: PathBuf) -> Result<(), Failure> {
     members.iter().for_each(|member| chaos.seen(member));
     let expect =
         Expectations::new(16).quiet().log_read().overlap().spread(100, PARTITIONS as usize).group(TOPIC, GROUP);
+    // A coordinator moves partitions in rounds, and waits in each for members that may be gone.
+    let expect = expect.explained_for(Duration::from_millis(2 * LEASE).as_nanos() as u64);
     let verdict = run.judge(&expect, &[(TOPIC, &[GROUP])]).await?;
     let (repeats, bound) = (verdict.counts.repeats, may_come_again(&run.history().events));
     if repeats > bound {

@@ -78,13 +78,17 @@ impl Expectations {
     }
 
     /// A session that nothing in the history explains fails the run (the simulation's rule);
-    /// without it, such sessions are counted.
-    ///
-    /// A disturbance explains the sessions of the following `grace` nanoseconds, and the first
-    /// one of each partition after it however late.
+    /// without it, such sessions are counted. See [`explained_for`](Self::explained_for).
     #[must_use]
     pub const fn strict_sessions(mut self, grace: u64) -> Self {
         self.strict_sessions = true;
+        self.explained_for(grace)
+    }
+
+    /// A disturbance explains the sessions of the following `grace` nanoseconds, and the first
+    /// one of each partition after it however late.
+    #[must_use]
+    pub const fn explained_for(mut self, grace: u64) -> Self {
         self.session_grace = grace;
         self
     }
