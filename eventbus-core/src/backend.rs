@@ -92,11 +92,15 @@
 mod beside;
 mod encoded;
 mod groups;
+mod health;
 mod labels;
 mod lease;
+mod members;
 mod opened;
+mod reading;
 mod record;
 mod removals;
+mod removed;
 mod scans;
 mod topics;
 
@@ -116,11 +120,15 @@ use crate::topic::{Group, Topic, TopicSpec};
 pub use beside::{Print, Stored};
 pub use encoded::{escape, token};
 pub use groups::{GroupDescription, GroupPartition};
+pub use health::{ConnectionState, Health};
 pub use labels::Labels;
 pub use lease::Lease;
+pub use members::Members;
 pub use opened::Opened;
+pub use reading::{Heard, patiently, read_to_ends};
 pub use record::{Body, Fate, Inbound, Outbound};
 pub use removals::Removals;
+pub use removed::{closed, gone, own, remove_each};
 pub use scans::Scans;
 pub use topics::{ensure_topic, settled};
 
@@ -313,6 +321,13 @@ impl TopicDescription {
     pub fn new(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
         Self { spec, incarnation: incarnation.into(), partitions, max_record_bytes: None, records: 0, bytes: None }
     }
+
+    /// The same of logs whose positions have no gaps, so that the number of records follows from them.
+    #[must_use]
+    pub fn counted(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
+        let records = partitions.iter().map(|log| log.end.get().saturating_sub(log.first.get())).sum();
+        Self { records, ..Self::new(spec, incarnation, partitions) }
+    }
 }
 
 /// The ends of one partition's log.
@@ -456,71 +471,5 @@ impl Commit {
     pub fn claiming(mut self) -> Self {
         self.claim = true;
         self
-    }
-}
-
-/// State of the connection to the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConnectionState {
-    /// Connected, or nothing to connect to.
-    Connected,
-    /// Not connected; the backend goes on trying.
-    Disconnected,
-    /// Closed by us.
-    Closed,
-}
-
-/// What [`EventBus::health`](crate::EventBus::health) reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Health {
-    /// The connection.
-    pub connection: ConnectionState,
-    /// The broker's own name and version, as it tells them.
-    pub server: Option<String>,
-    /// Facts worth reading: limits, warnings.
-    pub details: Vec<(String, String)>,
-}
-
-impl Health {
-    /// A state without details.
-    #[must_use]
-    pub fn new(connection: ConnectionState) -> Self {
-        Self { connection, server: None, details: Vec::new() }
-    }
-
-    /// What is known of a connection without asking: its state, how often it was lost (`breaks`), and why there is none
-    /// (`connection_error`).
-    ///
-    /// ```
-    /// use eventbus_core::{ConnectionState, Connectivity, Health};
-    ///
-    /// let connection = Connectivity::default();
-    /// connection.lost();
-    /// connection.failed("refused".into());
-    /// let health = Health::of(&connection);
-    /// assert_eq!(health.connection, ConnectionState::Disconnected);
-    /// assert_eq!(health.details, [("breaks", "1"), ("connection_error", "refused")].map(|(n, v)| (n.into(), v.into())));
-    /// ```
-    #[must_use]
-    pub fn of(connection: &crate::Connectivity) -> Self {
-        let mut health = Self::new(connection.state());
-        health.detail("breaks", connection.breaks());
-        if let Some(trouble) = connection.trouble() {
-            health.detail("connection_error", trouble);
-        }
-        health
-    }
-
-    /// Adds a fact.
-    pub fn detail(&mut self, name: impl Into<String>, value: impl std::fmt::Display) {
-        self.details.push((name.into(), value.to_string()));
-    }
-
-    /// Whether the broker answered.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.connection == ConnectionState::Connected
     }
 }

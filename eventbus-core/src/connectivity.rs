@@ -86,6 +86,15 @@ impl Connectivity {
         }
     }
 
+    /// What a client's last word comes to that says no more than whether it has a connection: only a change is one.
+    pub fn set(&self, up: bool) {
+        match (self.state(), up) {
+            (ConnectionState::Connected, false) => self.lost(),
+            (ConnectionState::Disconnected, true) => self.connected(),
+            _ => {}
+        }
+    }
+
     /// The broker did not let the bus use this. The last 64 denials are remembered.
     pub fn denied(&self, what: &str) {
         {
@@ -254,6 +263,20 @@ mod tests {
             });
             assert_eq!((told.await, asked), (None, broken));
         }
+    }
+
+    #[test]
+    fn only_a_change_is_a_loss() {
+        let connection = Connectivity::default();
+        connection.set(false);
+        assert_eq!(connection.breaks(), 0);
+        for up in [true, true, false, false, true] {
+            connection.set(up);
+        }
+        assert_eq!((connection.state(), connection.breaks()), (ConnectionState::Connected, 1));
+        connection.closed();
+        connection.set(false);
+        assert_eq!((connection.state(), connection.breaks()), (ConnectionState::Closed, 1));
     }
 
     #[test]

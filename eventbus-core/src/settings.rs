@@ -3,6 +3,8 @@
 //! Invariant: a value that is refused names its setting, what was expected and what was given; one that is secret is never
 //! repeated, so none of these checks is for such.
 
+mod access;
+
 use std::fmt::{self, Debug};
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, ErrorKind, Result};
+
+pub use access::{Mechanism, Sasl, Secret, Tls};
 
 /// Declares the configuration of a backend: each setting once, with its documentation, default and range.
 ///
@@ -114,6 +118,12 @@ pub fn invalid(setting: &'static str, expected: impl fmt::Display) -> Error {
 #[must_use]
 pub fn unsafe_setting(setting: &'static str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::UnsafeConfig, format!("{setting}: {why}")).with("setting", setting)
+}
+
+/// Why a backend has not what a setting asks for.
+#[must_use]
+pub fn unsupported(setting: &'static str, why: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{setting}: {why}")).with("setting", setting)
 }
 
 /// Refuses a name that is on a list of those that would break the contract, or that another setting stands for, each with why.
@@ -262,6 +272,9 @@ mod tests {
         let error = refuse(REFUSED, "acks").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnsafeConfig);
         assert!(error.to_string().contains("acks: always all [setting=acks]"), "{error}");
+        let error = unsupported("storage", "on disk only");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("storage: on disk only [setting=storage]"), "{error}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod structured;
 #[cfg(test)]
 mod tests;
 
-pub use names::header_name;
+pub use names::{copied, header_name};
 
 /// The header that shows the content mode on every broker, and carries the media type on some.
 const CONTENT_TYPE: &str = "content-type";

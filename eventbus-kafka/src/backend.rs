@@ -1,48 +1,46 @@
 //! [`KafkaBackend`]: the core's interface on Kafka.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{
-    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Opened, Outbound, Pipelining,
-    Scans, TopicDescription,
+    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Members, Membership, Opened, Outbound,
+    Pipelining, Scans, TopicDescription,
 };
 use eventbus_core::coordinated::OVERSHOOT;
 use eventbus_core::settings::unsafe_setting;
 use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
-use futures_util::future::join_all;
 
 use crate::config::KafkaConfig;
 use crate::connection::Link;
 use crate::consumer::{self, KafkaMember};
-use crate::error::gone;
-use crate::groups::{self, Groups};
+use crate::error::to_core;
+use crate::groups;
 use crate::note::Stored;
 use crate::producer::{Producer, Records};
 use crate::scan;
-use crate::topics::{self, Topics};
+use crate::topics::{self, Topics, watermarks};
 
 /// A connection to Kafka, made by [`open`](Backend::open), as a backend of the core.
 ///
 /// Put it under [`Bus`](eventbus_core::Bus) with [`Bus::connect`](eventbus_core::Bus::connect), or use
 /// [`KafkaEventBus`](crate::KafkaEventBus).
+#[derive(Debug)]
 pub struct KafkaBackend {
     config: KafkaConfig,
     link: Opened<Link>,
     producer: Arc<Producer>,
     scans: Arc<Scans>,
-    /// Those that joined by it; none joins any more once it is closed.
-    members: Mutex<Option<Vec<Weak<KafkaMember>>>>,
+    members: Members<KafkaMember>,
 }
 
 impl KafkaBackend {
     /// A backend with these settings, which are checked when it connects.
     #[must_use]
     pub fn new(config: KafkaConfig) -> Self {
-        let members = Mutex::new(Some(Vec::new()));
-        Self { config, link: Opened::default(), producer: Producer::new(), scans: Arc::default(), members }
+        let (link, producer) = (Opened::default(), Producer::new());
+        Self { config, link, producer, scans: Arc::default(), members: Members::default() }
     }
 
     /// Deletes all topics and groups under this backend's prefix. For tools that work under a prefix of their own; the backend
@@ -61,16 +59,6 @@ impl KafkaBackend {
 
     fn topics(&self) -> Result<Topics> {
         Ok(Topics::new(Arc::clone(self.link.get()?), Arc::clone(self.producer.known())))
-    }
-
-    fn groups(&self, topic: &Topic) -> Result<Groups> {
-        Ok(Groups::new(Arc::clone(self.link.get()?), topic))
-    }
-}
-
-impl fmt::Debug for KafkaBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaBackend").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -140,8 +128,13 @@ impl Backend for KafkaBackend {
         from: Position,
         stamp: Stamp,
     ) -> Result<Option<Position>> {
-        let (scans, topic) = (Arc::clone(&self.scans), topic.clone());
-        self.link.get()?.run(move |link| scan::find(link, &scans, &topic, partition, from, stamp)).await
+        let (scans, topic, name) = (Arc::clone(&self.scans), topic.clone(), self.config.topic(topic));
+        let find = move |link: &Link| {
+            let log = || watermarks(link, &name, partition).map_err(|error| to_core(&error, "asking for a log's end"));
+            let read = |places, each: &mut dyn FnMut(_, _)| scan::stamps(link, &name, partition, places, each);
+            scans.find(&topic, partition, from, stamp, log, read)
+        };
+        self.link.get()?.run(find).await
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
@@ -151,55 +144,45 @@ impl Backend for KafkaBackend {
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(members) = members.as_mut() else { return Err(gone()) };
-        let member = Arc::new(consumer::join(self.link.get()?, &join)?);
-        members.retain(|known| known.strong_count() > 0);
-        members.push(Arc::downgrade(&member));
-        Ok(member)
+        let link = self.link.get()?;
+        Ok(self.members.join(|| consumer::join(link, &join))?)
     }
 
     async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
-        self.groups(topic)?.list().await
+        groups::list(self.link.get()?, topic).await
     }
 
     async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription> {
-        self.groups(topic)?.describe(group).await
+        groups::describe(self.link.get()?, topic, group).await
     }
 
     async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {
-        self.groups(topic)?.reset(group, to).await
+        groups::reset(self.link.get()?, topic, group, to).await
     }
 
     async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()> {
-        self.groups(topic)?.delete(group).await
+        self.describe_group(topic, group).await?;
+        groups::delete(self.link.get()?, group).await
     }
 
     async fn health(&self) -> Health {
         let Ok(link) = self.link.get() else { return Health::new(ConnectionState::Disconnected) };
-        match link.metadata(None).await {
+        let answer = link.metadata(None).await;
+        link.reached.set(answer.is_ok());
+        let mut health = Health::of(&link.reached);
+        match answer {
             Ok(metadata) => {
-                link.reached.set(true);
-                let mut health = Health::new(ConnectionState::Connected);
                 health.server = Some("Apache Kafka".into());
-                health.details.push(("brokers".into(), metadata.brokers().len().to_string()));
-                health.details.push(("topics".into(), metadata.topics().len().to_string()));
-                health
+                health.detail("brokers", metadata.brokers().len());
+                health.detail("topics", metadata.topics().len());
             }
-            Err(error) => {
-                link.reached.set(false);
-                let mut health = Health::new(ConnectionState::Disconnected);
-                health.details.push(("error".into(), error.to_string()));
-                health
-            }
+            Err(error) => health.detail("error", error),
         }
+        health
     }
 
     async fn close(&self) -> Result<()> {
-        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        let leaving = members.iter().filter_map(Weak::upgrade).map(|member| async move { member.leave().await });
-        // Most have left; a group does not wait for the session of one that had not.
-        join_all(leaving).await;
+        self.members.leave().await;
         self.producer.close().await;
         Ok(())
     }

@@ -4,72 +4,16 @@
 //! the contract rests on is refused as a property, so that nothing passed through can change it.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use eventbus_core::settings::{invalid, is_host, millis, one_of, prefix, refuse};
+pub use eventbus_core::settings::{Mechanism, Sasl, Tls};
+use eventbus_core::settings::{Secret, invalid, is_host, millis, one_of, prefix, refuse};
 use eventbus_core::wire::Mode;
 use eventbus_core::{Group, Result, Topic, settings};
 use rdkafka::ClientConfig;
 
 use crate::producer::{BATCH_BYTES, BATCH_RECORDS};
-
-/// How the brokers are told who the bus is (SASL). The password is never printed.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Sasl {
-    mechanism: Mechanism,
-    user: String,
-    password: String,
-}
-
-/// A mechanism of SASL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mechanism {
-    /// The password as it is: over TLS only, unless the network is trusted.
-    Plain,
-    /// A challenge, by SHA-256.
-    ScramSha256,
-    /// A challenge, by SHA-512.
-    ScramSha512,
-}
-
-impl Mechanism {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "PLAIN",
-            Self::ScramSha256 => "SCRAM-SHA-256",
-            Self::ScramSha512 => "SCRAM-SHA-512",
-        }
-    }
-}
-
-impl Sasl {
-    /// A user with a password.
-    pub fn new(mechanism: Mechanism, user: impl Into<String>, password: impl Into<String>) -> Self {
-        Self { mechanism, user: user.into(), password: password.into() }
-    }
-}
-
-impl fmt::Debug for Sasl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sasl").field("mechanism", &self.mechanism).finish_non_exhaustive()
-    }
-}
-
-/// How connections are encrypted. Brokers' certificates and host names are always checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[allow(clippy::exhaustive_structs)] // set as a whole
-pub struct Tls {
-    /// Encrypts. Default: off.
-    pub required: bool,
-    /// A file with the certificates of the authorities that are trusted, PEM. Default: the system's.
-    pub root_certificates: Option<PathBuf>,
-    /// The files of the client's certificate and its key, PEM (mutual TLS).
-    pub client_certificate: Option<(PathBuf, PathBuf)>,
-}
 
 /// How a group shares partitions among its members. All members of a group must use the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,7 +45,8 @@ settings! {
     pub struct KafkaConfig {
         given {
             brokers: String,
-            properties: Properties,
+            /// What is passed through to librdkafka: some of it is secret.
+            properties: BTreeMap<String, Secret>,
         }
         text {
             /// Sets the name under which brokers log the clients (`client.id`). Default `eventbus`.
@@ -148,20 +93,10 @@ settings! {
     }
 }
 
-/// What is passed through to librdkafka. Named only when printed: some of it is secret.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct Properties(BTreeMap<String, String>);
-
-impl fmt::Debug for Properties {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
 impl KafkaConfig {
     /// A bus on these brokers, `HOST:PORT` with commas between them; any of a cluster will do.
     pub fn new(brokers: impl Into<String>) -> Self {
-        Self::with_defaults(brokers.into(), Properties::default())
+        Self::with_defaults(brokers.into(), BTreeMap::new())
     }
 
     /// The brokers.
@@ -173,7 +108,7 @@ impl KafkaConfig {
     /// Passes a property of librdkafka through, as it is. What would break the contract is refused by
     /// [`validate`](Self::validate); see [`REFUSED`].
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.properties.0.insert(name.into(), value.into());
+        self.properties.insert(name.into(), Secret::from(value));
         self
     }
 
@@ -187,7 +122,7 @@ impl KafkaConfig {
         }
         prefix(&self.prefix, 0, "._-")?;
         one_of("compression", &self.compression, &["none", "gzip", "snappy", "lz4", "zstd"])?;
-        self.properties.0.keys().try_for_each(|name| refuse(REFUSED, name))?;
+        self.properties.keys().try_for_each(|name| refuse(REFUSED, name))?;
         self.check_ranges()
     }
 
@@ -221,19 +156,15 @@ impl KafkaConfig {
     /// What all clients share.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
-        let protocol = match (self.tls.required, self.sasl.is_some()) {
-            (false, false) => "plaintext",
-            (true, false) => "ssl",
-            (false, true) => "sasl_plaintext",
-            (true, true) => "sasl_ssl",
-        };
         client.set("bootstrap.servers", &self.brokers).set("client.id", &self.name);
-        client.set("security.protocol", protocol);
+        let mut protocol = if self.tls.is_on() { "ssl" } else { "plaintext" }.to_owned();
         if let Some(sasl) = &self.sasl {
+            protocol.insert_str(0, "sasl_");
             client.set("sasl.mechanism", sasl.mechanism.as_str());
-            client.set("sasl.username", &sasl.user).set("sasl.password", &sasl.password);
+            client.set("sasl.username", sasl.user.reveal()).set("sasl.password", sasl.password.reveal());
         }
-        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        client.set("security.protocol", protocol);
+        let path = |path: &Path| path.to_string_lossy().into_owned();
         if let Some(roots) = &self.tls.root_certificates {
             client.set("ssl.ca.location", path(roots));
         }
@@ -244,16 +175,13 @@ impl KafkaConfig {
         client.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "500");
         client.set("retry.backoff.ms", "50").set("retry.backoff.max.ms", "500");
         client.set("socket.timeout.ms", in_millis(self.socket_timeout));
-        client.set("socket.connection.setup.timeout.ms", "3000");
-        client.set("allow.auto.create.topics", "false");
+        client.set("socket.connection.setup.timeout.ms", "3000").set("allow.auto.create.topics", "false");
         self.pass_through(client)
     }
 
     /// Properties go before the defaults that are set here; those on which the contract rests have been refused.
     fn pass_through(&self, mut client: ClientConfig) -> ClientConfig {
-        for (name, value) in &self.properties.0 {
-            client.set(name, value);
-        }
+        client.extend(self.properties.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())));
         client
     }
 

@@ -1,10 +1,10 @@
 //! What all clients share: their log, and whether brokers can be reached.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use eventbus_core::{Error, ErrorKind, Result};
+use eventbus_core::backend::patiently;
+use eventbus_core::{Connectivity, Error, ErrorKind, Result};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -15,23 +15,10 @@ use rdkafka::metadata::Metadata;
 use crate::config::KafkaConfig;
 use crate::error::{gone, to_core};
 
-/// Whether the brokers were reachable when something was last heard of them, and why the bus was turned away.
-#[derive(Debug, Default)]
-pub(crate) struct Reached {
-    down: AtomicBool,
-    unauthorized: AtomicBool,
-}
-
-impl Reached {
-    pub(crate) fn set(&self, up: bool) {
-        self.down.store(!up, Ordering::Release);
-    }
-}
-
 /// Takes a client's log and its errors. Brokers that are away say so again and again: that is state, not news.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Context {
-    pub(crate) reached: Arc<Reached>,
+    pub(crate) reached: Arc<Connectivity>,
 }
 
 impl ClientContext for Context {
@@ -49,7 +36,7 @@ impl ClientContext for Context {
         match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => self.reached.set(false),
             Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL) => {
-                self.reached.unauthorized.store(true, Ordering::Release);
+                self.reached.failed("the brokers refuse the credentials, or the encryption".into());
             }
             _ => {}
         }
@@ -62,7 +49,7 @@ impl ConsumerContext for Context {}
 /// The client for everything but records: metadata, settings, ends of logs. What blocks runs on a thread that may.
 pub(crate) struct Link {
     pub(crate) config: KafkaConfig,
-    pub(crate) reached: Arc<Reached>,
+    pub(crate) reached: Arc<Connectivity>,
     admin: AdminClient<Context>,
 }
 
@@ -78,12 +65,10 @@ impl Link {
         let made = AdminClient::from_config_and_context(&quiet, context);
         let admin = made.map_err(|error| refused_setting(&error))?;
         let link = Arc::new(Self { config: config.clone(), reached, admin });
-        match link.ask("connect", Self::probe).await {
-            Err(_) if link.reached.unauthorized.load(Ordering::Acquire) => {
-                Err(Error::new(ErrorKind::Unauthorized, "the brokers refuse the credentials, or the encryption"))
-            }
-            Err(error) => Err(error.with("brokers", &config.brokers)),
-            Ok(()) => Ok(link),
+        match (link.ask("connect", Self::probe).await, link.reached.trouble()) {
+            (Ok(()), _) => Ok(link),
+            (Err(_), Some(why)) => Err(Error::new(ErrorKind::Unauthorized, why)),
+            (Err(error), None) => Err(error.with("brokers", &config.brokers)),
         }
     }
 
@@ -93,17 +78,12 @@ impl Link {
         settings.set("group.id", "eventbus-probe");
         let context = Context { reached: Arc::clone(&self.reached) };
         let probe: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings, context)?;
-        let until = Instant::now() + self.config.connect_timeout;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
+        let again = |answer: &KafkaResult<()>| answer.is_err() && self.reached.trouble().is_none();
+        patiently(self.config.connect_timeout, again, |left| {
             let answer = probe.fetch_metadata(None, left.min(Duration::from_millis(500)));
             while probe.poll(Duration::ZERO).is_some() {}
-            let turned_away = self.reached.unauthorized.load(Ordering::Acquire);
-            match answer {
-                Err(_) if !turned_away && Instant::now() < until => {}
-                answer => return answer.map(drop),
-            }
-        }
+            answer.map(|_| self.reached.connected())
+        })
     }
 
     pub(crate) fn client(&self) -> &Client<Context> {
@@ -152,12 +132,6 @@ impl Link {
     pub(crate) async fn metadata(self: &Arc<Self>, name: Option<&str>) -> Result<Metadata> {
         let name = name.map(str::to_owned);
         self.ask("asking for metadata", move |link| link.client().fetch_metadata(name.as_deref(), link.timeout())).await
-    }
-}
-
-impl std::fmt::Debug for Link {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

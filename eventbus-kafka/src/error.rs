@@ -1,30 +1,25 @@
 //! What the client says, as errors of the core.
 
+/// A thread of ours ended before its answer.
+pub(crate) use eventbus_core::backend::closed as gone;
 use eventbus_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 /// The kind of an error of the client or a broker, outside of publishing.
 pub(crate) fn kind(code: Code) -> ErrorKind {
+    use Code::*;
     match code {
         // A partition that the client does not know is one without a leader, for as long as its broker is away.
-        Code::UnknownTopic | Code::UnknownTopicOrPartition => ErrorKind::UnknownTopic,
-        Code::TopicAlreadyExists => ErrorKind::TopicExists,
-        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            ErrorKind::PermissionDenied
-        }
-        Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism | Code::SSL => {
-            ErrorKind::Unauthorized
-        }
-        Code::NonEmptyGroup => ErrorKind::GroupActive,
-        Code::GroupIdNotFound => ErrorKind::UnknownGroup,
-        Code::UnknownMemberId | Code::FencedInstanceId | Code::FencedMemberEpoch | Code::StaleMemberEpoch => {
-            ErrorKind::Fenced
-        }
-        Code::InvalidTopic => ErrorKind::InvalidName,
-        Code::PolicyViolation | Code::InvalidConfig | Code::InvalidReplicationFactor | Code::InvalidPartitions => {
-            ErrorKind::InvalidConfig
-        }
-        Code::UnsupportedVersion => ErrorKind::Unsupported,
+        UnknownTopic | UnknownTopicOrPartition => ErrorKind::UnknownTopic,
+        TopicAlreadyExists => ErrorKind::TopicExists,
+        TopicAuthorizationFailed | GroupAuthorizationFailed | ClusterAuthorizationFailed => ErrorKind::PermissionDenied,
+        SaslAuthenticationFailed | Authentication | UnsupportedSASLMechanism | SSL => ErrorKind::Unauthorized,
+        NonEmptyGroup => ErrorKind::GroupActive,
+        GroupIdNotFound => ErrorKind::UnknownGroup,
+        UnknownMemberId | FencedInstanceId | FencedMemberEpoch | StaleMemberEpoch => ErrorKind::Fenced,
+        InvalidTopic => ErrorKind::InvalidName,
+        PolicyViolation | InvalidConfig | InvalidReplicationFactor | InvalidPartitions => ErrorKind::InvalidConfig,
+        UnsupportedVersion => ErrorKind::Unsupported,
         _ => ErrorKind::Unavailable,
     }
 }
@@ -47,9 +42,4 @@ pub(crate) fn only<T>(
 ) -> Result<Result<(), Code>, Error> {
     let answers = answer.map_err(|error| to_core(&error, doing))?;
     Ok(answers.into_iter().next().map_or(Ok(()), |one| one.map(drop).map_err(|(_, code)| code)))
-}
-
-/// A thread of ours ended before its answer.
-pub(crate) fn gone() -> Error {
-    Error::new(ErrorKind::Closed, "the backend is closed")
 }

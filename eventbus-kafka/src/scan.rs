@@ -2,11 +2,12 @@
 //!
 //! Invariant: nothing is read beyond the end of the log as it is when the reading begins.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::Duration;
 
-use eventbus_core::backend::Scans;
-use eventbus_core::{Error, ErrorKind, Position, Result, Stamp, Topic};
+use eventbus_core::backend::{Heard, read_to_ends};
+use eventbus_core::{Position, Result, Stamp};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
@@ -24,48 +25,46 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The group that a reader names and never joins.
 const READER: &str = "eventbus-scan";
 
-/// The first position at `from` or above whose record has this stamp. Blocks.
-pub(crate) fn find(
+/// The stamps of the records in a range (P3). Blocks.
+pub(crate) fn stamps(
     link: &Link,
-    scans: &Scans,
-    topic: &Topic,
+    name: &str,
     partition: u32,
-    from: Position,
-    stamp: Stamp,
-) -> Result<Option<Position>> {
-    let name = link.config.topic(topic);
-    let log = || watermarks(link, &name, partition).map_err(|error| to_core(&error, "asking for the end of the log"));
-    scans.find(topic, partition, from, stamp, log, |places, each| {
-        let (begin, end) = (wire::offset(places.start), wire::offset(places.end));
-        read(link, &name, &[(partition, begin)], |_, message| {
-            if message.offset() < end
-                && let Some(stamp) = wire::stamp(message)
-            {
-                each(wire::position(message.offset()), stamp);
-            }
-            message.offset() + 1 < end
-        })
+    places: Range<Position>,
+    each: &mut dyn FnMut(Position, Stamp),
+) -> Result<()> {
+    read(link, name, &[(partition, wire::offset(places.start))], |_, message| {
+        let at = wire::position(message.offset());
+        if let Some(stamp) = wire::stamp(message).filter(|_| at < places.end) {
+            each(at, stamp);
+        }
+        at.next() < places.end
     })
 }
 
 /// The prints of these records, or of the next ones that are still there, as far as there are any. Blocks.
 pub(crate) fn prints(link: &Link, name: &str, places: &[(u32, i64)]) -> Result<HashMap<u32, Print>> {
-    let mut found = HashMap::new();
-    read(link, name, places, |partition, message| {
-        found.insert(partition, print_of(message));
-        false
-    })?;
-    Ok(found)
+    firsts(link, name, places, |first| print_of(first))
 }
 
 /// When the first record from there on was stored, in milliseconds since the Unix epoch. Best effort. Blocks.
 pub(crate) fn stored_at(link: &Link, name: &str, partition: u32, from: Position) -> Option<u64> {
-    let mut time = None;
-    let _ = read(link, name, &[(partition, wire::offset(from))], |_, message| {
-        time = message.timestamp().to_millis();
+    let times = firsts(link, name, &[(partition, wire::offset(from))], |first| first.timestamp().to_millis());
+    times.ok()?.remove(&partition)??.try_into().ok()
+}
+
+fn firsts<T>(
+    link: &Link,
+    name: &str,
+    places: &[(u32, i64)],
+    look: impl Fn(&BorrowedMessage<'_>) -> T,
+) -> Result<HashMap<u32, T>> {
+    let mut found = HashMap::new();
+    read(link, name, places, |partition, message| {
+        found.insert(partition, look(message));
         false
-    });
-    time.and_then(|millis| u64::try_from(millis).ok())
+    })?;
+    Ok(found)
 }
 
 /// The first position whose record was stored at that time or later, or the end of the log. Blocks.
@@ -74,10 +73,8 @@ pub(crate) fn position_at(link: &Link, name: &str, partition: u32, unix_millis: 
     let end = watermarks(link, name, partition)?.end;
     let time = i64::try_from(unix_millis).unwrap_or(i64::MAX);
     let found = link.outsider(READER)?.offsets_for_times(list(name, &[(partition, time)])?, link.timeout())?;
-    Ok(match found.elements().first().map(|element| element.offset()) {
-        Some(Offset::Offset(offset)) => wire::position(offset),
-        _ => end,
-    })
+    let found = found.elements().first().and_then(|element| wire::known(element.offset()));
+    Ok(found.unwrap_or(end))
 }
 
 /// Reads partitions, each from its offset on until `each` wants no more of it, or to its end. Blocks.
@@ -85,45 +82,30 @@ fn read(
     link: &Link,
     name: &str,
     places: &[(u32, i64)],
-    mut each: impl FnMut(u32, &BorrowedMessage<'_>) -> bool,
+    each: impl FnMut(u32, &BorrowedMessage<'_>) -> bool,
 ) -> Result<()> {
-    let failed = |error: KafkaError| to_core(&error, "reading the log");
-    let mut left: HashSet<u32> = places.iter().map(|(partition, _)| *partition).collect();
-    if left.is_empty() {
+    if places.is_empty() {
         return Ok(());
     }
-    let consumer = link.outsider(READER).map_err(failed)?;
-    consumer.assign(&list(name, places).map_err(failed)?).map_err(failed)?;
-    let mut until = Instant::now() + PATIENCE;
-    while !left.is_empty() {
-        if Instant::now() >= until {
-            return Err(Error::new(ErrorKind::Unavailable, "the log could not be read to its end in time"));
-        }
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => {
-                let partition = u32::try_from(message.partition()).unwrap_or_default();
-                if left.contains(&partition) {
-                    until = Instant::now() + PATIENCE;
-                    if !each(partition, &message) {
-                        left.remove(&partition);
-                    }
-                }
-            }
-            // Reached beyond what a transaction's marker or compaction leaves at the end.
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                left.remove(&u32::try_from(partition).unwrap_or_default());
-            }
-            Some(Err(_)) | None => {}
-        }
-    }
-    Ok(())
+    let assigned = || {
+        let consumer = link.outsider(READER)?;
+        consumer.assign(&list(name, places)?)?;
+        Ok(consumer)
+    };
+    let consumer = assigned().map_err(|error: KafkaError| to_core(&error, "reading the log"))?;
+    let next = || match consumer.poll(Duration::from_millis(100)) {
+        Some(Ok(message)) => Heard::Record(wire::partition(message.partition()), message),
+        // Reached beyond what a transaction's marker or compaction leaves at the end.
+        Some(Err(KafkaError::PartitionEOF(partition))) => Heard::End(wire::partition(partition)),
+        Some(Err(_)) | None => Heard::Nothing,
+    };
+    read_to_ends(places.iter().map(|(partition, _)| *partition), PATIENCE, next, each)
 }
 
 fn list(name: &str, places: &[(u32, i64)]) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in places {
-        let number = i32::try_from(*partition).unwrap_or(i32::MAX);
-        list.add_partition_offset(name, number, Offset::Offset(*offset))?;
+        list.add_partition_offset(name, wire::number(*partition), Offset::Offset(*offset))?;
     }
     Ok(list)
 }

@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use eventbus_core::backend::{Body, Inbound};
 use eventbus_core::wire::{self, Binding, Mode, WireRecord};
 use eventbus_core::{Envelope, Position, Stamp};
-use rdkafka::Message;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::{Message, Offset};
 
 /// CloudEvents on Kafka: attributes in `ce_` headers, the record's own key.
 pub static BINDING: Binding = Binding::new("ce_").content_type("content-type").keyed(true);
@@ -59,15 +59,8 @@ pub(crate) fn inbound<M: Message>(partition: u32, message: &M) -> Inbound {
 /// Headers and payload in one piece of memory, that mostly need not grow.
 fn copied<H: Headers>(headers: Option<&H>, payload: &[u8]) -> (Vec<(Cow<'static, str>, Bytes)>, Bytes) {
     let count = headers.map_or(0, Headers::count);
-    let mut joined = BytesMut::with_capacity(payload.len() + 32 * count);
-    joined.extend_from_slice(payload);
-    let payload = joined.split().freeze();
-    let mut copies = Vec::with_capacity(count);
-    for header in headers.into_iter().flat_map(Headers::iter) {
-        joined.extend_from_slice(header.value.unwrap_or_default());
-        copies.push((wire::header_name(header.key), joined.split().freeze()));
-    }
-    (copies, payload)
+    let lent = headers.into_iter().flat_map(Headers::iter);
+    wire::copied(payload, count, 32 * count, lent.map(|header| (header.key, header.value.unwrap_or_default())))
 }
 
 /// The stamp of a record, without copying the rest.
@@ -79,6 +72,21 @@ pub(crate) fn stamp<M: Message>(message: &M) -> Option<Stamp> {
         None => inbound(0, message).stamp,
         found => found,
     }
+}
+
+/// The position that an answer names, if it names one.
+pub(crate) fn known(offset: Offset) -> Option<Position> {
+    if let Offset::Offset(offset) = offset { Some(position(offset)) } else { None }
+}
+
+/// A partition, as the client has it.
+pub(crate) fn number(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+/// A partition of the client's.
+pub(crate) fn partition(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or_default()
 }
 
 /// An offset that is one; negative ones are the client's own words.

@@ -1,6 +1,5 @@
 //! [`NatsBackend`]: the core's interface on JetStream.
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 
 use async_nats::jetstream::consumer::DeliverPolicy;
@@ -23,6 +22,7 @@ use crate::topics::in_force;
 ///
 /// Put it under [`Bus`](eventbus_core::Bus) with [`Bus::connect`](eventbus_core::Bus::connect), or use
 /// [`NatsEventBus`](crate::NatsEventBus).
+#[derive(Debug)]
 pub struct NatsBackend {
     config: NatsConfig,
     link: Opened<Link>,
@@ -73,12 +73,6 @@ impl NatsBackend {
         });
         read.await?;
         Ok(found)
-    }
-}
-
-impl fmt::Debug for NatsBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NatsBackend").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use eventbus_core::settings::Tls;
 use eventbus_core::settings::{invalid, is_server, millis, prefix, unsafe_setting, within};
 use eventbus_core::wire::Mode;
 use eventbus_core::{Result, settings};
@@ -40,20 +41,6 @@ impl fmt::Debug for Auth {
             Self::CredentialsFile(_) => "CredentialsFile(..)",
         })
     }
-}
-
-/// How the connection is encrypted. Server certificates are checked against the system's roots and `root_certificates`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[allow(clippy::exhaustive_structs)] // set as a whole
-pub struct Tls {
-    /// Refuses a connection that is not encrypted. Default: off, unless a URL begins with `tls://`.
-    pub required: bool,
-    /// Encrypts before the server's first word, where the server is configured so (`handshake_first`). Default: off.
-    pub first: bool,
-    /// A file with the certificates of further authorities, PEM.
-    pub root_certificates: Option<PathBuf>,
-    /// The files of the client's certificate and its key, PEM (mutual TLS).
-    pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
 settings! {

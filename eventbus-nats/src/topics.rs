@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use eventbus_core::backend::{Labels, LogState, TopicDescription};
+use eventbus_core::backend::{Labels, LogState, TopicDescription, remove_each};
 use eventbus_core::settings::{invalid, unsafe_setting};
 use eventbus_core::{Error, ErrorKind, Position, Result, Storage, Topic, TopicSpec};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::connection::Link;
-use crate::error::{Failure, NO_STREAM, Outcome, STREAM_EXISTS};
+use crate::error::{Failure, Outcome, STREAM_EXISTS};
 use crate::names::{Names, buckets, streams};
 
 /// What the largest record leaves of a message for the names of headers.
@@ -211,13 +211,11 @@ impl Link {
             }
         })
         .await?;
-        for name in names {
-            match self.api::<Value>(&format!("STREAM.DELETE.{name}"), &()).await {
-                Err(failure) if !failure.is(NO_STREAM) => return Err(failure.into()),
-                _ => {}
-            }
-        }
-        Ok(())
+        let delete = |name: &String| {
+            let subject = format!("STREAM.DELETE.{name}");
+            async move { Ok(self.api::<Value>(&subject, &()).await.map(drop)?) }
+        };
+        remove_each(Duration::ZERO, names, delete).await
     }
 
     /// Describes a stream.

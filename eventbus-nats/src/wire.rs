@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use eventbus_core::backend::{Body, Inbound};
 use eventbus_core::wire::{self, Binding, Mode, WireRecord};
 use eventbus_core::{Envelope, Error, ErrorKind, Position, Result, Stamp};
@@ -55,19 +55,12 @@ pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(H
 
 /// A delivered message.
 pub(crate) fn inbound(partition: u32, at: &Place, headers: Option<HeaderMap>, payload: Bytes) -> Inbound {
-    let mut record = WireRecord { key: None, headers: Vec::new(), payload };
-    if let Some(headers) = headers {
-        let length = headers.iter().flat_map(|(_, values)| values).map(|value| value.as_str().len()).sum();
-        // All values in one piece of memory.
-        let mut joined = BytesMut::with_capacity(length);
-        record.headers.reserve_exact(headers.len());
-        for (name, values) in headers.iter() {
-            for value in values {
-                joined.extend_from_slice(value.as_str().as_bytes());
-                record.headers.push((wire::header_name(name.as_ref()), joined.split().freeze()));
-            }
-        }
-    }
+    let headers = headers.unwrap_or_default();
+    let lent =
+        || headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())));
+    let bytes = lent().map(|(_, value)| value.len()).sum();
+    let (headers, _) = wire::copied(&[], headers.len(), bytes, lent().map(|(name, value)| (name, value.as_bytes())));
+    let mut record = WireRecord { key: None, headers, payload };
     if let Some(order) = record.header(ORDER).cloned() {
         record.headers.retain(|(name, _)| name != ORDER);
         let place = |name: &str| order.split(|byte| *byte == b',').position(|known| known == name.as_bytes());

@@ -1,6 +1,8 @@
 //! Groups as they are described.
 
-use super::{Committed, LogState};
+use std::collections::BTreeSet;
+
+use super::{Committed, LogState, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
 
@@ -19,6 +21,36 @@ impl GroupDescription {
     #[must_use]
     pub fn new(members: Vec<String>, partitions: Vec<GroupPartition>) -> Self {
         Self { members, partitions }
+    }
+
+    /// A group as a broker tells it that has no gaps in its logs and keeps a [`Stored`] beside an offset: of each partition its
+    /// log, and the committed offset with what is beside it. `members` are those that the broker names; where it names none to
+    /// who asks, those that wrote the offsets are taken for its members. `oldest` looks for the time of the first record from
+    /// there on, where there is one.
+    #[must_use]
+    pub fn stored(
+        members: Option<Vec<String>>,
+        partitions: Vec<(u32, LogState, Option<(Position, Stored)>)>,
+        oldest: impl Fn(u32, Position) -> Option<u64>,
+    ) -> Self {
+        let owners = || partitions.iter().filter_map(|(_, _, committed)| Some(&committed.as_ref()?.1.owner));
+        let members = members.unwrap_or_else(|| {
+            let owners: BTreeSet<&String> = owners().filter(|owner| !owner.is_empty()).collect();
+            owners.into_iter().cloned().collect()
+        });
+        // Of a long name only the begin is stored.
+        let known = |owner: &String| !owner.is_empty() && members.iter().any(|member| member.starts_with(owner));
+        let described = partitions.into_iter().map(|(partition, log, committed)| {
+            let owner = committed.as_ref().map(|(_, stored)| stored.owner.clone()).filter(known);
+            let committed = committed.map(|(next, stored)| stored.committed(next));
+            let mut described = GroupPartition { owner, ..GroupPartition::counted(partition, log, committed) };
+            if described.lag > 0 {
+                described.oldest = oldest(partition, described.waits_from());
+            }
+            described
+        });
+        let described = described.collect();
+        Self::new(members, described)
     }
 
     /// The same of a group that there is: one with members or with progress.
@@ -93,6 +125,34 @@ mod tests {
         ] {
             assert_eq!(counted(first, end, next).lag, lag, "{first} {end} {next:?}");
         }
+    }
+
+    #[test]
+    fn who_wrote_an_offset_owns_it_as_long_as_it_is_a_member() {
+        let log = || LogState { end: Position::new(5), ..LogState::default() };
+        let by = |owner: &str, next| {
+            Some((Position::new(next), Stored { epoch: 2, owner: owner.into(), ..Stored::default() }))
+        };
+        let described = |members: Option<&[&str]>| {
+            let members = members.map(|members| members.iter().map(|name| (*name).to_owned()).collect());
+            let partitions =
+                vec![(0, log(), by("mem", 5)), (1, log(), by("gone", 3)), (2, log(), by("", 1)), (3, log(), None)];
+            GroupDescription::stored(members, partitions, |partition, from| {
+                Some(u64::from(partition) * 10 + from.get())
+            })
+        };
+        let of = |described: &GroupDescription| -> Vec<_> {
+            described.partitions.iter().map(|p| (p.owner.clone().unwrap_or_default(), p.lag, p.oldest)).collect()
+        };
+        let named = described(Some(&["member-1"]));
+        assert_eq!(named.members, ["member-1"]);
+        let (first, second) = (("mem".to_owned(), 0, None), (String::new(), 2, Some(13)));
+        let rest = [(String::new(), 4, Some(21)), (String::new(), 5, Some(30))];
+        assert_eq!(of(&named), [first.clone(), second].into_iter().chain(rest.clone()).collect::<Vec<_>>());
+        let unnamed = described(None);
+        assert_eq!(unnamed.members, ["gone", "mem"]);
+        assert_eq!(of(&unnamed), [first, ("gone".to_owned(), 2, Some(13))].into_iter().chain(rest).collect::<Vec<_>>());
+        assert_eq!(named.partitions[1].committed.as_ref().map(|committed| committed.epoch), Some(2));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a backend has only once it is open.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -18,12 +19,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert!(connection.set(Arc::new("again")).is_err());
 /// # Ok::<(), eventbus_core::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Opened<T>(OnceLock<Arc<T>>);
 
 impl<T> Default for Opened<T> {
     fn default() -> Self {
         Self(OnceLock::new())
+    }
+}
+
+impl<T> fmt::Debug for Opened<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.get().is_some() { "Opened" } else { "NotOpened" })
     }
 }
 

@@ -197,6 +197,7 @@ impl KafkaSection {
             required: self.tls_required.unwrap_or_default(),
             root_certificates: self.root_certificates.clone(),
             client_certificate: self.client_certificate.clone().zip(self.client_key.clone()),
+            ..Tls::default()
         })
     }
 
