@@ -21,7 +21,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use conformance_tests::brokers::{shut_down, sweep};
@@ -33,9 +33,10 @@ use conformance_tests::suite::{
     kafka_config,
 };
 use eventbus_core::backend::{Backend, Join};
-use eventbus_core::{Envelope, ErrorKind, Key, OnExisting, Position, Subscribe, TopicSpec};
-use eventbus_kafka::KafkaBackend;
+use eventbus_core::{Envelope, ErrorKind, EventBus, EventBusExt, Key, OnExisting, Position, Subscribe, TopicSpec};
+use eventbus_kafka::{KafkaBackend, KafkaEventBus};
 use libtest_mimic::{Arguments, Trial};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
@@ -459,6 +460,39 @@ async fn grown_topic_moves_keys(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     Ok(())
 }
 
+/// Not a fact of the broker but of its client: what it tells of itself is seen as metrics.
+async fn client_tells_how_it_fares(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    // A process has one recorder.
+    static SEEN: LazyLock<Snapshotter> = LazyLock::new(|| {
+        let recorder = DebuggingRecorder::new();
+        let seen = recorder.snapshotter();
+        recorder.install().expect("no other recorder");
+        seen
+    });
+    LazyLock::force(&SEEN);
+    let publisher = with_topic(&run, 2).await?;
+    let (url, prefix) = publisher.connection().outside().ok_or_else(|| wrong("no way to the broker"))?;
+    let config = kafka_config(&url, &prefix)?.name(&prefix).statistics_interval(Duration::from_millis(50));
+    let bus = KafkaEventBus::connect(config).await?;
+    bus.publish_confirmed(TOPIC, Envelope::builder("T", "/s").key("k").build()?).await?;
+    let bytes = || {
+        let all = SEEN.snapshot().into_vec().into_iter();
+        all.map(|(key, _, _, value)| (key.key().clone(), value)).find_map(|(key, value)| match value {
+            DebugValue::Gauge(bytes)
+                if key.name() == "eventbus.client.sent.bytes" && key.labels().any(|label| label.value() == prefix) =>
+            {
+                Some(bytes.into_inner())
+            }
+            _ => None,
+        })
+    };
+    while bytes().is_none_or(|bytes| bytes < 100.0) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bus.close(Duration::from_secs(10)).await?;
+    Ok(())
+}
+
 fn partition_of(key: &str, partitions: u32) -> u32 {
     Key::try_from(key).map_or(0, |key| key.partition(partitions))
 }
@@ -501,6 +535,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         progress_out_of_range_is_reset_in_silence,
         deleted_topic_is_waited_for,
         grown_topic_moves_keys,
+        client_tells_how_it_fares,
     ];
     let conclusion = libtest_mimic::run(arguments, trials);
     if !arguments.list && running.is_none() {

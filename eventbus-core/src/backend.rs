@@ -117,6 +117,7 @@ use crate::stamp::Stamp;
 use crate::ticket::Ticket;
 use crate::topic::{Group, Topic, TopicSpec};
 
+pub use crate::telemetry::client_statistics;
 pub use beside::{Print, Stored};
 pub use encoded::{escape, token};
 pub use groups::{GroupDescription, GroupPartition};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use metrics::{Counter, Histogram, Label, counter, histogram};
+use metrics::{Counter, Histogram, Label, counter, gauge, histogram};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -30,6 +30,20 @@ fn labels(system: &'static str, topic: &Topic, operation: &'static str) -> Vec<L
         Label::new("messaging.destination.name", topic.as_str().to_owned()),
         Label::new("messaging.operation.name", operation),
     ]
+}
+
+/// Takes what a broker's client says of itself from time to time, as gauges `eventbus.client.NAME` with the labels
+/// `messaging.system` and `messaging.client.id`. For backends whose client has such figures.
+///
+/// ```
+/// eventbus_core::backend::client_statistics("kafka", "billing-1", &[("queue.messages", 3.0), ("queue.bytes", 768.0)]);
+/// ```
+pub fn client_statistics(system: &'static str, client: &str, figures: &[(&'static str, f64)]) {
+    for (name, value) in figures {
+        let client = client.to_owned();
+        gauge!(format!("eventbus.client.{name}"), "messaging.system" => system, "messaging.client.id" => client)
+            .set(*value);
+    }
 }
 
 /// Publishing's metrics, one set per topic.

@@ -85,6 +85,9 @@ settings! {
             max_poll_interval: Duration = Duration::from_secs(300), in millis(10_000, 86_400_000);
             /// Kilobytes that are fetched ahead, each subscription. Default 65 536.
             fetch_queue_kilobytes: usize = 65_536, in 1_024..=2_097_151;
+            /// How often producers and members say how they fare, as metrics (`statistics.interval.ms`); zero: never. Default
+            /// 10 s.
+            statistics_interval: Duration = Duration::from_secs(10), in millis(0, 86_400_000);
             /// Sets `min.insync.replicas` of topics that the bus makes. Default: the broker's.
             min_insync_replicas: Option<u32> = None;
             /// How envelopes are written; both ways are read. Default binary.
@@ -176,6 +179,8 @@ impl KafkaConfig {
         client.set("retry.backoff.ms", "50").set("retry.backoff.max.ms", "500");
         client.set("socket.timeout.ms", in_millis(self.socket_timeout));
         client.set("socket.connection.setup.timeout.ms", "3000").set("allow.auto.create.topics", "false");
+        // A topic that was made again, or has grown, is found soon.
+        client.set("topic.metadata.refresh.interval.ms", "2000");
         self.pass_through(client)
     }
 
@@ -198,6 +203,7 @@ impl KafkaConfig {
         // Never full before the core's window is.
         client.set("queue.buffering.max.messages", (2 * self.publish_window).to_string());
         client.set("queue.buffering.max.kbytes", "2147483647");
+        client.set("statistics.interval.ms", in_millis(self.statistics_interval));
         self.pass_through(client)
     }
 
@@ -208,8 +214,7 @@ impl KafkaConfig {
         client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         client.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
         client.set("max.poll.interval.ms", in_millis(self.max_poll_interval));
-        // A topic that was deleted and made again is found soon.
-        client.set("topic.metadata.refresh.interval.ms", "2000");
+        client.set("statistics.interval.ms", in_millis(self.statistics_interval));
         client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
         // A request that is open at a broker holds back what is assigned meanwhile: by default the first records wait 500 ms.
         client.set("fetch.wait.max.ms", "50");

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_core::backend::patiently;
+use eventbus_core::backend::{client_statistics, patiently};
 use eventbus_core::{Connectivity, Error, ErrorKind, Result};
+use rdkafka::Statistics;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -30,6 +31,19 @@ impl ClientContext for Context {
             // Connections come and go; what follows from it is told by events.
             _ => tracing::debug!(target: "eventbus", facility, "{message}"),
         }
+    }
+
+    fn stats(&self, said: Statistics) {
+        // The slowest broker's, in seconds.
+        let slowest = said.brokers.values().filter_map(|broker| broker.rtt.as_ref()).map(|rtt| rtt.p99).max();
+        let figures = [
+            ("queue.messages", said.msg_cnt as f64),
+            ("queue.bytes", said.msg_size as f64),
+            ("sent.bytes", said.tx_bytes as f64),
+            ("received.bytes", said.rx_bytes as f64),
+            ("round_trip.p99", slowest.unwrap_or_default() as f64 / 1e6),
+        ];
+        client_statistics("kafka", &said.client_id, &figures);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

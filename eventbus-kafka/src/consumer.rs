@@ -19,7 +19,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
 
 use crate::config::Protocol;
 use crate::connection::{Context, Link, refused_setting};
@@ -105,6 +105,10 @@ impl Place {
 impl ClientContext for Place {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.context.log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.context.stats(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

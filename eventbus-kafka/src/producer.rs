@@ -8,6 +8,7 @@ use std::time::Duration;
 use eventbus_core::backend::Outbound;
 use eventbus_core::pipeline::{Facts, Failure, Known, Pipeline, Reports, Turned};
 use eventbus_core::{Envelope, ErrorKind, Result, Topic};
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -114,6 +115,10 @@ pub(crate) struct Delivered {
 impl ClientContext for Delivered {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.context.log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.context.stats(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

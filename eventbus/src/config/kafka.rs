@@ -42,6 +42,7 @@ pub struct KafkaSection {
     pub group_instance_id: Option<String>,
     pub max_poll_interval_ms: Option<u64>,
     pub fetch_queue_kilobytes: Option<usize>,
+    pub statistics_ms: Option<u64>,
     pub min_insync_replicas: Option<u32>,
     pub mode: Option<ContentMode>,
     pub properties: Option<String>,
@@ -99,6 +100,13 @@ pub(super) const KNOBS: &[Knob] = &[
     text(Backend, "group_instance_id", "a static member's name: its restart moves no partition; none"),
     number(Backend, "max_poll_interval_ms", 10_000, 86_400_000, "how long a hand-over may take at most; 5 min"),
     number(Backend, "fetch_queue_kilobytes", 1_024, 2_097_151, "kilobytes fetched ahead, each subscription; 65536"),
+    number(
+        Backend,
+        "statistics_ms",
+        0,
+        86_400_000,
+        "how often clients say how they fare, as metrics, 0 for never; 10 s",
+    ),
     number(Backend, "min_insync_replicas", 1, 99, "copies that a confirmed record has, of new topics; the broker's"),
     word(Backend, "mode", &["binary", "structured"], "how envelopes are written as CloudEvents; binary"),
     text(Backend, "properties", "further properties of librdkafka, NAME=VALUE with commas between them; none"),
@@ -176,6 +184,7 @@ impl KafkaSection {
             group_instance_id => group_instance_id, Some;
             max_poll_interval_ms => max_poll_interval, millis;
             fetch_queue_kilobytes => fetch_queue_kilobytes, usize::from;
+            statistics_ms => statistics_interval, millis;
             min_insync_replicas => min_insync_replicas, Some;
             mode => mode, Mode::from;
             protocol => protocol, |protocol| match protocol {
