@@ -118,7 +118,7 @@ use crate::ticket::Ticket;
 use crate::topic::{Group, Topic, TopicSpec};
 
 pub use crate::telemetry::client_statistics;
-pub use beside::{Print, Stored};
+pub use beside::{Print, Progress, Stored};
 pub use encoded::{escape, token};
 pub use groups::{GroupDescription, GroupPartition};
 pub use health::{ConnectionState, Health};

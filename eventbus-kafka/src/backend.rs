@@ -11,16 +11,16 @@ use eventbus_core::backend::{
 use eventbus_core::coordinated::OVERSHOOT;
 use eventbus_core::settings::unsafe_setting;
 use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use rdkafka::metadata::Metadata;
 
 use crate::config::KafkaConfig;
 use crate::connection::Link;
 use crate::consumer::{self, KafkaMember};
 use crate::error::to_core;
-use crate::groups;
 use crate::note::Stored;
 use crate::producer::{Producer, Records};
-use crate::scan;
 use crate::topics::{self, Topics, watermarks};
+use crate::{groups, scan};
 
 /// A connection to Kafka, made by [`open`](Backend::open), as a backend of the core.
 ///
@@ -121,18 +121,12 @@ impl Backend for KafkaBackend {
         self.producer.submit(record, ticket);
     }
 
-    async fn find_stamp(
-        &self,
-        topic: &Topic,
-        partition: u32,
-        from: Position,
-        stamp: Stamp,
-    ) -> Result<Option<Position>> {
+    async fn find_stamp(&self, topic: &Topic, partition: u32, low: Position, stamp: Stamp) -> Result<Option<Position>> {
         let (scans, topic, name) = (Arc::clone(&self.scans), topic.clone(), self.config.topic(topic));
         let find = move |link: &Link| {
             let log = || watermarks(link, &name, partition).map_err(|error| to_core(&error, "asking for a log's end"));
-            let read = |places, each: &mut dyn FnMut(_, _)| scan::stamps(link, &name, partition, places, each);
-            scans.find(&topic, partition, from, stamp, log, read)
+            let read = |places, each: scan::Each<'_>| scan::stamps(link, &name, partition, places, each);
+            scans.find(&topic, partition, low, stamp, log, read)
         };
         self.link.get()?.run(find).await
     }
@@ -168,17 +162,8 @@ impl Backend for KafkaBackend {
     async fn health(&self) -> Health {
         let Ok(link) = self.link.get() else { return Health::new(ConnectionState::Disconnected) };
         let answer = link.metadata(None).await;
-        link.reached.set(answer.is_ok());
-        let mut health = Health::of(&link.reached);
-        match answer {
-            Ok(metadata) => {
-                health.server = Some("Apache Kafka".into());
-                health.detail("brokers", metadata.brokers().len());
-                health.detail("topics", metadata.topics().len());
-            }
-            Err(error) => health.detail("error", error),
-        }
-        health
+        let facts = |of: Metadata| [("brokers", of.brokers().len()), ("topics", of.topics().len())];
+        Health::answered(&link.reached, "Apache Kafka", answer.map(facts))
     }
 
     async fn close(&self) -> Result<()> {

@@ -177,7 +177,7 @@ impl KafkaConfig {
         // A broker that is back is found within half a second; with the library's defaults it took up to ten.
         client.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "500");
         client.set("retry.backoff.ms", "50").set("retry.backoff.max.ms", "500");
-        client.set("socket.timeout.ms", in_millis(self.socket_timeout));
+        client.set("socket.timeout.ms", self.socket_timeout.as_millis().to_string());
         client.set("socket.connection.setup.timeout.ms", "3000").set("allow.auto.create.topics", "false");
         // A topic that was made again, or has grown, is found soon.
         client.set("topic.metadata.refresh.interval.ms", "2000");
@@ -196,29 +196,26 @@ impl KafkaConfig {
         client.set("enable.idempotence", "true").set("enable.gapless.guarantee", "true").set("acks", "all");
         // A time-out of the client's own would leave a hole: the key waits instead.
         client.set("message.timeout.ms", "0").set("max.in.flight.requests.per.connection", "5");
-        client.set("linger.ms", format!("{}", linger.as_secs_f64() * 1e3));
-        client.set("compression.type", &self.compression);
+        client.set("linger.ms", (linger.as_secs_f64() * 1e3).to_string()).set("compression.type", &self.compression);
         client.set("batch.num.messages", batch_records.to_string());
         client.set("message.max.bytes", batch_bytes.to_string()).set("batch.size", batch_bytes.to_string());
         // Never full before the core's window is.
         client.set("queue.buffering.max.messages", (2 * self.publish_window).to_string());
         client.set("queue.buffering.max.kbytes", "2147483647");
-        client.set("statistics.interval.ms", in_millis(self.statistics_interval));
+        client.set("statistics.interval.ms", self.statistics_interval.as_millis().to_string());
         self.pass_through(client)
     }
 
     /// A consumer of a group that commits nothing by itself and never starts anywhere in silence.
     pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
         let mut client = self.client();
-        client.set("group.id", group);
-        client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        client.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         client.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
-        client.set("max.poll.interval.ms", in_millis(self.max_poll_interval));
-        client.set("statistics.interval.ms", in_millis(self.statistics_interval));
+        client.set("max.poll.interval.ms", self.max_poll_interval.as_millis().to_string());
+        client.set("statistics.interval.ms", self.statistics_interval.as_millis().to_string());
         client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
         // A request that is open at a broker holds back what is assigned meanwhile: by default the first records wait 500 ms.
-        client.set("fetch.wait.max.ms", "50");
-        client.set("fetch.queue.backoff.ms", "50").set("fetch.error.backoff.ms", "100");
+        client.set("fetch.wait.max.ms", "50").set("fetch.queue.backoff.ms", "50").set("fetch.error.backoff.ms", "100");
         match self.protocol {
             Protocol::Cooperative => client.set("partition.assignment.strategy", "cooperative-sticky"),
             Protocol::Eager => client.set("partition.assignment.strategy", "range"),
@@ -264,10 +261,6 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("isolation.level", "always read_committed: what a transaction took back was never there"),
     ("enable.ssl.certificate.verification", "always on: a broker that is not who it says gets no password"),
 ];
-
-fn in_millis(duration: Duration) -> String {
-    duration.as_millis().to_string()
-}
 
 fn told(client: &ClientConfig) -> BTreeMap<String, String> {
     // The map itself hides what is secret.

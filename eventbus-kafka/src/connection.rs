@@ -64,7 +64,7 @@ impl ConsumerContext for Context {}
 pub(crate) struct Link {
     pub(crate) config: KafkaConfig,
     pub(crate) reached: Arc<Connectivity>,
-    admin: AdminClient<Context>,
+    pub(crate) admin: AdminClient<Context>,
 }
 
 impl Link {
@@ -102,10 +102,6 @@ impl Link {
 
     pub(crate) fn client(&self) -> &Client<Context> {
         self.admin.inner()
-    }
-
-    pub(crate) fn admin(&self) -> &AdminClient<Context> {
-        &self.admin
     }
 
     pub(crate) fn options(&self) -> AdminOptions {
@@ -151,10 +147,8 @@ impl Link {
 
 /// A client that cannot be made: its settings are at fault. The client's words name the property, not its value.
 pub(crate) fn refused_setting(error: &KafkaError) -> Error {
-    match error {
-        KafkaError::ClientConfig(_, why, property, _) => {
-            Error::new(ErrorKind::InvalidConfig, format!("{property}: {why}")).with("setting", property)
-        }
-        _ => Error::new(ErrorKind::InvalidConfig, error.to_string()),
-    }
+    let KafkaError::ClientConfig(_, why, property, _) = error else {
+        return Error::new(ErrorKind::InvalidConfig, error.to_string());
+    };
+    Error::new(ErrorKind::InvalidConfig, format!("{property}: {why}")).with("setting", property)
 }

@@ -25,7 +25,7 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
 }
 
 /// The client's error, with what was being done.
-pub(crate) fn to_core(error: &KafkaError, doing: &'static str) -> Error {
+pub(crate) fn to_core(error: &KafkaError, doing: &str) -> Error {
     let kind = error.rdkafka_error_code().map_or(ErrorKind::Backend, kind);
     Error::new(kind, format!("{doing}: {error}"))
 }
@@ -36,10 +36,7 @@ pub(crate) fn refused(code: Code) -> Error {
 }
 
 /// The one answer to a request about one thing.
-pub(crate) fn only<T>(
-    answer: KafkaResult<Vec<Result<T, (T, Code)>>>,
-    doing: &'static str,
-) -> Result<Result<(), Code>, Error> {
+pub(crate) fn only<T>(answer: KafkaResult<Vec<Result<T, (T, Code)>>>, doing: &str) -> Result<Result<(), Code>, Error> {
     let answers = answer.map_err(|error| to_core(&error, doing))?;
     Ok(answers.into_iter().next().map_or(Ok(()), |one| one.map(drop).map_err(|(_, code)| code)))
 }

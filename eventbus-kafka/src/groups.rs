@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_core::backend::{GroupDescription, own, remove_each};
+use eventbus_core::backend::{GroupDescription, Progress, own, remove_each};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -15,15 +15,11 @@ use crate::config::Protocol;
 use crate::connection::Link;
 use crate::error::{only, refused};
 use crate::note::Stored;
-use crate::scan;
 use crate::topics::{count, watermarks};
-use crate::wire;
+use crate::{scan, wire};
 
 /// How long groups that are being removed may still have members.
 const REMOVAL: Duration = Duration::from_secs(15);
-
-/// What a group has committed of each partition.
-type Progress = Vec<(u32, Option<(Position, Stored)>)>;
 
 pub(crate) async fn list(link: &Arc<Link>, topic: &Topic) -> Result<Vec<Group>> {
     let name = link.config.topic(topic);
@@ -63,13 +59,10 @@ pub(crate) async fn reset(link: &Arc<Link>, topic: &Topic, group: &Group, to: &[
     let question = move |link: &Link| {
         let before = progress(link, &name, &id)?;
         let mut list = TopicPartitionList::new();
-        for (partition, position) in to {
-            let stored = before.iter().find(|(known, _)| *known == partition);
-            let stored = stored.and_then(|(_, committed)| Some(committed.as_ref()?.1.clone())).unwrap_or_default();
-            let offset = wire::offset(position);
+        for (partition, position, stored) in Stored::reset(&before, &to) {
             let mut entry = list.add_partition(&name, wire::number(partition));
-            entry.set_offset(Offset::Offset(offset))?;
-            entry.set_metadata(stored.by_nobody(offset).encode());
+            entry.set_offset(Offset::Offset(wire::offset(position)))?;
+            entry.set_metadata(stored.encode());
         }
         if !members(link, &id)?.is_empty() {
             return Err(KafkaError::ConsumerCommit(Code::NonEmptyGroup));
@@ -86,17 +79,14 @@ pub(crate) async fn reset(link: &Arc<Link>, topic: &Topic, group: &Group, to: &[
 }
 
 pub(crate) async fn delete(link: &Arc<Link>, group: &Group) -> Result<()> {
-    let answer = link.admin().delete_groups(&[&link.config.group(group)], &link.options()).await;
+    let answer = link.admin.delete_groups(&[&link.config.group(group)], &link.options()).await;
     only(answer, "deleting a group")?.map_err(refused)
 }
 
 /// Deletes all groups of the prefix. A member that is just leaving is waited for.
 pub(crate) async fn remove_all(link: &Arc<Link>) -> Result<()> {
     let groups = link.ask("asking for groups", all).await?;
-    let delete = |group: &Group| {
-        let group = group.clone();
-        async move { delete(link, &group).await.map_err(|error| error.with("group", group)) }
-    };
+    let delete = |group| async move { delete(link, &group).await.map_err(|error| error.with("group", group)) };
     remove_each(REMOVAL, groups, delete).await
 }
 
@@ -112,7 +102,7 @@ fn members(link: &Link, group: &str) -> KafkaResult<Vec<String>> {
     Ok(members.map(|member| member.client_id().to_owned()).collect())
 }
 
-fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Progress> {
+fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Vec<(u32, Progress)>> {
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, wire::number(count(link, topic)?.0) - 1);
     let committed = link.outsider(group)?.committed_offsets(list, link.timeout())?;

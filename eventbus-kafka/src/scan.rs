@@ -10,7 +10,7 @@ use eventbus_core::backend::{Heard, read_to_ends};
 use eventbus_core::{Position, Result, Stamp};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::BorrowedMessage as Record;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::connection::Link;
@@ -25,25 +25,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The group that a reader names and never joins.
 const READER: &str = "eventbus-scan";
 
+/// Where partitions are read from.
+type Places = [(u32, i64)];
+
+/// Who takes the stamps of a log.
+pub(crate) type Each<'a> = &'a mut dyn FnMut(Position, Stamp);
+
 /// The stamps of the records in a range (P3). Blocks.
-pub(crate) fn stamps(
-    link: &Link,
-    name: &str,
-    partition: u32,
-    places: Range<Position>,
-    each: &mut dyn FnMut(Position, Stamp),
-) -> Result<()> {
-    read(link, name, &[(partition, wire::offset(places.start))], |_, message| {
+pub(crate) fn stamps(link: &Link, name: &str, partition: u32, range: Range<Position>, each: Each<'_>) -> Result<()> {
+    read(link, name, &[(partition, wire::offset(range.start))], |_, message| {
         let at = wire::position(message.offset());
-        if let Some(stamp) = wire::stamp(message).filter(|_| at < places.end) {
+        if let Some(stamp) = wire::stamp(message).filter(|_| at < range.end) {
             each(at, stamp);
         }
-        at.next() < places.end
+        at.next() < range.end
     })
 }
 
 /// The prints of these records, or of the next ones that are still there, as far as there are any. Blocks.
-pub(crate) fn prints(link: &Link, name: &str, places: &[(u32, i64)]) -> Result<HashMap<u32, Print>> {
+pub(crate) fn prints(link: &Link, name: &str, places: &Places) -> Result<HashMap<u32, Print>> {
     firsts(link, name, places, |first| print_of(first))
 }
 
@@ -53,12 +53,7 @@ pub(crate) fn stored_at(link: &Link, name: &str, partition: u32, from: Position)
     times.ok()?.remove(&partition)??.try_into().ok()
 }
 
-fn firsts<T>(
-    link: &Link,
-    name: &str,
-    places: &[(u32, i64)],
-    look: impl Fn(&BorrowedMessage<'_>) -> T,
-) -> Result<HashMap<u32, T>> {
+fn firsts<T>(link: &Link, name: &str, places: &Places, look: impl Fn(&Record<'_>) -> T) -> Result<HashMap<u32, T>> {
     let mut found = HashMap::new();
     read(link, name, places, |partition, message| {
         found.insert(partition, look(message));
@@ -78,12 +73,7 @@ pub(crate) fn position_at(link: &Link, name: &str, partition: u32, unix_millis: 
 }
 
 /// Reads partitions, each from its offset on until `each` wants no more of it, or to its end. Blocks.
-fn read(
-    link: &Link,
-    name: &str,
-    places: &[(u32, i64)],
-    each: impl FnMut(u32, &BorrowedMessage<'_>) -> bool,
-) -> Result<()> {
+fn read(link: &Link, name: &str, places: &Places, each: impl FnMut(u32, &Record<'_>) -> bool) -> Result<()> {
     if places.is_empty() {
         return Ok(());
     }
@@ -102,10 +92,7 @@ fn read(
     read_to_ends(places.iter().map(|(partition, _)| *partition), PATIENCE, next, each)
 }
 
-fn list(name: &str, places: &[(u32, i64)]) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in places {
-        list.add_partition_offset(name, wire::number(*partition), Offset::Offset(*offset))?;
-    }
-    Ok(list)
+fn list(name: &str, places: &Places) -> KafkaResult<TopicPartitionList> {
+    let place = |(partition, offset): &_| ((name.to_owned(), wire::number(*partition)), Offset::Offset(*offset));
+    TopicPartitionList::from_topic_map(&places.iter().map(place).collect())
 }

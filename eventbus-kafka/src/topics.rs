@@ -2,13 +2,14 @@
 //!
 //! Invariants: a topic is described by what the broker says of it. Asking never makes one. The partition count is the broker's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{LogState, TopicDescription, gone, own, patiently, remove_each, settled};
 use eventbus_core::pipeline::Known;
 use eventbus_core::settings::unsupported;
-use eventbus_core::{Error, ErrorKind, Result, Storage, Topic, TopicSpec};
+use eventbus_core::{Error, ErrorKind, Result, Topic, TopicSpec};
 use rdkafka::admin::{AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
@@ -26,6 +27,9 @@ pub(crate) struct Topics {
     known: Arc<Known>,
 }
 
+/// A topic's settings, by Kafka's names.
+type Settings = BTreeMap<String, String>;
+
 impl Topics {
     pub(crate) fn new(link: Arc<Link>, known: Arc<Known>) -> Self {
         Self { link, known }
@@ -34,12 +38,11 @@ impl Topics {
     /// `false` where somebody was faster.
     pub(crate) async fn create(&self, spec: &TopicSpec) -> Result<bool> {
         let name = self.link.config.topic(&spec.topic.parse()?);
-        let copies = TopicReplication::Fixed(number(spec.replicas));
-        let settings = self.settings(spec);
+        let (settings, copies) = (self.settings(spec), TopicReplication::Fixed(number(spec.replicas)));
         let topic = NewTopic::new(&name, number(spec.partitions), copies);
         let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
         let ask =
-            || async { only(self.link.admin().create_topics([&topic], &self.link.options()).await, "making a topic") };
+            || async { only(self.link.admin.create_topics([&topic], &self.link.options()).await, "making a topic") };
         // A single copy fits any cluster: its broker is on its way back.
         let away = |seen: &Result<_>| matches!(seen, Ok(Err(Code::InvalidReplicationFactor))) && spec.replicas == 1;
         match settled(SETTLES, away, ask).await? {
@@ -57,29 +60,28 @@ impl Topics {
     pub(crate) async fn alter(&self, spec: &TopicSpec) -> Result<()> {
         let topic = &spec.topic.parse()?;
         let name = self.link.config.topic(topic);
-        let (found, settings) = (self.configs(topic).await?.entries, self.settings(spec));
-        let limits = |name: &str| ["retention.ms", "retention.bytes"].contains(&name);
-        let kept = found.iter().filter(|own| own.source == ConfigSource::DynamicTopic && !limits(&own.name));
-        let kept = kept.filter(|own| settings.iter().all(|(name, _)| *name != own.name));
-        let kept = kept.map(|own| (own.name.as_str(), own.value.as_deref().unwrap_or_default()));
-        let all = kept.chain(settings.iter().map(|(name, value)| (*name, value.as_str())));
+        let own =
+            self.configs(topic).await?.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        let own = own.map(|entry| (entry.name, entry.value.unwrap_or_default()));
+        let settings: Settings = own.chain(self.settings(spec)).collect();
         let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
-        let change = all.fold(change, |change, (name, value)| change.set(name, value));
-        let answer = self.link.admin().alter_configs([&change], &self.link.options()).await;
+        let change = settings.iter().fold(change, |change, (name, value)| change.set(name, value));
+        let answer = self.link.admin.alter_configs([&change], &self.link.options()).await;
         only(answer, "changing a topic")?.map_err(refused)
     }
 
-    /// The settings of a topic, by Kafka's names, as they are asked for. Kafka's limit of bytes counts a partition.
-    fn settings(&self, spec: &TopicSpec) -> Vec<(&'static str, String)> {
+    /// The settings of a topic as they are asked for; limits that it is to have none of, too.
+    fn settings(&self, spec: &TopicSpec) -> Settings {
         let limit = |value: Option<u128>| value.map_or_else(|| "-1".to_owned(), |value| value.to_string());
+        // Kafka's limit of bytes counts a partition.
         let each = spec.max_bytes.map(|bytes| u128::from(bytes / u64::from(spec.partitions.max(1))));
-        let mut settings = vec![
-            ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", limit(spec.max_age.map(|age| age.as_millis()))),
-            ("retention.bytes", limit(each)),
+        let settings = [
+            ("cleanup.policy", Some("delete".to_owned())),
+            ("retention.ms", Some(limit(spec.max_age.map(|age| age.as_millis())))),
+            ("retention.bytes", Some(limit(each))),
+            ("min.insync.replicas", self.link.config.min_insync_replicas.map(|least| least.to_string())),
         ];
-        settings.extend(self.link.config.min_insync_replicas.map(|least| ("min.insync.replicas", least.to_string())));
-        settings
+        settings.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
     /// How many partitions the topic has, and how many copies.
@@ -91,7 +93,7 @@ impl Topics {
     async fn configs(&self, topic: &Topic) -> Result<ConfigResource> {
         let name = self.link.config.topic(topic);
         let specifier = ResourceSpecifier::Topic(&name);
-        let answer = self.link.admin().describe_configs([&specifier], &self.link.options()).await;
+        let answer = self.link.admin.describe_configs([&specifier], &self.link.options()).await;
         let answer = answer.map_err(|error| to_core(&error, "asking for settings"))?.into_iter().next();
         answer.unwrap_or(Err(Code::UnknownTopic)).map_err(refused)
     }
@@ -125,7 +127,7 @@ impl Topics {
 
     pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
         let name = self.link.config.topic(topic);
-        let answer = self.link.admin().delete_topics(&[&name], &self.link.options()).await;
+        let answer = self.link.admin.delete_topics(&[&name], &self.link.options()).await;
         only(answer, "deleting a topic")?.map_err(refused)?;
         // Gone is what has no partitions.
         gone(SETTLES, || self.count(topic)).await
@@ -141,11 +143,7 @@ impl Topics {
 
     /// Deletes all topics of the prefix.
     pub(crate) async fn remove_all(&self) -> Result<()> {
-        let delete = |topic: &Topic| {
-            let topic = topic.clone();
-            async move { self.delete(&topic).await }
-        };
-        remove_each(SETTLES, self.list().await?, delete).await
+        remove_each(SETTLES, self.list().await?, |topic| async move { self.delete(&topic).await }).await
     }
 }
 
@@ -174,17 +172,13 @@ pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult
 }
 
 fn leaderless<T>(answer: &KafkaResult<T>) -> bool {
-    let codes =
-        [Code::NotLeaderForPartition, Code::LeaderNotAvailable, Code::FencedLeaderEpoch, Code::UnknownLeaderEpoch];
+    use Code::*;
     let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-    code.is_some_and(|code| codes.contains(&code))
+    matches!(code, Some(NotLeaderForPartition | LeaderNotAvailable | FencedLeaderEpoch | UnknownLeaderEpoch))
 }
 
 /// What the broker cannot know of, it neither keeps nor contradicts. What it has not is refused.
 pub(crate) fn in_force(spec: &TopicSpec) -> Result<TopicSpec> {
-    if spec.storage == Storage::Memory {
-        return Err(unsupported("storage", "expected file, Kafka keeps no topic in memory only"));
-    }
     if spec.max_messages.is_some() {
         return Err(unsupported("max_messages", "Kafka limits topics by age and bytes, not by count"));
     }

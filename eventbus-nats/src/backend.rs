@@ -122,15 +122,9 @@ impl Backend for NatsBackend {
         self.producer.submit(record, ticket);
     }
 
-    async fn find_stamp(
-        &self,
-        topic: &Topic,
-        partition: u32,
-        from: Position,
-        stamp: Stamp,
-    ) -> Result<Option<Position>> {
+    async fn find_stamp(&self, topic: &Topic, partition: u32, low: Position, stamp: Stamp) -> Result<Option<Position>> {
         let stamp = stamp.to_string();
-        self.find(topic, partition, consumer::from(from), |id| id == Some(&stamp)).await
+        self.find(topic, partition, consumer::from(low), |id| id == Some(&stamp)).await
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {

@@ -211,9 +211,9 @@ impl Link {
             }
         })
         .await?;
-        let delete = |name: &String| {
-            let subject = format!("STREAM.DELETE.{name}");
-            async move { Ok(self.api::<Value>(&subject, &()).await.map(drop)?) }
+        let delete = |name| async move {
+            let answer = self.api::<Value>(&format!("STREAM.DELETE.{name}"), &()).await;
+            Ok(answer.map(drop)?)
         };
         remove_each(Duration::ZERO, names, delete).await
     }

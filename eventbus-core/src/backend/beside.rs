@@ -89,6 +89,9 @@ pub struct Stored {
     pub note: Bytes,
 }
 
+/// What a group has committed of a partition: the offset, and what is beside it; `None` without progress.
+pub type Progress = Option<(Position, Stored)>;
+
 impl Stored {
     /// The largest note in bytes that fits into a line of 4 096.
     pub const NOTE_BYTES: usize = 2_800;
@@ -132,9 +135,20 @@ impl Stored {
 
     /// The same as written by nobody, for an offset that was set by hand: the epoch is kept, the note cleared.
     #[must_use]
-    pub fn by_nobody(&self, offset: i64) -> Self {
-        let print = self.print.filter(|print| print.offset < offset);
+    pub fn by_nobody(&self, next: Position) -> Self {
+        let print = self.print.filter(|print| print.at() < next);
         Self { print, owner: String::new(), note: Bytes::new(), ..self.clone() }
+    }
+
+    /// What to store where a group is reset to these positions, with what is stored `before` of each partition: the same
+    /// [by nobody](Self::by_nobody), and nothing of a partition without progress.
+    pub fn reset(before: &[(u32, Progress)], to: &[(u32, Position)]) -> Vec<(u32, Position, Self)> {
+        let of = |partition| before.iter().find(|(known, _)| *known == partition)?.1.as_ref();
+        let set = to.iter().map(|(partition, next)| {
+            let stored = of(*partition).map_or_else(Self::default, |(_, stored)| stored.by_nobody(*next));
+            (*partition, *next, stored)
+        });
+        set.collect()
     }
 }
 
@@ -204,8 +218,18 @@ mod tests {
 
     #[test]
     fn what_was_set_by_hand_keeps_the_epoch_and_no_note() {
-        let set = Stored { print: Some(Print { offset: 5, time: 1, digest: 2 }), ..stored(3) }.by_nobody(6);
+        let set =
+            Stored { print: Some(Print { offset: 5, time: 1, digest: 2 }), ..stored(3) }.by_nobody(Position::new(6));
         assert_eq!((set.epoch, set.owner.as_str(), set.note.len()), (u64::MAX, "", 0));
-        assert!(set.print.is_some() && set.by_nobody(5).print.is_none(), "a print is of what is below");
+        assert!(set.print.is_some() && set.by_nobody(Position::new(5)).print.is_none(), "a print is of what is below");
+        let before = [(0, None), (1, Some((Position::new(3), stored(3))))];
+        let to = [(1, Position::new(6)), (0, Position::new(2)), (7, Position::ZERO)];
+        let [one, none, unknown] = Stored::reset(&before, &to).try_into().unwrap();
+        assert_eq!(
+            one,
+            (1, Position::new(6), Stored { print: None, owner: String::new(), note: Bytes::new(), ..stored(3) })
+        );
+        assert_eq!(none, (0, Position::new(2), Stored::default()));
+        assert_eq!(unknown, (7, Position::ZERO, Stored::default()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Committed, LogState, Stored};
+use super::{Committed, LogState, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
 
@@ -23,14 +23,14 @@ impl GroupDescription {
         Self { members, partitions }
     }
 
-    /// A group as a broker tells it that has no gaps in its logs and keeps a [`Stored`] beside an offset: of each partition its
+    /// A group as a broker tells it that has no gaps in its logs and keeps a [`Stored`](super::Stored) beside an offset: of each partition its
     /// log, and the committed offset with what is beside it. `members` are those that the broker names; where it names none to
     /// who asks, those that wrote the offsets are taken for its members. `oldest` looks for the time of the first record from
     /// there on, where there is one.
     #[must_use]
     pub fn stored(
         members: Option<Vec<String>>,
-        partitions: Vec<(u32, LogState, Option<(Position, Stored)>)>,
+        partitions: Vec<(u32, LogState, Progress)>,
         oldest: impl Fn(u32, Position) -> Option<u64>,
     ) -> Self {
         let owners = || partitions.iter().filter_map(|(_, _, committed)| Some(&committed.as_ref()?.1.owner));
@@ -105,6 +105,7 @@ impl GroupPartition {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::Stored;
     use super::*;
 
     fn counted(first: u64, end: u64, next: Option<u64>) -> GroupPartition {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::connectivity::Connectivity;
+use crate::error::Result;
 
 /// State of the connection to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,37 @@ impl Health {
         health
     }
 
+    /// What a broker's answer says of it and of the connection: its name, and these facts; or that there is no answer, and why
+    /// (`error`).
+    ///
+    /// ```
+    /// use eventbus_core::{ConnectionState, Connectivity, Health};
+    ///
+    /// let connection = Connectivity::default();
+    /// let health = Health::answered(&connection, "broker 1.0", Ok([("topics", 3)]));
+    /// assert_eq!((health.connection, health.server.as_deref()), (ConnectionState::Connected, Some("broker 1.0")));
+    /// assert_eq!(health.details, [("breaks", "0"), ("topics", "3")].map(|(n, v)| (n.into(), v.into())));
+    /// ```
+    pub fn answered<V: fmt::Display>(
+        connection: &Connectivity,
+        server: &str,
+        answer: Result<impl IntoIterator<Item = (&'static str, V)>>,
+    ) -> Self {
+        match &answer {
+            Ok(_) => connection.connected(),
+            Err(_) => connection.set(false),
+        }
+        let mut health = Self::of(connection);
+        match answer {
+            Ok(facts) => {
+                health.server = Some(server.to_owned());
+                facts.into_iter().for_each(|(name, value)| health.detail(name, value));
+            }
+            Err(error) => health.detail("error", error),
+        }
+        health
+    }
+
     /// Adds a fact.
     pub fn detail(&mut self, name: impl Into<String>, value: impl fmt::Display) {
         self.details.push((name.into(), value.to_string()));
@@ -67,5 +99,24 @@ impl Health {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.connection == ConnectionState::Connected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+
+    #[test]
+    fn an_answer_is_a_connection_and_none_is_a_loss() {
+        let connection = Connectivity::default();
+        connection.failed("refused".into());
+        let up = Health::answered(&connection, "b", Ok([("n", 1)]));
+        assert!(up.is_up() && up.details.iter().all(|(name, _)| name != "connection_error"), "{up:?}");
+        let answer: Result<[(&str, u8); 0]> = Err(Error::new(ErrorKind::Unavailable, "silent"));
+        let down = Health::answered(&connection, "b", answer);
+        assert_eq!((down.is_up(), down.server.as_deref()), (false, None));
+        let error = ("error".to_owned(), "unavailable: silent".to_owned());
+        assert_eq!(down.details, [("breaks".to_owned(), "1".to_owned()), error]);
     }
 }

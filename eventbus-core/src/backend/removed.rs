@@ -54,14 +54,14 @@ pub async fn gone<T, F: Future<Output = Result<T>>>(patience: Duration, look: im
 ///
 /// # Errors
 /// The last one of what could not be removed; what comes after it is left.
-pub async fn remove_each<N, F: Future<Output = Result<()>>>(
+pub async fn remove_each<N: Clone, F: Future<Output = Result<()>>>(
     patience: Duration,
     names: impl IntoIterator<Item = N>,
-    remove: impl Fn(&N) -> F,
+    remove: impl Fn(N) -> F,
 ) -> Result<()> {
     let passes = |error: &Error| error.kind() == ErrorKind::GroupActive || error.is_retryable();
     for name in names {
-        match settled(patience, |removed| removed.as_ref().is_err_and(passes), || remove(&name)).await {
+        match settled(patience, |removed| removed.as_ref().is_err_and(passes), || remove(name.clone())).await {
             Err(error) if !is_unknown(&error) => return Err(error),
             _ => {}
         }
@@ -111,10 +111,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_in_use_is_tried_again_and_what_is_gone_is_passed_over() {
         let asked = RefCell::new(Vec::new());
-        let remove = |name: &&'static str| {
-            asked.borrow_mut().push(*name);
-            let again = asked.borrow().iter().filter(|asked| *asked == name).count() > 1;
-            std::future::ready(match *name {
+        let remove = |name| {
+            asked.borrow_mut().push(name);
+            let again = asked.borrow().iter().filter(|asked| **asked == name).count() > 1;
+            std::future::ready(match name {
                 "gone" => error(ErrorKind::UnknownGroup),
                 "active" if !again => error(ErrorKind::GroupActive),
                 "denied" => error(ErrorKind::PermissionDenied),

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Backend, TopicDescription};
+use super::{Backend, Capabilities, TopicDescription};
 use crate::error::{Error, ErrorKind, Result};
-use crate::topic::{OnExisting, Topic, TopicSpec};
+use crate::settings::unsupported;
+use crate::topic::{OnExisting, Storage, Topic, TopicSpec};
 
 /// How soon it is looked again for what a broker has accepted and not done yet.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -40,8 +41,11 @@ pub async fn ensure_topic<B: Backend + ?Sized>(backend: &B, spec: &TopicSpec) ->
 }
 
 async fn ensure<B: Backend + ?Sized>(backend: &B, topic: &Topic, spec: &TopicSpec) -> Result<TopicDescription> {
+    let Capabilities { settles, memory_storage, .. } = backend.capabilities();
+    if spec.storage == Storage::Memory && !memory_storage {
+        return Err(unsupported("storage", "expected file, this backend keeps no topic in memory only"));
+    }
     let asked = backend.in_force(spec)?;
-    let settles = backend.capabilities().settles;
     let found = match backend.describe_topic(topic).await {
         Err(error) if error.kind() == ErrorKind::UnknownTopic => {
             if backend.create_topic(&asked).await? {

@@ -159,7 +159,7 @@ impl<C: Client> Seat<C> {
 
     /// One request to the coordinator. Accepted, it extends the leases of all that was owned then, from before it was sent. The
     /// number of the assignment that it was sent under.
-    fn send(&self, client: &C, entries: &[Entry<'_>]) -> Result<u64> {
+    pub(super) fn send(&self, client: &C, entries: &[Entry<'_>]) -> Result<u64> {
         let number = {
             let mut state = self.state();
             // Between the look and the word a partition may have been lost; then it is not ours to commit.

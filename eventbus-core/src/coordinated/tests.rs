@@ -104,7 +104,7 @@ impl Rig {
     async fn hanging(&mut self, commit: Commit) -> (JoinHandle<Committing<Fake>>, oneshot::Receiver<Result<()>>) {
         let (order, done) = order(commit);
         let turn = self.turn_apart(vec![order]);
-        self.sent.recv().await.unwrap();
+        self.request().await;
         (turn, done)
     }
 
@@ -119,6 +119,11 @@ impl Rig {
     async fn answered(&mut self, answer: Result<(), Refused>, turn: JoinHandle<Committing<Fake>>) {
         self.answers.send(answer).unwrap();
         self.committing = Some(turn.await.unwrap());
+    }
+
+    /// The next request, which must be sent.
+    async fn request(&mut self) -> Vec<(u32, u64)> {
+        timeout(Duration::from_secs(3_600), self.sent.recv()).await.expect("a request is sent").unwrap()
     }
 
     /// What was sent since it was last asked.

@@ -33,7 +33,7 @@ impl<P: Pipeline> Producer<P> {
         for (slot, fate) in back {
             self.tell(line, slot, fate);
         }
-        // In this order: a partition under suspicion has its own line before the common one takes anything again.
+        // Until then nothing of these partitions was taken, and nothing by this line.
         self.suspicions.lock().open(&suspected);
         line.state.lock().go_on();
     }

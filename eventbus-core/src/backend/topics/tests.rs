@@ -148,6 +148,7 @@ async fn who_is_not_the_first_finds_an_existing_one() {
 async fn what_cannot_be_is_refused_before_the_broker_is_asked() {
     let broker = Broker::default();
     assert_eq!(refused(&broker, spec().max_messages(1)).await.0, ErrorKind::Unsupported);
+    assert_eq!(refused(&broker, spec().storage(Storage::Memory)).await.0, ErrorKind::Unsupported);
     assert_eq!(ensure_topic(&broker, &TopicSpec::new("a b")).await.unwrap_err().kind(), ErrorKind::InvalidName);
     assert!(broker.calls().is_empty());
 }

@@ -1,6 +1,9 @@
 //! What is committed, and for how long that vouches (S4, S5).
 
+use tokio::time::Instant;
+
 use super::*;
+use crate::coordinated::Entry;
 use crate::coordinated::commits::AGAIN;
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -20,12 +23,13 @@ async fn a_lease_counts_from_before_the_sending_and_a_third_of_it_in_silence_is_
     rig.committing = Some(turn.await.unwrap());
     assert!(rig.sent().is_empty(), "not yet");
     advance(MILLI).await;
-    let turn = rig.turn_apart(Vec::new());
-    assert_eq!(rig.sent.recv().await.unwrap(), [(0, 5)], "its last word");
+    let (begun, turn) = (Instant::now(), rig.turn_apart(Vec::new()));
+    assert_eq!(rig.request().await, [(0, 5)], "its last word");
     // The answer takes a while.
     advance(Duration::from_secs(2)).await;
     rig.answered(Ok(()), turn).await;
     assert_eq!(rig.broker.stored(0), claimed, "unchanged");
+    assert_eq!(rig.committing.as_ref().unwrap().probe_at - begun, LEASE / 3, "from before it was sent, as the lease");
     advance(LEASE - Duration::from_secs(2) - MILLI).await;
     assert!(lease.is_valid());
     advance(MILLI).await;
@@ -39,8 +43,8 @@ async fn the_next_probe_is_a_third_after_the_sending_of_the_last_and_soon_after_
     rig.commits(Ok(()), vec![commit(0, 5, 1).claiming()]);
     rig.sent();
     for (answer, after) in [(Ok(()), LEASE / 3), (away(), AGAIN), (Ok(()), LEASE / 3)] {
-        advance(rig.committing.as_ref().unwrap().probe_at.duration_since(tokio::time::Instant::now())).await;
-        let begun = tokio::time::Instant::now();
+        advance(rig.committing.as_ref().unwrap().probe_at.duration_since(Instant::now())).await;
+        let begun = Instant::now();
         rig.commits(answer, Vec::new());
         assert_eq!(rig.sent().len(), 1);
         assert_eq!(rig.committing.as_ref().unwrap().probe_at - begun, after);
@@ -108,6 +112,17 @@ async fn only_what_is_owned_is_committed_and_under_no_lower_epoch() {
     assert_eq!(kinds(rig.commits(Ok(()), vec![commit(0, 9, 4)])), [Some(ErrorKind::Fenced)]);
     let (next, stored) = rig.broker.stored(0).unwrap();
     assert_eq!((next, stored.epoch, stored.owner.as_str(), &stored.note[..]), (9, 5, "me", &b"note"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_between_the_look_and_the_word_is_not_committed() {
+    let mut rig = Rig::new();
+    rig.given(&[0]).await;
+    rig.answers.send(Ok(())).unwrap();
+    let entries = [0, 1].map(|partition| Entry { partition, next: Position::new(5), text: "" });
+    let outcome = rig.seat.send(rig.client.as_ref().unwrap(), &entries);
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(rig.sent().is_empty() && rig.seat.state().committing.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

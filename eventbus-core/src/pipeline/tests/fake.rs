@@ -27,7 +27,7 @@ pub(super) fn until(holds: impl Fn() -> bool) -> impl Future<Output = ()> {
         let mut turns = 0;
         while !holds() {
             turns += 1;
-            assert!(turns < 20_000_000, "it does not come to that: {caller}");
+            assert!(turns < 4_000_000, "it does not come to that: {caller}");
             std::thread::yield_now();
             tokio::task::yield_now().await;
         }

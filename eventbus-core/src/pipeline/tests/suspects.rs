@@ -28,6 +28,7 @@ async fn a_refused_batch_is_narrowed_down_and_only_the_culprit_is_refused() {
     // The client has failed, and what waited for it was never sent.
     bench.told(3).await;
     assert_eq!(bench.told.take(), [(2, "stored"), (3, "refused"), (4, "unknown")]);
+    assert_eq!(bench.broker.learned(), 1, "of what is refused alone nothing is left to ask");
     bench.submit(0, [4]);
     assert!(bench.broker.is_alone(2));
     bench.broker.store(2, 0, 1);
