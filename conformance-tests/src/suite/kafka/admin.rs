@@ -212,8 +212,15 @@ impl Admin {
 impl Limits for Admin {
     async fn limit(&self, topic: &str, bytes: usize) -> Result<()> {
         let (name, bytes) = (self.names.topic(topic), bytes.to_string());
-        let settings = self.settings(&name).await?;
-        // All that are not named are reset.
+        // All that are not named are reset, and a topic that was just made may not show its own yet. A bus names them all.
+        let mut settings = self.settings(&name).await?;
+        for _ in 0..100 {
+            if settings.iter().any(|(name, _)| name == "retention.ms") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            settings = self.settings(&name).await?;
+        }
         let kept = settings.iter().filter(|(name, _)| name != "max.message.bytes");
         let altered = kept
             .fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |altered, (name, value)| altered.set(name, value));
