@@ -3,8 +3,8 @@
 //! # Invariant
 //!
 //! Two envelopes of a key go by different numbers only where the second number was accepted by the user in between, at an instant
-//! at which nothing keyed was on its way. From when a difference is noticed until then keyed publishes fail at the call: no
-//! place is taken and no key is sealed. What has its place already goes on by the old number; those partitions are still there.
+//! at which nothing keyed was on its way. From when a difference is noticed until then keyed publishes fail at the call,
+//! which seals their keys as any failure does (P2). What has its place already goes on by the old number; those partitions are still there.
 //!
 //! A topic that is deleted, or is another one of its name, has no envelopes that a new number could part from others: it begins anew.
 

@@ -143,11 +143,9 @@ impl Shard {
         fx.event(Event::Failed { stamp, envelope, error });
     }
 
-    /// A seal's own error seals nothing; a closed bus will publish nothing that could overtake, and neither will a bus for a
-    /// topic whose keys may go elsewhere, before that is accepted.
+    /// A seal's own error seals nothing; a closed bus will publish nothing that could overtake.
     pub(super) fn sealed_by(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, failure: &Failure) {
-        let seals =
-            !matches!(failure.error.kind(), ErrorKind::KeySealed | ErrorKind::Closed | ErrorKind::PartitionsChanged);
+        let seals = !matches!(failure.error.kind(), ErrorKind::KeySealed | ErrorKind::Closed);
         if let Some(hashed) = entry.key.filter(|_| seals) {
             self.seal(fx, hashed.key, failure);
         }

@@ -42,7 +42,7 @@ async fn a_key_moves_only_when_it_was_accepted_and_all_that_was_before_is_over()
     assert_eq!(world.fails(&name, "stopped").kind(), ErrorKind::PartitionsChanged);
     let told = world.told.take();
     assert!(told[0].starts_with("PartitionsChanged") && told[0].contains("in_force: 2, found: 8"), "{told:?}");
-    assert_eq!(told[1..], ["stopped partitions_changed"], "no key is sealed");
+    assert_eq!(told[1..], ["stopped partitions_changed".to_owned(), format!("seal {name}")]);
 
     let lanes = world.lanes.clone();
     let topic: crate::Topic = TOPIC.parse().unwrap();
@@ -62,6 +62,18 @@ async fn a_key_moves_only_when_it_was_accepted_and_all_that_was_before_is_over()
     let mut after = world.confirm(&name, "after");
     assert!(now(&mut after).unwrap().is_ok());
     assert_eq!(partitions(&world), [("before".into(), old), ("after".into(), new)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_nobody_has_seen_is_not_overtaken_once_the_number_is_accepted() {
+    let world = growing().start().await;
+    world.fake.state().mode = Mode::StoreAtOnce;
+    grow(&world).await;
+    drop(world.publish("k", "unseen"));
+    world.lanes.accept_partitions(&TOPIC.parse().unwrap(), 8).await.unwrap();
+    assert_eq!(world.fails("k", "behind").kind(), ErrorKind::KeySealed);
+    assert!(now(&mut world.confirm("k", "seen")).unwrap().is_ok());
+    assert_eq!(world.fake.stored(), ["seen"]);
 }
 
 #[tokio::test(start_paused = true)]
