@@ -23,9 +23,11 @@ pub(super) type Said = (Box<dyn Conversation>, Releases);
 pub(super) async fn run(client: TcpStream, broker: SocketAddr, modes: Modes, cuts: u64, said: Said) {
     let mut watched = modes.clone();
     tokio::select! {
-        () = pumps(client, broker, modes, said) => {}
+        // Looked at first: what is sent after a cut is not passed on.
+        biased;
         // The sockets go with the future that is dropped here.
         _ = watched.wait_for(|mode| mode.cuts != cuts) => {}
+        () = pumps(client, broker, modes, said) => {}
     }
 }
 
