@@ -18,11 +18,13 @@ use crate::error::{gone, to_core};
 
 /// Takes a client's log and its errors. Brokers that are away say so again and again: that is state, not news.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Context {
+pub(crate) struct Context<T = ()> {
     pub(crate) reached: Arc<Connectivity>,
+    /// What else the client is told, or asked, for.
+    pub(crate) of: T,
 }
 
-impl ClientContext for Context {
+impl<T: Send + Sync + 'static> ClientContext for Context<T> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -90,7 +92,7 @@ impl Link {
     fn probe(&self) -> KafkaResult<()> {
         let mut settings = self.config.client();
         settings.set("group.id", "eventbus-probe");
-        let context = Context { reached: Arc::clone(&self.reached) };
+        let context = Context { reached: Arc::clone(&self.reached), of: () };
         let probe: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings, context)?;
         let again = |answer: &KafkaResult<()>| answer.is_err() && self.reached.trouble().is_none();
         patiently(self.config.connect_timeout, again, |left| {

@@ -13,13 +13,12 @@ use std::time::Duration;
 use eventbus_core::backend::{Inbound, Join, LogState};
 use eventbus_core::coordinated::{Answer, Ask, Client, DRAIN_MARGIN, Entry, Member, Polled, Refused, Seat};
 use eventbus_core::{Error, ErrorKind, Position, Result};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::config::Protocol;
 use crate::connection::{Context, Link, refused_setting};
@@ -27,17 +26,16 @@ use crate::error::to_core;
 use crate::note::{Print, print_of};
 use crate::scan;
 use crate::topics::watermarks;
-use crate::wire;
+use crate::wire::{self, number};
 
 /// One member of a group.
 pub(crate) type KafkaMember = Member<GroupConsumer>;
 
 /// The consumer of a member.
-pub(crate) struct GroupConsumer(BaseConsumer<Place>);
+pub(crate) struct GroupConsumer(BaseConsumer<Context<Place>>);
 
 /// What a consumer is there for, and who hears of it.
 pub(crate) struct Place {
-    context: Context,
     link: Arc<Link>,
     /// The topic's name on the broker.
     topic: String,
@@ -61,10 +59,10 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
         client.set("heartbeat.interval.ms", (join.session_timeout.as_millis() / 10).max(1).to_string());
     }
     Member::join(Ask::of(join, config.lease_of(join.session_timeout)), |seat| {
-        let (context, link) = (Context { reached: Arc::clone(&link.reached) }, Arc::clone(link));
-        let place =
-            Place { context, topic: config.topic(&topic), eager: config.protocol == Protocol::Eager, link, seat };
-        let consumer = BaseConsumer::from_config_and_context(&client, place);
+        let (topic, eager) = (config.topic(&topic), config.protocol == Protocol::Eager);
+        let context =
+            Context { reached: Arc::clone(&link.reached), of: Place { link: Arc::clone(link), topic, eager, seat } };
+        let consumer = BaseConsumer::from_config_and_context(&client, context);
         Ok(GroupConsumer(consumer.map_err(|error| refused_setting(&error))?))
     })
 }
@@ -94,7 +92,7 @@ impl Place {
         list
     }
 
-    fn unassign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+    fn unassign(&self, consumer: &BaseConsumer<Context<Self>>, list: &TopicPartitionList) {
         let given = if self.eager { consumer.unassign() } else { consumer.incremental_unassign(list) };
         if let Err(error) = given {
             tracing::debug!(target: "eventbus", %error, "partitions were taken before they were given up");
@@ -102,31 +100,17 @@ impl Place {
     }
 }
 
-impl ClientContext for Place {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.context.log(level, facility, message);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.context.stats(statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
-    }
-}
-
-impl ConsumerContext for Place {
+impl ConsumerContext for Context<Place> {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         if what != RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            if self.seat.revoked(&partitions(list), consumer.assignment_lost()) == Answer::Now {
-                self.unassign(consumer, list);
+            if self.of.seat.revoked(&partitions(list), consumer.assignment_lost()) == Answer::Now {
+                self.of.unassign(consumer, list);
             }
             return;
         }
-        self.at_the_last(list);
-        match if self.eager { consumer.assign(list) } else { consumer.incremental_assign(list) } {
-            Ok(()) => self.seat.assigned(&partitions(list)),
+        self.of.at_the_last(list);
+        match if self.of.eager { consumer.assign(list) } else { consumer.incremental_assign(list) } {
+            Ok(()) => self.of.seat.assigned(&partitions(list)),
             Err(error) => tracing::warn!(target: "eventbus", %error, "an assignment was not taken"),
         }
     }
@@ -134,7 +118,7 @@ impl ConsumerContext for Place {
 
 impl GroupConsumer {
     fn place(&self) -> &Place {
-        self.0.context()
+        &self.0.context().of
     }
 }
 
@@ -209,9 +193,8 @@ impl Client for GroupConsumer {
         let mut found = HashMap::new();
         for element in answer.elements() {
             element.error().map_err(failed)?;
-            if let Offset::Offset(next) = element.offset() {
-                let partition = u32::try_from(element.partition()).unwrap_or_default();
-                found.insert(partition, (wire::position(next), element.metadata().to_owned()));
+            if let Some(next) = wire::known(element.offset()) {
+                found.insert(wire::partition(element.partition()), (next, element.metadata().to_owned()));
             }
         }
         Ok(found)
@@ -285,10 +268,6 @@ fn refused(error: &KafkaError) -> Refused {
         Some(Code::OffsetMetadataTooLarge) => Refused::TooLarge(error.to_string()),
         _ => Refused::Later(error.to_string()),
     }
-}
-
-fn number(partition: u32) -> i32 {
-    i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<u32> {

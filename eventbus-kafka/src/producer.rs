@@ -8,9 +8,7 @@ use std::time::Duration;
 use eventbus_core::backend::Outbound;
 use eventbus_core::pipeline::{Facts, Failure, Known, Pipeline, Reports, Turned};
 use eventbus_core::{Envelope, ErrorKind, Result, Topic};
-use rdkafka::Statistics;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::producer::{
@@ -63,13 +61,13 @@ impl Pipeline for Records {
         // A single record may be larger than a batch of several.
         config.set("message.max.bytes", limit.min(1_000_000_000).to_string());
         config.set("topic.metadata.propagation.max.ms", "2000");
-        let delivered = Delivered { context: Context { reached: Arc::clone(&self.link.reached) }, reports };
+        let delivered = Context { reached: Arc::clone(&self.link.reached), of: reports };
         Self::Client::from_config_and_context(&config, delivered).map_err(|error| refused_setting(&error))
     }
 
     fn give(&self, client: &Self::Client, name: &str, record: &Outbound, index: usize) -> Result<(), Turned> {
         let (headers, written) = wire::encode(&record.envelope, record.stamp, self.link.config.mode);
-        let partition = i32::try_from(record.partition).unwrap_or(i32::MAX);
+        let partition = wire::number(record.partition);
         let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(name, index).partition(partition);
         message.key = written.key.as_deref();
         let message = message.payload(&written.payload).headers(headers);
@@ -107,24 +105,7 @@ impl Pipeline for Records {
 }
 
 /// Takes a client's reports, on the client's own thread.
-pub(crate) struct Delivered {
-    context: Context,
-    reports: Reports<Records>,
-}
-
-impl ClientContext for Delivered {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.context.log(level, facility, message);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.context.stats(statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
-    }
-}
+type Delivered = Context<Reports<Records>>;
 
 impl ProducerContext<NoCustomPartitioner> for Delivered {
     type DeliveryOpaque = usize;
@@ -132,13 +113,13 @@ impl ProducerContext<NoCustomPartitioner> for Delivered {
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         let failed =
             |code| Failure::new(verdict(code), format!("the broker says: {}", KafkaError::MessageProduction(code)));
-        self.reports.told(
+        self.of.told(
             index,
             match result {
                 // A batch that the broker calls a copy of an older one counts as sent for the client, without a place.
                 Ok(message) if message.offset() < 0 => Err(failed(Code::DuplicateSequenceNumber)),
                 Ok(message) => {
-                    self.context.reached.set(true);
+                    self.reached.set(true);
                     Ok(wire::position(message.offset()))
                 }
                 Err((error, _)) => Err(failed(error.rdkafka_error_code().unwrap_or(Code::Unknown))),

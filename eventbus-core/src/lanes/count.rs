@@ -83,6 +83,11 @@ impl Count {
         self.differs.load(Ordering::Acquire).then(|| *self.numbers.lock())
     }
 
+    /// Whether the topic was found yet: before that there is nothing to compare with.
+    pub(super) fn is_known(&self) -> bool {
+        self.numbers().found != 0
+    }
+
     fn numbers(&self) -> Numbers {
         *self.numbers.lock()
     }
@@ -91,8 +96,7 @@ impl Count {
 impl TopicLanes {
     /// The topic has so many partitions by now; where that is news, it is described anew.
     pub(super) fn counted(self: &Arc<Self>, found: u32) {
-        let numbers = self.count.numbers();
-        if numbers.found != 0 && numbers.found != found {
+        if self.count.is_known() && self.count.numbers().found != found {
             self.need_facts();
         }
     }
