@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 
 use crate::config::KafkaConfig;
-use crate::error::{gone, to_core};
+use crate::error::{gone, passes, to_core};
 
 /// Takes a client's log and its errors. Brokers that are away say so again and again: that is state, not news.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +81,8 @@ impl Link {
         let made = AdminClient::from_config_and_context(&quiet, context);
         let admin = made.map_err(|error| refused_setting(&error))?;
         let link = Arc::new(Self { config: config.clone(), reached, admin });
-        match (link.ask("connect", Self::probe).await, link.reached.trouble()) {
+        let answer = link.run(|link| link.probe().map_err(|error| to_core(&error, "connect"))).await;
+        match (answer, link.reached.trouble()) {
             (Ok(()), _) => Ok(link),
             (Err(_), Some(why)) => Err(Error::new(ErrorKind::Unauthorized, why)),
             (Err(error), None) => Err(error.with("brokers", &config.brokers)),
@@ -115,13 +116,15 @@ impl Link {
         self.config.request_timeout
     }
 
-    /// Asks what blocks, on a thread that may. Not cancelled with the future: the answer is then dropped.
+    /// Asks what blocks, on a thread that may; again, within the time that an answer may take, where the answer is one that
+    /// passes. Not cancelled with the future: the answer is then dropped.
     pub(crate) async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         doing: &'static str,
-        question: impl FnOnce(&Self) -> KafkaResult<T> + Send + 'static,
+        question: impl Fn(&Self) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(move |link| question(link).map_err(|error| to_core(&error, doing))).await
+        let asked = move |link: &Self| patiently(link.timeout(), passes, |_| question(link));
+        self.run(move |link| asked(link).map_err(|error| to_core(&error, doing))).await
     }
 
     /// Does what blocks, as [`ask`](Self::ask).
@@ -153,4 +156,44 @@ pub(crate) fn refused_setting(error: &KafkaError) -> Error {
         return Error::new(ErrorKind::InvalidConfig, error.to_string());
     };
     Error::new(ErrorKind::InvalidConfig, format!("{property}: {why}")).with("setting", property)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    /// Asks a question whose first answers are so, and says how often it was asked.
+    async fn asked(answers: &'static [Code]) -> (Result<()>, u32) {
+        let cluster = MockCluster::new(1).unwrap();
+        let link = Link::connect(&KafkaConfig::new(cluster.bootstrap_servers())).await.unwrap();
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&count);
+        let question = move |_: &Link| match answers.get(counted.fetch_add(1, Ordering::Relaxed) as usize) {
+            Some(code) => Err(KafkaError::MetadataFetch(*code)),
+            None => Ok(()),
+        };
+        (link.ask("asking", question).await, count.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_asked_again() {
+        const PASSING: [Code; 4] = [
+            Code::NotCoordinator,
+            Code::CoordinatorLoadInProgress,
+            Code::NotLeaderForPartition,
+            Code::BrokerTransportFailure,
+        ];
+        let (answer, times) = asked(&PASSING).await;
+        assert_eq!((answer.is_ok(), times), (true, 5), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn what_stays_is_told_at_once() {
+        let (answer, times) = asked(&[Code::NotCoordinator, Code::UnknownTopicOrPartition]).await;
+        assert_eq!((answer.unwrap_err().kind(), times), (ErrorKind::UnknownTopic, 2));
+    }
 }

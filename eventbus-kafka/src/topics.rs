@@ -14,7 +14,7 @@ use rdkafka::admin::{AlterConfig, ConfigResource, ConfigSource, NewTopic, Resour
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::connection::Link;
-use crate::error::{only, refused, to_core};
+use crate::error::{leaderless, only, refused, to_core};
 use crate::producer::facts;
 use crate::wire::{number, position};
 
@@ -169,12 +169,6 @@ pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult
         link.client().fetch_watermarks(name, number(partition), link.timeout())
     })?;
     Ok(LogState { incarnation: String::new(), first: position(first), end: position(end) })
-}
-
-fn leaderless<T>(answer: &KafkaResult<T>) -> bool {
-    use Code::*;
-    let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-    matches!(code, Some(NotLeaderForPartition | LeaderNotAvailable | FencedLeaderEpoch | UnknownLeaderEpoch))
 }
 
 /// What the broker cannot know of, it neither keeps nor contradicts. What it has not is refused.

@@ -90,7 +90,7 @@ impl KafkaProvider {
 }
 
 /// The settings of every bus under test on Kafka, by a URL as connections have it: what is waited for is short, all else is
-/// the default.
+/// the default. A connection and what is asked on it are given time: the machine may be busy with the other cases.
 ///
 /// # Errors
 /// A URL that is none.
@@ -107,6 +107,8 @@ pub fn kafka_config(url: &str, prefix: &str) -> Result<KafkaConfig, Error> {
             GroupProtocol::Consumer => Protocol::Broker,
         })
         .lease(SESSION.mul_f64(0.8))
+        .connect_timeout(Duration::from_secs(30))
+        .request_timeout(Duration::from_secs(20))
         .socket_timeout(Duration::from_secs(1)))
 }
 

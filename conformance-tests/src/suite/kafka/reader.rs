@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use eventbus_core::backend::{Body, Inbound};
+use eventbus_core::backend::{Body, Inbound, patiently};
 use eventbus_core::wire::{Binding, WireRecord};
 use eventbus_core::{Group, Position, Result, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -51,7 +52,8 @@ impl LogReader for KafkaReader {
             for partition in 0..count {
                 asked.add_partition(&name, i32::try_from(partition).unwrap_or(i32::MAX));
             }
-            let found = client.committed_offsets(asked, PATIENCE).map_err(|error| failed("committed", error))?;
+            let found = again(|| client.committed_offsets(asked.clone(), PATIENCE));
+            let found = found.map_err(|error| failed("committed", error))?;
             let next = |offset| if let Offset::Offset(offset) = offset { Some(number(offset)) } else { None };
             let pairs = found
                 .elements()
@@ -63,6 +65,20 @@ impl LogReader for KafkaReader {
     }
 }
 
+/// What is asked of a broker that has just come back, until it knows again what it leads.
+fn again<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+    use RDKafkaErrorCode::{
+        CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator, NotLeaderForPartition,
+        UnknownPartition,
+    };
+    let passes = |answer: &KafkaResult<T>| {
+        let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+        matches!(code, Some(NotLeaderForPartition | LeaderNotAvailable | UnknownPartition))
+            || matches!(code, Some(NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress))
+    };
+    patiently(PATIENCE, passes, |_| ask())
+}
+
 /// The first offset that is held and the one that comes next, of each partition.
 pub(super) fn bounds(client: &BaseConsumer, name: &str) -> Result<Vec<(u64, u64)>> {
     let metadata = client.fetch_metadata(Some(name), PATIENCE).map_err(|error| failed(name, error))?;
@@ -71,7 +87,7 @@ pub(super) fn bounds(client: &BaseConsumer, name: &str) -> Result<Vec<(u64, u64)
         return Err(failed(name, "no such topic"));
     }
     let of = |partition| {
-        let found = client.fetch_watermarks(name, partition, PATIENCE);
+        let found = again(|| client.fetch_watermarks(name, partition, PATIENCE));
         found.map(|(first, end)| (number(first), number(end))).map_err(|error| failed(name, error))
     };
     (0..i32::try_from(count).unwrap_or(i32::MAX)).map(of).collect()
