@@ -251,7 +251,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(6);
+    // Up to four processes each.
+    arguments.test_threads.get_or_insert(4);
     run(&arguments).unwrap_or_else(|error| {
         eprintln!("{error}");
         ExitCode::FAILURE

@@ -1,6 +1,6 @@
 //! What all clients share: their log, and whether brokers can be reached.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eventbus_core::backend::{client_statistics, patiently};
@@ -67,6 +67,8 @@ pub(crate) struct Link {
     pub(crate) config: KafkaConfig,
     pub(crate) reached: Arc<Connectivity>,
     pub(crate) admin: AdminClient<Context>,
+    /// Who asked last in the name of a group. Progress is looked at again and again, and each client makes connections.
+    asked: Mutex<Option<(String, BaseConsumer)>>,
 }
 
 impl Link {
@@ -80,7 +82,7 @@ impl Link {
         quiet.set_log_level(RDKafkaLogLevel::Emerg);
         let made = AdminClient::from_config_and_context(&quiet, context);
         let admin = made.map_err(|error| refused_setting(&error))?;
-        let link = Arc::new(Self { config: config.clone(), reached, admin });
+        let link = Arc::new(Self { config: config.clone(), reached, admin, asked: Mutex::default() });
         let answer = link.run(|link| link.probe().map_err(|error| to_core(&error, "connect"))).await;
         match (answer, link.reached.trouble()) {
             (Ok(()), _) => Ok(link),
@@ -141,6 +143,25 @@ impl Link {
         let mut config = self.config.client();
         config.set("group.id", group).set("enable.auto.commit", "false");
         config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true").create()
+    }
+
+    /// Asks the coordinator in the name of a group, as an [`outsider`](Self::outsider).
+    pub(crate) fn in_name_of<T>(
+        &self,
+        group: &str,
+        ask: impl FnOnce(&BaseConsumer) -> KafkaResult<T>,
+    ) -> KafkaResult<T> {
+        let last = || self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last().take();
+        let client = match known {
+            Some((name, client)) if name == group => client,
+            _ => self.outsider(group)?,
+        };
+        // What it would tell waits in its queue otherwise.
+        while client.poll(Duration::ZERO).is_some() {}
+        let answer = ask(&client);
+        *last() = Some((group.to_owned(), client));
+        answer
     }
 
     /// Metadata of one topic. Never makes one.

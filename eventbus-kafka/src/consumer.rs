@@ -25,7 +25,7 @@ use crate::connection::{Context, Link, refused_setting};
 use crate::error::to_core;
 use crate::note::{Print, print_of};
 use crate::scan;
-use crate::topics::watermarks;
+use crate::topics::{count, watermarks};
 use crate::wire::{self, number};
 
 /// One member of a group.
@@ -211,10 +211,8 @@ impl Client for GroupConsumer {
 
     fn is_gone(&self) -> bool {
         let Place { link, topic, .. } = self.place();
-        let Ok(metadata) = link.client().fetch_metadata(Some(topic), link.timeout()) else { return false };
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let gone = |code: Code| matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
-        found.is_none_or(|found| found.error().is_some_and(|error| gone(error.into())))
+        let gone = |error: KafkaError| to_core(&error, "asking for metadata").kind() == ErrorKind::UnknownTopic;
+        count(link, topic).is_err_and(gone)
     }
 
     fn reached(&self, reached: bool) {

@@ -47,9 +47,8 @@ pub(crate) async fn describe(link: &Arc<Link>, topic: &Topic, group: &Group) -> 
         for (partition, committed) in progress(link, &name, &id)? {
             partitions.push((partition, watermarks(link, &name, partition)?, committed));
         }
-        Ok(GroupDescription::stored(told.then_some(members), partitions, |partition, from| {
-            scan::stored_at(link, &name, partition, from)
-        }))
+        let oldest = |from: &[(u32, Position)]| scan::stored_at(link, &name, from);
+        Ok(GroupDescription::stored(told.then_some(members), partitions, oldest))
     };
     link.ask("asking for a group", question).await?.known()
 }
@@ -67,7 +66,7 @@ pub(crate) async fn reset(link: &Arc<Link>, topic: &Topic, group: &Group, to: &[
         if !members(link, &id)?.is_empty() {
             return Err(KafkaError::ConsumerCommit(Code::NonEmptyGroup));
         }
-        link.outsider(&id)?.commit(&list, CommitMode::Sync)
+        link.in_name_of(&id, |client| client.commit(&list, CommitMode::Sync))
     };
     link.ask("resetting a group", question).await.map_err(|error| match error.kind() {
         // What a group with members says to who is none of them.
@@ -105,7 +104,7 @@ fn members(link: &Link, group: &str) -> KafkaResult<Vec<String>> {
 fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Vec<(u32, Progress)>> {
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, wire::number(count(link, topic)?.0) - 1);
-    let committed = link.outsider(group)?.committed_offsets(list, link.timeout())?;
+    let committed = link.in_name_of(group, |client| client.committed_offsets(list, link.timeout()))?;
     let progress = committed.elements().into_iter().map(|element| {
         let known = wire::known(element.offset());
         let stored = known.map(|next| (next, Stored::decode(element.metadata()).unwrap_or_default()));

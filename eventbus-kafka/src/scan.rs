@@ -47,10 +47,11 @@ pub(crate) fn prints(link: &Link, name: &str, places: &Places) -> Result<HashMap
     firsts(link, name, places, |first| print_of(first))
 }
 
-/// When the first record from there on was stored, in milliseconds since the Unix epoch. Best effort. Blocks.
-pub(crate) fn stored_at(link: &Link, name: &str, partition: u32, from: Position) -> Option<u64> {
-    let times = firsts(link, name, &[(partition, wire::offset(from))], |first| first.timestamp().to_millis());
-    times.ok()?.remove(&partition)??.try_into().ok()
+/// When the first records from these positions on were stored, in milliseconds since the Unix epoch. Best effort. Blocks.
+pub(crate) fn stored_at(link: &Link, name: &str, from: &[(u32, Position)]) -> HashMap<u32, u64> {
+    let places: Vec<_> = from.iter().map(|(partition, position)| (*partition, wire::offset(*position))).collect();
+    let times = firsts(link, name, &places, |first| first.timestamp().to_millis()).unwrap_or_default();
+    times.into_iter().filter_map(|(partition, time)| Some((partition, time?.try_into().ok()?))).collect()
 }
 
 fn firsts<T>(link: &Link, name: &str, places: &Places, look: impl Fn(&Record<'_>) -> T) -> Result<HashMap<u32, T>> {

@@ -1,5 +1,7 @@
-//! A member of a group in a process of its own: `member SPEC`, where SPEC is a `MemberSpec` as JSON. Started by tests.
+//! A member of a group in a process of its own: `member SPEC`, where SPEC is a `MemberSpec` as JSON. Started by tests, which
+//! it tells on standard output what it does, and at last why it ended.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use conformance_tests::members::run;
@@ -11,8 +13,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the member ended");
-            use std::io::Write;
             let _ = writeln!(std::io::stderr(), "{error}");
+            let _ = writeln!(std::io::stdout(), "ended: {error}");
             ExitCode::FAILURE
         }
     }

@@ -402,7 +402,7 @@ impl Run {
                     Err(error) => error.to_string(),
                 };
                 self.waits(format!("{what}, last described: {seen}"));
-                tokio::time::sleep(LOOK * 5).await;
+                tokio::time::sleep(LOOK * 25).await;
             }
         }
         self.waits(String::new());

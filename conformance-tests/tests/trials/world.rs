@@ -84,7 +84,7 @@ pub(crate) async fn until_owns(run: &Run, member: &str, partitions_wanted: usize
         if partitions.iter().filter(|one| one.owner.as_deref() == Some(member)).count() == partitions_wanted {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Groups as they are described.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Committed, LogState, Progress};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,13 +25,13 @@ impl GroupDescription {
 
     /// A group as a broker tells it that has no gaps in its logs and keeps a [`Stored`](super::Stored) beside an offset: of each partition its
     /// log, and the committed offset with what is beside it. `members` are those that the broker names; where it names none to
-    /// who asks, those that wrote the offsets are taken for its members. `oldest` looks for the time of the first record from
-    /// there on, where there is one.
+    /// who asks, those that wrote the offsets are taken for its members. `oldest` looks for the times of the first records from
+    /// these positions on, in milliseconds since the Unix epoch, as far as there are any.
     #[must_use]
     pub fn stored(
         members: Option<Vec<String>>,
         partitions: Vec<(u32, LogState, Progress)>,
-        oldest: impl Fn(u32, Position) -> Option<u64>,
+        oldest: impl FnOnce(&[(u32, Position)]) -> HashMap<u32, u64>,
     ) -> Self {
         let owners = || partitions.iter().filter_map(|(_, _, committed)| Some(&committed.as_ref()?.1.owner));
         let members = members.unwrap_or_else(|| {
@@ -43,13 +43,15 @@ impl GroupDescription {
         let described = partitions.into_iter().map(|(partition, log, committed)| {
             let owner = committed.as_ref().map(|(_, stored)| stored.owner.clone()).filter(known);
             let committed = committed.map(|(next, stored)| stored.committed(next));
-            let mut described = GroupPartition { owner, ..GroupPartition::counted(partition, log, committed) };
-            if described.lag > 0 {
-                described.oldest = oldest(partition, described.waits_from());
-            }
-            described
+            GroupPartition { owner, ..GroupPartition::counted(partition, log, committed) }
         });
-        let described = described.collect();
+        let mut described: Vec<GroupPartition> = described.collect();
+        let behind = described.iter().filter(|one| one.lag > 0).map(|one| (one.partition, one.waits_from()));
+        let behind: Vec<_> = behind.collect();
+        if !behind.is_empty() {
+            let times = oldest(&behind);
+            described.iter_mut().for_each(|one| one.oldest = times.get(&one.partition).copied());
+        }
         Self::new(members, described)
     }
 
@@ -138,8 +140,8 @@ mod tests {
             let members = members.map(|members| members.iter().map(|name| (*name).to_owned()).collect());
             let partitions =
                 vec![(0, log(), by("mem", 5)), (1, log(), by("gone", 3)), (2, log(), by("", 1)), (3, log(), None)];
-            GroupDescription::stored(members, partitions, |partition, from| {
-                Some(u64::from(partition) * 10 + from.get())
+            GroupDescription::stored(members, partitions, |from| {
+                from.iter().map(|(partition, from)| (*partition, u64::from(*partition) * 10 + from.get())).collect()
             })
         };
         let of = |described: &GroupDescription| -> Vec<_> {

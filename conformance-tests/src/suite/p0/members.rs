@@ -34,7 +34,7 @@ pub(in crate::suite) async fn until_owns(run: &Run, member: &str, partitions: us
         if owned == partitions {
             return Ok(());
         }
-        tokio::time::sleep(millis(5)).await;
+        tokio::time::sleep(millis(50)).await;
     }
 }
 
