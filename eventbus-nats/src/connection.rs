@@ -67,7 +67,7 @@ pub(crate) struct Link {
     /// What is removed at the server, which closing waits for.
     pub(crate) removals: Removals,
     /// Where all runs that the client spawns.
-    _thread: OwnThread,
+    thread: OwnThread,
 }
 
 impl fmt::Debug for Link {
@@ -122,7 +122,7 @@ impl Link {
         let client = reached.ok_or_else(|| Error::new(ErrorKind::Backend, "the client's thread ended"))??;
         connection.connected();
         let (config, inbox, removals) = (config.clone(), client.new_inbox(), Removals::default());
-        let link = Arc::new(Self { client, config, inbox, connection, removals, _thread: thread });
+        let link = Arc::new(Self { client, config, inbox, connection, removals, thread });
         link.check()?;
         Ok(link)
     }
@@ -143,6 +143,11 @@ impl Link {
 
     pub(crate) fn connection(&self) -> &Connectivity {
         &self.connection
+    }
+
+    /// Lets a future run beside the client, where what it hears and says costs no switch between threads.
+    pub(crate) fn beside(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.thread.spawn(future);
     }
 
     pub(crate) fn state(&self) -> ConnectionState {

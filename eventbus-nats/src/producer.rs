@@ -82,7 +82,8 @@ impl Producer {
         }
         self.link.set(Arc::clone(link))?;
         let producer = Arc::downgrade(self);
-        tokio::spawn(async move {
+        // An acknowledgement lets the next record of its key go, through the client again.
+        link.beside(async move {
             while let Some(message) = answers.next().await {
                 let Some(producer) = producer.upgrade() else { return };
                 producer.answered(&message);

@@ -402,7 +402,8 @@ impl Run {
                     Err(error) => error.to_string(),
                 };
                 self.waits(format!("{what}, last described: {seen}"));
-                tokio::time::sleep(LOOK * 25).await;
+                // Asking costs the broker and the machine more than looking: it is done less often.
+                tokio::time::sleep(LOOK * 50).await;
             }
         }
         self.waits(String::new());

@@ -171,6 +171,7 @@ pub(in crate::suite) async fn replays(run: Run) -> Result<(), Failure> {
     peer.bus().reset_group(TOPIC, "latest", &StartFrom::Time(between)).await?;
     let collected = Collected::default();
     let subscription = peer.bus().subscribe(subscribe().group("latest"), collected.handler(0)).await?;
+    run.until("it is a member", || subscription.inspect().len() == 1).await;
     let active = peer.bus().reset_group(TOPIC, "latest", &StartFrom::Earliest).await;
     ensure!(active.is_err_and(|error| error.kind() == ErrorKind::GroupActive), "a group with members was put back");
     run.settled(TOPIC, &["latest"]).await?;
