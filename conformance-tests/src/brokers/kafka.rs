@@ -11,7 +11,8 @@ use super::container::Server;
 const RELEASE: &str = "4.3.1";
 
 /// Short times, so that a test need not wait, and little memory. Sessions may be as short as the cases ask for; a group under
-/// KIP-848 has the broker's. A broker that was killed is let in again when the session of the one before it has ended.
+/// KIP-848 has the broker's. A broker that was killed is let in again when the session of the one before it has ended. Many
+/// cases connect at once: beyond the fifty that wait by default, connections stand for as long as TCP repeats itself.
 const SETTINGS: &[(&str, &str)] = &[
     ("NODE_ID", "1"),
     ("PROCESS_ROLES", "broker,controller"),
@@ -19,6 +20,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("INTER_BROKER_LISTENER_NAME", "BROKER"),
     ("LOG_DIRS", DATA),
     ("AUTO_CREATE_TOPICS_ENABLE", "false"),
+    ("SOCKET_LISTEN_BACKLOG_SIZE", "4096"),
     ("BROKER_SESSION_TIMEOUT_MS", "1500"),
     ("BROKER_HEARTBEAT_INTERVAL_MS", "300"),
     ("GROUP_INITIAL_REBALANCE_DELAY_MS", "0"),
