@@ -11,11 +11,11 @@ use std::time::Duration;
 use conformance_tests::brokers::{NatsVersion, shut_down, sweep};
 use conformance_tests::history::{FinishedBy, Kind};
 use conformance_tests::members::{MemberSpec, Work};
-use conformance_tests::suite::{GroupProtocol, KafkaProvider, NatsProvider, Provider, Run, RunOptions};
+use conformance_tests::suite::{GroupProtocol, KafkaProvider, NatsProvider, Provider, Run, RunOptions, until_owns};
 use eventbus_core::dead_letter::topic_of;
 use eventbus_core::{FailurePolicy, Position, Subscribe, TopicSpec};
 use libtest_mimic::{Arguments, Trial};
-use world::{GROUP, Member, TOPIC, Tested, expect, judged, keys, unsteady, until_ended, until_owns, with_topic, wrong};
+use world::{GROUP, Member, TOPIC, Tested, expect, judged, keys, unsteady, until_ended, with_topic, wrong};
 
 #[path = "trials/world.rs"]
 mod world;

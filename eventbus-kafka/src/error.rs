@@ -30,19 +30,23 @@ pub(crate) fn to_core(error: &KafkaError, doing: &str) -> Error {
     Error::new(kind, format!("{doing}: {error}"))
 }
 
+fn code<T>(answer: &KafkaResult<T>) -> Option<Code> {
+    answer.as_ref().err()?.rdkafka_error_code()
+}
+
 /// A partition without a leader has one in a moment, be it new or its broker back.
 pub(crate) fn leaderless<T>(answer: &KafkaResult<T>) -> bool {
     use Code::*;
-    let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-    matches!(code, Some(NotLeaderForPartition | LeaderNotAvailable | FencedLeaderEpoch | UnknownLeaderEpoch))
+    matches!(code(answer), Some(NotLeaderForPartition | LeaderNotAvailable | FencedLeaderEpoch | UnknownLeaderEpoch))
 }
 
 /// A group without a coordinator has one in a moment, and a connection that broke is made again.
 pub(crate) fn passes<T>(answer: &KafkaResult<T>) -> bool {
     use Code::*;
-    let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-    let no_coordinator = matches!(code, Some(NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress));
-    no_coordinator || matches!(code, Some(BrokerTransportFailure | AllBrokersDown)) || leaderless(answer)
+    let broken = matches!(code(answer), Some(BrokerTransportFailure | AllBrokersDown));
+    let no_coordinator =
+        matches!(code(answer), Some(NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress));
+    broken || no_coordinator || leaderless(answer)
 }
 
 /// A broker's refusal.

@@ -42,6 +42,7 @@ pub use memory::{MemoryKind, MemoryProvider};
 #[cfg(feature = "brokers")]
 pub use nats::{NatsProvider, nats_config};
 pub use p0::churn::may_come_again;
+pub use p0::members::until_owns;
 pub use parity::{Outcomes, drawn_script};
 pub use registry::{CASES, Case, Place, Priority};
 pub use run::{Call, Failure, Peer, Run};

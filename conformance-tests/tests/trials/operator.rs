@@ -43,7 +43,7 @@ impl Operator {
     }
 
     /// The controller's answer comes before the broker acts by it.
-    pub(crate) async fn acts(&self, name: &str, there: bool) -> Tested {
+    async fn acts(&self, name: &str, there: bool) -> Tested {
         loop {
             let looked = || self.admin.inner().fetch_metadata(Some(name), Duration::from_secs(5));
             let metadata = tokio::task::block_in_place(looked).map_err(wrong)?;

@@ -78,16 +78,6 @@ pub(crate) fn unsteady(run: &Run, micros: u64) -> Work {
     Work::Unsteady { seed: run.seed(), micros }
 }
 
-pub(crate) async fn until_owns(run: &Run, member: &str, partitions_wanted: usize) -> Tested {
-    loop {
-        let partitions = run.described(TOPIC, GROUP).await?.map(|described| described.partitions).unwrap_or_default();
-        if partitions.iter().filter(|one| one.owner.as_deref() == Some(member)).count() == partitions_wanted {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 pub(crate) async fn with_topic(run: &Run, partitions: u32) -> Result<Peer, Failure> {
     let publisher = run.process().await?;
     publisher.topic(TopicSpec::new(TOPIC).partitions(partitions)).await?;

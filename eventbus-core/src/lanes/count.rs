@@ -96,7 +96,9 @@ impl Count {
 impl TopicLanes {
     /// The topic has so many partitions by now; where that is news, it is described anew.
     pub(super) fn counted(self: &Arc<Self>, found: u32) {
-        if self.count.is_known() && self.count.numbers().found != found {
+        // One look: the topic may be forgotten meanwhile.
+        let known = self.count.numbers().found;
+        if known != 0 && known != found {
             self.need_facts();
         }
     }

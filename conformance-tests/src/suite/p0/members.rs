@@ -22,16 +22,14 @@ pub(in crate::suite) fn sessions(run: &Run, member: &str) -> usize {
     run.inspect(|events| events.iter().filter(|event| of(&event.kind)).count())
 }
 
-pub(in crate::suite) async fn owners(run: &Run) -> Result<Vec<Option<String>>, Failure> {
-    let partitions = run.described(TOPIC, GROUP).await?.map(|described| described.partitions).unwrap_or_default();
-    Ok(partitions.into_iter().map(|partition| partition.owner).collect())
-}
-
-/// Waits until one member owns this many partitions.
-pub(in crate::suite) async fn until_owns(run: &Run, member: &str, partitions: usize) -> Result<(), Failure> {
+/// Waits until one member of group `billing` owns this many partitions of topic `orders`.
+///
+/// # Errors
+/// What the broker says, other than that it cannot be reached.
+pub async fn until_owns(run: &Run, member: &str, partitions: usize) -> Result<(), Failure> {
     loop {
-        let owned = owners(run).await?.iter().filter(|owner| owner.as_deref() == Some(member)).count();
-        if owned == partitions {
+        let described = run.described(TOPIC, GROUP).await?.map(|described| described.partitions).unwrap_or_default();
+        if described.iter().filter(|one| one.owner.as_deref() == Some(member)).count() == partitions {
             return Ok(());
         }
         tokio::time::sleep(millis(50)).await;
