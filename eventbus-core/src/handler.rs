@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::envelope::Envelope;
 use crate::position::Position;
@@ -126,6 +127,7 @@ pub struct Delivery {
     pub(crate) context: Arc<DeliveryContext>,
     pub(crate) position: Position,
     pub(crate) attempt: u32,
+    pub(crate) checked_at: Instant,
     pub(crate) replayed: bool,
 }
 
@@ -195,6 +197,14 @@ impl Delivery {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.context.epoch
+    }
+
+    /// When the start check found that this member owns the partition (S5); on a backend whose ownership has no end of its
+    /// own, when the worker was ready for this attempt. A process may be held up between the check and the handler's first
+    /// instruction: where this is longer ago than the session time-out, another member may be at the key by now.
+    #[must_use]
+    pub fn checked_at(&self) -> Instant {
+        self.checked_at
     }
 
     /// Whether this is a dead letter that was replayed to this group.

@@ -184,7 +184,7 @@ impl Pool {
             state.workers[worker].job = None;
             tell_session = state.complete(lane, outcome, now);
         }
-        let next = state.take(worker, &mut tell_session);
+        let next = state.take(worker, now, &mut tell_session);
         drop(guard);
         if tell_session {
             self.session.notify_one();
@@ -236,7 +236,7 @@ impl State {
     }
 
     /// The start check, and the only place where a head is taken.
-    fn take(&mut self, worker: usize, tell_session: &mut bool) -> Next {
+    fn take(&mut self, worker: usize, now: Instant, tell_session: &mut bool) -> Next {
         if self.closed || worker >= self.concurrency {
             self.workers[worker].alive = false;
             *tell_session = true;
@@ -252,14 +252,14 @@ impl State {
             let item = &mut self.items[lane.head];
             // S5: a member that may have lost the partition starts nothing more. The session revives or drops it.
             let unchecked = self.seam.is(Mutant::NoStartCheck) || self.seam.is(Mutant::StaleOwner);
-            let owned = unchecked || partition.lease.is_valid();
-            if !owned || !partition.is_read(item.position) {
+            let checked = if unchecked { Some(now) } else { partition.lease.check(now) };
+            let Some(checked) = checked.filter(|_| partition.is_read(item.position)) else {
                 lane.state = LaneState::Held;
                 partition.held.insert(item.position, number);
                 partition.free_turn();
                 *tell_session = true;
                 continue;
-            }
+            };
             // A ready lane's head is always here; a lane without it is running, and must not start twice.
             let Some(record) = item.record.take() else { continue };
             item.queued.attempts += 1;
@@ -273,7 +273,7 @@ impl State {
             self.running += 1;
             self.jobs += 1;
             self.workers[worker].job = Some((self.jobs, lane.partition, item.position));
-            return Next::Run(Job { number: self.jobs, lane: number, record, attempt, copy, context });
+            return Next::Run(Job { number: self.jobs, lane: number, record, attempt, copy, checked, context });
         }
         Next::Idle
     }

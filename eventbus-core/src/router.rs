@@ -305,6 +305,7 @@ mod tests {
             context: Arc::new(context),
             position: Position::new(1),
             attempt: 1,
+            checked_at: tokio::time::Instant::now(),
             replayed: false,
         }
     }

@@ -235,6 +235,7 @@ impl Crew {
             context: job.context.clone(),
             position: job.record.position,
             attempt: job.attempt,
+            checked_at: job.checked,
             replayed,
         };
         if self.seam.is(Mutant::RetryHoldsSlot) {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use eventbus_core::{Delivery, Handler, HandlerError};
 
 use super::process::Process;
-use crate::history::{EndOutcome, HandlerCall, Key, Kind, Start, digest, parse_payload};
+use crate::history::{EndOutcome, HandlerCall, Key, Kind, Recorder, Start, digest, parse_payload};
 
 /// What a handler call does in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,10 +101,13 @@ impl RecordingHandler {
             partition: delivery.partition(),
             position: delivery.position().get(),
             replayed: delivery.is_replayed(),
-            checked: None,
+            checked: self.process.time_of(delivery.checked_at()),
         };
-        // The pool checks ownership and then calls, with nothing in between that waits.
-        self.process.note(Kind::StartChecked { call: start.call });
+        // The pool checks ownership and then calls, with nothing in between that waits; but a process may be stopped there.
+        // One whose recorder can tell says when the check was.
+        if start.checked.is_none() {
+            self.process.note(Kind::StartChecked { call: start.call });
+        }
         HandlerCall::begin(self.process.clone(), self.process.number(), start)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::history::{CallIds, Kind, Recorder};
 
@@ -222,6 +223,10 @@ impl Process {
 impl Recorder for Process {
     fn record(&self, _: u32, kind: Kind) {
         self.note(kind);
+    }
+
+    fn time_of(&self, instant: Instant) -> Option<u64> {
+        self.recorder.time_of(instant)
     }
 }
 

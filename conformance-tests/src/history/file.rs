@@ -7,13 +7,18 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Clock, Event, History, Kind, Recorder};
 
 /// Appends records to a file as NDJSON.
 pub struct FileRecorder {
     clock: Clock,
+    /// What the clock said at an instant.
+    anchor: OnceLock<(u64, Instant)>,
     state: Mutex<State>,
 }
 
@@ -30,7 +35,11 @@ impl FileRecorder {
     /// When the file cannot be opened.
     pub fn append(path: impl AsRef<Path>, clock: Clock) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self { clock, state: Mutex::new(State { file, line: Vec::with_capacity(512), failed: None }) })
+        Ok(Self {
+            clock,
+            anchor: OnceLock::new(),
+            state: Mutex::new(State { file, line: Vec::with_capacity(512), failed: None }),
+        })
     }
 
     /// Whether every record was written. To be asked before the history is believed.
@@ -66,6 +75,25 @@ impl Recorder for FileRecorder {
             state.failed.get_or_insert(error);
         }
     }
+
+    fn time_of(&self, instant: Instant) -> Option<u64> {
+        let &(time, anchor) = self.anchor.get_or_init(|| anchored(&self.clock));
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let later = nanos(instant.saturating_duration_since(anchor));
+        let earlier = nanos(anchor.saturating_duration_since(instant));
+        Some(time.saturating_add(later).saturating_sub(earlier))
+    }
+}
+
+/// What the clock says at an instant, and that instant: the closest of some looks, since a thread may be held up between
+/// the two.
+fn anchored(clock: &Clock) -> (u64, Instant) {
+    let look = |_| {
+        let (before, instant) = (clock(), Instant::now());
+        (clock().saturating_sub(before), before, instant)
+    };
+    let closest = (0..100).map(look).min_by_key(|(apart, ..)| *apart);
+    closest.map_or_else(|| (clock(), Instant::now()), |(_, time, instant)| (time, instant))
 }
 
 impl fmt::Debug for FileRecorder {

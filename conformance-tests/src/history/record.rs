@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
+
 use super::{Event, History, Kind};
 
 /// Gives nanoseconds of one monotonic clock.
@@ -26,6 +28,13 @@ pub fn monotonic_clock() -> Clock {
 pub trait Recorder: Send + Sync + fmt::Debug {
     /// Appends a record of the given process, stamped with the recorder's clock.
     fn record(&self, process: u32, kind: Kind);
+
+    /// What the recorder's clock said at an instant, where it can tell. `None` where the place of a record says more than
+    /// its time: several processes share the recorder, or its clock stands still.
+    fn time_of(&self, instant: Instant) -> Option<u64> {
+        let _ = instant;
+        None
+    }
 }
 
 /// Keeps the records in memory, in the order in which they came.

@@ -127,6 +127,24 @@ fn the_host_clock_does_not_fall() {
 }
 
 #[test]
+fn an_instant_has_the_time_that_the_recorders_clock_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = FileRecorder::append(dir.path().join("h.ndjson"), monotonic_clock()).unwrap();
+    let clock = monotonic_clock();
+    let look = || {
+        let (before, instant) = (clock(), tokio::time::Instant::now());
+        (before, instant, clock())
+    };
+    // The first is older than what the recorder counts from.
+    for (before, instant, after) in std::iter::repeat_with(look).take(3) {
+        let time = file.time_of(instant).unwrap();
+        // As far as the recorder's own look at both took.
+        assert!((before.saturating_sub(1_000_000)..=after + 1_000_000).contains(&time), "{before} {time} {after}");
+    }
+    assert_eq!(MemoryRecorder::new(clock).time_of(tokio::time::Instant::now()), None);
+}
+
+#[test]
 fn first_difference_finds_it() {
     let memory = MemoryRecorder::new(counting_clock());
     sample().into_iter().for_each(|kind| memory.record(0, kind));

@@ -57,10 +57,19 @@ impl Lease {
     /// Whether a handler may start now.
     #[must_use]
     pub fn is_valid(&self) -> bool {
+        self.check(self.0.base).is_some()
+    }
+
+    /// The start check: when it was seen to hold; `None` where no handler may start. One without an end holds at `now` as
+    /// at any time, and costs no look at the clock.
+    pub(crate) fn check(&self, now: Instant) -> Option<Instant> {
         match self.0.until.load(Ordering::Acquire) {
-            u64::MAX => true,
-            0 => false,
-            until => self.0.base.elapsed().as_nanos() < u128::from(until),
+            u64::MAX => Some(now),
+            0 => None,
+            until => {
+                let at = Instant::now();
+                (at.saturating_duration_since(self.0.base).as_nanos() < u128::from(until)).then_some(at)
+            }
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Job {
     pub(crate) attempt: u32,
     /// A second copy: not to be handled.
     pub(crate) copy: bool,
+    /// When the start check found that the partition is owned.
+    pub(crate) checked: Instant,
     pub(crate) context: Arc<DeliveryContext>,
 }
 

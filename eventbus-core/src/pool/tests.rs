@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Job, Next, Outcome, Parcel};
+use crate::backend::Lease;
 use crate::finished::{FinishedSet, Run};
 use crate::note::Trying;
 use crate::partition::Opening;
@@ -184,6 +185,18 @@ fn one_at_a_time_never_means_two_nor_one_without_its_note() {
     assert_eq!((rig.take(0), rig.take(1)), (Some(2), None));
     rig.finish(0);
     assert_eq!((rig.take(0), rig.take(1)), (Some(3), Some(4)), "what may have run is passed");
+}
+
+#[test]
+fn the_time_of_a_start_check_is_not_the_workers_own() {
+    let mut rig = Rig::new(1);
+    rig.leases[0] = Lease::until(rig.now + 1_000 * SECOND);
+    rig.open(0);
+    rig.offer(0, &[(1, "a")]);
+    let before = Instant::now();
+    assert_eq!(rig.take(0), Some(1));
+    let checked = rig.job(0).checked;
+    assert!((before..=Instant::now()).contains(&checked) && rig.now < checked);
 }
 
 #[test]

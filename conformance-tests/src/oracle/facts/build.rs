@@ -251,7 +251,7 @@ impl<'h> Builder<'h> {
         Step::Start(delivery)
     }
 
-    /// When the call's ownership was checked: its own record, or the place of the time it names.
+    /// When the call's ownership was checked: its own record, or the last one that is not later than the time it names.
     fn check_of(&mut self, index: u32, process: u32, start: &Start) -> u32 {
         if let Some(check) = self.checks.remove(&(process, start.call)) {
             return check;
@@ -261,7 +261,7 @@ impl<'h> Builder<'h> {
         };
         let before = &self.facts.events[..index as usize];
         let place = before.partition_point(|event| event.at <= at);
-        u32::try_from(place).unwrap_or(index)
+        u32::try_from(place.saturating_sub(1)).unwrap_or(index)
     }
 
     /// The latest session of this member and epoch that had begun by then.

@@ -187,7 +187,7 @@ pub(super) struct Delivery {
     pub(super) digest: u64,
     pub(super) attempt: u32,
     pub(super) epoch: u64,
-    /// Index from which on it may count as begun: the ownership check.
+    /// Index from which on it may count as begun: of the ownership check, or of the last record before it.
     pub(super) check: u32,
     pub(super) start: u32,
     /// Index of its end, of its future's drop or of its process's kill, or [`NONE`].
@@ -203,7 +203,7 @@ pub(super) struct Delivery {
 impl Delivery {
     /// It passed its start check after its successor had begun to handle.
     pub(super) const fn is_stale(&self) -> bool {
-        self.superseded != NONE && self.check > self.superseded
+        self.superseded != NONE && self.check >= self.superseded
     }
 
     pub(super) const fn open_at(&self, index: u32) -> bool {

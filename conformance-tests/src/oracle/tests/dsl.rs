@@ -170,6 +170,14 @@ impl Tape {
         self.add(Kind::StartChecked { call })
     }
 
+    /// A call of which only the time of its check is known: that of the record with this index.
+    pub(super) fn start_checked_at(mut self, record: usize, key: &str, number: u64, position: u64) -> Self {
+        self.calls += 1;
+        let checked = self.events.get(record).map(|event| event.at);
+        let start = self.start_record(key, number, position, 1);
+        self.add(Kind::Start(Start { checked, ..start }))
+    }
+
     /// A call whose check is recorded elsewhere on the tape.
     pub(super) fn start_as(self, call: u64, key: &str, number: u64, position: u64) -> Self {
         let start = self.start_record(key, number, position, 1);

@@ -204,6 +204,11 @@ fn o4_a_stale_owner_that_goes_on() {
     // Checked before the successor began, started after: late, not stale.
     let late = five().handle("a", [1], 0).check().by("m2", 1, 2).assigned().handle("a", 2..=3, 0);
     late.by("m1", 0, 1).start_as(2, "a", 2, 1).passes();
+    // So it is where a process of its own tells when the check was: before the successor's first start, or after it.
+    let begun = successor().events.len();
+    let told = |record| successor().handle("a", 2..=3, 0).by("m1", 0, 1).start_checked_at(record, "a", 2, 1);
+    told(begun - 1).passes();
+    told(begun).refutes(Rule::O4);
     // Between the successor's session and its first start the old owner may not know yet.
     successor().by("m1", 0, 1).handle("a", [2], 0).by("m2", 1, 2).handle("a", 2..=3, 0).passes();
 }
