@@ -12,6 +12,7 @@
 //! | a client's first record of a partition may have any number | `first_refused_lets_others_in` |
 //! | what was just assigned is wanted back at once | `wanted_back_before_it_is_known` |
 //! | a commit waits as long as the coordinator is away | `member_waits_for_a_coordinator_that_is_away` |
+//! | a broker that stood still for too long says that there is none, and its clients forget it | `broker_out_of_its_session_is_forgotten` |
 //! | progress that is missing or out of range is reset in silence | `progress_out_of_range_is_reset_in_silence` |
 //! | a topic that is deleted under a member is not told of | `deleted_topic_is_waited_for` |
 //! | a topic may grow under those who write to it, and other clients go by the new number | `grown_topic_moves_keys` |
@@ -21,20 +22,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use conformance_tests::brokers::{shut_down, sweep};
 use conformance_tests::harness::steadily;
 use conformance_tests::history::{Event, Kind, Start};
 use conformance_tests::oracle::Expectations;
+use conformance_tests::proxy::Proxy;
+use conformance_tests::proxy::kafka::Rules;
 use conformance_tests::suite::{
     Ability, Gate, Gated, GroupProtocol, KafkaProvider, Provider, PublishFault, Publishes, Run, RunOptions,
     kafka_config,
 };
 use eventbus_core::backend::{Backend, Join};
-use eventbus_core::{Envelope, ErrorKind, EventBus, EventBusExt, Key, OnExisting, Position, Subscribe, TopicSpec};
+use eventbus_core::{
+    Envelope, ErrorKind, EventBus, EventBusExt, Key, OnExisting, Position, Subscribe, TopicSpec, handler_fn,
+};
 use eventbus_kafka::{KafkaBackend, KafkaEventBus};
+use futures_util::future::try_join_all;
 use libtest_mimic::{Arguments, Trial};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use operator::Operator;
@@ -313,6 +319,62 @@ async fn member_waits_for_a_coordinator_that_is_away(run: Run, _: Arc<tempfile::
     Ok(())
 }
 
+/// A broker that stood still for longer than its own session at the controller tells its clients for a moment that there are no
+/// brokers; some of these then reach none ever again. All that publishes, handles and asks goes on by others.
+async fn broker_out_of_its_session_is_forgotten(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let publisher = with_topic(&run, 4).await?;
+    let (url, prefix) = publisher.connection().outside().ok_or_else(|| wrong("no way to the broker"))?;
+    let address = url.trim_start_matches("kafka://").split('?').next().unwrap_or_default();
+    let rules = Rules::new();
+    let proxy = Proxy::start(address.parse().map_err(wrong)?, rules.clone()).await.map_err(wrong)?;
+    let url = url.replace(address, &proxy.address().to_string());
+    let bus = KafkaEventBus::connect(kafka_config(&url, &prefix)?).await?;
+    let handled: Arc<Mutex<BTreeMap<String, Vec<u64>>>> = Arc::default();
+    let seen = Arc::clone(&handled);
+    let handler = handler_fn(move |delivery| {
+        let envelope = delivery.envelope();
+        let key = envelope.key().map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
+        let number = std::str::from_utf8(envelope.payload()).ok().and_then(|text| text.parse().ok());
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(key.unwrap_or_default()).or_default().push(number.unwrap_or(u64::MAX));
+        async { Ok(()) }
+    });
+    let subscription = bus.subscribe(subscribe(), handler).await?;
+    let all = keys("order", 20);
+    let publish = |number: u64| {
+        let envelope =
+            |key: &String| Envelope::builder("T", "/s").key(key.as_str()).payload(number.to_string()).build();
+        let confirmed = |envelope| bus.publish_confirmed(TOPIC, envelope);
+        let all: Result<Vec<_>, _> = all.iter().map(|key| envelope(key).map(confirmed)).collect();
+        async move { try_join_all(all?).await.map(drop) }
+    };
+    for round in 0..4 {
+        publish(2 * round).await?;
+        rules.hide_brokers(3);
+        // Each client asks every two seconds.
+        while rules.still_hidden() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        publish(2 * round + 1).await?;
+        let through = || {
+            let handled = handled.lock().unwrap_or_else(PoisonError::into_inner);
+            handled.values().filter(|numbers| numbers.last() == Some(&(2 * round + 1))).count() == all.len()
+        };
+        while !through() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    // Each goes on where it stood, or again from what was committed.
+    for (key, numbers) in &*handled.lock().unwrap_or_else(PoisonError::into_inner) {
+        let gap = numbers.windows(2).find(|pair| pair[1] > pair[0] + 1);
+        if numbers.first() != Some(&0) || gap.is_some() {
+            return Err(wrong(format!("{key} was handled as {numbers:?}")));
+        }
+    }
+    drop(subscription);
+    Ok(bus.close(Duration::from_secs(10)).await?)
+}
+
 /// Progress behind the log's beginning, and progress beyond its end: each is told, and nothing is handled on its word.
 async fn progress_out_of_range_is_reset_in_silence(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 1).await?;
@@ -459,6 +521,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         first_refused_lets_others_in,
         wanted_back_before_it_is_known,
         member_waits_for_a_coordinator_that_is_away[RestartBroker],
+        broker_out_of_its_session_is_forgotten,
         progress_out_of_range_is_reset_in_silence,
         deleted_topic_is_waited_for,
         grown_topic_moves_keys,

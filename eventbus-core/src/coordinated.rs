@@ -23,6 +23,7 @@
 //! | `poll` | the thread that polls, and leaving |
 //! | `commits` | the thread that commits, and what a refusal means |
 //! | `member` | the member as the core sees it |
+//! | `renewed` | another member, where a client came to an end that passes |
 //!
 //! Invariant: what is known of a partition belongs to the assignment with which it came. Assignments are numbered, and what is
 //! said of an earlier one changes nothing of a later one. Each file states its own.
@@ -32,6 +33,7 @@ mod delivery;
 mod lookup;
 mod member;
 mod poll;
+mod renewed;
 mod seat;
 mod state;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
 
 pub use member::Member;
+pub use renewed::Renewed;
 pub use seat::{Answer, Seat};
 
 /// The most records of a partition that come after it was paused: what waits for the core. The backend's
@@ -150,7 +153,7 @@ pub enum Polled<R> {
     Interrupted,
     /// No broker can be reached; the client goes on trying.
     Disconnected,
-    /// The member is at its end.
+    /// The member is at its end. Where the error is a retryable `Unavailable`, one with another client could go on ([`Renewed`]).
     Over(Error),
     /// Nothing, or nothing that matters.
     Nothing,

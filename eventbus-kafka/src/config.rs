@@ -85,8 +85,8 @@ settings! {
             max_poll_interval: Duration = Duration::from_secs(300), in millis(10_000, 86_400_000);
             /// Kilobytes that are fetched ahead, each subscription. Default 65 536.
             fetch_queue_kilobytes: usize = 65_536, in 1_024..=2_097_151;
-            /// How often producers and members say how they fare, as metrics (`statistics.interval.ms`); zero: never. Default
-            /// 10 s.
+            /// How often producers and members say how they fare, as metrics (`statistics.interval.ms`); zero: never. Twice as long,
+            /// or 20 s where it is zero, takes it to find a client that has lost all brokers for good. Default 10 s.
             statistics_interval: Duration = Duration::from_secs(10), in millis(0, 86_400_000);
             /// Sets `min.insync.replicas` of topics that the bus makes. Default: the broker's.
             min_insync_replicas: Option<u32> = None;
@@ -184,6 +184,12 @@ impl KafkaConfig {
         self.pass_through(client)
     }
 
+    /// How often clients look at how they fare, also where nobody is told.
+    fn looks_every(&self) -> Duration {
+        let interval = self.statistics_interval;
+        if interval.is_zero() { Duration::from_secs(10) } else { interval }
+    }
+
     /// Properties go before the defaults that are set here; those on which the contract rests have been refused.
     fn pass_through(&self, mut client: ClientConfig) -> ClientConfig {
         client.extend(self.properties.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())));
@@ -202,7 +208,7 @@ impl KafkaConfig {
         // Never full before the core's window is.
         client.set("queue.buffering.max.messages", (2 * self.publish_window).to_string());
         client.set("queue.buffering.max.kbytes", "2147483647");
-        client.set("statistics.interval.ms", self.statistics_interval.as_millis().to_string());
+        client.set("statistics.interval.ms", self.looks_every().as_millis().to_string());
         self.pass_through(client)
     }
 
@@ -212,7 +218,7 @@ impl KafkaConfig {
         client.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         client.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
         client.set("max.poll.interval.ms", self.max_poll_interval.as_millis().to_string());
-        client.set("statistics.interval.ms", self.statistics_interval.as_millis().to_string());
+        client.set("statistics.interval.ms", self.looks_every().as_millis().to_string());
         client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
         // A request that is open at a broker holds back what is assigned meanwhile: by default the first records wait 500 ms.
         client.set("fetch.wait.max.ms", "50").set("fetch.queue.backoff.ms", "50").set("fetch.error.backoff.ms", "100");

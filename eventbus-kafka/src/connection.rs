@@ -1,7 +1,13 @@
-//! What all clients share: their log, and whether brokers can be reached.
+//! What all clients share: their log, whether brokers can be reached, and whether a client is stranded.
+//!
+//! A broker may tell its clients that the cluster has no brokers: one that stood still for longer than its session at the
+//! controller says so of itself for a moment (`broker.session.timeout.ms`, 9 s). librdkafka forgets all brokers then, and about
+//! every second time it does not begin again with those that it was configured with (confluentinc/librdkafka#5301): such a
+//! client reaches nobody ever again. It is known by its statistics, and another takes its place.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use eventbus_core::backend::{client_statistics, patiently};
 use eventbus_core::{Connectivity, Error, ErrorKind, Result};
@@ -14,17 +20,44 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 
 use crate::config::KafkaConfig;
-use crate::error::{gone, passes, to_core};
+use crate::error::{gone, out_of_reach, passes, to_core};
 
-/// Takes a client's log and its errors. Brokers that are away say so again and again: that is state, not news.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Context<T = ()> {
-    pub(crate) reached: Arc<Connectivity>,
-    /// What else the client is told, or asked, for.
-    pub(crate) of: T,
+/// How many statistics in a row name no broker until a client counts as stranded: one may be told in between, where a client
+/// begins again.
+const STRANDED: u32 = 2;
+
+/// Whoever puts another client in the place of one that is stranded.
+pub(crate) trait Owner: Send + Sync + 'static {
+    /// The client knows of no broker, and will reach none any more. Called on the thread that polls it.
+    fn stranded(&self) {}
 }
 
-impl<T: Send + Sync + 'static> ClientContext for Context<T> {
+impl Owner for () {}
+
+/// Takes a client's log and its errors. Brokers that are away say so again and again: that is state, not news.
+#[derive(Debug, Default)]
+pub(crate) struct Context<T = ()> {
+    reached: Arc<Connectivity>,
+    /// What else the client is told, or asked, for.
+    pub(crate) of: T,
+    /// Whether statistics are metrics, too.
+    metrics: bool,
+    /// How many statistics in a row named no broker.
+    bare: AtomicU32,
+}
+
+impl<T> Context<T> {
+    pub(crate) fn of(link: &Link, of: T) -> Self {
+        let metrics = !link.config.statistics_interval.is_zero();
+        Self { reached: Arc::clone(&link.reached), of, metrics, bare: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn reached(&self, reached: bool) {
+        self.reached.set(reached);
+    }
+}
+
+impl<T: Owner> ClientContext for Context<T> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -36,6 +69,16 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
     }
 
     fn stats(&self, said: Statistics) {
+        // A coordinator's is a broker by another name.
+        if said.brokers.values().any(|broker| broker.source != "logical" && broker.source != "internal") {
+            self.bare.store(0, Ordering::Relaxed);
+        } else if self.bare.fetch_add(1, Ordering::Relaxed) + 1 == STRANDED {
+            tracing::warn!(target: "eventbus", client = said.name, "a client knows of no broker any more, and is replaced");
+            self.of.stranded();
+        }
+        if !self.metrics {
+            return;
+        }
         // The slowest broker's, in seconds.
         let slowest = said.brokers.values().filter_map(|broker| broker.rtt.as_ref()).map(|rtt| rtt.p99).max();
         let figures = [
@@ -62,11 +105,15 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
 
 impl ConsumerContext for Context {}
 
-/// The client for everything but records: metadata, settings, ends of logs. What blocks runs on a thread that may.
+/// The client for everything but records.
+pub(crate) type Admin = AdminClient<Context>;
+
+/// What everything but records is asked by: metadata, settings, ends of logs. What blocks runs on a thread that may.
 pub(crate) struct Link {
     pub(crate) config: KafkaConfig,
     pub(crate) reached: Arc<Connectivity>,
-    pub(crate) admin: AdminClient<Context>,
+    /// Replaced where it was stranded: it is not polled, so it tells no statistics.
+    admin: RwLock<Arc<Admin>>,
     /// Who asked last in the name of a group. Progress is looked at again and again, and each client makes connections.
     asked: Mutex<Option<(String, BaseConsumer)>>,
 }
@@ -75,14 +122,8 @@ impl Link {
     /// Connects: a broker must answer within the connect time-out.
     pub(crate) async fn connect(config: &KafkaConfig) -> Result<Arc<Self>> {
         config.validate()?;
-        let context = Context::default();
-        let reached = Arc::clone(&context.reached);
-        // Nobody takes this client's log out of its queue.
-        let mut quiet = config.client();
-        quiet.set_log_level(RDKafkaLogLevel::Emerg);
-        let made = AdminClient::from_config_and_context(&quiet, context);
-        let admin = made.map_err(|error| refused_setting(&error))?;
-        let link = Arc::new(Self { config: config.clone(), reached, admin, asked: Mutex::default() });
+        let admin = RwLock::new(Arc::new(admin(config).map_err(|error| refused_setting(&error))?));
+        let link = Arc::new(Self { config: config.clone(), reached: Arc::default(), admin, asked: Mutex::default() });
         let answer = link.run(|link| link.probe().map_err(|error| to_core(&error, "connect"))).await;
         match (answer, link.reached.trouble()) {
             (Ok(()), _) => Ok(link),
@@ -95,7 +136,7 @@ impl Link {
     fn probe(&self) -> KafkaResult<()> {
         let mut settings = self.config.client();
         settings.set("group.id", "eventbus-probe");
-        let context = Context { reached: Arc::clone(&self.reached), of: () };
+        let context = Context::of(self, ());
         let probe: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings, context)?;
         let again = |answer: &KafkaResult<()>| answer.is_err() && self.reached.trouble().is_none();
         patiently(self.config.connect_timeout, again, |left| {
@@ -105,11 +146,40 @@ impl Link {
         })
     }
 
-    pub(crate) fn client(&self) -> &Client<Context> {
-        self.admin.inner()
+    fn admin(&self) -> Arc<Admin> {
+        Arc::clone(&self.admin.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn options(&self) -> AdminOptions {
+    /// Asks by the client that is there now. Blocks.
+    pub(crate) fn by_client<T>(&self, ask: impl FnOnce(&Client<Context>) -> KafkaResult<T>) -> KafkaResult<T> {
+        ask(self.admin().inner())
+    }
+
+    /// Has the client that is there now do something.
+    pub(crate) async fn administer<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Admin, &AdminOptions) -> KafkaResult<T>,
+    ) -> KafkaResult<T> {
+        let (admin, since) = (self.admin(), Instant::now());
+        let answer = ask(&admin, &self.options()).await;
+        self.replace_if_stranded(&admin, since, &answer);
+        answer
+    }
+
+    /// A client that reached no broker for about as long as an answer may take may be stranded: another takes its place, unless
+    /// one has already.
+    fn replace_if_stranded<T>(&self, used: &Arc<Admin>, since: Instant, answer: &KafkaResult<T>) {
+        if !out_of_reach(answer) || since.elapsed() < self.timeout() / 2 {
+            return;
+        }
+        let Ok(made) = admin(&self.config) else { return };
+        let mut admin = self.admin.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&admin, used) {
+            *admin = Arc::new(made);
+        }
+    }
+
+    fn options(&self) -> AdminOptions {
         let timeout = Some(self.config.request_timeout);
         AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
     }
@@ -125,7 +195,12 @@ impl Link {
         doing: &'static str,
         question: impl Fn(&Self) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
-        let asked = move |link: &Self| patiently(link.timeout(), passes, |_| question(link));
+        let asked = move |link: &Self| {
+            let (used, since) = (link.admin(), Instant::now());
+            let answer = patiently(link.timeout(), passes, |_| question(link));
+            link.replace_if_stranded(&used, since, &answer);
+            answer
+        };
         self.run(move |link| asked(link).map_err(|error| to_core(&error, doing))).await
     }
 
@@ -160,15 +235,27 @@ impl Link {
         // What it would tell waits in its queue otherwise.
         while client.poll(Duration::ZERO).is_some() {}
         let answer = ask(&client);
-        *last() = Some((group.to_owned(), client));
+        // One that was not answered may never be.
+        if answer.is_ok() {
+            *last() = Some((group.to_owned(), client));
+        }
         answer
     }
 
     /// Metadata of one topic. Never makes one.
     pub(crate) async fn metadata(self: &Arc<Self>, name: Option<&str>) -> Result<Metadata> {
         let name = name.map(str::to_owned);
-        self.ask("asking for metadata", move |link| link.client().fetch_metadata(name.as_deref(), link.timeout())).await
+        let question =
+            move |link: &Self| link.by_client(|client| client.fetch_metadata(name.as_deref(), link.timeout()));
+        self.ask("asking for metadata", question).await
     }
+}
+
+fn admin(config: &KafkaConfig) -> KafkaResult<Admin> {
+    // Nobody takes this client's log out of its queue.
+    let mut quiet = config.client();
+    quiet.set_log_level(RDKafkaLogLevel::Emerg);
+    Admin::from_config_and_context(&quiet, Context::default())
 }
 
 /// A client that cannot be made: its settings are at fault. The client's words name the property, not its value.

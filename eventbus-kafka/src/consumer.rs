@@ -8,10 +8,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use eventbus_core::backend::{Inbound, Join, LogState};
-use eventbus_core::coordinated::{Answer, Ask, Client, DRAIN_MARGIN, Entry, Member, Polled, Refused, Seat};
+use eventbus_core::coordinated::{Answer, Ask, Client, DRAIN_MARGIN, Entry, Member, Polled, Refused, Renewed, Seat};
 use eventbus_core::{Error, ErrorKind, Position, Result};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -21,7 +22,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::config::Protocol;
-use crate::connection::{Context, Link, refused_setting};
+use crate::connection::{Context, Link, Owner, refused_setting};
 use crate::error::to_core;
 use crate::note::{Print, print_of};
 use crate::scan;
@@ -29,7 +30,7 @@ use crate::topics::{count, watermarks};
 use crate::wire::{self, number};
 
 /// One member of a group.
-pub(crate) type KafkaMember = Member<GroupConsumer>;
+pub(crate) type KafkaMember = Renewed<GroupConsumer>;
 
 /// The consumer of a member.
 pub(crate) struct GroupConsumer(BaseConsumer<Context<Place>>);
@@ -41,6 +42,13 @@ pub(crate) struct Place {
     topic: String,
     eager: bool,
     seat: Seat<GroupConsumer>,
+    stranded: AtomicBool,
+}
+
+impl Owner for Place {
+    fn stranded(&self) {
+        self.stranded.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Joins a group as one member.
@@ -58,13 +66,15 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
         client.set("session.timeout.ms", join.session_timeout.as_millis().to_string());
         client.set("heartbeat.interval.ms", (join.session_timeout.as_millis() / 10).max(1).to_string());
     }
-    Member::join(Ask::of(join, config.lease_of(join.session_timeout)), |seat| {
-        let (topic, eager) = (config.topic(&topic), config.protocol == Protocol::Eager);
-        let context =
-            Context { reached: Arc::clone(&link.reached), of: Place { link: Arc::clone(link), topic, eager, seat } };
+    let (ask, link) = (Ask::of(join, config.lease_of(join.session_timeout)), Arc::clone(link));
+    let (topic, eager) = (config.topic(&topic), config.protocol == Protocol::Eager);
+    let consumer = move |seat| {
+        let (link, topic, stranded) = (Arc::clone(&link), topic.clone(), AtomicBool::new(false));
+        let context = Context::of(&Arc::clone(&link), Place { link, topic, eager, seat, stranded });
         let consumer = BaseConsumer::from_config_and_context(&client, context);
         Ok(GroupConsumer(consumer.map_err(|error| refused_setting(&error))?))
-    })
+    };
+    Renewed::join(move || Member::join(ask.clone(), &consumer))
 }
 
 impl Place {
@@ -138,6 +148,10 @@ impl Client for GroupConsumer {
     }
 
     fn poll(&self, wait: Duration) -> Polled<BorrowedMessage<'_>> {
+        if self.place().stranded.load(Ordering::Relaxed) {
+            let message = "the client knows of no broker any more";
+            return Polled::Over(Error::new(ErrorKind::Unavailable, message));
+        }
         match self.0.poll(wait) {
             Some(Ok(message)) => Polled::Record(message),
             Some(Err(KafkaError::PartitionEOF(partition))) => {

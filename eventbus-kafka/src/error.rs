@@ -40,10 +40,17 @@ pub(crate) fn leaderless<T>(answer: &KafkaResult<T>) -> bool {
     matches!(code(answer), Some(NotLeaderForPartition | LeaderNotAvailable | FencedLeaderEpoch | UnknownLeaderEpoch))
 }
 
-/// A group without a coordinator has one in a moment, and a connection that broke is made again.
+/// No broker was reached in time, or none that could be asked.
+pub(crate) fn out_of_reach<T>(answer: &KafkaResult<T>) -> bool {
+    use Code::*;
+    matches!(code(answer), Some(BrokerTransportFailure | AllBrokersDown | OperationTimedOut))
+}
+
+/// A group without a coordinator has one in a moment, and a connection that broke is made again. What is known of no partition
+/// is so as long as its broker is away.
 pub(crate) fn passes<T>(answer: &KafkaResult<T>) -> bool {
     use Code::*;
-    let broken = matches!(code(answer), Some(BrokerTransportFailure | AllBrokersDown));
+    let broken = matches!(code(answer), Some(BrokerTransportFailure | AllBrokersDown | UnknownPartition));
     let no_coordinator =
         matches!(code(answer), Some(NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress));
     broken || no_coordinator || leaderless(answer)

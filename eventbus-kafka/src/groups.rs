@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Protocol;
-use crate::connection::Link;
+use crate::connection::{Admin, Link};
 use crate::error::{only, refused};
 use crate::note::Stored;
 use crate::topics::{count, watermarks};
@@ -78,7 +78,9 @@ pub(crate) async fn reset(link: &Arc<Link>, topic: &Topic, group: &Group, to: &[
 }
 
 pub(crate) async fn delete(link: &Arc<Link>, group: &Group) -> Result<()> {
-    let answer = link.admin.delete_groups(&[&link.config.group(group)], &link.options()).await;
+    let id = link.config.group(group);
+    let delete = async |admin: &Admin, options: &_| admin.delete_groups(&[&id], options).await;
+    let answer = link.administer(delete).await;
     only(answer, "deleting a group")?.map_err(refused)
 }
 
@@ -91,12 +93,12 @@ pub(crate) async fn remove_all(link: &Arc<Link>) -> Result<()> {
 
 /// All groups of the prefix.
 fn all(link: &Link) -> KafkaResult<Vec<Group>> {
-    let groups = link.client().fetch_group_list(None, link.timeout())?;
+    let groups = link.by_client(|client| client.fetch_group_list(None, link.timeout()))?;
     Ok(own(&link.config.prefix, groups.groups().iter().map(|group| group.name())))
 }
 
 fn members(link: &Link, group: &str) -> KafkaResult<Vec<String>> {
-    let found = link.client().fetch_group_list(Some(group), link.timeout())?;
+    let found = link.by_client(|client| client.fetch_group_list(Some(group), link.timeout()))?;
     let members = found.groups().iter().flat_map(|group| group.members());
     Ok(members.map(|member| member.client_id().to_owned()).collect())
 }

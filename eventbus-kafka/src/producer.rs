@@ -16,7 +16,7 @@ use rdkafka::producer::{
 };
 
 use crate::answers::{turned, verdict};
-use crate::connection::{Context, Link, refused_setting};
+use crate::connection::{Context, Link, Owner, refused_setting};
 use crate::topics::Topics;
 use crate::wire;
 
@@ -61,7 +61,7 @@ impl Pipeline for Records {
         // A single record may be larger than a batch of several.
         config.set("message.max.bytes", limit.min(1_000_000_000).to_string());
         config.set("topic.metadata.propagation.max.ms", "2000");
-        let delivered = Context { reached: Arc::clone(&self.link.reached), of: reports };
+        let delivered = Context::of(&self.link, reports);
         Self::Client::from_config_and_context(&config, delivered).map_err(|error| refused_setting(&error))
     }
 
@@ -104,6 +104,12 @@ impl Pipeline for Records {
     }
 }
 
+impl Owner for Reports<Records> {
+    fn stranded(&self) {
+        self.over();
+    }
+}
+
 /// Takes a client's reports, on the client's own thread.
 type Delivered = Context<Reports<Records>>;
 
@@ -119,7 +125,7 @@ impl ProducerContext<NoCustomPartitioner> for Delivered {
                 // A batch that the broker calls a copy of an older one counts as sent for the client, without a place.
                 Ok(message) if message.offset() < 0 => Err(failed(Code::DuplicateSequenceNumber)),
                 Ok(message) => {
-                    self.reached.set(true);
+                    self.reached(true);
                     Ok(wire::position(message.offset()))
                 }
                 Err((error, _)) => Err(failed(error.rdkafka_error_code().unwrap_or(Code::Unknown))),

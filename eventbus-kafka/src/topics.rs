@@ -13,7 +13,7 @@ use eventbus_core::{Error, ErrorKind, Result, Topic, TopicSpec};
 use rdkafka::admin::{AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
-use crate::connection::Link;
+use crate::connection::{Admin, Link};
 use crate::error::{leaderless, only, refused, to_core};
 use crate::producer::facts;
 use crate::wire::{number, position};
@@ -41,8 +41,10 @@ impl Topics {
         let (settings, copies) = (self.settings(spec), TopicReplication::Fixed(number(spec.replicas)));
         let topic = NewTopic::new(&name, number(spec.partitions), copies);
         let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
-        let ask =
-            || async { only(self.link.admin.create_topics([&topic], &self.link.options()).await, "making a topic") };
+        let ask = || async {
+            let make = async |admin: &Admin, options: &_| admin.create_topics([&topic], options).await;
+            only(self.link.administer(make).await, "making a topic")
+        };
         // A single copy fits any cluster: its broker is on its way back.
         let away = |seen: &Result<_>| matches!(seen, Ok(Err(Code::InvalidReplicationFactor))) && spec.replicas == 1;
         match settled(SETTLES, away, ask).await? {
@@ -66,7 +68,8 @@ impl Topics {
         let settings: Settings = own.chain(self.settings(spec)).collect();
         let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
         let change = settings.iter().fold(change, |change, (name, value)| change.set(name, value));
-        let answer = self.link.admin.alter_configs([&change], &self.link.options()).await;
+        let alter = async |admin: &Admin, options: &_| admin.alter_configs([&change], options).await;
+        let answer = self.link.administer(alter).await;
         only(answer, "changing a topic")?.map_err(refused)
     }
 
@@ -93,7 +96,8 @@ impl Topics {
     async fn configs(&self, topic: &Topic) -> Result<ConfigResource> {
         let name = self.link.config.topic(topic);
         let specifier = ResourceSpecifier::Topic(&name);
-        let answer = self.link.admin.describe_configs([&specifier], &self.link.options()).await;
+        let describe = async |admin: &Admin, options: &_| admin.describe_configs([&specifier], options).await;
+        let answer = self.link.administer(describe).await;
         let answer = answer.map_err(|error| to_core(&error, "asking for settings"))?.into_iter().next();
         answer.unwrap_or(Err(Code::UnknownTopic)).map_err(refused)
     }
@@ -127,7 +131,8 @@ impl Topics {
 
     pub(crate) async fn delete(&self, topic: &Topic) -> Result<()> {
         let name = self.link.config.topic(topic);
-        let answer = self.link.admin.delete_topics(&[&name], &self.link.options()).await;
+        let delete = async |admin: &Admin, options: &_| admin.delete_topics(&[&name], options).await;
+        let answer = self.link.administer(delete).await;
         only(answer, "deleting a topic")?.map_err(refused)?;
         // Gone is what has no partitions.
         gone(SETTLES, || self.count(topic)).await
@@ -149,7 +154,7 @@ impl Topics {
 
 /// How many partitions a topic has, and how many copies. Never makes one. Blocks.
 pub(crate) fn count(link: &Link, name: &str) -> KafkaResult<(u32, u32)> {
-    let metadata = link.client().fetch_metadata(Some(name), link.timeout())?;
+    let metadata = link.by_client(|client| client.fetch_metadata(Some(name), link.timeout()))?;
     let found = metadata.topics().iter().find(|found| found.name() == name);
     let first = found.and_then(|found| found.partitions().first());
     match (found.and_then(|found| found.error()), found, first) {
@@ -166,7 +171,7 @@ fn counted<T>(all: &[T]) -> u32 {
 /// The ends of a partition's log. Blocks. A partition without a leader has one in a moment, be it new or its broker back.
 pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult<LogState> {
     let (first, end) = patiently(link.timeout(), leaderless, |_| {
-        link.client().fetch_watermarks(name, number(partition), link.timeout())
+        link.by_client(|client| client.fetch_watermarks(name, number(partition), link.timeout()))
     })?;
     Ok(LogState { incarnation: String::new(), first: position(first), end: position(end) })
 }

@@ -46,8 +46,8 @@ pub trait Server: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// The image, and how it is called when clients reach it at this port of the host's.
-    fn request(&self, image: GenericImage, port: u16) -> ContainerRequest<GenericImage>;
+    /// The image, and how it is called when clients reach it at this port of the host's. One that is shared is never harmed.
+    fn request(&self, image: GenericImage, port: u16, shared: bool) -> ContainerRequest<GenericImage>;
 
     /// The image's name and tag.
     fn image(&self) -> (&'static str, &'static str);
@@ -237,7 +237,7 @@ async fn start(server: &dyn Server, port: u16, shared: Option<String>) -> Result
     let (inside, data, on_host) = (server.inside(), server.data(), server.is_on_host());
     let image = GenericImage::new(server.image().0, server.image().1).with_exposed_port(ContainerPort::Tcp(inside));
     let request = server
-        .request(image, port)
+        .request(image, port, shared.is_some())
         .with_label(OWNER, owner::own())
         .with_label(PORT, port.to_string())
         .with_label(SHARED, shared.unwrap_or_default())

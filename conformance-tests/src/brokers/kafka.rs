@@ -11,7 +11,7 @@ use super::container::Server;
 const RELEASE: &str = "4.3.1";
 
 /// Short times, so that a test need not wait, and little memory. Sessions may be as short as the cases ask for; a group under
-/// KIP-848 has the broker's. A broker that was killed is let in again when the session of the one before it has ended. Many
+/// KIP-848 has the broker's. Many
 /// cases connect at once: beyond the fifty that wait by default, connections stand for as long as TCP repeats itself.
 const SETTINGS: &[(&str, &str)] = &[
     ("NODE_ID", "1"),
@@ -21,7 +21,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("LOG_DIRS", DATA),
     ("AUTO_CREATE_TOPICS_ENABLE", "false"),
     ("SOCKET_LISTEN_BACKLOG_SIZE", "4096"),
-    ("BROKER_SESSION_TIMEOUT_MS", "1500"),
     ("BROKER_HEARTBEAT_INTERVAL_MS", "300"),
     ("GROUP_INITIAL_REBALANCE_DELAY_MS", "0"),
     ("GROUP_MIN_SESSION_TIMEOUT_MS", "500"),
@@ -116,7 +115,10 @@ impl Server for KafkaServer {
         ("apache/kafka", RELEASE)
     }
 
-    fn request(&self, image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
+    fn request(&self, image: GenericImage, port: u16, shared: bool) -> ContainerRequest<GenericImage> {
+        // One that was killed is let in again when the session of the one before it has ended. One that only stood still for
+        // longer, as on a busy machine, would tell its clients that there is no broker.
+        let session = if shared { "60000" } else { "1500" };
         // Clients go where the broker says that it is.
         let (inside, broker, controller) = self.ports(port);
         let advertised = format!("CLIENT://127.0.0.1:{port},BROKER://127.0.0.1:{broker}");
@@ -128,6 +130,7 @@ impl Server for KafkaServer {
         let request = image
             .with_env_var("KAFKA_ADVERTISED_LISTENERS", advertised)
             .with_env_var("KAFKA_LISTENERS", listeners)
+            .with_env_var("KAFKA_BROKER_SESSION_TIMEOUT_MS", session)
             .with_env_var("KAFKA_CONTROLLER_QUORUM_VOTERS", format!("1@127.0.0.1:{controller}"))
             .with_env_var("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", protocols);
         let machine = if self.measured { FULL } else { SMALL };

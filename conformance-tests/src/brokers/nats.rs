@@ -98,7 +98,7 @@ impl Server for NatsServer {
         ("nats", self.version.tag())
     }
 
-    fn request(&self, image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
+    fn request(&self, image: GenericImage, port: u16, _: bool) -> ContainerRequest<GenericImage> {
         let mut arguments: Vec<String> = ["-js", "-sd", "/data"].map(Into::into).into();
         if self.measured {
             arguments.extend(["-a".into(), "127.0.0.1".into(), "-p".into(), port.to_string()]);

@@ -16,6 +16,7 @@ mod plan;
 mod real;
 mod run;
 mod script;
+mod watch;
 
 pub use coverage::{BRANCHES, Coverage};
 pub use dice::{Dice, SeededEnv};

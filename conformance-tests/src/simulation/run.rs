@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use eventbus_core::backend::{Backend, LogState, ensure_topic};
 use eventbus_core::note::Note;
-use eventbus_core::{BusEvent, Error, ErrorKind, FailurePolicy, Group, Mutant, OwnershipChange, Subscription, Topic};
-use eventbus_memory::{FaultEvent, FaultKind, MemoryBackend, MemoryWorld, OnCut};
+use eventbus_core::{Error, ErrorKind, Group, Mutant, Subscription, Topic};
+use eventbus_memory::{MemoryBackend, MemoryWorld, OnCut};
 use tokio::time::{Instant, sleep};
 
 use super::coverage::Coverage;
 use super::dice::{Dice, SeededEnv};
 use super::plan::{GROUP, Plan, TOPIC};
 use super::script::{Drawn, Shared};
+use super::watch::{Met, expected_end, watch_bus, watch_faults};
 use crate::harness::{BackendReader, Node, Numbers, Process, lock, read_back};
 use crate::history::{EndOutcome, History, Kind, MemoryRecorder, PublishOutcome, Recorder};
 use crate::oracle::{AfterRefusal, Expectations, Oracle, Verdict};
@@ -88,19 +89,6 @@ pub fn simulate(seed: u64, options: Options) -> Outcome {
         sim.run().await;
         sim.judge().await
     }))
-}
-
-/// What was met, by name.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Met(Arc<Mutex<BTreeSet<String>>>);
-
-impl Met {
-    pub(super) fn see(&self, name: &str) {
-        let mut met = lock(&self.0);
-        if !met.contains(name) {
-            met.insert(name.to_owned());
-        }
-    }
 }
 
 /// A process that lives.
@@ -306,7 +294,8 @@ impl Sim {
         let skew = self.dice.between(0, 2_000);
         let env = SeededEnv::new(self.seed, 100 + u64::from(number), self.world.unix_millis() + skew);
         let ended = Arc::new(AtomicBool::new(false));
-        let mut config = self.plan.bus().env(Arc::new(env)).hook(self.watch_bus(&ended));
+        let watch = watch_bus(self.met.clone(), ended.clone(), self.unexpected.clone(), self.plan.policy);
+        let mut config = self.plan.bus().env(Arc::new(env)).hook(watch);
         if let Some(mutant) = self.options.mutant {
             config = config.mutant(mutant);
         }
@@ -426,39 +415,6 @@ impl Sim {
         lock(&self.unexpected).push(format!("{what}: {error}"));
     }
 
-    /// The hook that counts, and that notices a subscription's end.
-    fn watch_bus(&self, ended: &Arc<AtomicBool>) -> impl Fn(&BusEvent<'_>) + Send + Sync + 'static {
-        let (met, ended, unexpected) = (self.met.clone(), ended.clone(), self.unexpected.clone());
-        let policy = self.plan.policy;
-        move |event| match event {
-            BusEvent::Sealed { .. } => met.see("key sealed"),
-            BusEvent::CopyDropped { .. } => met.see("copy dropped"),
-            BusEvent::DeadLettered { .. } => met.see("dead letter"),
-            BusEvent::Skipped { .. } => met.see("skipped by policy"),
-            BusEvent::Stalled { .. } => met.see("stalled"),
-            BusEvent::LogReset { .. } => met.see("log reset"),
-            BusEvent::DataLost { .. } => met.see("data lost"),
-            BusEvent::Ownership { change: OwnershipChange::Lost, .. } => met.see("lease lost"),
-            BusEvent::Published { result: Err(error), .. } => match error.kind() {
-                ErrorKind::Cascaded => met.see("cascaded"),
-                ErrorKind::KeySealed => met.see("refused by a seal"),
-                ErrorKind::Overloaded => met.see("overloaded"),
-                ErrorKind::TooLarge => met.see("too large"),
-                _ => {}
-            },
-            BusEvent::SubscriptionEnded { error, .. } => {
-                ended.store(true, Ordering::Release);
-                if error.kind() == ErrorKind::HandlerFailed {
-                    met.see("stopped by policy");
-                }
-                if !expected_end(error, policy) {
-                    lock(&unexpected).push(format!("a subscription ended: {error}"));
-                }
-            }
-            _ => {}
-        }
-    }
-
     async fn judge(mut self) -> Outcome {
         let groups = [self.group.clone()];
         match read_back(&BackendReader::new(self.control.clone()), &self.topic, &groups).await {
@@ -483,7 +439,7 @@ impl Sim {
         }
         let verdict = Oracle::judge(&history, &expect);
         self.count(&history, &verdict);
-        let coverage = Coverage::of_one(std::mem::take(&mut *lock(&self.met.0)));
+        let coverage = Coverage::of_one(self.met.take());
         let unexpected = std::mem::take(&mut *lock(&self.unexpected));
         Outcome { history, verdict, unexpected, coverage, plan: self.plan }
     }
@@ -532,43 +488,4 @@ enum Action {
     Publish,
     Trouble,
     Replace,
-}
-
-/// Whether a subscription may end so: by its policy, or because its process was killed.
-fn expected_end(error: &Error, policy: FailurePolicy) -> bool {
-    match error.kind() {
-        ErrorKind::HandlerFailed => policy == FailurePolicy::Stop,
-        ErrorKind::Closed | ErrorKind::DeadlineExceeded => true,
-        _ => false,
-    }
-}
-
-/// Faults go into the history and are counted, in the moment in which they take effect.
-fn watch_faults(world: &MemoryWorld, recorder: &Arc<MemoryRecorder>, met: &Met) {
-    let (recorder, met) = (recorder.clone(), met.clone());
-    world.faults().on_fault(move |fault| {
-        met.see(&format!("fault: {}", fault.kind));
-        recorder.record(0, kind_of(fault));
-        if let (FaultKind::Recreated, Some(topic)) = (fault.kind, &fault.place.topic) {
-            recorder.record(0, Kind::TopicRecreated { topic: topic.as_str().into() });
-        }
-    });
-}
-
-/// What the history calls a fault: lasting ones are named for what they last on.
-fn kind_of(fault: &FaultEvent) -> Kind {
-    let place = &fault.place;
-    let of_connection = |what: &str| format!("{what} connection {}", place.connection.unwrap_or_default()).into();
-    let of_member = |what: &str| format!("{what} {}", place.member.as_deref().unwrap_or_default()).into();
-    match fault.kind {
-        FaultKind::Cut => Kind::Fault { name: of_connection("cut"), lasting: true },
-        FaultKind::Healed => Kind::Healed { name: of_connection("cut") },
-        FaultKind::Frozen => Kind::Fault { name: of_connection("frozen"), lasting: true },
-        FaultKind::Thawed => Kind::Healed { name: of_connection("frozen") },
-        FaultKind::HeartbeatsStopped => Kind::Fault { name: of_member("silent"), lasting: true },
-        FaultKind::HeartbeatsResumed => Kind::Healed { name: of_member("silent") },
-        FaultKind::BrokerDown => Kind::Fault { name: "broker down".into(), lasting: true },
-        FaultKind::BrokerUp => Kind::Healed { name: "broker down".into() },
-        kind => Kind::Fault { name: kind.as_str().into(), lasting: false },
-    }
 }

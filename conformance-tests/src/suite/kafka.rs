@@ -109,6 +109,7 @@ pub fn kafka_config(url: &str, prefix: &str) -> Result<KafkaConfig, Error> {
         .lease(SESSION.mul_f64(0.8))
         .connect_timeout(Duration::from_secs(30))
         .request_timeout(Duration::from_secs(20))
+        .statistics_interval(Duration::from_secs(1))
         .socket_timeout(Duration::from_secs(1)))
 }
 

@@ -8,8 +8,10 @@
 //! which abilities of the fixture it needs. One that is missing is a SKIP that names it; a case that asks for an ability
 //! which it did not state fails, so nothing is ever skipped in silence.
 
+mod call;
 mod common;
 mod env;
+mod failure;
 mod fixture;
 mod gate;
 #[cfg(feature = "brokers")]
@@ -24,12 +26,15 @@ mod p0;
 mod p1;
 mod p2;
 mod parity;
+mod peer;
 mod registry;
 mod run;
 mod runner;
 #[cfg(feature = "brokers")]
 mod served;
 
+pub use call::Call;
+pub use failure::Failure;
 pub use fixture::{
     Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
     Setup, UnderWay,
@@ -44,8 +49,9 @@ pub use nats::{NatsProvider, nats_config};
 pub use p0::churn::may_come_again;
 pub use p0::members::until_owns;
 pub use parity::{Outcomes, drawn_script};
+pub use peer::Peer;
 pub use registry::{CASES, Case, Place, Priority};
-pub use run::{Call, Failure, Peer, Run};
+pub use run::Run;
 pub use runner::{RunOptions, run_case};
 #[cfg(feature = "brokers")]
 pub use served::backend_at;

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::pin::Pin;
 
+use super::failure::Failure;
 use super::fixture::Ability;
-use super::run::{Failure, Run};
+use super::run::Run;
 use super::{p0, p1, p2};
 
 /// How much hangs on a case, as the contract sorts them.

@@ -7,87 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eventbus_core::backend::{Backend, GroupDescription};
-use eventbus_core::{
-    BusConfig, Env, Envelope, Error, ErrorKind, EventBus, Group, Mutant, Subscribe, Subscription, Threads, Topic,
-    TopicSpec,
-};
+use eventbus_core::{BusConfig, Env, Envelope, Error, ErrorKind, Group, Mutant, Threads, Topic};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use super::call::{Call, calls_of};
 use super::env::SeededEnv;
-use super::fixture::Ability;
-use super::fixture::{
-    Armed, Clock, Connection, FaultError, Fixture, Provider, PublishFault, Publishes, Setup, UnderWay,
-};
-use crate::harness::{BackendReader, LogReader, Node, Numbers, Publisher, Script, envelope_of, read_back};
-use crate::history::{EndOutcome, Event, History, Kind, MemoryRecorder, Recorder, Start, monotonic_clock};
+use super::failure::Failure;
+use super::fixture::{Ability, Armed, Clock, Connection, Fixture, Provider, PublishFault, Publishes, Setup};
+use super::peer::Peer;
+use crate::harness::{BackendReader, LogReader, Node, Numbers, envelope_of, read_back};
+use crate::history::{Event, History, Kind, MemoryRecorder, Recorder, monotonic_clock};
 use crate::oracle::{Expectations, Oracle, Verdict};
 
 /// How often a condition is looked at, on whatever clock.
 const LOOK: Duration = Duration::from_millis(2);
-
-/// Why a case did not pass.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Failure {
-    /// A fault was not injected: most often the case asked for something that it had not said it needs.
-    Fault(FaultError),
-    /// The bus answered with an error that the case did not expect.
-    Bus(eventbus_core::Error),
-    /// Something that the case demands did not hold.
-    Wrong(String),
-    /// The oracle refuted the history.
-    Illegal(Box<Verdict>),
-}
-
-impl Failure {
-    /// Something that the case demands did not hold.
-    pub fn wrong(what: impl Into<String>) -> Self {
-        Self::Wrong(what.into())
-    }
-
-    /// What the oracle said, if it was the oracle.
-    #[must_use]
-    pub fn verdict(&self) -> Option<&Verdict> {
-        match self {
-            Self::Illegal(verdict) => Some(verdict),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fault(error) => error.fmt(f),
-            Self::Bus(error) => write!(f, "the bus answered: {error}"),
-            Self::Wrong(what) => f.write_str(what),
-            Self::Illegal(verdict) => verdict.fmt(f),
-        }
-    }
-}
-
-impl From<eventbus_core::Error> for Failure {
-    fn from(error: eventbus_core::Error) -> Self {
-        Self::Bus(error)
-    }
-}
-
-impl From<FaultError> for Failure {
-    fn from(error: FaultError) -> Self {
-        Self::Fault(error)
-    }
-}
-
-/// Fails the case, saying why, unless the condition holds.
-macro_rules! ensure {
-    ($holds:expr, $($why:tt)+) => {
-        if !$holds {
-            return Err($crate::suite::Failure::wrong(format!($($why)+)));
-        }
-    };
-}
-pub(crate) use ensure;
 
 /// One run of one case. Clones are the same run.
 #[derive(Clone)]
@@ -275,7 +209,7 @@ impl Run {
         let connection = self.0.fixture.connect().await?;
         let recorder: Arc<dyn Recorder> = self.0.recorder.clone();
         let node = Node::connect(recorder, number, connection.backend(), self.0.numbers.clone(), config).await?;
-        Ok(Peer { run: self.clone(), connection, node })
+        Ok(Peer::new(self.clone(), connection, node))
     }
 
     /// A backend of its own, opened, that no bus under test has; one for all of the run.
@@ -457,185 +391,5 @@ impl Run {
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run").field("seed", &self.0.seed).field("fixture", &self.0.fixture).finish_non_exhaustive()
-    }
-}
-
-/// One handler call, as the history shows it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Call {
-    /// Its start.
-    pub start: Start,
-    /// The process it ran in.
-    pub process: u32,
-    /// The place of its start in the history.
-    pub began: usize,
-    /// When it began, in nanoseconds of the history's clock.
-    pub at: u64,
-    /// How it ended and where in the history, if it has.
-    pub end: Option<(EndOutcome, usize)>,
-}
-
-impl Call {
-    /// Whether it is of this key.
-    #[must_use]
-    pub fn of(&self, key: &str) -> bool {
-        // Not by a key made of it: conditions compare millions of them.
-        self.start.key.bytes() == (!key.is_empty()).then_some(key.as_bytes())
-    }
-
-    /// Whether it is of this number of this key.
-    #[must_use]
-    pub fn is(&self, key: &str, number: u64) -> bool {
-        self.start.number == number && self.of(key)
-    }
-
-    /// Whether it succeeded.
-    #[must_use]
-    pub fn succeeded(&self) -> bool {
-        matches!(self.end, Some((EndOutcome::Ok, _)))
-    }
-}
-
-fn calls_of(events: &[Event]) -> Vec<Call> {
-    let mut calls: Vec<Call> = Vec::new();
-    let mut open: std::collections::BTreeMap<(u32, u64), usize> = std::collections::BTreeMap::new();
-    for (index, event) in events.iter().enumerate() {
-        match &event.kind {
-            Kind::Start(start) => {
-                open.insert((event.process, start.call), calls.len());
-                let (process, at) = (event.process, event.at);
-                calls.push(Call { start: start.clone(), process, began: index, at, end: None });
-            }
-            Kind::End { call, outcome } => {
-                if let Some(call) = open.remove(&(event.process, *call)).and_then(|at| calls.get_mut(at)) {
-                    call.end = Some((*outcome, index));
-                }
-            }
-            _ => {}
-        }
-    }
-    calls
-}
-
-/// One process of a run.
-pub struct Peer {
-    run: Run,
-    connection: Arc<dyn Connection>,
-    node: Node,
-}
-
-impl Peer {
-    /// Its bus.
-    #[must_use]
-    pub fn bus(&self) -> &Arc<dyn EventBus> {
-        self.node.bus()
-    }
-
-    /// Its publisher, on the record.
-    #[must_use]
-    pub fn publisher(&self) -> &Publisher {
-        self.node.publisher()
-    }
-
-    /// Its node of the harness.
-    #[must_use]
-    pub fn node(&self) -> &Node {
-        &self.node
-    }
-
-    /// Its connection.
-    #[must_use]
-    pub fn connection(&self) -> &Arc<dyn Connection> {
-        &self.connection
-    }
-
-    /// Makes a topic.
-    ///
-    /// # Errors
-    /// What the bus says.
-    pub async fn topic(&self, spec: TopicSpec) -> Result<(), Failure> {
-        self.bus().ensure_topic(&spec).await?;
-        Ok(())
-    }
-
-    /// Subscribes with a recording handler.
-    ///
-    /// # Errors
-    /// What the bus says.
-    pub async fn subscribe(&self, options: Subscribe, script: impl Script) -> Result<Subscription, Failure> {
-        Ok(self.node.subscribe(options, script).await?)
-    }
-
-    /// Publishes these numbers of envelopes of each key, a round of all keys after another, and awaits all confirmations.
-    ///
-    /// # Errors
-    /// The first error of a publish.
-    pub async fn publish_rounds(&self, topic: &str, keys: &[String], rounds: usize) -> Result<(), Failure> {
-        let mut outcomes = Vec::with_capacity(keys.len() * rounds);
-        for _ in 0..rounds {
-            outcomes.extend(keys.iter().map(|key| self.publisher().publish(topic, key, 0)));
-        }
-        for outcome in outcomes {
-            outcome.await?;
-        }
-        Ok(())
-    }
-
-    /// Kills the process, as kill -9 does.
-    ///
-    /// # Errors
-    /// Where the fixture cannot.
-    pub async fn kill(&self, under_way: UnderWay) -> Result<(), Failure> {
-        self.node.process().kill();
-        Ok(self.connection.kill(under_way).await?)
-    }
-
-    /// Cuts the process off, on the record.
-    ///
-    /// # Errors
-    /// Where the fixture cannot.
-    pub async fn cut(&self, under_way: UnderWay) -> Result<(), Failure> {
-        self.run.fault(&self.fault_name("cut"), true);
-        Ok(self.connection.cut(under_way).await?)
-    }
-
-    /// Ends a cut, on the record.
-    ///
-    /// # Errors
-    /// Where the fixture cannot.
-    pub async fn heal(&self) -> Result<(), Failure> {
-        self.connection.heal().await?;
-        self.run.healed(&self.fault_name("cut"));
-        Ok(())
-    }
-
-    /// Freezes the process, on the record.
-    ///
-    /// # Errors
-    /// Where the fixture cannot.
-    pub async fn freeze(&self) -> Result<(), Failure> {
-        self.run.fault(&self.fault_name("freeze"), true);
-        Ok(self.connection.freeze().await?)
-    }
-
-    /// Ends a freeze, on the record.
-    ///
-    /// # Errors
-    /// Where the fixture cannot.
-    pub async fn thaw(&self) -> Result<(), Failure> {
-        self.connection.thaw().await?;
-        self.run.healed(&self.fault_name("freeze"));
-        Ok(())
-    }
-
-    fn fault_name(&self, what: &str) -> String {
-        format!("{what} of process {}", self.node.process().number())
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("node", &self.node).finish_non_exhaustive()
     }
 }

@@ -22,6 +22,7 @@ mod fake;
 mod hand_over;
 mod leaving;
 mod lookup;
+mod renewed;
 
 use fake::{Broker, Fake, record};
 

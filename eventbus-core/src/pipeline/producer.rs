@@ -346,6 +346,17 @@ impl<P: Pipeline> Reports<P> {
             producer.reported(&line, index, result);
         }
     }
+
+    /// The client will get no further, for no fault of a record: it is ended and replaced as after a failure, and what it has not
+    /// reported counts as perhaps stored. Does not block.
+    pub fn over(&self) {
+        if let (Some(producer), Some(line)) = (self.producer.upgrade(), self.line.upgrade()) {
+            let mut state = line.state.lock();
+            if state.client.is_some() {
+                producer.fails(&line, &mut state);
+            }
+        }
+    }
 }
 
 impl<P: Pipeline> fmt::Debug for Reports<P> {

@@ -57,7 +57,7 @@ pub struct Request {
 impl Request {
     /// Records to be stored.
     pub const PRODUCE: i16 = 0;
-    const METADATA: i16 = 3;
+    pub(super) const METADATA: i16 = 3;
     const FIND_COORDINATOR: i16 = 10;
     const DESCRIBE_CLUSTER: i16 = 60;
 
@@ -143,6 +143,25 @@ fn first_partition(mut frame: &[u8], flexible: bool) -> Option<(&[u8], i32)> {
     let (topic, mut rest) = frame.split_at_checked(name)?;
     (length(&mut rest, true)? == 1).then_some(())?;
     Some((topic, rest.try_get_i32().ok()?))
+}
+
+/// An answer to a request for metadata, as if there were no brokers; of the forms that librdkafka asks for (version 9 on).
+pub(super) fn without_brokers(frame: &[u8], version: i16) -> Option<BytesMut> {
+    let mut rest = (version >= 9).then_some(frame)?;
+    // The number, no tags, and the time to hold back.
+    rest.try_advance(9)?;
+    let before = frame.len() - rest.len();
+    for _ in 1..varint(&mut rest)? {
+        rest.try_advance(4)?;
+        let host = varint(&mut rest)?.checked_sub(1)?;
+        rest.try_advance(host + 4)?;
+        let rack = varint(&mut rest)?.saturating_sub(1);
+        rest.try_advance(rack + 1)?;
+    }
+    let mut bare = BytesMut::from(&frame[..before]);
+    put_varint(&mut bare, 1);
+    bare.extend_from_slice(rest);
+    Some(bare)
 }
 
 trait TryAdvance {
@@ -236,6 +255,21 @@ mod tests {
     }
 
     #[test]
+    fn metadata_still_names_a_broker() {
+        let mut frame = BytesMut::new();
+        frame.put_slice(&[0, 0, 0, 42, 0, 0, 0, 0, 0, 3]);
+        for rack in [&[0][..], b"\x02a"] {
+            frame.put_slice(b"\0\0\0\x01\x05host\0\0\x23\x84");
+            frame.put_slice(rack);
+            frame.put_u8(0);
+        }
+        frame.put_slice(b"the rest");
+        let bare = without_brokers(&frame, 12).unwrap();
+        assert_eq!(&bare[..], b"\0\0\0\x2a\0\0\0\0\0\x01the rest");
+        assert_eq!((without_brokers(&frame, 8), without_brokers(&frame[..30], 12)), (None, None));
+    }
+
+    #[test]
     fn an_address_stays_the_brokers() {
         let mut frame = b"x127.0.0.1\0\0\x23\x84..\0\0\x23\x84localhost\0\0\x23\x84127.0.0.1\0\0\x23\x85".to_vec();
         redirect(&mut frame, 0x2384, 0x1111);
@@ -269,6 +303,7 @@ mod tests {
                 let _ = request.produced(&bytes, 1);
             }
             redirect(&mut bytes.clone(), 1, 2);
+            let _ = without_brokers(&bytes, 12);
             let mut reader = FrameReader::default();
             reader.push(&bytes);
             while let Ok(Some(_)) = reader.next_frame() {}

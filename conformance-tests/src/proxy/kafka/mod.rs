@@ -36,7 +36,7 @@ struct Connection {
     sent: FrameReader,
     answered: FrameReader,
     /// What was asked and is not answered yet, by number; and what becomes of the answer.
-    asked: HashMap<i32, (i16, Answer)>,
+    asked: HashMap<i32, (Request, Answer)>,
 }
 
 /// What becomes of an answer.
@@ -68,7 +68,7 @@ impl Conversation for Connection {
                     None => Answer::Passes,
                 },
             };
-            self.asked.insert(request.number, (request.api, answer));
+            self.asked.insert(request.number, (request, answer));
             framed(&mut passed.on, &frame);
         }
         Some(passed)
@@ -79,13 +79,19 @@ impl Conversation for Connection {
         self.answered.push(bytes);
         while let Some(mut frame) = self.answered.next_frame().ok()? {
             let number = frame.first_chunk().map(|number| i32::from_be_bytes(*number))?;
-            let (api, answer) = self.asked.remove(&number).unwrap_or((Request::PRODUCE, Answer::Passes));
+            let (request, answer) = self.asked.remove(&number)?;
             match answer {
                 Answer::Passes => {}
                 Answer::IsLost => continue,
                 Answer::Is(instead) => frame = instead,
             }
-            if Request::tells_addresses(api) {
+            if request.api == Request::METADATA
+                && let Some(bare) = frames::without_brokers(&frame, request.version)
+                && self.rules.hides_brokers()
+            {
+                frame = bare;
+            }
+            if Request::tells_addresses(request.api) {
                 frames::redirect(&mut frame, self.ends.broker, self.ends.front);
             }
             framed(&mut passed, &frame);

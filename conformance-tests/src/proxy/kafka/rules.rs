@@ -104,6 +104,8 @@ struct Rule {
 pub struct Rules {
     rules: Mutex<Vec<Rule>>,
     next: AtomicU64,
+    /// How many more answers name no broker.
+    bare: AtomicU64,
 }
 
 fn holds(request: &[u8], mark: &[u8]) -> bool {
@@ -143,6 +145,22 @@ impl Rules {
     /// Takes a fault back.
     pub fn disarm(&self, id: RuleId) {
         self.rules().retain(|rule| rule.id != id);
+    }
+
+    /// Has the next so many answers that tell of the cluster name no broker, as those of a broker do that is out of its session at
+    /// the controller.
+    pub fn hide_brokers(&self, answers: u64) {
+        self.bare.store(answers, Ordering::Release);
+    }
+
+    /// How many such answers are still to come.
+    #[must_use]
+    pub fn still_hidden(&self) -> u64 {
+        self.bare.load(Ordering::Acquire)
+    }
+
+    pub(super) fn hides_brokers(&self) -> bool {
+        self.bare.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
     }
 
     /// How many requests a fault has struck.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::harness::{Outcome, Publisher, steadily};
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe, unsteadily};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
 use crate::suite::p0::publish::confirmed;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run, UnderWay};
 
 /// How long it is away.

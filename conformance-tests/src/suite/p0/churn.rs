@@ -7,9 +7,9 @@ use eventbus_core::{Subscription, TopicSpec};
 
 use crate::history::{Event, Kind};
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe, unsteadily};
+use crate::suite::failure::ensure;
 use crate::suite::p0::broker::restart;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Peer, Run, UnderWay};
 
 struct Joined {

@@ -7,8 +7,8 @@ use eventbus_core::{Backoff, BusConfig, ErrorKind, Subscribe, TopicSpec};
 
 use crate::harness::steadily;
 use crate::suite::common::{TOPIC, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run};
 
 fn refused<T>(what: &str, setting: &str, result: Result<T, Failure>) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use eventbus_core::{FailurePolicy, Subscribe, Subscription, TopicSpec};
 use crate::harness::{Act, steadily};
 use crate::history::{EndOutcome, FinishedBy, Kind};
 use crate::suite::common::{GROUP, TOPIC, expect, failing, keys, millis, subscribe};
-use crate::suite::run::ensure;
+use crate::suite::failure::ensure;
 use crate::suite::{Failure, Peer, PublishFault, Publishes, Run, UnderWay};
 
 /// Case 16: the failed envelope's later ones wait durably behind it. The library does not have it yet.

@@ -7,9 +7,9 @@ use eventbus_core::{ErrorKind, OnLogReset, Position, StartFrom, TopicSpec};
 use crate::harness::steadily;
 use crate::history::{FinishedBy, Kind};
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::failure::finished;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Peer, Run, UnderWay};
 
 /// A group with progress on a log that will not be there any more.

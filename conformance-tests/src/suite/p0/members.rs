@@ -8,8 +8,8 @@ use crate::harness::steadily;
 use crate::history::Kind;
 use crate::oracle::Verdict;
 use crate::suite::common::{GROUP, TOPIC, expect, key_is, keys, millis, subscribe, unsteadily};
+use crate::suite::failure::ensure;
 use crate::suite::gate::{Gate, Gated};
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Peer, Run, UnderWay};
 
 pub(in crate::suite) async fn topic(peer: &Peer, partitions: u32) -> Result<(), Failure> {

@@ -10,9 +10,9 @@ use eventbus_core::backend::Pipelining;
 use tokio::task::JoinSet;
 
 use super::{failure, log, order, progress, publish, shutdown};
+use crate::suite::failure::ensure;
 use crate::suite::p1::flow;
 use crate::suite::registry::{CASES, Running};
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run};
 
 type Broken = (Mutant, &'static str, fn(Run) -> Running);

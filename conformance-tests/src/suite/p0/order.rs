@@ -9,7 +9,7 @@ use eventbus_core::{Delivery, TopicSpec};
 use crate::harness::{Act, Holding, Script, Step, steadily};
 use crate::history::{EndOutcome, Kind};
 use crate::suite::common::{CONCURRENCY, GROUP, TOPIC, expect, failing, keys, millis, subscribe, unsteadily};
-use crate::suite::run::ensure;
+use crate::suite::failure::ensure;
 use crate::suite::{Failure, Run};
 
 /// Case 2.

@@ -7,8 +7,8 @@ use eventbus_core::{Backoff, Delivery};
 use crate::harness::{Act, Step, steadily};
 use crate::history::{Event, Kind};
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Call, Failure, Run, UnderWay};
 
 /// As good as for ever: a key that failed once is unfinished for the rest of the case, and holds no handler's place.

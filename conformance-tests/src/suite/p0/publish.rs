@@ -8,7 +8,7 @@ use crate::harness::{Outcome, steadily};
 use crate::history::{Kind, PublishOutcome};
 use crate::oracle;
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe};
-use crate::suite::run::ensure;
+use crate::suite::failure::ensure;
 use crate::suite::{Ability, Failure, Peer, PublishFault, Publishes, Run, UnderWay};
 
 /// The refused number, and how many are queued.

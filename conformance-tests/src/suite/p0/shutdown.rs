@@ -7,8 +7,8 @@ use eventbus_core::{ErrorKind, TopicSpec};
 use crate::harness::{Act, steadily};
 use crate::history::{EndOutcome, FinishedBy};
 use crate::suite::common::{GROUP, TOPIC, expect, failing, keys, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::failure::finished;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run};
 
 /// Case 18.

@@ -8,10 +8,10 @@ use eventbus_core::{BusEvent, ErrorKind, TopicSpec};
 
 use crate::harness::{Step, steadily};
 use crate::suite::common::{CONCURRENCY, GROUP, TOPIC, expect, key_is, keys, millis, subscribe, unsteadily};
+use crate::suite::failure::ensure;
 use crate::suite::gate::{Gate, Gated};
 use crate::suite::p0::members::topic;
 use crate::suite::p0::order::peak;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run};
 
 /// A hot key starves nobody.

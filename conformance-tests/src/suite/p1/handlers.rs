@@ -12,9 +12,9 @@ use crate::harness::{Act, Holding, Publisher, Script, Step, steadily};
 use crate::history::FinishedBy;
 use crate::oracle::Expectations;
 use crate::suite::common::{Collected, GROUP, TOPIC, expect, failing, in_order, keys, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::failure::{finished, letters_of};
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run};
 
 /// Publishes the next envelope of its own key, and waits for the confirmation before it ends.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::harness::{Holding, Script, Step};
 use crate::suite::common::{Collected, GROUP, TOPIC, expect, key_is, millis, subscribe, unsteadily};
-use crate::suite::run::ensure;
+use crate::suite::failure::ensure;
 use crate::suite::{Failure, Run};
 
 /// Keys of all sorts, and none.

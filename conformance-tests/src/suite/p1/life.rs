@@ -10,8 +10,8 @@ use eventbus_core::{
 
 use crate::harness::{Act, steadily};
 use crate::suite::common::{Collected, GROUP, TOPIC, expect, failing, keys, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run};
 
 /// Starting again after a stop, a drain and a drop, many times.

@@ -7,8 +7,8 @@ use eventbus_core::{Envelope, ErrorKind, TopicSpec};
 use crate::harness::steadily;
 use crate::history::Kind;
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Ability, Failure, PublishFault, Publishes, Run};
 
 /// Confirmations awaited in reverse, never polled, dropped at every stage.

@@ -8,8 +8,8 @@ use eventbus_core::{BusEvent, ErrorKind, Key, OnDataLoss, Position, TopicSpec};
 
 use crate::harness::steadily;
 use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Peer, Run};
 
 fn counting(run: &Run) -> (Arc<AtomicUsize>, eventbus_core::BusConfig) {

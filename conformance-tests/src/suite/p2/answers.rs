@@ -6,8 +6,8 @@ use eventbus_core::{Envelope, Error, ErrorKind, OnExisting, StartFrom, Subscribe
 
 use crate::harness::steadily;
 use crate::suite::common::{GROUP, TOPIC, keys, millis, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, PublishFault, Publishes, Run};
 
 fn answers<T: std::fmt::Debug>(what: &str, expected: ErrorKind, result: Result<T, Error>) -> Result<(), Failure> {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use eventbus_core::{Envelope, ErrorKind, Propagator, Subscribe, TopicSpec};
 
 use crate::suite::common::{Collected, GROUP, TOPIC, in_order, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run};
 
 /// Payloads, headers and attributes come back as they went in, odd bytes and all.

@@ -7,8 +7,8 @@ use eventbus_core::wire::{self, Binding, DecodeContext, Mode, WireRecord};
 use eventbus_core::{Envelope, Key, Position, ProducerId, Stamp};
 
 use crate::suite::common::{Collected, GROUP, TOPIC, subscribe};
+use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
-use crate::suite::run::ensure;
 use crate::suite::{Failure, Run};
 
 static KEYED: Binding = Binding::new("ce_").content_type("content-type").keyed(true);

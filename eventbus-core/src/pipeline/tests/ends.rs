@@ -31,6 +31,26 @@ async fn at_the_end_every_ticket_is_told_once_and_then_nothing_is_taken() {
 }
 
 #[tokio::test]
+async fn a_client_that_gets_no_further_is_replaced_once_and_what_it_had_is_told() {
+    let bench = Bench::new();
+    bench.begin(0, 1);
+    bench.submit(0, 2..=3);
+    bench.broker.over(0);
+    bench.broker.over(0);
+    bench.told(3).await;
+    assert!(bench.broker.is_ended(0));
+    assert_eq!(bench.told.take(), [(1, "stored"), (2, "unknown"), (3, "unknown")]);
+    bench.submit(0, [2]);
+    bench.broker.store(1, 0, 1);
+    assert_eq!((bench.broker.log(0), bench.broker.clients()), (vec![1, 2], 2));
+    // Its last word may come late: the next one is then replaced for nothing, and nothing is lost.
+    bench.broker.over(0);
+    bench.submit(0, [3]);
+    bench.producer.close().await;
+    assert_eq!(bench.told.take().first(), Some(&(2, "stored")));
+}
+
+#[tokio::test]
 async fn the_end_waits_for_a_client_that_is_being_replaced() {
     let bench = Bench::new();
     let learned = bench.broker.hold_learning();

@@ -173,6 +173,11 @@ impl Broker {
         Arc::clone(&self.0.lock().clients[client].reports)
     }
 
+    /// A client says that it gets no further.
+    pub(super) fn over(&self, client: usize) {
+        self.reports(client).over();
+    }
+
     /// A client stores the next of what it was given, and reports it.
     pub(super) fn store(&self, client: usize, partition: u32, count: usize) {
         let reports = self.reports(client);

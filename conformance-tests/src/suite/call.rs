@@ -1,0 +1,64 @@
+//! Handler calls, as conditions of cases look at them.
+
+use std::collections::BTreeMap;
+
+use crate::history::{EndOutcome, Event, Kind, Start};
+
+/// One handler call, as the history shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Call {
+    /// Its start.
+    pub start: Start,
+    /// The process it ran in.
+    pub process: u32,
+    /// The place of its start in the history.
+    pub began: usize,
+    /// When it began, in nanoseconds of the history's clock.
+    pub at: u64,
+    /// How it ended and where in the history, if it has.
+    pub end: Option<(EndOutcome, usize)>,
+}
+
+impl Call {
+    /// Whether it is of this key.
+    #[must_use]
+    pub fn of(&self, key: &str) -> bool {
+        // Not by a key made of it: conditions compare millions of them.
+        self.start.key.bytes() == (!key.is_empty()).then_some(key.as_bytes())
+    }
+
+    /// Whether it is of this number of this key.
+    #[must_use]
+    pub fn is(&self, key: &str, number: u64) -> bool {
+        self.start.number == number && self.of(key)
+    }
+
+    /// Whether it succeeded.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        matches!(self.end, Some((EndOutcome::Ok, _)))
+    }
+}
+
+/// The calls of a history, in the order in which they began.
+pub(super) fn calls_of(events: &[Event]) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    let mut open: BTreeMap<(u32, u64), usize> = BTreeMap::new();
+    for (index, event) in events.iter().enumerate() {
+        match &event.kind {
+            Kind::Start(start) => {
+                open.insert((event.process, start.call), calls.len());
+                let (process, at) = (event.process, event.at);
+                calls.push(Call { start: start.clone(), process, began: index, at, end: None });
+            }
+            Kind::End { call, outcome } => {
+                if let Some(call) = open.remove(&(event.process, *call)).and_then(|at| calls.get_mut(at)) {
+                    call.end = Some((*outcome, index));
+                }
+            }
+            _ => {}
+        }
+    }
+    calls
+}
