@@ -163,6 +163,10 @@ impl Link {
         let (admin, since) = (self.admin(), Instant::now());
         let answer = ask(&admin, &self.options()).await;
         self.replace_if_stranded(&admin, since, &answer);
+        // The last to let go of a client waits for its threads.
+        if Arc::strong_count(&admin) == 1 {
+            tokio::task::spawn_blocking(move || drop(admin));
+        }
         answer
     }
 
