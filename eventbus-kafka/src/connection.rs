@@ -37,7 +37,7 @@ impl Owner for () {}
 /// Takes a client's log and its errors. Brokers that are away say so again and again: that is state, not news.
 #[derive(Debug, Default)]
 pub(crate) struct Context<T = ()> {
-    reached: Arc<Connectivity>,
+    pub(crate) reached: Arc<Connectivity>,
     /// What else the client is told, or asked, for.
     pub(crate) of: T,
     /// Whether statistics are metrics, too.
@@ -50,10 +50,6 @@ impl<T> Context<T> {
     pub(crate) fn of(link: &Link, of: T) -> Self {
         let metrics = !link.config.statistics_interval.is_zero();
         Self { reached: Arc::clone(&link.reached), of, metrics, bare: AtomicU32::new(0) }
-    }
-
-    pub(crate) fn reached(&self, reached: bool) {
-        self.reached.set(reached);
     }
 }
 
@@ -239,8 +235,8 @@ impl Link {
         // What it would tell waits in its queue otherwise.
         while client.poll(Duration::ZERO).is_some() {}
         let answer = ask(&client);
-        // One that was not answered may never be.
-        if answer.is_ok() {
+        // One that reached nobody may never do so; one that was refused is as good as before, and is asked again soon.
+        if !out_of_reach(&answer) {
             *last() = Some((group.to_owned(), client));
         }
         answer

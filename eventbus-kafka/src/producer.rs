@@ -125,7 +125,7 @@ impl ProducerContext<NoCustomPartitioner> for Delivered {
                 // A batch that the broker calls a copy of an older one counts as sent for the client, without a place.
                 Ok(message) if message.offset() < 0 => Err(failed(Code::DuplicateSequenceNumber)),
                 Ok(message) => {
-                    self.reached(true);
+                    self.reached.set(true);
                     Ok(wire::position(message.offset()))
                 }
                 Err((error, _)) => Err(failed(error.rdkafka_error_code().unwrap_or(Code::Unknown))),

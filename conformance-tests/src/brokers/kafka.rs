@@ -11,8 +11,8 @@ use super::container::Server;
 const RELEASE: &str = "4.3.1";
 
 /// Short times, so that a test need not wait, and little memory. Sessions may be as short as the cases ask for; a group under
-/// KIP-848 has the broker's. Many
-/// cases connect at once: beyond the fifty that wait by default, connections stand for as long as TCP repeats itself.
+/// KIP-848 has the broker's. Many cases connect at once: beyond the fifty that wait by default, connections stand for as long
+/// as TCP repeats itself.
 const SETTINGS: &[(&str, &str)] = &[
     ("NODE_ID", "1"),
     ("PROCESS_ROLES", "broker,controller"),
