@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use eventbus::replay::{DeadLetters, Letter, Replayed};
+use eventbus::dead_letter::{DeadLetters, Letter, Replayed};
 use eventbus::{Error, EventBus, Key, Receipt};
 use serde::Serialize;
 use serde_json::Value;

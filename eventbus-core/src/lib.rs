@@ -4,97 +4,50 @@
 #![warn(missing_docs)]
 
 pub mod backend;
-mod backoff;
 #[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench;
 mod bus;
-mod by_id;
-mod config;
-mod connectivity;
-pub mod coordinated;
-#[doc(hidden)]
-pub mod copies;
-pub mod dead_letter;
-mod engine;
-mod env;
-mod envelope;
-mod error;
-mod ext;
-#[doc(hidden)]
-pub mod finished;
-pub mod flights;
-pub mod forward;
-mod handler;
-mod hooks;
-mod key;
-mod lanes;
-pub mod lease;
-mod membership;
-mod middleware;
+mod model;
 mod mutant;
-mod named;
-#[doc(hidden)]
-pub mod note;
-mod own_thread;
-mod partition;
-pub mod pipeline;
-mod pool;
-mod position;
-mod publishing;
-pub mod replay;
-mod resume;
-mod retry;
-#[doc(hidden)]
-pub mod room;
-mod router;
-mod seal;
-mod session;
-pub mod settings;
-mod shutdown;
-mod stamp;
+pub mod observe;
+mod publish;
+mod runtime;
 mod subscribe;
-mod subscription;
-mod sync;
-mod telemetry;
-mod ticket;
-mod topic;
-#[doc(hidden)]
-pub mod tracker;
-mod typed;
+pub mod toolkit;
+mod validate;
 pub mod wire;
-mod worker;
+
+/// Dead letters: what is written when an envelope's attempts are used up, and how it comes back (S2).
+pub mod dead_letter {
+    pub use crate::bus::replay::{DeadLetters, GROUP, Letter, Replayed, Tell};
+    pub use crate::subscribe::dead_letter::{DeadLetter, UNDECODABLE, topic_of};
+}
+
+/// What is stored beside a watermark, for tests that read it.
+#[doc(hidden)]
+pub mod note {
+    pub use crate::subscribe::progress::note::*;
+}
 
 pub use backend::{Capabilities, ConnectionState, GroupDescription, GroupPartition, Health, TopicDescription};
-pub use backoff::{Backoff, BackoffError, Jitter};
-pub use bus::EventBus;
-pub use config::{BusConfig, Threads};
-pub use connectivity::{Connectivity, OnConnection};
-pub use engine::Bus;
-pub use env::{Env, SystemEnv};
-pub use envelope::{Envelope, EnvelopeBuilder};
-pub use error::{Error, ErrorKind, Refusal, Result};
-pub use ext::{Confirmed, EventBusExt};
-pub use handler::{Delivery, Handler, HandlerError, handler_fn};
-pub use hooks::{BusEvent, Hook, Location, OwnershipChange};
-pub use key::{Key, MAX_KEY_BYTES, murmur2};
-pub use middleware::{HandleLayer, Publish, PublishLayer};
+pub use bus::{Bus, BusConfig, Confirmed, EventBus, EventBusExt, ForwardBus, Threads};
+pub use model::{
+    AfterRefusal, Codec, Envelope, EnvelopeBuilder, Error, ErrorKind, Event, Group, Json, Key, MAX_KEY_BYTES, MAX_NAME,
+    OnExisting, Position, ProducerId, Refusal, Result, Stamp, Storage, Topic, TopicSpec, murmur2,
+};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
-pub use own_thread::OwnThread;
-pub use pool::PartitionView;
-pub use position::Position;
-pub use publishing::{
-    BatchConfirmation, BatchOutcome, BatchPublishing, Confirmation, Publishing, Receipt, StoredPrefix, Withdrawal,
+pub use observe::{BusEvent, Hook, Location, OwnershipChange, Propagator};
+pub use publish::{
+    BatchConfirmation, BatchOutcome, BatchPublishing, Confirmation, HandleLayer, Publish, PublishLayer, Publishing,
+    Receipt, StoredPrefix, Withdrawal,
 };
-pub use router::{Router, RouterBuilder, Unknown};
-pub use stamp::{ProducerId, Stamp};
-pub use subscribe::{FailurePolicy, OnDataLoss, OnLogReset, StartFrom, Subscribe};
-pub use subscription::Subscription;
-pub use telemetry::Propagator;
-pub use ticket::{Ticket, TicketSink};
-pub use topic::{AfterRefusal, Group, MAX_NAME, OnExisting, Storage, Topic, TopicSpec};
-pub use typed::{Codec, Event, Json};
+pub use runtime::{Backoff, BackoffError, Env, Jitter, SystemEnv};
+pub use subscribe::{
+    Delivery, FailurePolicy, Handler, HandlerError, OnDataLoss, OnLogReset, PartitionView, Router, RouterBuilder,
+    StartFrom, Subscribe, Subscription, Unknown, handler_fn,
+};
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! is *perhaps stored*.
 
 use eventbus_core::ErrorKind;
-use eventbus_core::pipeline::{Turned, Verdict};
+use eventbus_core::toolkit::pipeline::{Turned, Verdict};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// What a report's code says of its record.

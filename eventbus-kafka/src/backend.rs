@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::stamps::Scans;
 use async_trait::async_trait;
+use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{
-    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Members, Membership, Opened, Outbound,
-    Pipelining, Scans, TopicDescription,
+    Backend, Capabilities, ConnectionState, GroupDescription, Health, Join, Membership, Outbound, Pipelining,
+    TopicDescription,
 };
-use eventbus_core::coordinated::OVERSHOOT;
-use eventbus_core::settings::unsafe_setting;
-use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::toolkit::coordinated::OVERSHOOT;
+use eventbus_core::toolkit::settings::unsafe_setting;
+use eventbus_core::toolkit::{Members, Opened};
+use eventbus_core::{Group, Position, Result, Stamp, Topic, TopicSpec};
 use rdkafka::metadata::Metadata;
 
 use crate::config::KafkaConfig;
@@ -163,7 +166,7 @@ impl Backend for KafkaBackend {
         let Ok(link) = self.link.get() else { return Health::new(ConnectionState::Disconnected) };
         let answer = link.metadata(None).await;
         let facts = |of: Metadata| [("brokers", of.brokers().len()), ("topics", of.topics().len())];
-        Health::answered(&link.reached, "Apache Kafka", answer.map(facts))
+        link.reached.answered("Apache Kafka", answer.map(facts))
     }
 
     async fn close(&self) -> Result<()> {

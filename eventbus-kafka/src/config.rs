@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-pub use eventbus_core::settings::{Mechanism, Sasl, Tls};
-use eventbus_core::settings::{Secret, invalid, is_host, millis, one_of, prefix, refuse};
+use eventbus_core::toolkit::credentials::Secret;
+pub use eventbus_core::toolkit::credentials::{Mechanism, Sasl, Tls};
+use eventbus_core::toolkit::settings::{invalid, is_host, millis, one_of, prefix, refuse};
 use eventbus_core::wire::Mode;
 use eventbus_core::{Group, Result, Topic, settings};
 use rdkafka::ClientConfig;

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use eventbus_core::backend::{client_statistics, patiently};
-use eventbus_core::{Connectivity, Error, ErrorKind, Result};
+use eventbus_core::toolkit::Connectivity;
+use eventbus_core::toolkit::client_statistics;
+use eventbus_core::toolkit::patiently;
+use eventbus_core::{Error, ErrorKind, Result};
 use rdkafka::Statistics;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::{Client, ClientContext};

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use eventbus_core::backend::{Inbound, Join, LogState};
-use eventbus_core::coordinated::{Answer, Ask, Client, DRAIN_MARGIN, Entry, Member, Polled, Refused, Renewed, Seat};
+use eventbus_core::toolkit::coordinated::{
+    Answer, Ask, Client, DRAIN_MARGIN, Entry, Member, Polled, Refused, Renewed, Seat,
+};
 use eventbus_core::{Error, ErrorKind, Position, Result};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_core::backend::{GroupDescription, Progress, own, remove_each};
+use eventbus_core::backend::GroupDescription;
+use eventbus_core::toolkit::coordinated::{Progress, describe_group};
+use eventbus_core::toolkit::{own, remove_each};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -48,7 +50,7 @@ pub(crate) async fn describe(link: &Arc<Link>, topic: &Topic, group: &Group) -> 
             partitions.push((partition, watermarks(link, &name, partition)?, committed));
         }
         let oldest = |from: &[(u32, Position)]| scan::stored_at(link, &name, from);
-        Ok(GroupDescription::stored(told.then_some(members), partitions, oldest))
+        Ok(describe_group(told.then_some(members), partitions, oldest))
     };
     link.ask("asking for a group", question).await?.known()
 }

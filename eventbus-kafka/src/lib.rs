@@ -30,7 +30,9 @@ mod error;
 mod groups;
 mod note;
 mod producer;
+mod reading;
 mod scan;
+mod stamps;
 mod topics;
 mod wire;
 

@@ -1,6 +1,6 @@
 //! What is stored beside a committed offset: the core's line of text, as its metadata (S4, S5).
 
-pub(crate) use eventbus_core::backend::{Print, Stored};
+pub(crate) use eventbus_core::toolkit::coordinated::{Print, Stored};
 use rdkafka::Message;
 
 /// The print of a record, by which its log is known again (S3).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::Outbound;
-use eventbus_core::pipeline::{Facts, Failure, Known, Pipeline, Reports, Turned};
+use eventbus_core::toolkit::pipeline::{Facts, Failure, Known, Pipeline, Reports, Turned};
 use eventbus_core::{Envelope, ErrorKind, Result, Topic};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -33,7 +33,7 @@ pub(crate) const BATCH_RECORDS: usize = 10_000;
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 
 /// The publishing half of the backend.
-pub(crate) type Producer = eventbus_core::pipeline::Producer<Records>;
+pub(crate) type Producer = eventbus_core::toolkit::pipeline::Producer<Records>;
 
 /// What is known of a topic whose `max.message.bytes` is this.
 pub(crate) fn facts(name: &str, max_message_bytes: usize, compacted: bool) -> Facts {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use eventbus_core::backend::{Heard, read_to_ends};
+use crate::reading::{Heard, read_to_ends};
 use eventbus_core::{Position, Result, Stamp};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};

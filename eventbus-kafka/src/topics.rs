@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_core::backend::{LogState, TopicDescription, gone, own, patiently, remove_each, settled};
-use eventbus_core::pipeline::Known;
-use eventbus_core::settings::unsupported;
+use eventbus_core::backend::{LogState, TopicDescription};
+use eventbus_core::toolkit::patiently;
+use eventbus_core::toolkit::pipeline::Known;
+use eventbus_core::toolkit::settings::unsupported;
+use eventbus_core::toolkit::{gone, own, remove_each, settled};
 use eventbus_core::{Error, ErrorKind, Result, Topic, TopicSpec};
 use rdkafka::admin::{AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eventbus_core::backend::{Backend, Fate, GroupEvent, Join, Outbound, ensure_topic};
-use eventbus_core::{Envelope, Position, ProducerId, Result, Stamp, Ticket, TicketSink, TopicSpec};
+use eventbus_core::backend::{Ticket, TicketSink};
+use eventbus_core::{Envelope, Position, ProducerId, Result, Stamp, TopicSpec};
 use eventbus_memory::MemoryWorld;
 
 const RECORDS: u64 = 2_000_000;

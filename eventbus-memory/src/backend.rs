@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{
     Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
 };
-use eventbus_core::{Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::{Group, Position, Result, Stamp, Topic, TopicSpec};
 use tokio::runtime::Handle;
 
 use crate::connection::{Connection, call};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use eventbus_core::forward::ForwardBus;
+use eventbus_core::ForwardBus;
 use eventbus_core::{Bus, BusConfig, EventBus, Result, Threads};
 
 use crate::backend::MemoryBackend;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::Pipelining;
-use eventbus_core::settings::{invalid, within};
+use eventbus_core::toolkit::settings::{invalid, within};
 use eventbus_core::{Env, Result, SystemEnv, settings};
 
 /// How the positions of a topic's partitions are counted.

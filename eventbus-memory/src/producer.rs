@@ -11,8 +11,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{Fate, Outbound, Pipelining};
-use eventbus_core::{Error, ErrorKind, Ticket, Topic};
+use eventbus_core::{Error, ErrorKind, Topic};
 use tokio::time::Instant;
 
 use crate::faults::{FaultKind, OnCut, Place, SubmitFault};

@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use eventbus_core::Ticket;
 use eventbus_core::backend::Fate;
+use eventbus_core::backend::Ticket;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{Backend, Commit, GroupEvent, Join, LogState, Membership};
-use eventbus_core::forward::{ForwardBackend, ForwardMember};
+use eventbus_core::backend::{ForwardBackend, ForwardMember};
 use eventbus_core::{
     Bus, BusConfig, Envelope, Error, ErrorKind, EventBus, Handler, Position, Result, Subscribe, Threads, TopicSpec,
     handler_fn,

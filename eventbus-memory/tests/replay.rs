@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eventbus_core::replay::{DeadLetters, Letter, Replayed, Tell};
+use eventbus_core::dead_letter::{DeadLetters, Letter, Replayed, Tell};
 use eventbus_core::{
     Delivery, Envelope, ErrorKind, EventBus, EventBusExt, HandlerError, Key, Subscribe, Subscription, TopicSpec,
     handler_fn,

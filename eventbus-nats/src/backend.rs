@@ -4,11 +4,14 @@ use std::sync::{Arc, Weak};
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_trait::async_trait;
+use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{
-    Backend, Capabilities, GroupDescription, Health, Join, Membership, Opened, Outbound, TopicDescription,
+    Backend, Capabilities, GroupDescription, Health, Join, Membership, Outbound, TopicDescription,
 };
-use eventbus_core::lease::Leases;
-use eventbus_core::{Connectivity, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::toolkit::Connectivity;
+use eventbus_core::toolkit::Opened;
+use eventbus_core::toolkit::lease::Leases;
+use eventbus_core::{Group, Position, Result, Stamp, Topic, TopicSpec};
 
 use crate::config::NatsConfig;
 use crate::connection::Link;

@@ -6,8 +6,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use eventbus_core::settings::Tls;
-use eventbus_core::settings::{invalid, is_server, millis, prefix, unsafe_setting, within};
+pub use eventbus_core::toolkit::credentials::Tls;
+use eventbus_core::toolkit::settings::{
+    invalid, is_server, millis, prefix, servers as read_servers, unsafe_setting, within,
+};
 use eventbus_core::wire::Mode;
 use eventbus_core::{Result, settings};
 
@@ -108,7 +110,7 @@ impl NatsConfig {
     /// A bus on these servers: `nats://` or `tls://` URLs, several with commas between them. A user and password, or a
     /// token, may stand before a host, percent-encoded; the first counts for all.
     pub fn new(servers: impl Into<String>) -> Self {
-        let (urls, user) = settings::servers(&servers.into(), "nats");
+        let (urls, user) = read_servers(&servers.into(), "nats");
         let auth = match user {
             None => Auth::None,
             Some((user, Some(password))) => Auth::UserPassword(user, password),

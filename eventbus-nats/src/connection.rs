@@ -10,10 +10,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::removals::Removals;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError};
 use bytes::Bytes;
-use eventbus_core::backend::{ConnectionState, Removals};
-use eventbus_core::{Connectivity, Error, ErrorKind, OwnThread, Result};
+use eventbus_core::backend::ConnectionState;
+use eventbus_core::toolkit::{Connectivity, OwnThread};
+use eventbus_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;

@@ -11,7 +11,7 @@ use async_nats::jetstream::consumer::pull::BatchConfig;
 use async_nats::jetstream::consumer::{AckPolicy, Config, DeliverPolicy};
 use async_nats::{Message, Subscriber};
 use async_trait::async_trait;
-use eventbus_core::lease::{Pulled, Source, scan};
+use eventbus_core::toolkit::lease::{Pulled, Source, scan};
 use eventbus_core::{Position, Result};
 use futures_util::StreamExt;
 use serde::Deserialize;

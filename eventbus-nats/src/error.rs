@@ -2,7 +2,7 @@
 //!
 //! Errors are told apart by `err_code`, never by `code`: what is not stored comes as 400, 500 and 503 alike.
 
-use eventbus_core::backend::closed;
+use eventbus_core::toolkit::closed;
 use eventbus_core::{Error, ErrorKind};
 use serde::Deserialize;
 

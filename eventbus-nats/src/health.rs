@@ -25,7 +25,7 @@ pub(crate) fn capabilities(config: &NatsConfig) -> Capabilities {
 
 pub(crate) async fn health(link: Option<&Arc<Link>>) -> Health {
     let Some(link) = link else { return Health::new(ConnectionState::Disconnected) };
-    let mut health = Health::of(link.connection());
+    let mut health = link.connection().health();
     let info = link.client.server_info();
     health.server = Some(format!("nats-server {}", info.version));
     health.detail("server_name", info.server_name);

@@ -1,7 +1,7 @@
 //! The NATS JetStream backend: a stream per topic, a subject per partition, leases and progress in a key-value bucket.
 //!
 //! Who owns which partition, and everything else that is not about JetStream, is in the core, in
-//! [`eventbus_core::lease`] above all.
+//! [`eventbus_core::toolkit::lease`] above all.
 //!
 //! A topic is one stream, its partitions are subjects; the stream's sequence is the position, shared by all partitions.
 //! One record per (group, topic, partition) in a key-value bucket holds owner, epoch, watermark and note. It is the
@@ -31,9 +31,13 @@ mod connection;
 mod consumer;
 mod error;
 mod health;
+mod in_flight;
+mod labels;
 mod names;
 mod producer;
+mod removals;
 mod store;
+mod tokens;
 mod topics;
 mod wire;
 

@@ -1,10 +1,10 @@
-//! Names on the server: the core's one [encoding](eventbus_core::backend::token) for streams, subjects, buckets and keys.
+//! Names on the server: the core's one [encoding](crate::tokens::token) for streams, subjects, buckets and keys.
 //!
 //! Invariants: different topics (and groups) get different names, and every name fits the server's limits (255 bytes for
 //! streams). They are part of what is stored: see the vectors.
 
-use eventbus_core::backend::{escape, token};
-use eventbus_core::lease::Key;
+use crate::tokens::{escape, token};
+use eventbus_core::toolkit::lease::Key;
 use eventbus_core::{Group, Topic};
 
 /// The names of one topic.

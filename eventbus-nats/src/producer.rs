@@ -11,11 +11,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::in_flight::{FlightId, Flights};
 use async_nats::{Message, Subject};
-use eventbus_core::backend::{Fate, Opened, Outbound};
-use eventbus_core::flights::{FlightId, Flights};
+use eventbus_core::backend::Ticket;
+use eventbus_core::backend::{Fate, Outbound};
+use eventbus_core::toolkit::OnConnection;
+use eventbus_core::toolkit::Opened;
 use eventbus_core::wire::Mode;
-use eventbus_core::{Error, ErrorKind, OnConnection, Result, Ticket, Topic};
+use eventbus_core::{Error, ErrorKind, Result, Topic};
 use futures_util::{FutureExt, StreamExt};
 
 use crate::answers::{Verdict, judge};

@@ -1,5 +1,5 @@
 //! The bucket of a topic: one key-value bucket for the records and members of all its groups, and what else the core's
-//! [leases](eventbus_core::lease) ask of JetStream.
+//! [leases](eventbus_core::toolkit::lease) ask of JetStream.
 //!
 //! Invariants: the bucket's first sequence is the clock's milliseconds when it was made, so that the small revision of a
 //! stale holder never fits a bucket that was made again; nothing in it ends by age; and a record is read from the stream's
@@ -18,7 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use eventbus_core::backend::{ConnectionState, TopicDescription};
-use eventbus_core::lease::{Entry, LeaseStore, Pace, Slot, Source, Swap, mapped};
+use eventbus_core::toolkit::lease::{Entry, LeaseStore, Pace, Slot, Source, Swap, mapped};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Storage, Topic};
 use serde::Deserialize;
 use serde_json::{Value, json};

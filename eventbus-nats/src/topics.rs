@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use eventbus_core::backend::{Labels, LogState, TopicDescription, remove_each};
-use eventbus_core::settings::{invalid, unsafe_setting};
+use crate::labels::Labels;
+use eventbus_core::backend::{LogState, TopicDescription};
+use eventbus_core::toolkit::remove_each;
+use eventbus_core::toolkit::settings::{invalid, unsafe_setting};
 use eventbus_core::{Error, ErrorKind, Position, Result, Storage, Topic, TopicSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

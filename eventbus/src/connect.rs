@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use eventbus_core::ForwardBus;
 use eventbus_core::backend::Backend;
-use eventbus_core::forward::ForwardBus;
 use eventbus_core::{Bus, BusConfig, EventBus, Handler, Result, Subscribe, Subscription, TopicDescription, TopicSpec};
 use eventbus_memory::MemoryWorld;
 

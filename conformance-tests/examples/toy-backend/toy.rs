@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{
     Assignment, Backend, Body, Capabilities, Commit, Committed, ConnectionState, Fate, GroupDescription, GroupEvent,
     GroupPartition, Health, Inbound, Join, Lease, LogState, Membership, Outbound, TopicDescription,
 };
-use eventbus_core::{Env, Error, ErrorKind, Group, Position, Result, Stamp, Ticket, Topic, TopicSpec};
+use eventbus_core::{Env, Error, ErrorKind, Group, Position, Result, Stamp, Topic, TopicSpec};
 use tokio::sync::Notify;
 
 /// The broker: what a real backend reaches over the network.

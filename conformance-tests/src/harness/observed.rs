@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use eventbus_core::backend::{Backend, Commit, Fate, GroupEvent, Join, Membership, Outbound};
+use eventbus_core::backend::{ForwardBackend, ForwardMember};
+use eventbus_core::backend::{Ticket, TicketSink};
 use eventbus_core::dead_letter::DeadLetter;
-use eventbus_core::forward::{ForwardBackend, ForwardMember};
 use eventbus_core::note::Note;
-use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Ticket, TicketSink, Topic};
+use eventbus_core::{Error, ErrorKind, Group, Position, Result, Stamp, Topic};
 
 use super::process::{Elsewhere, Process, lock};
 use crate::history::{self, Kind, Name, SessionCause};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use eventbus_core::backend::Backend;
-use eventbus_core::forward::ForwardBackend;
+use eventbus_core::backend::ForwardBackend;
 use eventbus_core::{Result, TopicSpec};
 
 /// What sets the limit: a client of the suite's own.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{Backend, Body, Fate, GroupEvent, Join, Outbound, Pipelining};
+use eventbus_core::backend::{Ticket, TicketSink};
 use eventbus_core::wire::WireRecord;
-use eventbus_core::{Error, ErrorKind, Position, Ticket, TicketSink, Topic};
+use eventbus_core::{Error, ErrorKind, Position, Topic};
 use eventbus_memory::{
     Copies, FaultId, Latency, MemoryBackend, MemoryConfig, MemoryWorld, OnCut, Positions, Scope, SubmitFault, Wait,
 };

@@ -7,13 +7,9 @@ use async_trait::async_trait;
 
 use crate::backend::{
     Backend, Capabilities, ConnectionState, Fate, GroupDescription, Health, Join, LogState, Membership, Outbound,
-    TopicDescription,
+    Ticket, TopicDescription,
 };
-use crate::error::{Error, ErrorKind, Result};
-use crate::position::Position;
-use crate::stamp::Stamp;
-use crate::ticket::Ticket;
-use crate::topic::{Group, Topic, TopicSpec};
+use crate::model::{Error, ErrorKind, Group, Position, Result, Stamp, Topic, TopicSpec};
 
 /// The most partitions of its topics that positions are counted for.
 const PARTITIONS: usize = 64;

@@ -4,19 +4,15 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use base64::Engine;
-use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::{Engine, alphabet};
 use bytes::Bytes;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Binding, DecodeContext, Decoded, FOREIGN_TYPE, Hop, WireRecord, is_hop, undecodable};
-use crate::envelope::{Attributes, Envelope, EnvelopeBuilder, check_header, is_text};
-use crate::error::Error;
-use crate::key::Key;
-use crate::stamp::Stamp;
+use crate::model::{Attributes, Envelope, EnvelopeBuilder, Error, Key, Stamp, check_header, is_text};
 
 /// A key that is no text, where the record has no key of its own.
 pub(super) const BINARY_KEY: &str = "eventbuskeybase64";

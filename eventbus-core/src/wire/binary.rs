@@ -6,11 +6,9 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
 use super::attributes::{self, BINARY_KEY, Reader};
-use super::names::attribute_header;
+use super::headers::attribute_header;
 use super::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, WireRecord, undecodable};
-use crate::envelope::Envelope;
-use crate::error::Error;
-use crate::stamp::Stamp;
+use crate::model::{Envelope, Error, Stamp};
 
 /// What is encoded in a header's value: everything outside `!` to `~`, and the two characters that readers of the HTTP
 /// rules would take for something else.

@@ -14,12 +14,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::attributes::{self, BINARY_KEY, LENIENT, Reader};
-use super::binary;
-use super::names::attribute_header;
-use super::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, STRUCTURED, WireRecord, media_type, undecodable};
-use crate::envelope::Envelope;
-use crate::error::Error;
-use crate::stamp::Stamp;
+use super::headers::attribute_header;
+use super::{
+    Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, STRUCTURED, WireRecord, binary, media_type, undecodable,
+};
+use crate::model::{Envelope, Error, Stamp};
 
 type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
@@ -122,7 +121,7 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
     let repeated = repeated_key(record, binding);
     if let Some(repeated) = &repeated {
         let key = reader.key().ok().flatten();
-        if key.as_ref().map(crate::key::Key::as_bytes) != Some(repeated.as_bytes()) {
+        if key.as_ref().map(crate::model::Key::as_bytes) != Some(repeated.as_bytes()) {
             return Err(undecodable("partitionkey", "expected the same key in the header and in the document"));
         }
     }

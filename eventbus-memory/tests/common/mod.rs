@@ -11,7 +11,8 @@ use eventbus_core::backend::{
     Assignment, Backend, Body, Commit, Fate, GroupEvent, Inbound, Join, Membership, Outbound, TopicDescription,
     ensure_topic,
 };
-use eventbus_core::{Envelope, Position, ProducerId, Result, Stamp, Ticket, TicketSink, Topic, TopicSpec};
+use eventbus_core::backend::{Ticket, TicketSink};
+use eventbus_core::{Envelope, Position, ProducerId, Result, Stamp, Topic, TopicSpec};
 use eventbus_memory::{FaultKind, MemoryBackend, MemoryConfig, MemoryWorld};
 use tokio::sync::Notify;
 use tokio::time::timeout;

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use eventbus_core::backend::ForwardBackend;
+use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{Backend, Join, Membership, Outbound};
-use eventbus_core::forward::ForwardBackend;
 use eventbus_core::wire::WireRecord;
-use eventbus_core::{Error, Position, Ticket};
+use eventbus_core::{Error, Position};
 use eventbus_kafka::{KafkaBackend, Mechanism, Sasl};
 
 use super::admin::Admin;

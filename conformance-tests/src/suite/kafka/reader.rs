@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use eventbus_core::backend::{Body, Inbound, patiently};
+use eventbus_core::backend::{Body, Inbound};
+use eventbus_core::toolkit::patiently;
 use eventbus_core::wire::{Binding, WireRecord};
 use eventbus_core::{Group, Position, Result, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use eventbus_core::backend::{Backend, Body, GroupEvent, Inbound, Join, Membership, Outbound};
-use eventbus_core::forward::{ForwardBackend, ForwardMember};
+use eventbus_core::backend::{ForwardBackend, ForwardMember};
 use eventbus_core::wire::{Binding, WireRecord, header_name};
 use eventbus_core::{Envelope, Key, ProducerId, Result, Stamp};
 

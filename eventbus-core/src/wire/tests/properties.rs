@@ -5,7 +5,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::stamp::ProducerId;
+use crate::model::ProducerId;
 
 /// Text that an attribute can hold, quotes, percent signs and other scripts among it.
 fn text() -> impl Strategy<Value = String> {
@@ -47,14 +47,14 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         let (id, source, event_type, (seconds, nanos, offset), key, version, sequence) = own;
         let offset = time::UtcOffset::from_whole_seconds(offset * 60).unwrap();
         let time = OffsetDateTime::from_unix_timestamp(seconds).unwrap() + time::Duration::nanoseconds(nanos);
-        let mut attributes = crate::envelope::Attributes::new(event_type, source);
+        let mut attributes = crate::model::Attributes::new(event_type, source);
         attributes.id = id;
         attributes.time = time.to_offset(offset);
         (attributes.key, attributes.version, attributes.sequence) = (key, version, sequence);
         let a = &mut attributes;
         (a.correlation_id, a.causation_id, a.tenant, a.traceparent, a.tracestate) = optional;
         (a.content_type, a.payload) = (payload.0, payload.1.into());
-        let mut builder = crate::envelope::EnvelopeBuilder::of(attributes);
+        let mut builder = crate::model::EnvelopeBuilder::of(attributes);
         for (name, value) in extensions {
             builder = builder.extension(name, value);
         }

@@ -3,7 +3,7 @@
 use time::macros::datetime;
 
 use super::*;
-use crate::stamp::ProducerId;
+use crate::model::ProducerId;
 
 const STAMP: Stamp = Stamp::new(ProducerId::new(0xfeed), 7);
 

@@ -1,0 +1,106 @@
+//! Groups as they are described.
+
+use super::{Committed, LogState};
+use crate::model::{Error, ErrorKind, Position, Result};
+
+/// Progress of a group on a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupDescription {
+    /// Its members by name.
+    pub members: Vec<String>,
+    /// Each partition, in order.
+    pub partitions: Vec<GroupPartition>,
+}
+
+impl GroupDescription {
+    /// A description.
+    #[must_use]
+    pub fn new(members: Vec<String>, partitions: Vec<GroupPartition>) -> Self {
+        Self { members, partitions }
+    }
+
+    /// This description, of a group that there is: one with members or with progress.
+    ///
+    /// # Errors
+    /// `UnknownGroup` otherwise.
+    pub fn known(self) -> Result<Self> {
+        if self.members.is_empty() && self.partitions.iter().all(|partition| partition.committed.is_none()) {
+            let message = "the group has neither progress nor members";
+            return Err(Error::new(ErrorKind::UnknownGroup, message));
+        }
+        Ok(self)
+    }
+}
+
+/// Progress of a group on a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPartition {
+    /// The partition.
+    pub partition: u32,
+    /// What is committed.
+    pub committed: Option<Committed>,
+    /// The log.
+    pub log: LogState,
+    /// Records at or above the committed position (from the first one on where nothing is committed): a count, never a
+    /// difference of positions.
+    pub lag: u64,
+    /// The member that owns it.
+    pub owner: Option<String>,
+    /// When the first record at or above the committed position was stored, in milliseconds since the Unix epoch: since
+    /// when the oldest unfinished one has been waiting. `None` where there is none, or the backend does not tell.
+    pub oldest: Option<u64>,
+}
+
+impl GroupPartition {
+    /// A partition whose positions have no gaps, so that the lag follows from them; nobody owns it.
+    #[must_use]
+    pub fn counted(partition: u32, log: LogState, committed: Option<Committed>) -> Self {
+        let mut counted = Self { partition, committed, log, lag: 0, owner: None, oldest: None };
+        counted.lag = counted.log.end.get().saturating_sub(counted.waits_from().get());
+        counted
+    }
+
+    /// Where the first unfinished record is, or the next one comes: what is committed, unless the log begins behind it.
+    #[must_use]
+    pub fn waits_from(&self) -> Position {
+        self.committed.as_ref().map_or(self.log.first, |committed| committed.next.max(self.log.first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn counted(first: u64, end: u64, next: Option<u64>) -> GroupPartition {
+        let log = LogState { first: Position::new(first), end: Position::new(end), ..LogState::default() };
+        let committed = next.map(|next| Committed { next: Position::new(next), epoch: 1, note: Bytes::new() });
+        GroupPartition::counted(0, log, committed)
+    }
+
+    #[test]
+    fn lag_counts_what_is_there_and_not_finished() {
+        for (first, end, next, lag) in [
+            (2, 10, None, 8),
+            (2, 10, Some(4), 6),
+            (2, 10, Some(10), 0),
+            // Retention took what was not finished, or the log is another one.
+            (5, 10, Some(3), 5),
+            (0, 4, Some(9), 0),
+        ] {
+            assert_eq!(counted(first, end, next).lag, lag, "{first} {end} {next:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_known_by_its_members_or_its_progress() {
+        let of = |members: &[&str], next| {
+            let members = members.iter().map(|name| (*name).to_owned()).collect();
+            GroupDescription::new(members, vec![counted(0, 1, None), counted(0, 1, next)]).known()
+        };
+        assert_eq!(of(&[], None).unwrap_err().kind(), ErrorKind::UnknownGroup);
+        assert!(of(&["m"], None).is_ok() && of(&[], Some(0)).is_ok());
+    }
+}

@@ -1,0 +1,181 @@
+//! The shipped pool and worker without a bus around them, and the shipped bus over a backend that does nothing, for
+//! benchmarks and instruction counts. No public interface.
+
+pub(crate) mod stored;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::time::Instant;
+
+use crate::backend::{Body, Inbound, Lease};
+use crate::bus::{Bus, BusConfig, EventBus};
+use crate::model::{Envelope, Error, ErrorKind, Group, Position, ProducerId, Result, Stamp, Topic};
+use crate::mutant::Seam;
+use crate::observe::{HandleTelemetry, Hooks};
+use crate::runtime::{Mutex, SystemEnv};
+use crate::subscribe::{
+    Crew, Delivery, DeliveryContext, FinishedSet, Handler, Next, Opening, Pool, Scope, Settings, handler_fn,
+};
+
+/// The workers' side of a subscription that owns partition 0, with nothing around it.
+pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Crew> {
+    let (topic, group): (Topic, Group) = ("measured".parse()?, "group".parse()?);
+    let pool = Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, Seam::default());
+    let context = DeliveryContext {
+        topic: topic.clone(),
+        group: group.clone(),
+        member: "member".into(),
+        partition: 0,
+        epoch: 1,
+        incarnation: "one".into(),
+    };
+    pool.open(Opening {
+        context: Arc::new(context),
+        lease: Lease::unlimited(),
+        watermark: Position::new(1),
+        finished: FinishedSet::from_runs([]),
+        budget_bytes: settings.budget_bytes,
+        suspect_until: None,
+        tried: None,
+        dedup_by_id: false,
+        seam: Seam::default(),
+    });
+    pool.set_concurrency(settings.concurrency);
+    Ok(Crew {
+        pool: Arc::new(pool),
+        handler,
+        settings,
+        env: Arc::new(SystemEnv),
+        hooks: Hooks::default(),
+        telemetry: HandleTelemetry::new("measured", topic, group, None),
+        partitions: 1,
+        strict_partitions: false,
+        scope: Scope { bus: 1, subscription: 1 },
+        controls: Mutex::new(Vec::new()),
+        stop: Mutex::new(None),
+        seam: Seam::default(),
+    })
+}
+
+/// An envelope for each key.
+fn named(keys: usize) -> Result<Vec<Envelope>> {
+    (0..keys).map(|key| Envelope::builder("Measured", "/bench").key(format!("order-{key}")).build()).collect()
+}
+
+/// One partition, one worker, and a handler that does nothing.
+pub struct Dispatch {
+    crew: Arc<Crew>,
+    worker: Pin<Box<dyn Future<Output = ()> + Send>>,
+    envelopes: Vec<Envelope>,
+    next: u64,
+}
+
+impl std::fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatch").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+impl Dispatch {
+    /// A pool under the default settings, for envelopes of `keys` keys in turn.
+    ///
+    /// # Errors
+    /// None, as the names are valid.
+    pub fn new(keys: usize) -> Result<Self> {
+        // A future that holds something, as a real one does: one that is empty would be boxed without an allocation.
+        let handler = handler_fn(|delivery: Delivery| async move {
+            drop(delivery);
+            Ok(())
+        });
+        let crew = Arc::new(crew(handler, Settings::default())?);
+        Ok(Self { worker: Box::pin(crew.clone().work(0)), crew, envelopes: named(keys)?, next: 1 })
+    }
+
+    /// The next `count` records, as a backend would deliver them.
+    pub fn records(&mut self, count: usize) -> Vec<Inbound> {
+        let from = self.next;
+        self.next += count as u64;
+        (from..self.next)
+            .map(|position| {
+                let envelope = self.envelopes[position as usize % self.envelopes.len()].clone();
+                let stamp = Stamp::new(ProducerId::new(1), position);
+                Inbound::new(0, Position::new(position), 0, Body::Envelope(envelope)).stamped(Some(stamp))
+            })
+            .collect()
+    }
+
+    /// Offers records and lets the worker handle all of them: everything that happens to an envelope between the backend
+    /// and the watermark.
+    pub fn dispatch(&mut self, records: Vec<Inbound>) {
+        self.look(records);
+        let _ = self.worker.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// What the session does with a batch, without the round trip of a commit.
+    fn look(&self, records: Vec<Inbound>) -> Instant {
+        let now = Instant::now();
+        let pool = &self.crew.pool;
+        pool.offer(records, now);
+        if pool.duties(now).commit {
+            pool.progress(false).iter().for_each(|progress| pool.committed(progress));
+        }
+        now
+    }
+
+    /// The same without the worker: through the pool alone.
+    pub fn pass(&mut self, records: Vec<Inbound>) {
+        let now = self.look(records);
+        let mut done = None;
+        while let Next::Run(job) = self.crew.pool.next(0, done.take(), now) {
+            done = Some((job.lane, job.finished()));
+        }
+    }
+
+    /// Whether all that was offered is finished and the watermark is behind it.
+    #[must_use]
+    pub fn is_through(&self) -> bool {
+        self.crew.pool.progress_of(0).is_some_and(|progress| progress.next == Position::new(self.next))
+    }
+}
+
+/// A bus whose backend answers inside the call: what is left of a publish is the key lanes.
+#[derive(Debug)]
+pub struct Publishes {
+    bus: Bus,
+    envelopes: Vec<Envelope>,
+    next: usize,
+}
+
+impl Publishes {
+    /// A bus under the default configuration, and envelopes of `keys` keys in turn. Blocks until the topic is known.
+    ///
+    /// # Errors
+    /// Where no runtime can be started.
+    pub fn new(keys: usize) -> Result<Self> {
+        let bus = Bus::new(Arc::new(stored::Stored::default()), BusConfig::new())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::new(ErrorKind::Unavailable, error.to_string()))?;
+        runtime.block_on(bus.ensure_topic(&crate::model::TopicSpec::new("measured")))?;
+        Ok(Self { bus, envelopes: named(keys)?, next: 0 })
+    }
+
+    /// Publishes so many envelopes; how many were not confirmed by then.
+    pub fn publish(&mut self, count: usize) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut open = 0;
+        for _ in 0..count {
+            let envelope = self.envelopes[self.next % self.envelopes.len()].clone();
+            self.next += 1;
+            let mut publishing = std::pin::pin!(self.bus.publish("measured", envelope));
+            let confirmed = match publishing.as_mut().poll(&mut cx) {
+                Poll::Ready(Ok(confirmation)) => std::pin::pin!(confirmation).poll(&mut cx).is_ready(),
+                Poll::Ready(Err(_)) | Poll::Pending => false,
+            };
+            open += usize::from(!confirmed);
+        }
+        open
+    }
+}

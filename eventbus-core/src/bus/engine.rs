@@ -1,0 +1,396 @@
+//! [`Bus`]: the engine on a backend. It implements [`EventBus`]; every backend's bus is one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::EventBus;
+use super::config::{BusConfig, Threads};
+use crate::backend::{Backend, Capabilities, GroupDescription, Health, Join, Named, TopicDescription, ensure_topic};
+use crate::model::{Envelope, Error, ErrorKind, Group, Key, OnExisting, Position, Result, Topic, TopicSpec};
+use crate::mutant::Seam;
+use crate::observe::{BusEvent, HandleTelemetry, Hooks, Propagator, Traced};
+use crate::publish::{BatchPublishing, HandleLayer, Lanes, Publish, Publishing};
+use crate::runtime::{Env, Mutex, OwnThread};
+use crate::subscribe::{
+    CloseBy, Crew, FailurePolicy, HAND_BACK_GRACE, Handler, Pool, Running, Scope, Session, Shared, StartFrom,
+    Subscribe, Subscription, dead_letter,
+};
+
+/// Numbers buses and subscriptions of this process, so that a handler's own can be told from others.
+static COUNTER: AtomicU64 = AtomicU64::new(1);
+
+/// The ordering engine on a [`Backend`].
+///
+/// Cheap to share as `Arc<dyn EventBus>`. When the last handle is dropped, every pending publish is resolved, one way or
+/// the other, and the subscriptions stop.
+pub struct Bus {
+    number: u64,
+    backend: Arc<dyn Backend>,
+    lanes: Arc<Lanes>,
+    publish: Arc<dyn Publish>,
+    traced: Arc<Traced>,
+    handle_layers: Vec<Arc<dyn HandleLayer>>,
+    hooks: Hooks,
+    env: Arc<dyn Env>,
+    propagator: Option<Arc<dyn Propagator>>,
+    /// Where the bus's own work runs.
+    own: Own,
+    subscriptions: Mutex<Subscriptions>,
+    seam: Seam,
+}
+
+/// The subscriptions of a bus, until it is closed.
+#[derive(Default)]
+struct Subscriptions {
+    closed: bool,
+    running: BTreeMap<u64, Weak<Running>>,
+}
+
+/// The runtime of the bus's own work.
+enum Own {
+    Thread(OwnThread),
+    Caller(Handle),
+}
+
+impl Own {
+    /// A thread of its own ends when the bus is gone.
+    fn new(threads: Threads) -> Result<Self> {
+        match threads {
+            Threads::Caller => Ok(Self::Caller(current_runtime()?)),
+            Threads::Own => Ok(Self::Thread(OwnThread::start("eventbus")?)),
+        }
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        match self {
+            Self::Thread(thread) => thread.spawn(future),
+            Self::Caller(handle) => drop(handle.spawn(future)),
+        }
+    }
+
+    /// Runs a backend's future where the bus's own work runs: its timers and connections belong there.
+    async fn run<T: Send + 'static>(&self, future: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        match self {
+            Self::Caller(_) => future.await,
+            Self::Thread(thread) => thread.run(future).await.unwrap_or_else(|| Err(closed())),
+        }
+    }
+}
+
+impl Bus {
+    /// Puts the engine on a backend and connects it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and what [`Backend::open`] says: `Unavailable`, `Unauthorized`.
+    pub async fn connect(backend: Arc<dyn Backend>, config: BusConfig) -> Result<Self> {
+        let bus = Self::new(backend.clone(), config)?;
+        bus.own.run(async move { backend.open().await }).await?;
+        Ok(bus)
+    }
+
+    /// Puts the engine on a backend in this process, which needs no connection: [`Backend::open`] is not called.
+    ///
+    /// # Errors
+    /// `InvalidConfig` or `UnsafeConfig` naming the setting; `Unavailable` where no thread can be started or, with
+    /// [`Threads::Caller`], there is no runtime.
+    pub fn new(backend: Arc<dyn Backend>, config: BusConfig) -> Result<Self> {
+        config.validate()?;
+        let hooks = Hooks::new(config.hooks.clone());
+        let env = config.env.clone();
+        let own = Own::new(config.threads)?;
+        let (lanes, driver) = {
+            let config = config.publish.clone();
+            Lanes::new(backend.clone(), env.clone(), config, hooks.clone())?
+        };
+        own.spawn(driver.run());
+        let traced = Arc::new(Traced::new(backend.system(), config.propagator.clone(), lanes.clone()));
+        let mut publish: Arc<dyn Publish> = traced.clone();
+        for layer in &config.publish_layers {
+            publish = layer.layer(publish);
+        }
+        Ok(Self {
+            number: COUNTER.fetch_add(1, Ordering::Relaxed),
+            backend: Arc::new(Named(backend)),
+            lanes,
+            publish,
+            traced,
+            handle_layers: config.handle_layers,
+            hooks,
+            env: config.env,
+            propagator: config.propagator,
+            own,
+            subscriptions: Mutex::default(),
+            seam: config.seam,
+        })
+    }
+
+    async fn join(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription> {
+        let (topic, group) = options.validate()?;
+        let backend = self.reach()?;
+        let described = {
+            let (backend, topic) = (backend.clone(), topic.clone());
+            self.own.run(async move { backend.describe_topic(&topic).await }).await?
+        };
+        let settings = options.settings;
+        let dead_letters = match settings.policy {
+            FailurePolicy::DeadLetter => Some(self.ensure_dead_letters(&topic, &group, &described).await?),
+            _ => None,
+        };
+        let prefix = options.member.as_deref().unwrap_or("member");
+        let member: Arc<str> = format!("{prefix}-{:016x}", self.env.random()).into();
+        let mut join = Join::new(described.clone(), group.clone(), &*member);
+        join.session_timeout = settings.session_timeout;
+        join.drain_deadline = settings.drain_deadline + HAND_BACK_GRACE;
+        let membership = self.own.run(async move { backend.join(join).await }).await?;
+
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let capabilities = self.backend.capabilities();
+        let handler = self.handle_layers.iter().fold(handler, |inner, layer| layer.layer(inner));
+        let crew = Arc::new(Crew {
+            pool: Arc::new(Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, self.seam)),
+            handler,
+            settings: settings.clone(),
+            env: self.env.clone(),
+            hooks: self.hooks.clone(),
+            telemetry: HandleTelemetry::new(
+                self.backend.system(),
+                topic.clone(),
+                group.clone(),
+                self.propagator.clone(),
+            ),
+            scope: Scope { bus: self.number, subscription: number },
+            partitions: described.spec.partitions,
+            strict_partitions: described.spec.strict_partitions,
+            controls: Mutex::new(Vec::new()),
+            stop: Mutex::new(None),
+            seam: self.seam,
+        });
+        let shared = Arc::new(Shared {
+            backend: self.backend.clone(),
+            capabilities,
+            membership,
+            lanes: self.lanes.clone(),
+            topic: topic.clone(),
+            group: group.clone(),
+            member: member.clone(),
+            close_by: CloseBy::default(),
+            dead_letters,
+            crew: crew.clone(),
+            settings,
+        });
+        let concurrency = shared.settings.concurrency;
+        let (commands, receiver) = mpsc::channel(16);
+        let (tell_ended, ended) = watch::channel(None);
+        let handlers = current_runtime()?;
+        let backend = self.backend.clone();
+        let running = Arc::new(Running { topic, group, member, commands, ended, crew, backend, handlers });
+        if !self.remember(number, &running) {
+            self.own.run(async move { shared.membership.leave().await }).await?;
+            return Err(closed());
+        }
+        running.start_workers(concurrency);
+        let hooks = self.hooks.clone();
+        self.own.spawn(async move {
+            let (topic, group) = (shared.topic.clone(), shared.group.clone());
+            let error = Session::new(shared, receiver).run().await;
+            if let Some(error) = &error {
+                hooks.emit(&BusEvent::SubscriptionEnded { topic: &topic, group: &group, error });
+            }
+            let _ = tell_ended.send(Some(error));
+        });
+        Ok(Subscription { inner: running })
+    }
+
+    /// Whether the bus is still open; then closing will drain this subscription, too.
+    fn remember(&self, number: u64, running: &Arc<Running>) -> bool {
+        let mut subscriptions = self.subscriptions.lock();
+        subscriptions.running.retain(|_, known| known.strong_count() > 0);
+        if !subscriptions.closed {
+            subscriptions.running.insert(number, Arc::downgrade(running));
+        }
+        !subscriptions.closed
+    }
+
+    /// The backend, for a call that a closed bus does not take.
+    fn reach(&self) -> Result<Arc<dyn Backend>> {
+        if self.subscriptions.lock().closed { Err(closed()) } else { Ok(self.backend.clone()) }
+    }
+
+    /// The dead-letter topic exists before the first envelope can fail (S2).
+    async fn ensure_dead_letters(&self, topic: &Topic, group: &Group, source: &TopicDescription) -> Result<Topic> {
+        let name = dead_letter::topic_of(topic, group)?;
+        let spec = TopicSpec::new(name.as_str())
+            .partitions(source.spec.partitions)
+            .replicas(source.spec.replicas)
+            .storage(source.spec.storage)
+            .on_existing(OnExisting::LeaveAlone);
+        let backend = self.backend.clone();
+        let described = self.own.run(async move { ensure_topic(&*backend, &spec).await }).await?;
+        self.lanes.topic_ready(&described)?;
+        Ok(name)
+    }
+
+    async fn reset(&self, topic: Topic, group: Group, to: StartFrom) -> Result<()> {
+        let backend = self.reach()?;
+        self.own
+            .run(async move {
+                let described = backend.describe_topic(&topic).await?;
+                let mut positions = Vec::new();
+                for (partition, log) in (0..).zip(&described.partitions) {
+                    let position = match &to {
+                        StartFrom::Earliest => log.first,
+                        StartFrom::Latest => log.end,
+                        StartFrom::Time(millis) => backend.position_at(&topic, partition, *millis).await?,
+                        StartFrom::Positions(named) => named.get(&partition).copied().unwrap_or(log.first),
+                    };
+                    positions.push((partition, position.clamp(log.first, log.end.max(log.first))));
+                }
+                backend.reset_group(&topic, &group, &positions as &[(u32, Position)]).await
+            })
+            .await
+    }
+
+    fn running(&self) -> Vec<Arc<Running>> {
+        self.subscriptions.lock().running.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+fn current_runtime() -> Result<Handle> {
+    Handle::try_current()
+        .map_err(|_| Error::new(ErrorKind::Unavailable, "there is no tokio runtime here: call this inside one"))
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the bus is closed")
+}
+
+#[async_trait]
+impl EventBus for Bus {
+    fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
+        self.publish.publish(topic, envelope)
+    }
+
+    fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
+        let envelopes = envelopes.into_iter().map(|envelope| self.traced.trace(envelope)).collect();
+        self.lanes.publish_batch(topic, envelopes)
+    }
+
+    fn resume(&self, topic: &str, key: Option<&Key>) -> Result<()> {
+        self.lanes.resume(topic, key)
+    }
+
+    async fn subscribe(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription> {
+        self.join(options, handler).await
+    }
+
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<TopicDescription> {
+        spec.validate()?;
+        let (backend, asked) = (self.reach()?, spec.clone());
+        let mut described = self.own.run(async move { ensure_topic(&*backend, &asked).await }).await?;
+        // What a refusal does is the bus's own setting, not the broker's.
+        described.spec.after_refusal = spec.after_refusal;
+        self.lanes.topic_ready(&described)?;
+        Ok(described)
+    }
+
+    async fn describe_topic(&self, topic: &str) -> Result<TopicDescription> {
+        let (backend, topic) = (self.reach()?, topic.parse::<Topic>()?);
+        self.own.run(async move { backend.describe_topic(&topic).await }).await
+    }
+
+    async fn accept_partitions(&self, topic: &str, partitions: u32) -> Result<()> {
+        self.reach()?;
+        let (lanes, topic) = (self.lanes.clone(), topic.parse::<Topic>()?);
+        self.own.run(async move { lanes.accept_partitions(&topic, partitions).await }).await
+    }
+
+    async fn delete_topic(&self, topic: &str) -> Result<()> {
+        let (backend, topic) = (self.reach()?, topic.parse::<Topic>()?);
+        self.lanes.forget_topic(&topic);
+        self.own.run(async move { backend.delete_topic(&topic).await }).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<String>> {
+        let backend = self.reach()?;
+        let topics = self.own.run(async move { backend.list_topics().await }).await?;
+        Ok(topics.into_iter().map(String::from).collect())
+    }
+
+    async fn list_groups(&self, topic: &str) -> Result<Vec<String>> {
+        let (backend, topic) = (self.reach()?, topic.parse::<Topic>()?);
+        let groups = self.own.run(async move { backend.list_groups(&topic).await }).await?;
+        Ok(groups.into_iter().map(String::from).collect())
+    }
+
+    async fn describe_group(&self, topic: &str, group: &str) -> Result<GroupDescription> {
+        let (backend, topic, group) = (self.reach()?, topic.parse::<Topic>()?, group.parse::<Group>()?);
+        self.own.run(async move { backend.describe_group(&topic, &group).await }).await
+    }
+
+    async fn reset_group(&self, topic: &str, group: &str, to: &StartFrom) -> Result<()> {
+        self.reset(topic.parse()?, group.parse()?, to.clone()).await
+    }
+
+    async fn delete_group(&self, topic: &str, group: &str) -> Result<()> {
+        let (backend, topic, group) = (self.reach()?, topic.parse::<Topic>()?, group.parse::<Group>()?);
+        self.own.run(async move { backend.delete_group(&topic, &group).await }).await
+    }
+
+    async fn health(&self) -> Health {
+        let backend = self.backend.clone();
+        let health = self.own.run(async move { Ok(backend.health().await) }).await;
+        health.unwrap_or_else(|_| Health::new(crate::backend::ConnectionState::Closed))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.backend.capabilities()
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<()> {
+        if Scope::current().is_some_and(|scope| scope.bus == self.number) {
+            let message = "close waits for the handler that waits for it";
+            return Err(Error::new(ErrorKind::WouldDeadlock, message));
+        }
+        let end = Instant::now() + deadline;
+        let left = || end.saturating_duration_since(Instant::now());
+        self.subscriptions.lock().closed = true;
+        let running = self.running();
+        let drains = running.iter().map(|subscription| subscription.drain(left()));
+        let drained = futures_util::future::join_all(drains).await;
+        let published = match self.lanes.close(left()).await {
+            0 => Ok(()),
+            unresolved => Err(Error::new(ErrorKind::DeadlineExceeded, "publishes were not resolved at the deadline")
+                .with("publishes", unresolved)),
+        };
+        let backend = self.backend.clone();
+        let ended = self.own.run(async move { backend.close().await }).await;
+        let exceeded = drained.into_iter().filter(|one| {
+            // A subscription that had ended by itself has told so already.
+            one.as_ref().is_err_and(|error| error.kind() == ErrorKind::DeadlineExceeded)
+        });
+        exceeded.into_iter().chain([published, ended]).find(Result::is_err).unwrap_or(Ok(()))
+    }
+}
+
+/// The last handle is gone: subscriptions stop at once, and the lanes resolve what is pending.
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.running().iter().for_each(|running| running.stop());
+        self.lanes.end();
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("backend", &self.backend).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,296 @@
+//! [`Envelope`]: one event with its CloudEvents 1.0 attributes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+use super::key::Key;
+
+pub(super) use super::envelope_builder::EnvelopeBuilder;
+
+/// One event: attributes, user headers and a payload of bytes.
+///
+/// Immutable and cheap to clone. Built by a builder that validates; changed by going back to one
+/// ([`into_builder`](Self::into_builder)).
+///
+/// ```
+/// use eventbus_core::Envelope;
+///
+/// let envelope = Envelope::builder("OrderPlaced", "/shop")
+///     .key("order-42")
+///     .sequence(1)
+///     .json(&serde_json::json!({ "total": 12 }))
+///     .build()?;
+/// assert_eq!(envelope.event_type(), "OrderPlaced");
+/// # Ok::<(), eventbus_core::Error>(())
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Envelope(pub(crate) Arc<Attributes>);
+
+/// The fields of an envelope.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Attributes {
+    pub(crate) id: String,
+    pub(crate) key: Option<Key>,
+    pub(crate) event_type: String,
+    pub(crate) source: String,
+    pub(crate) time: OffsetDateTime,
+    pub(crate) version: Option<u32>,
+    pub(crate) sequence: Option<u64>,
+    pub(crate) correlation_id: Option<String>,
+    pub(crate) causation_id: Option<String>,
+    pub(crate) tenant: Option<String>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) tracestate: Option<String>,
+    pub(crate) extensions: BTreeMap<String, String>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) payload: Bytes,
+    /// See [`Envelope::size`]; counted once, when it is built.
+    pub(crate) size: usize,
+}
+
+impl Envelope {
+    /// Starts an envelope of this type from this source (a URI reference, such as `/shop` or `https://shop.example`).
+    pub fn builder(event_type: impl Into<String>, source: impl Into<String>) -> EnvelopeBuilder {
+        EnvelopeBuilder::new(event_type.into(), source.into())
+    }
+
+    /// A builder that starts with everything of this envelope, its id included.
+    pub fn into_builder(self) -> EnvelopeBuilder {
+        EnvelopeBuilder::of(Arc::unwrap_or_clone(self.0))
+    }
+
+    /// A builder that starts with everything of this envelope, which stays as it is.
+    pub fn to_builder(&self) -> EnvelopeBuilder {
+        self.clone().into_builder()
+    }
+
+    /// The event's id. Default a UUIDv7. Never used to recognise copies, unless a subscription asks for it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The aggregate's key.
+    #[must_use]
+    pub fn key(&self) -> Option<&Key> {
+        self.0.key.as_ref()
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn event_type(&self) -> &str {
+        &self.0.event_type
+    }
+
+    /// Where it happened, a URI reference.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// When it happened.
+    #[must_use]
+    pub fn time(&self) -> OffsetDateTime {
+        self.0.time
+    }
+
+    /// The version of the event's schema.
+    #[must_use]
+    pub fn version(&self) -> Option<u32> {
+        self.0.version
+    }
+
+    /// The aggregate's own sequence: the user's, never used to order or to drop anything.
+    #[must_use]
+    pub fn sequence(&self) -> Option<u64> {
+        self.0.sequence
+    }
+
+    /// What conversation it belongs to.
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.0.correlation_id.as_deref()
+    }
+
+    /// The id of what caused it.
+    #[must_use]
+    pub fn causation_id(&self) -> Option<&str> {
+        self.0.causation_id.as_deref()
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.0.tenant.as_deref()
+    }
+
+    /// The media type of the payload.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.0.content_type.as_deref()
+    }
+
+    /// The W3C trace context in which it was made; never overwritten on its way.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.0.traceparent.as_deref()
+    }
+
+    /// The vendor part of the trace context.
+    #[must_use]
+    pub fn tracestate(&self) -> Option<&str> {
+        self.0.tracestate.as_deref()
+    }
+
+    /// A CloudEvents extension attribute.
+    #[must_use]
+    pub fn extension(&self, name: &str) -> Option<&str> {
+        self.0.extensions.get(name).map(String::as_str)
+    }
+
+    /// All extension attributes, by name.
+    pub fn extensions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// A user header. Names compare without case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.0.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// All user headers, in the order in which they were added.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.0.payload
+    }
+
+    /// What budgets count, in bytes: payload, key, headers and attributes, with a fixed sum for what the wire adds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.size
+    }
+}
+
+impl Attributes {
+    /// What [`Envelope::size`] tells.
+    pub(crate) fn count_size(&self) -> usize {
+        const FRAME: usize = 64;
+        let a = self;
+        let optional = [&a.correlation_id, &a.causation_id, &a.tenant, &a.content_type, &a.traceparent, &a.tracestate];
+        FRAME
+            + a.payload.len()
+            + a.key.as_ref().map_or(0, |key| key.as_bytes().len())
+            + a.id.len()
+            + a.event_type.len()
+            + a.source.len()
+            + optional.iter().map(|value| value.as_ref().map_or(0, String::len)).sum::<usize>()
+            + a.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            + a.extensions.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+}
+
+/// Without the payload, whose length is told instead: it may be large, and it may be secret.
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let a = &*self.0;
+        f.debug_struct("Envelope")
+            .field("id", &a.id)
+            .field("key", &a.key)
+            .field("event_type", &a.event_type)
+            .field("source", &a.source)
+            .field("sequence", &a.sequence)
+            .field("headers", &a.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("payload_bytes", &a.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::error::ErrorKind;
+
+    fn envelope() -> EnvelopeBuilder {
+        Envelope::builder("T", "/s")
+    }
+
+    #[test]
+    fn refused_headers_are_named() {
+        for name in ["Nats-Rollup", "nats-msg-id", "ce-id", "CE_type", "Content-Type", "traceparent", "eventbus-x", ""]
+        {
+            let error = envelope().header(name, "v").build().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidEnvelope);
+            assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+        }
+        assert!(envelope().header("a", "x\r\ny").build().is_err());
+        assert!(envelope().header("a", "1").header("A", "2").build().is_err());
+    }
+
+    #[test]
+    fn empty_attributes_are_refused() {
+        assert!(Envelope::builder("", "/s").build().is_err());
+        assert!(Envelope::builder("T", "").build().is_err());
+        assert!(envelope().id("").build().is_err());
+        assert!(envelope().key("").build().is_err());
+        assert!(envelope().tenant("a\u{7}").build().is_err());
+        assert!(envelope().extension("Upper", "x").build().is_err());
+        assert!(envelope().extension("partitionkey", "x").build().is_err());
+    }
+
+    #[test]
+    fn a_builder_keeps_what_it_was_made_from() {
+        let one = envelope().key("k").header("h", "v").payload("p").build().unwrap();
+        assert_eq!(one.clone().into_builder().build().unwrap(), one);
+        assert!(!format!("{one:?}").contains("\"p\""));
+    }
+
+    #[test]
+    fn what_the_wire_cannot_say_is_refused() {
+        assert!(Envelope::builder("T", "/with space").build().is_err());
+        assert!(envelope().tenant("\u{fffe}").build().is_err());
+        assert!(envelope().header("a", " padded ").build().is_err());
+        let odd_offset = time::UtcOffset::from_hms(1, 2, 3).unwrap();
+        let error = envelope().time(OffsetDateTime::UNIX_EPOCH.to_offset(odd_offset)).build().unwrap_err();
+        assert!(error.to_string().contains("\"time\""), "{error}");
+    }
+
+    #[test]
+    fn given_sources_give_the_same_envelope() {
+        let at = |random| envelope().fresh(1_700_000_000_123, random).build().unwrap();
+        assert_eq!(at(7), at(7));
+        assert_ne!(at(7).id(), at(8).id());
+        assert_eq!(at(7).time().unix_timestamp_nanos(), 1_700_000_000_123_000_000);
+        let id = uuid::Uuid::parse_str(at(7).id()).unwrap();
+        assert_eq!((id.get_version_num(), id.get_timestamp().unwrap().to_unix().0), (7, 1_700_000_000));
+        assert!(envelope().fresh(u64::MAX, 0).build().is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_builder_panic(text in "\\PC{0,8}|[\u{0}-\u{20}a-z-]{0,8}", other in "\\PC{0,8}") {
+            let built = envelope().id(&text).tenant(&other).extension(&text, &other).header(&other, &text).build();
+            if let Err(error) = built {
+                proptest::prop_assert!(matches!(error.kind(), ErrorKind::InvalidEnvelope));
+            }
+            Envelope::builder(&text, &other).key(&*text).content_type(&other).build().ok();
+        }
+    }
+
+    #[test]
+    fn ids_are_version_7() {
+        let id = uuid::Uuid::parse_str(envelope().build().unwrap().id()).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+    }
+}

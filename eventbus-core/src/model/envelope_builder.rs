@@ -1,0 +1,352 @@
+//! The builder of envelopes, and the rules that it checks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::envelope::{Attributes, Envelope};
+use super::error::{Error, ErrorKind};
+use super::event::Json;
+use super::key::Key;
+
+/// The most bytes in an attribute's or a header's value.
+const MAX_VALUE: usize = 8 * 1024;
+
+/// Names that the wire uses itself, on one backend or another.
+const RESERVED_HEADERS: [&str; 3] = ["content-type", "traceparent", "tracestate"];
+const RESERVED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "eventbus-"];
+
+/// Attributes that envelopes have as fields, or that the bus writes.
+const RESERVED_EXTENSIONS: [&str; 19] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "subject",
+    "data",
+    "datacontenttype",
+    "dataschema",
+    "partitionkey",
+    "sequence",
+    "eventversion",
+    "correlationid",
+    "causationid",
+    "tenant",
+    "producer",
+    "number",
+    "traceparent",
+    "tracestate",
+];
+
+/// What the bus's own extension attributes begin with.
+const OWN_EXTENSIONS: &str = "eventbus";
+
+/// Builds an [`Envelope`]. The first error is kept and told by [`build`](Self::build).
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct EnvelopeBuilder {
+    attributes: Attributes,
+    id: Option<String>,
+    time: Option<OffsetDateTime>,
+    error: Option<Error>,
+}
+
+impl std::fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attributes").field("event_type", &self.event_type).finish_non_exhaustive()
+    }
+}
+
+impl Attributes {
+    /// Nothing but a type and a source, unchecked.
+    pub(crate) fn new(event_type: String, source: String) -> Self {
+        Self {
+            id: String::new(),
+            key: None,
+            event_type,
+            source,
+            time: OffsetDateTime::UNIX_EPOCH,
+            version: None,
+            sequence: None,
+            correlation_id: None,
+            causation_id: None,
+            tenant: None,
+            content_type: None,
+            traceparent: None,
+            tracestate: None,
+            extensions: BTreeMap::new(),
+            headers: Vec::new(),
+            payload: Bytes::new(),
+            size: 0,
+        }
+    }
+}
+
+impl EnvelopeBuilder {
+    pub(crate) fn new(event_type: String, source: String) -> Self {
+        let attributes = Attributes::new(event_type, source);
+        Self { attributes, id: None, time: None, error: None }
+    }
+
+    pub(crate) fn of(mut attributes: Attributes) -> Self {
+        let id = std::mem::take(&mut attributes.id);
+        Self { id: Some(id), time: Some(attributes.time), attributes, error: None }
+    }
+
+    pub(crate) fn fail(mut self, error: Error) -> Self {
+        self.error.get_or_insert(error);
+        self
+    }
+
+    /// Sets the id and the time from given sources, for runs that must repeat exactly: a UUIDv7 of these milliseconds
+    /// since the Unix epoch and these random bits, and the time of these milliseconds.
+    ///
+    /// ```
+    /// use eventbus_core::Envelope;
+    ///
+    /// let envelope = || Envelope::builder("Tick", "/clock").fresh(1_700_000_000_000, 42).build();
+    /// assert_eq!(envelope()?.id(), envelope()?.id());
+    /// # Ok::<(), eventbus_core::Error>(())
+    /// ```
+    pub fn fresh(self, unix_millis: u64, random: u128) -> Self {
+        let mut bits = [0; 10];
+        bits.copy_from_slice(&random.to_be_bytes()[6..]);
+        let id = uuid::Builder::from_unix_timestamp_millis(unix_millis, &bits).into_uuid();
+        let nanos = i128::from(unix_millis) * 1_000_000;
+        match OffsetDateTime::from_unix_timestamp_nanos(nanos) {
+            Ok(time) => self.id(id.to_string()).time(time),
+            Err(error) => self.fail(invalid(format!("\"time\": {unix_millis} ms since the epoch: {error}"))),
+        }
+    }
+
+    /// Sets the id. Default a fresh UUIDv7.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Relates this envelope to all others of the topic with the same key. Default none.
+    pub fn key<K: TryInto<Key>>(mut self, key: K) -> Self
+    where
+        K::Error: Into<Error>,
+    {
+        match key.try_into() {
+            Ok(key) => {
+                self.attributes.key = Some(key);
+                self
+            }
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    /// When it happened. Default now, by the system's clock.
+    pub fn time(mut self, time: OffsetDateTime) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// The version of the event's schema.
+    pub fn version(mut self, version: u32) -> Self {
+        self.attributes.version = Some(version);
+        self
+    }
+
+    /// The aggregate's own sequence.
+    pub fn sequence(mut self, sequence: u64) -> Self {
+        self.attributes.sequence = Some(sequence);
+        self
+    }
+
+    /// What conversation it belongs to.
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.attributes.correlation_id = Some(id.into());
+        self
+    }
+
+    /// The id of what caused it.
+    pub fn causation_id(mut self, id: impl Into<String>) -> Self {
+        self.attributes.causation_id = Some(id.into());
+        self
+    }
+
+    /// Whose it is.
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.attributes.tenant = Some(tenant.into());
+        self
+    }
+
+    /// The media type of the payload.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.attributes.content_type = Some(content_type.into());
+        self
+    }
+
+    /// The W3C trace context in which the event is made. Set by the bus at publish where it is not set and a span is
+    /// active.
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.attributes.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// The vendor part of the trace context.
+    pub fn tracestate(mut self, tracestate: impl Into<String>) -> Self {
+        self.attributes.tracestate = Some(tracestate.into());
+        self
+    }
+
+    /// A CloudEvents extension attribute: 1 to 20 of `a-z 0-9`, none of those that are fields here, not beginning with
+    /// `eventbus`.
+    pub fn extension(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        if let Err(error) = check_extension_name(&name) {
+            return self.fail(error);
+        }
+        self.own_extension(name, value)
+    }
+
+    /// An extension attribute of the bus's own, or one that came over the wire.
+    pub(crate) fn own_extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.attributes.extensions.insert(name.into(), value.into());
+        self
+    }
+
+    /// Removes an extension attribute, also one of the bus's own, such as the mark of a replay. What is not there is no
+    /// error.
+    pub fn without_extension(mut self, name: &str) -> Self {
+        self.attributes.extensions.remove(name);
+        self
+    }
+
+    /// A user header, carried beside the payload. Refused names: those that begin with `Nats-`, `ce-`, `ce_` or
+    /// `eventbus-`, `content-type`, `traceparent`, `tracestate`, and a name twice.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        if let Err(error) = check_header(&name, &value) {
+            return self.fail(error);
+        }
+        if self.attributes.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+            return self.fail(invalid(format!("header {name:?} is given twice")));
+        }
+        self.attributes.headers.push((name, value));
+        self
+    }
+
+    /// The payload, as bytes.
+    pub fn payload(mut self, payload: impl Into<Bytes>) -> Self {
+        self.attributes.payload = payload.into();
+        self
+    }
+
+    /// The payload as JSON; sets the content type.
+    pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
+        self.encoded(value, &Json)
+    }
+
+    /// Checks everything and makes the envelope.
+    ///
+    /// # Errors
+    /// `InvalidEnvelope` or `InvalidName`, naming the attribute or header.
+    pub fn build(self) -> Result<Envelope, Error> {
+        let Self { mut attributes, id, time, error } = self;
+        if let Some(error) = error {
+            return Err(error);
+        }
+        attributes.id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
+        attributes.time = time.unwrap_or_else(OffsetDateTime::now_utc);
+        let a = &attributes;
+        for (name, value) in [("id", &a.id), ("type", &a.event_type), ("source", &a.source)] {
+            check_value(name, value)?;
+        }
+        let optional = [
+            ("correlationid", &a.correlation_id),
+            ("causationid", &a.causation_id),
+            ("tenant", &a.tenant),
+            ("datacontenttype", &a.content_type),
+            ("traceparent", &a.traceparent),
+            ("tracestate", &a.tracestate),
+        ];
+        for (name, value) in optional {
+            value.as_ref().map_or(Ok(()), |value| check_value(name, value))?;
+        }
+        for (name, value) in &a.extensions {
+            check_value(name, value)?;
+        }
+        check_source(&a.source)?;
+        check_time(a.time)?;
+        attributes.size = attributes.count_size();
+        Ok(Envelope(Arc::new(attributes)))
+    }
+}
+
+/// The rule for the names of users' extension attributes.
+pub(crate) fn check_extension_name(name: &str) -> Result<(), Error> {
+    let well_formed =
+        (1..=20).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if !well_formed {
+        return Err(invalid(format!("extension {name:?}: expected 1 to 20 of a-z 0-9")));
+    }
+    if RESERVED_EXTENSIONS.contains(&name) || name.starts_with(OWN_EXTENSIONS) {
+        return Err(invalid(format!("extension {name:?} is reserved")));
+    }
+    Ok(())
+}
+
+/// The rule for users' headers.
+pub(crate) fn check_header(name: &str, value: &str) -> Result<(), Error> {
+    let lower = name.to_ascii_lowercase();
+    // The characters of an HTTP field name, so that every broker and bridge carries it.
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || name.len() > 256 || !name.bytes().all(token) {
+        return Err(invalid(format!("header {name:?}: expected 1 to 256 characters of an HTTP field name")));
+    }
+    if RESERVED_HEADERS.contains(&lower.as_str()) || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
+        return Err(invalid(format!("header {name:?} is reserved")));
+    }
+    // Some brokers' clients trim what they read.
+    if value.len() > MAX_VALUE || value.contains(['\r', '\n', '\0']) || value.trim() != value {
+        return Err(invalid(format!(
+            "the value of header {name:?}: expected at most {MAX_VALUE} bytes, no CR, LF or NUL, no white space at its ends"
+        )));
+    }
+    Ok(())
+}
+
+fn check_value(name: &str, value: &str) -> Result<(), Error> {
+    if value.is_empty() || value.len() > MAX_VALUE || !is_text(value) {
+        return Err(invalid(format!("{name:?}: expected 1 to {MAX_VALUE} bytes without control characters")));
+    }
+    Ok(())
+}
+
+/// What CloudEvents calls a string: no control characters, no noncharacters of Unicode.
+pub(crate) fn is_text(value: &str) -> bool {
+    let odd = |c: char| c.is_control() || matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe;
+    !value.chars().any(odd)
+}
+
+/// A source is a URI reference; its characters are checked here, not its parts.
+fn check_source(source: &str) -> Result<(), Error> {
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(*c);
+    if let Some(odd) = source.chars().find(|c| !allowed(c)) {
+        return Err(invalid(format!("\"source\": expected a URI reference, got {odd:?} in {source:?}")));
+    }
+    Ok(())
+}
+
+/// A time has to have a form in RFC 3339: a year of four digits, an offset of whole minutes.
+fn check_time(time: OffsetDateTime) -> Result<(), Error> {
+    match time.format_into(&mut std::io::sink(), &Rfc3339) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(format!("\"time\": expected a time that RFC 3339 can write: {error}"))),
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidEnvelope, message)
+}

@@ -1,0 +1,207 @@
+//! Typed events: a [`Codec`] between a user's type and a payload, and the [`Event`] that knows its own type and key.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::envelope::Envelope;
+use super::envelope_builder::EnvelopeBuilder;
+use super::error::{Error, ErrorKind};
+
+/// Turns values into payloads and back. [`Json`] is the default; a replacement for it is one small type.
+///
+/// ```
+/// use eventbus_core::{Codec, Json};
+///
+/// let payload = Json.encode(&[1, 2])?;
+/// assert_eq!(&payload[..], b"[1,2]");
+/// assert_eq!(Json.decode::<Vec<u8>>(&payload)?, [1, 2]);
+/// # Ok::<(), eventbus_core::Error>(())
+/// ```
+pub trait Codec: fmt::Debug + Send + Sync + 'static {
+    /// A short name, for errors and logs.
+    fn name(&self) -> &'static str;
+
+    /// The media type of its payloads, written as the envelope's content type.
+    fn content_type(&self) -> &'static str;
+
+    /// The payload of a value.
+    ///
+    /// # Errors
+    /// `InvalidEnvelope` where the value has no form in this codec.
+    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, Error>;
+
+    /// The value in a payload.
+    ///
+    /// # Errors
+    /// `Undecodable`, saying what was expected and where.
+    fn decode<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T, Error>;
+}
+
+/// JSON by serde, the default codec.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // a unit, used as a value
+pub struct Json;
+
+impl Codec for Json {
+    fn name(&self) -> &'static str {
+        "json"
+    }
+
+    fn content_type(&self) -> &'static str {
+        "application/json"
+    }
+
+    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, Error> {
+        match serde_json::to_vec(value) {
+            Ok(payload) => Ok(payload.into()),
+            Err(error) => {
+                let message = format!("the payload does not serialise as JSON: {error}");
+                Err(Error::new(ErrorKind::InvalidEnvelope, message).caused_by(error))
+            }
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(payload).map_err(|error| {
+            let message = format!("the payload is not the expected JSON: {error}");
+            Error::new(ErrorKind::Undecodable, message).caused_by(error)
+        })
+    }
+}
+
+/// A user's type that is one type of event.
+///
+/// ```
+/// use std::borrow::Cow;
+/// use eventbus_core::{Envelope, Event, Json};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct OrderPlaced { order: String, total: u64 }
+///
+/// impl Event for OrderPlaced {
+///     const EVENT_TYPE: &'static str = "OrderPlaced";
+///
+///     fn key(&self) -> Option<Cow<'_, str>> {
+///         Some(self.order.as_str().into())
+///     }
+/// }
+///
+/// let placed = OrderPlaced { order: "order-42".into(), total: 12 };
+/// let envelope = Envelope::of_event(&placed, "/shop", &Json).build()?;
+/// assert_eq!(envelope.key().and_then(|key| key.as_str()), Some("order-42"));
+/// assert_eq!(envelope.event::<OrderPlaced, _>(&Json)?.total, 12);
+/// # Ok::<(), eventbus_core::Error>(())
+/// ```
+pub trait Event: Serialize + DeserializeOwned {
+    /// The `type` of its envelopes, unique among the types of a topic.
+    const EVENT_TYPE: &'static str;
+
+    /// The version of its schema. Default: not stated.
+    const VERSION: Option<u32> = None;
+
+    /// The key of its envelope. Default: none, and the envelope is related to no other.
+    fn key(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+}
+
+impl EnvelopeBuilder {
+    /// The payload by a codec; sets the content type. An error is kept until [`build`](Self::build).
+    pub fn encoded<T: Serialize + ?Sized, C: Codec>(self, value: &T, codec: &C) -> Self {
+        match codec.encode(value) {
+            Ok(payload) => self.payload(payload).content_type(codec.content_type()),
+            Err(error) => self.fail(error.with("codec", codec.name())),
+        }
+    }
+}
+
+impl Envelope {
+    /// Starts the envelope of a typed event: its type, version, key and payload.
+    pub fn of_event<E: Event, C: Codec>(event: &E, source: impl Into<String>, codec: &C) -> EnvelopeBuilder {
+        let mut builder = Self::builder(E::EVENT_TYPE, source).encoded(event, codec);
+        if let Some(version) = E::VERSION {
+            builder = builder.version(version);
+        }
+        match event.key() {
+            Some(key) => builder.key(&*key),
+            None => builder,
+        }
+    }
+
+    /// The payload by a codec.
+    ///
+    /// # Errors
+    /// `Undecodable`, naming the envelope's id and type and the codec.
+    pub fn decode<T: DeserializeOwned, C: Codec>(&self, codec: &C) -> Result<T, Error> {
+        codec
+            .decode(self.payload())
+            .map_err(|error| error.with("id", self.id()).with("type", self.event_type()).with("codec", codec.name()))
+    }
+
+    /// The payload as JSON.
+    ///
+    /// # Errors
+    /// `Undecodable`, as [`decode`](Self::decode).
+    pub fn decode_json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        self.decode(&Json)
+    }
+
+    /// The typed event in this envelope.
+    ///
+    /// # Errors
+    /// `Undecodable` for an envelope of another type, and as [`decode`](Self::decode).
+    pub fn event<E: Event, C: Codec>(&self, codec: &C) -> Result<E, Error> {
+        if self.event_type() == E::EVENT_TYPE {
+            return self.decode(codec);
+        }
+        let message = format!("expected type {:?}, got {:?}", E::EVENT_TYPE, self.event_type());
+        Err(Error::new(ErrorKind::Undecodable, message).with("id", self.id()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Tick(u64);
+
+    impl Event for Tick {
+        const EVENT_TYPE: &'static str = "Tick";
+        const VERSION: Option<u32> = Some(3);
+    }
+
+    #[test]
+    fn a_typed_event_carries_type_version_and_content_type() {
+        let envelope = Envelope::of_event(&Tick(7), "/clock", &Json).build().unwrap();
+        assert_eq!((envelope.event_type(), envelope.version(), envelope.key()), ("Tick", Some(3), None));
+        assert_eq!(envelope.content_type(), Some("application/json"));
+        assert_eq!(envelope.event::<Tick, _>(&Json).unwrap(), Tick(7));
+    }
+
+    #[test]
+    fn another_type_or_broken_json_is_refused_by_name() {
+        let other = Envelope::builder("Tock", "/clock").id("e-1").payload("7").build().unwrap();
+        let error = other.event::<Tick, _>(&Json).unwrap_err();
+        assert!(error.to_string().contains("expected type \"Tick\", got \"Tock\""), "{error}");
+        let error = other.decode_json::<String>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Undecodable);
+        assert!(error.to_string().contains("id=e-1"), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_serialise_is_told_by_build() {
+        let keyed_by_unit = std::collections::BTreeMap::from([((), 1)]);
+        let error = Envelope::builder("T", "/s").encoded(&keyed_by_unit, &Json).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidEnvelope);
+        let empty_key = Envelope::builder("T", "/s").key("").build().unwrap_err();
+        assert_eq!(empty_key.kind(), ErrorKind::InvalidName);
+    }
+}

@@ -1,0 +1,210 @@
+//! Several envelopes published together: each its own publish, listened to as one.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::confirmation::{Place, Publishing, Receipt, Withdrawal};
+use super::seal::{Failure, Outcome, Root};
+use crate::model::{Error, Key, Result};
+
+/// One envelope of a batch.
+#[derive(Debug)]
+struct Entry {
+    key: Option<Key>,
+    place: Place,
+}
+
+/// A batch whose envelopes have their places, all of them or none (P5). Resolves into a [`BatchConfirmation`] when
+/// room was granted to all, or into the error by which the batch was refused as a whole.
+///
+/// Cancel safe: dropping it withdraws nothing.
+#[derive(Debug)]
+#[must_use = "the envelopes are on their way, but nobody learns of a failure; `drop` it where that is meant"]
+pub struct BatchPublishing(std::result::Result<Entries, Whole>);
+
+/// A batch refused as a whole: its error, and the refusal of each of its keys that is seen with it.
+#[derive(Debug)]
+struct Whole {
+    failure: Failure,
+    roots: Vec<Arc<Root>>,
+}
+
+/// Polled from the first to the last, so that a batch of n costs n wakes and not n².
+#[derive(Debug, Default)]
+struct Entries {
+    list: Vec<Entry>,
+    next: usize,
+}
+
+impl Entries {
+    /// Withdraws from the last to the first: what is left of a key is its prefix.
+    fn cancel(&self) -> usize {
+        self.list.iter().rev().filter(|entry| entry.place.cancel() == Withdrawal::Withdrawn).count()
+    }
+}
+
+impl BatchPublishing {
+    /// A batch that was refused as a whole.
+    pub fn failed(error: Error) -> Self {
+        Self::refused(Failure::plain(error), Vec::new())
+    }
+
+    /// A batch of single publishes with their keys, in call order: for layers and test doubles.
+    pub fn of(publishes: impl IntoIterator<Item = (Option<Key>, Publishing)>) -> Self {
+        let entry = |(key, publishing): (Option<Key>, Publishing)| Entry { key, place: publishing.0 };
+        Self(Ok(Entries { list: publishes.into_iter().map(entry).collect(), next: 0 }))
+    }
+
+    pub(crate) fn refused(failure: Failure, roots: Vec<Arc<Root>>) -> Self {
+        Self(Err(Whole { failure, roots }))
+    }
+
+    /// Withdraws the envelopes that were not handed to the broker yet, and says how many.
+    pub fn cancel(&self) -> usize {
+        self.0.as_ref().map_or(0, Entries::cancel)
+    }
+}
+
+impl Future for BatchPublishing {
+    type Output = Result<BatchConfirmation>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let entries = match &mut self.0 {
+            Ok(entries) => entries,
+            Err(whole) => {
+                whole.roots.iter().for_each(|root| root.see());
+                return Poll::Ready(Err(whole.failure.clone().into_seen()));
+            }
+        };
+        while let Some(entry) = entries.list.get(entries.next) {
+            // One that failed meanwhile is told with the outcome, in its place.
+            let _ = ready!(entry.place.poll_admitted(cx));
+            entries.next += 1;
+        }
+        let list = std::mem::take(&mut entries.list);
+        let outcomes = Vec::with_capacity(list.len());
+        Poll::Ready(Ok(BatchConfirmation { entries: Entries { list, next: 0 }, outcomes }))
+    }
+}
+
+/// A batch that the broker has yet to answer. Resolves into its [`BatchOutcome`] when every envelope's fate is known.
+///
+/// Cancel safe: dropping it withdraws nothing.
+#[derive(Debug)]
+#[must_use = "the envelopes are on their way, but nobody learns of a failure; `drop` it where that is meant"]
+pub struct BatchConfirmation {
+    entries: Entries,
+    outcomes: Vec<Outcome>,
+}
+
+impl BatchConfirmation {
+    /// Waits for all answers. The same as awaiting it.
+    pub async fn confirmed(self) -> BatchOutcome {
+        self.await
+    }
+
+    /// Withdraws the envelopes that were not handed to the broker yet, and says how many.
+    pub fn cancel(&self) -> usize {
+        self.entries.cancel()
+    }
+}
+
+impl Future for BatchConfirmation {
+    type Output = BatchOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        while let Some(entry) = this.entries.list.get(this.entries.next) {
+            let outcome = ready!(entry.place.poll_outcome(cx));
+            this.outcomes.push(outcome);
+            this.entries.next += 1;
+        }
+        let results = std::mem::take(&mut this.outcomes).into_iter().map(|o| o.map_err(Failure::into_seen));
+        let keys = std::mem::take(&mut this.entries.list).into_iter().map(|entry| entry.key);
+        Poll::Ready(BatchOutcome { results: results.collect(), keys: keys.collect::<Vec<_>>().into() })
+    }
+}
+
+/// What became of each envelope of a batch.
+#[derive(Debug, Clone)]
+pub struct BatchOutcome {
+    results: Vec<Result<Receipt>>,
+    keys: Arc<[Option<Key>]>,
+}
+
+/// How much of a key's envelopes in a batch is stored, counted from the first one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredPrefix {
+    /// The key.
+    pub key: Key,
+    /// Envelopes of the key that are stored, up to the first one that is not.
+    pub stored: usize,
+    /// Envelopes of the key in the batch.
+    pub of: usize,
+}
+
+impl BatchOutcome {
+    /// The results, in the batch's order.
+    pub fn results(&self) -> &[Result<Receipt>] {
+        &self.results
+    }
+
+    /// The results, in the batch's order.
+    #[must_use]
+    pub fn into_results(self) -> Vec<Result<Receipt>> {
+        self.results
+    }
+
+    /// Whether every envelope is stored.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.results.iter().all(Result::is_ok)
+    }
+
+    /// All receipts, or the first error.
+    ///
+    /// # Errors
+    /// The error of the first envelope that is not stored.
+    pub fn into_receipts(self) -> Result<Vec<Receipt>> {
+        self.results.into_iter().collect()
+    }
+
+    /// What is stored of each key, in order of the keys' first envelopes. After a failure, go on with a key at the
+    /// envelope behind its prefix.
+    #[must_use]
+    pub fn stored_prefixes(&self) -> Vec<StoredPrefix> {
+        let mut order = Vec::<StoredPrefix>::new();
+        let mut known = hashbrown::HashMap::<&Key, usize>::new();
+        for (key, result) in self.keys.iter().zip(&self.results) {
+            let Some(key) = key else { continue };
+            let index = *known.entry(key).or_insert_with(|| {
+                order.push(StoredPrefix { key: key.clone(), stored: 0, of: 0 });
+                order.len() - 1
+            });
+            let prefix = &mut order[index];
+            if result.is_ok() && prefix.stored == prefix.of {
+                prefix.stored += 1;
+            }
+            prefix.of += 1;
+        }
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::confirmation::Confirmation;
+
+    #[test]
+    fn futures_of_publishing_can_be_stored_and_sent_anywhere() {
+        fn check<T: Send + Unpin + 'static>() {}
+        check::<Publishing>();
+        check::<Confirmation>();
+        check::<BatchPublishing>();
+        check::<BatchConfirmation>();
+    }
+}

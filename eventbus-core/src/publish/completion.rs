@@ -1,0 +1,114 @@
+//! What a publish and its caller share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::confirmation::Withdrawal;
+use super::seal::{Failure, Outcome};
+use crate::model::Stamp;
+use crate::runtime::Mutex;
+use tokio::time::Instant;
+
+/// Who can take a publish back that was not handed to the broker yet.
+pub(super) trait Withdraw: fmt::Debug + Send + Sync {
+    /// Withdraws what is kept under this ticket.
+    fn withdraw(self: Arc<Self>, ticket: u64) -> Withdrawal;
+}
+
+/// The caller's end of a publish: the one allocation that a publish makes.
+pub(crate) struct Slot {
+    lanes: Arc<dyn Withdraw>,
+    /// Where the envelope is kept; see [`Place`](super::lanes::shard::Place).
+    place: u64,
+    stamp: Stamp,
+    /// When it was called.
+    since: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    admitted: bool,
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
+}
+
+impl Slot {
+    /// Called at `since`.
+    pub(super) fn new(lanes: Arc<dyn Withdraw>, place: u64, stamp: Stamp, admitted: bool, since: Instant) -> Arc<Self> {
+        let state = State { admitted, outcome: None, waker: None };
+        Arc::new(Self { lanes, place, stamp, since, state: Mutex::new(state) })
+    }
+
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Room was granted. Wakes; not to be called under a lock.
+    pub(super) fn admit(&self) {
+        self.change(|state| state.admitted = true);
+    }
+
+    /// The publish is over. Wakes; not to be called under a lock.
+    pub(super) fn resolve(&self, outcome: Outcome) {
+        self.change(|state| state.outcome = Some(outcome));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let waker = {
+            let mut state = self.state.lock();
+            change(&mut state);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn poll_admitted(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let mut state = self.state.lock();
+        match &state.outcome {
+            _ if state.admitted => Poll::Ready(Ok(())),
+            Some(outcome) => Poll::Ready(outcome.clone().map(drop)),
+            None => state.wait(cx),
+        }
+    }
+
+    pub(crate) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.state.lock();
+        match &state.outcome {
+            Some(outcome) => Poll::Ready(outcome.clone()),
+            None => state.wait(cx),
+        }
+    }
+
+    pub(crate) fn cancel(&self) -> Withdrawal {
+        Arc::clone(&self.lanes).withdraw(self.place)
+    }
+}
+
+impl State {
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Publish")
+            .field("lanes", &self.lanes)
+            .field("stamp", &self.stamp)
+            .field("admitted", &state.admitted)
+            .field("over", &state.outcome.is_some())
+            .finish()
+    }
+}

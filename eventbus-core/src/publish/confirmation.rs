@@ -1,0 +1,208 @@
+//! What publishing gives back: [`Publishing`] while there is no room, [`Confirmation`] while the broker has not answered,
+//! [`Receipt`] in the end; and the same three steps for a batch.
+//!
+//! None of these futures moves anything: the envelope was handed over at the call (P1). Polling only listens, dropping
+//! only stops listening, and `cancel` is the one way to withdraw. An error that polling returns counts as seen (P2);
+//! one inside a dropped future does not.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::completion::Slot;
+use super::seal::{Failure, Outcome};
+use crate::model::{Error, ErrorKind, Position, Result, Stamp, Topic};
+
+/// Where an envelope was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition: u32,
+    /// The position in the partition.
+    pub position: Position,
+    /// The broker had it already, from an earlier send of this same publish.
+    pub duplicate: bool,
+    /// The publish's stamp.
+    pub stamp: Stamp,
+}
+
+impl Receipt {
+    /// A receipt of a first copy.
+    #[must_use]
+    pub fn new(topic: Topic, partition: u32, position: Position, stamp: Stamp) -> Self {
+        Self { topic, partition, position, duplicate: false, stamp }
+    }
+
+    /// The same, or not, as found to be stored already.
+    #[must_use]
+    pub fn duplicate(mut self, duplicate: bool) -> Self {
+        self.duplicate = duplicate;
+        self
+    }
+}
+
+/// Whether a withdrawal came in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a withdrawal may come too late"]
+pub enum Withdrawal {
+    /// The envelope had not been handed to the broker and never will be; its outcome is `Withdrawn`.
+    Withdrawn,
+    /// It had been, or its outcome is known already. Nothing has changed.
+    TooLate,
+}
+
+/// Where a publish stands: in the key lanes, or over before it got there.
+#[derive(Clone)]
+pub(super) enum Place {
+    Lanes(Arc<Slot>),
+    Over(Outcome),
+}
+
+impl Place {
+    /// Ready when room was granted or the publish is over; marks nothing as seen.
+    pub(super) fn poll_admitted(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::Lanes(slot) => slot.poll_admitted(cx),
+            Self::Over(outcome) => Poll::Ready(outcome.clone().map(drop)),
+        }
+    }
+
+    /// Ready when the publish is over; marks nothing as seen.
+    pub(super) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        match self {
+            Self::Lanes(slot) => slot.poll_outcome(cx),
+            Self::Over(outcome) => Poll::Ready(outcome.clone()),
+        }
+    }
+
+    pub(super) fn cancel(&self) -> Withdrawal {
+        match self {
+            Self::Lanes(slot) => slot.cancel(),
+            Self::Over(_) => Withdrawal::TooLate,
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lanes(slot) => slot.fmt(f),
+            Self::Over(Ok(receipt)) => receipt.fmt(f),
+            Self::Over(Err(failure)) => failure.error.fmt(f),
+        }
+    }
+}
+
+/// A publish that has its place in the key's line. Resolves into a [`Confirmation`] when room was granted (P5), or into
+/// the error that ended the publish before.
+///
+/// Cancel safe: dropping it withdraws nothing.
+#[derive(Debug)]
+#[must_use = "the envelope is on its way, but nobody learns of a failure; `drop` it where that is meant"]
+pub struct Publishing(pub(super) Place);
+
+impl Publishing {
+    /// A publish that has failed: for layers that refuse, and for test doubles.
+    pub fn failed(error: Error) -> Self {
+        Self::over(Err(Failure::plain(error)))
+    }
+
+    /// A publish that is stored already: for test doubles.
+    pub fn stored(receipt: Receipt) -> Self {
+        Self::over(Ok(receipt))
+    }
+
+    pub(crate) fn over(outcome: Outcome) -> Self {
+        Self(Place::Over(outcome))
+    }
+
+    pub(crate) fn in_lanes(slot: Arc<Slot>) -> Self {
+        Self(Place::Lanes(slot))
+    }
+
+    /// Withdraws the envelope, if it was not handed to the broker yet. Not a refusal: what is queued behind it goes on.
+    pub fn cancel(&self) -> Withdrawal {
+        self.0.cancel()
+    }
+}
+
+impl Future for Publishing {
+    type Output = Result<Confirmation>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let admitted = ready!(self.0.poll_admitted(cx));
+        Poll::Ready(match admitted {
+            Ok(()) => Ok(Confirmation(self.0.clone())),
+            Err(failure) => Err(failure.into_seen()),
+        })
+    }
+}
+
+/// A publish that the broker has yet to answer. Resolves into its [`Receipt`] or the error that ended it; while the
+/// fate is unknown it waits, and the key with it (P2).
+///
+/// Cancel safe: dropping it withdraws nothing, and a failure still reaches the bus's hook.
+#[derive(Debug)]
+#[must_use = "the envelope is on its way, but nobody learns of a failure; `drop` it where that is meant"]
+pub struct Confirmation(Place);
+
+impl Confirmation {
+    /// A publish that has failed: for test doubles.
+    pub fn failed(error: Error) -> Self {
+        Self::over(Err(Failure::plain(error)))
+    }
+
+    /// A publish that is stored already: for test doubles.
+    pub fn stored(receipt: Receipt) -> Self {
+        Self::over(Ok(receipt))
+    }
+
+    pub(crate) fn over(outcome: Outcome) -> Self {
+        Self(Place::Over(outcome))
+    }
+
+    pub(crate) fn in_lanes(slot: Arc<Slot>) -> Self {
+        Self(Place::Lanes(slot))
+    }
+
+    /// Waits for the broker's answer. The same as awaiting the confirmation itself.
+    ///
+    /// # Errors
+    /// What ended the publish: `Refused`, `Cascaded`, `Withdrawn`, `TooLarge`, `UnknownTopic`, `Closed`, `Unknown`.
+    pub async fn confirmed(self) -> Result<Receipt> {
+        self.await
+    }
+
+    /// Waits for the answer, but not longer than this. Needs a tokio runtime with time.
+    ///
+    /// # Errors
+    /// As [`confirmed`](Self::confirmed); and `Unknown` when the time is over, which ends nothing but this waiting: the
+    /// key still waits for the answer, and so may the caller, by awaiting the confirmation again.
+    pub async fn confirmed_within(&mut self, within: Duration) -> Result<Receipt> {
+        match tokio::time::timeout(within, &mut *self).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(ErrorKind::Unknown, "the broker has not answered yet; the key goes on waiting")
+                .with("waited_ms", within.as_millis())),
+        }
+    }
+
+    /// Withdraws the envelope, if it was not handed to the broker yet. Not a refusal: what is queued behind it goes on.
+    pub fn cancel(&self) -> Withdrawal {
+        self.0.cancel()
+    }
+}
+
+impl Future for Confirmation {
+    type Output = Result<Receipt>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(self.0.poll_outcome(cx));
+        Poll::Ready(outcome.map_err(Failure::into_seen))
+    }
+}

@@ -1,0 +1,236 @@
+//! A batch at its call: all places or none (P5).
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+
+use super::call::Call;
+use super::effects::Effects;
+use super::queues::{Hashed, Kind};
+use super::shard::{Place, Shard};
+use super::topic::{SHARDS, TopicLanes, waiter};
+use crate::model::{Envelope, Error, ErrorKind, Key, Refusal};
+use crate::publish::batch_confirmation::BatchPublishing;
+use crate::publish::budget_gate::Ask;
+use crate::publish::completion::Slot;
+use crate::publish::confirmation::Publishing;
+use crate::publish::seal::{Failure, Root};
+use crate::runtime::sync::MutexGuard;
+
+/// The shards that a batch needs, all locked: so its places are taken at one instant, as one call.
+struct Locked<'a> {
+    shards: Vec<Option<MutexGuard<'a, Shard>>>,
+}
+
+impl<'a> Locked<'a> {
+    /// In rising order, as everybody who locks more than one.
+    fn new(topic: &'a TopicLanes, needed: &[usize]) -> Self {
+        let mut wanted = [false; SHARDS];
+        needed.iter().for_each(|shard| wanted[*shard] = true);
+        let lock = |(shard, wanted): (usize, bool)| wanted.then(|| topic.lock(shard));
+        Self { shards: wanted.into_iter().enumerate().map(lock).collect() }
+    }
+
+    /// Does something in one of them.
+    fn with<R>(
+        &mut self,
+        fx: &mut Effects<'_>,
+        shard: usize,
+        act: impl FnOnce(&mut Shard, &mut Effects<'_>) -> R,
+    ) -> Option<R> {
+        fx.shard = shard;
+        self.shards[shard].as_mut().map(|shard| act(shard, fx))
+    }
+}
+
+/// An envelope of the batch that has a place: its lane and its index there.
+struct Placed {
+    which: usize,
+    lane: usize,
+    index: usize,
+    place: Place,
+    ask: Ask,
+    slot: Arc<Slot>,
+}
+
+impl TopicLanes {
+    pub(super) fn publish_batch(self: &Arc<Self>, envelopes: Vec<Envelope>) -> BatchPublishing {
+        let engine = self.engine();
+        let hashed = |envelope: &Envelope| envelope.key().map(|key| engine.hasher.hash_one(key));
+        let hashes: Vec<Option<u64>> = envelopes.iter().map(hashed).collect();
+        let shard_of = |(which, envelope): (usize, &Envelope)| envelope.key().map_or(which % SHARDS, Self::shard_of);
+        let shards: Vec<usize> = envelopes.iter().enumerate().map(shard_of).collect();
+
+        let mut fx = Effects::new(self, 0);
+        let outcome = {
+            let mut locked = Locked::new(self, &shards);
+            let first = engine.numbers(envelopes.len() as u64);
+            let mut entries: Vec<Call<'_>> = (first..).zip(&envelopes).zip(&hashes).map(entry(self)).collect();
+            self.place(&mut fx, &mut locked, &mut entries, &shards, first)
+        };
+        fx.settle();
+        match outcome {
+            Ok(publishes) => BatchPublishing::of(envelopes.iter().map(|e| e.key().cloned()).zip(publishes)),
+            Err(refused) => BatchPublishing::refused(refused.failure, refused.roots),
+        }
+    }
+
+    fn place(
+        self: &Arc<Self>,
+        fx: &mut Effects<'_>,
+        locked: &mut Locked<'_>,
+        entries: &mut [Call<'_>],
+        shards: &[usize],
+        first: u64,
+    ) -> Result<Vec<Publishing>, Refused> {
+        let mut results: Vec<Option<Publishing>> = Vec::new();
+        results.resize_with(entries.len(), || None);
+        let turned_away: Vec<_> = entries
+            .iter()
+            .zip(shards)
+            .map(|(entry, shard)| locked.with(fx, *shard, |shard, fx| shard.turned_away(fx, entry)).flatten())
+            .collect();
+        // A sealed key fails for itself; anything else is a reason to take nothing of the batch.
+        let sealed = |failure: &Failure| failure.error.kind() == ErrorKind::KeySealed;
+        if let Some(failure) = turned_away.iter().flatten().find(|failure| !sealed(failure)) {
+            return Err(self.refuse_batch(fx, locked, entries, shards, failure.clone()));
+        }
+        number(self, entries, &turned_away, first);
+
+        let mut placed = Vec::with_capacity(entries.len());
+        for (which, (entry, shard)) in entries.iter().zip(shards).enumerate() {
+            if turned_away[which].is_none() {
+                placed.extend(locked.with(fx, *shard, |shard, fx| shard.place(fx, entry, which)));
+            }
+        }
+        self.ask_room(fx, locked, entries, shards, &placed)?;
+        for (which, failure) in turned_away.into_iter().enumerate() {
+            if let Some(failure) = failure {
+                locked.with(fx, shards[which], |shard, fx| shard.told_failed(fx, &entries[which], &failure));
+                results[which] = Some(Publishing::over(Err(failure)));
+            }
+        }
+        for one in placed {
+            results[one.which] = Some(Publishing::in_lanes(one.slot));
+        }
+        let lost = || Publishing::failed(Error::new(ErrorKind::Backend, "an envelope of the batch was lost"));
+        Ok(results.into_iter().map(|result| result.unwrap_or_else(lost)).collect())
+    }
+
+    /// Asks room for all that has a place; takes the places back where there is none.
+    fn ask_room(
+        self: &Arc<Self>,
+        fx: &mut Effects<'_>,
+        locked: &mut Locked<'_>,
+        entries: &[Call<'_>],
+        shards: &[usize],
+        placed: &[Placed],
+    ) -> Result<(), Refused> {
+        let asks: Vec<Ask> = placed.iter().map(|one| one.ask).collect();
+        let mut admitted = vec![false; placed.len()];
+        let asked = self.engine().gate(Kind::Keyed).admit_batch(&asks, |which, has_room| {
+            admitted[which] = has_room;
+            waiter(self, placed[which].place)
+        });
+        if let Err(refused) = asked {
+            // From the last, so that queues shrink at their ends.
+            for one in placed.iter().rev() {
+                locked.with(fx, shards[one.which], |shard, fx| shard.leave(fx, one.lane, one.index));
+            }
+            let which = placed.get(refused.index).map_or(0, |one| one.which);
+            let failure = entries[which].no_room(self, refused.admission);
+            return Err(self.refuse_batch(fx, locked, entries, shards, failure));
+        }
+        for (one, admitted) in placed.iter().zip(admitted) {
+            if admitted {
+                one.slot.admit();
+                locked.with(fx, shards[one.which], |shard, _| shard.store.nodes[one.index].admitted = true);
+            }
+        }
+        for one in placed {
+            // A lane that was driven for an earlier one may be empty, but not without this one being told.
+            locked.with(fx, shards[one.which], |shard, fx| shard.drive_if_there(fx, one));
+        }
+        Ok(())
+    }
+
+    /// The batch failed as a whole: each of its keys is sealed by its first envelope's refusal, so that seeing another
+    /// key's error later unseals only that. The batch's own error stands for all of them.
+    fn refuse_batch(
+        &self,
+        fx: &mut Effects<'_>,
+        locked: &mut Locked<'_>,
+        entries: &[Call<'_>],
+        shards: &[usize],
+        failure: Failure,
+    ) -> Refused {
+        let mut roots = Vec::new();
+        let mut known = HashMap::<&Key, Failure>::new();
+        for (entry, shard) in entries.iter().zip(shards) {
+            let own = || Failure::refused(failure.error.clone(), Refusal::new(entry.stamp, entry.envelope.id()));
+            let failure = match entry.key {
+                None => own(),
+                Some(hashed) => match known.entry(hashed.key) {
+                    Entry::Occupied(first) => first.get().clone(),
+                    Entry::Vacant(first) => {
+                        let own = first.insert(own());
+                        locked.with(fx, *shard, |shard, fx| shard.sealed_by(fx, entry, own));
+                        roots.extend(own.root.clone());
+                        own.clone()
+                    }
+                },
+            };
+            locked.with(fx, *shard, |shard, fx| shard.told_failed(fx, entry, &failure));
+        }
+        Refused { failure, roots }
+    }
+}
+
+/// Why no envelope of a batch took a place, and the refusals that are seen with its error.
+struct Refused {
+    failure: Failure,
+    roots: Vec<Arc<Root>>,
+}
+
+impl Shard {
+    fn place(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, which: usize) -> Placed {
+        let (lane, index) = self.enter(fx, entry);
+        let node = &self.store.nodes[index];
+        let place = Place { shard: fx.shard, index, generation: node.generation };
+        let ask = Ask { lane: self.store.lanes[lane].room_key(), bytes: entry.bytes, number: entry.number };
+        Placed { which, lane, index, place, ask, slot: Arc::clone(&node.slot) }
+    }
+
+    fn drive_if_there(&mut self, fx: &mut Effects<'_>, one: &Placed) {
+        if self.store.node(one.index, one.place.generation).is_some() {
+            self.drive(fx, one.lane);
+        }
+    }
+}
+
+type Numbered<'a> = ((u64, &'a Envelope), &'a Option<u64>);
+
+fn entry<'a>(topic: &TopicLanes) -> impl Fn(Numbered<'a>) -> Call<'a> {
+    let engine = Arc::clone(topic.engine());
+    move |((number, envelope), hash)| {
+        let key = envelope.key().zip(*hash).map(|(key, hash)| Hashed { hash, key });
+        let kind = if key.is_some() { Kind::Keyed } else { Kind::Free };
+        Call { kind, key, bytes: envelope.size(), number, stamp: engine.stamp(number), envelope }
+    }
+}
+
+/// Gives the first numbers to those that take a place, which ask for room with consecutive ones. Of a key all take one
+/// or none does, so numbers still rise along every key.
+fn number(topic: &TopicLanes, entries: &mut [Call<'_>], turned_away: &[Option<Failure>], first: u64) {
+    let mut next = first;
+    for away in [false, true] {
+        for (entry, failure) in entries.iter_mut().zip(turned_away) {
+            if failure.is_some() == away {
+                (entry.number, entry.stamp) = (next, topic.engine().stamp(next));
+                next += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! One publish at its call: number, seal, place, room.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use super::effects::Effects;
+use super::queues::{Hashed, Kind, Node};
+use super::shard::{Event, Place, Shard, fail, too_large};
+use super::shared::Stage;
+use super::topic::{SHARDS, TopicLanes, waiter};
+use crate::model::{Envelope, Error, ErrorKind, Stamp};
+use crate::publish::budget::Admission;
+use crate::publish::budget_gate::Ask;
+use crate::publish::completion::Slot;
+use crate::publish::confirmation::{Confirmation, Publishing};
+use crate::publish::seal::Failure;
+
+/// One envelope on its way into a shard.
+pub(super) struct Call<'a> {
+    pub(super) kind: Kind,
+    pub(super) key: Option<Hashed<'a>>,
+    pub(super) bytes: usize,
+    pub(super) number: u64,
+    pub(super) stamp: Stamp,
+    pub(super) envelope: &'a Envelope,
+}
+
+impl TopicLanes {
+    pub(super) fn publish(self: &Arc<Self>, envelope: Envelope) -> Publishing {
+        let engine = self.engine();
+        let bytes = envelope.size();
+        let key = envelope.key().map(|key| Hashed { hash: engine.hasher.hash_one(key), key });
+        let (shard, kind, taken) = match key {
+            Some(hashed) => (Self::shard_of(hashed.key), Kind::Keyed, None),
+            None => {
+                let number = engine.numbers(1);
+                (number as usize % SHARDS, Kind::Free, Some(number))
+            }
+        };
+        let entered = self.with(shard, |shard, fx| {
+            let number = taken.unwrap_or_else(|| engine.numbers(1));
+            let stamp = engine.stamp(number);
+            let entry = Call { kind, key, bytes, number, stamp, envelope: &envelope };
+            let entered = shard.turned_away(fx, &entry).map_or_else(|| shard.admit(fx, &entry), Err);
+            entered.inspect_err(|failure| shard.failed_at_call(fx, &entry, failure))
+        });
+        entered.map_or_else(|failure| Publishing::over(Err(failure)), Publishing::in_lanes)
+    }
+
+    pub(super) fn publish_reserved(self: &Arc<Self>, stamp: Stamp, envelope: Envelope) -> Confirmation {
+        let engine = self.engine();
+        let (bytes, number) = (envelope.size(), engine.numbers(1));
+        let entered = self.with(number as usize % SHARDS, |shard, fx| {
+            let entry = Call { kind: Kind::Reserved, key: None, bytes, number, stamp, envelope: &envelope };
+            shard.turned_away(fx, &entry).map_or_else(|| shard.admit(fx, &entry), Err)
+        });
+        entered.map_or_else(|failure| Confirmation::over(Err(failure)), Confirmation::in_lanes)
+    }
+}
+
+impl Shard {
+    /// Why a publish fails before a place is taken.
+    pub(super) fn turned_away(&mut self, fx: &Effects<'_>, entry: &Call<'_>) -> Option<Failure> {
+        let topic = fx.topic;
+        let last = if entry.kind == Kind::Reserved { Stage::Closing } else { Stage::Open };
+        if topic.engine().stage() > last {
+            return Some(entry.refused(topic, Error::new(ErrorKind::Closed, "the bus is closed")));
+        }
+        if let Some(hashed) = entry.key
+            && let Some(failure) = self.seals.check(topic.name(), &topic.seal, topic.policy(), hashed.key)
+        {
+            return Some(failure);
+        }
+        if entry.key.is_some()
+            && let Some(numbers) = topic.count.difference()
+        {
+            return Some(entry.refused(topic, numbers.error(topic.name())));
+        }
+        let most = self.facts.as_ref().and_then(|facts| facts.max_record_bytes);
+        let too_many = most.is_some_and(|most| entry.bytes > most);
+        too_many.then(|| entry.refused(topic, too_large(topic, entry.bytes, most)))
+    }
+
+    /// Asks for room and takes a place. Without either nothing is left behind.
+    fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Slot>, Failure> {
+        let (topic, engine) = (fx.topic, fx.topic.engine());
+        let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
+        let (index, generation) = self.store.next_place();
+        // Who is granted room meanwhile is looked for under the lock of this shard, and so not before it has its place.
+        let place = Place { shard: fx.shard, index, generation };
+        let ask = Ask { lane: self.store.lanes[lane].room_key(), bytes: entry.bytes, number: entry.number };
+        let admitted = match engine.gate(entry.kind).admit(ask, || waiter(topic, place)) {
+            Admission::Granted => true,
+            Admission::Waiting => false,
+            refused => {
+                self.store.close_if_idle(lane);
+                return Err(entry.no_room(topic, refused));
+            }
+        };
+        let slot = self.enqueue(fx, entry, lane, admitted);
+        if admitted {
+            self.drive(fx, lane);
+        }
+        Ok(slot)
+    }
+
+    /// Puts an envelope at the end of its key's queue, not admitted yet: its lane and its index.
+    pub(super) fn enter(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> (usize, usize) {
+        let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
+        let (index, _) = self.store.next_place();
+        self.enqueue(fx, entry, lane, false);
+        (lane, index)
+    }
+
+    /// Puts an envelope in the next place, at the end of a lane.
+    fn enqueue(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, lane: usize, admitted: bool) -> Arc<Slot> {
+        let (index, generation) = self.store.next_place();
+        let place = Place { shard: fx.shard, index, generation }.pack();
+        let slot = Slot::new(Arc::clone(fx.topic) as _, place, entry.stamp, admitted, fx.now());
+        let node = Node::new(Arc::clone(&slot), entry.envelope.clone(), entry.bytes, entry.number, admitted);
+        fx.topic.engine().one_more();
+        self.store.enqueue(lane, node);
+        slot
+    }
+
+    /// Undoes [`enter`](Self::enter).
+    pub(super) fn leave(&mut self, fx: &Effects<'_>, lane: usize, index: usize) {
+        drop(self.store.dequeue(index));
+        self.store.close_if_idle(lane);
+        fx.topic.engine().one_less();
+    }
+
+    /// A publish failed at the call: it is told, and the key is sealed by it.
+    pub(super) fn failed_at_call(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, failure: &Failure) {
+        self.told_failed(fx, entry, failure);
+        self.sealed_by(fx, entry, failure);
+    }
+
+    pub(super) fn told_failed(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, failure: &Failure) {
+        let (stamp, envelope, error) = (entry.stamp, entry.envelope.clone(), failure.error.clone());
+        fx.event(Event::Failed { stamp, envelope, error });
+    }
+
+    /// A seal's own error seals nothing; a closed bus will publish nothing that could overtake.
+    pub(super) fn sealed_by(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, failure: &Failure) {
+        let seals = !matches!(failure.error.kind(), ErrorKind::KeySealed | ErrorKind::Closed);
+        if let Some(hashed) = entry.key.filter(|_| seals) {
+            self.seal(fx, hashed.key, failure);
+        }
+    }
+}
+
+impl Call<'_> {
+    pub(super) fn refused(&self, topic: &TopicLanes, error: Error) -> Failure {
+        fail(topic, self.envelope.key(), self.stamp, self.envelope, error)
+    }
+
+    pub(super) fn no_room(&self, topic: &TopicLanes, admission: Admission) -> Failure {
+        let error = match admission {
+            Admission::TooLarge => too_large(topic, self.bytes, None),
+            _ => {
+                let limit = topic.engine().config.waiting_limit;
+                Error::new(ErrorKind::Overloaded, format!("as many envelopes wait for room as may, {limit}"))
+            }
+        };
+        self.refused(topic, error)
+    }
+}

@@ -1,0 +1,238 @@
+//! Key lanes: what happens between `publish` and the broker's answer (P1, P2, P3, P5).
+//!
+//! # The invariant
+//!
+//! **Of each key, envelopes reach the backend in the order of the calls, and none while an earlier one can still turn out
+//! not to be stored.** Why the code cannot break it:
+//!
+//! - A publish takes its number and its place at the end of its key's queue in one critical section of the key's shard,
+//!   in the call itself (P1). Nothing is ever inserted before the end.
+//! - One function submits (`Shard::pump`), along a cursor that moves from the head to the end. It hands the record to its
+//!   partition's [`turn`], still under the shard's lock; a turn is worked off by one thread at a time, in order. So
+//!   the backend sees the order of the queue, whichever threads are at it.
+//! - Where the broker cannot pipeline, one record of a key is outstanding. Where it can, the backend answers for it that a
+//!   record behind a hole is not stored; what comes back closes the lane in the critical section in which the
+//!   fate is taken, and [`Ticket::stands`](crate::Ticket::stands) catches a submission that crosses it. The lane opens
+//!   when nothing of it is outstanding, at the first envelope whose fate is not known (P2).
+//! - An envelope of unknown fate is sent again under its stamp. Before that the log is read where the broker may have
+//!   forgotten the stamp (P3), and where a *refused* envelope may be stored from an earlier try.
+//! - A refusal ends everything behind it and seals the key in the same critical section: no publish comes between
+//!   ([`seal`](super::seal)).
+//!
+//! No future of a caller has a part in any of this: what is decided is carried out by whoever brought the news, the
+//! calling thread, the backend's, or the driver's. There is no task per message.
+//!
+//! ```text
+//! publish ─► Shard (lock): number, seal, room, queue ─► Turn per partition ─► Backend::submit
+//!                ▲  drive: tell what is over, pump                               │
+//!                ├──────────────── told(fate) ◄──────────────────── Ticket ◄─────┘
+//!                └── driver: described, rested, looked
+//! Turn per shard ─► hooks, slot (Confirmation), room given back ─► Turn of the ready ─► Shard
+//! ```
+//!
+//! Locks: a shard's is taken first, then at most one of the leaves (room, permits, a turn's queue, the driver's inbox,
+//! the topic's description). Several shards of a topic are locked only by a batch, in rising order. No backend, hook or
+//! caller's waker is called under any of them.
+
+mod batch;
+mod call;
+mod driver;
+mod effects;
+mod observe;
+mod partitions;
+mod permits;
+mod queues;
+mod serial_queue;
+mod shard;
+mod shared;
+mod topic;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use driver::LanesDriver;
+use shared::{Engine, Stage};
+use topic::{SHARDS, Source, TopicLanes};
+
+use super::batch_confirmation::BatchPublishing;
+use super::confirmation::{Confirmation, Publishing};
+use super::layer::Publish;
+use crate::backend::{Backend, TopicDescription};
+use crate::bus::PublishConfig;
+use crate::model::{Envelope, Key, Result, Stamp, Topic};
+use crate::observe::Hooks;
+use crate::runtime::{Env, RwLock};
+
+type Topics = RwLock<BTreeMap<Box<str>, Arc<TopicLanes>>>;
+
+/// The publishing side of a bus. Dropping it resolves everything that is pending (S7).
+pub(crate) struct Lanes {
+    inner: Arc<Inner>,
+}
+
+/// What the driver may close too.
+struct Inner {
+    engine: Arc<Engine>,
+    topics: Topics,
+}
+
+impl Lanes {
+    /// Lanes before a backend, and the future that has to run for them.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a budget in which nothing could be published.
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        env: Arc<dyn Env>,
+        config: PublishConfig,
+        hooks: Hooks,
+    ) -> Result<(Arc<Self>, LanesDriver)> {
+        let engine = Engine::new(backend, env, config, hooks)?;
+        let inner = Arc::new(Inner { engine: Arc::clone(&engine), topics: RwLock::default() });
+        let (closing, topics) = (Arc::clone(&inner), Arc::downgrade(&inner));
+        let topics = move || topics.upgrade().map_or_else(Vec::new, |inner| inner.all());
+        let driver = LanesDriver::new(engine, topics, move || {
+            closing.end();
+        });
+        Ok((Arc::new(Self { inner }), driver))
+    }
+
+    /// Who the stamps of this bus name.
+    #[cfg(test)]
+    #[allow(dead_code)] // by no test of explored schedules
+    pub(crate) fn producer(&self) -> crate::model::ProducerId {
+        self.inner.engine.producer()
+    }
+
+    /// Publishes that are not over.
+    pub(crate) fn pending(&self) -> usize {
+        self.inner.engine.pending()
+    }
+
+    /// Publishes one envelope: takes its place and hands it over, at the call.
+    pub(crate) fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
+        match self.inner.topic(topic) {
+            Ok(topic) => topic.publish(envelope),
+            Err(error) => Publishing::failed(error),
+        }
+    }
+
+    /// Publishes several, in this order: all places are taken at the call, or none.
+    pub(crate) fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
+        match self.inner.topic(topic) {
+            Ok(topic) => topic.publish_batch(envelopes),
+            Err(error) => BatchPublishing::failed(error),
+        }
+    }
+
+    /// Publishes what the bus itself has to write (dead letters), under a given stamp and with a reserve of its own in
+    /// every budget. It is related to no other publish, seals nothing, and is stopped by no seal; it is not told as
+    /// `Published`, since whoever asked for it reports it.
+    pub(crate) fn publish_reserved(&self, topic: &Topic, stamp: Stamp, envelope: Envelope) -> Confirmation {
+        match self.inner.topic(topic.as_str()) {
+            Ok(topic) => topic.publish_reserved(stamp, envelope),
+            Err(error) => Confirmation::failed(error),
+        }
+    }
+
+    /// Unseals a key, or the topic where so many keys were sealed that it is (P2).
+    ///
+    /// # Errors
+    /// `InvalidName`.
+    pub(crate) fn resume(&self, topic: &str, key: Option<&Key>) -> Result<()> {
+        self.inner.topic(topic).map(|topic| topic.resume(key))
+    }
+
+    /// The topic was just ensured, so it need not be described; its policy after a refusal is this description's.
+    pub(crate) fn topic_ready(&self, description: &TopicDescription) -> Result<()> {
+        self.inner.topic(&description.spec.topic).map(|topic| topic.install(description, Source::Ensured))
+    }
+
+    /// Has a topic's keys go by this number of partitions. See [`EventBus::accept_partitions`](crate::EventBus::accept_partitions).
+    pub(crate) async fn accept_partitions(&self, topic: &Topic, partitions: u32) -> Result<()> {
+        self.inner.topic(topic.as_str())?.accept_partitions(partitions).await
+    }
+
+    /// The topic was deleted: the next publish asks for it again.
+    pub(crate) fn forget_topic(&self, topic: &Topic) {
+        if let Some(topic) = self.inner.topics.read().get(topic.as_str()) {
+            topic.forget_facts();
+        }
+    }
+
+    /// Resolves at once whatever is pending.
+    pub(crate) fn end(&self) {
+        self.inner.end();
+    }
+
+    /// Takes no more publishes and waits until all are over, at most so long; then ends those that are not: as `Unknown`
+    /// where the envelope may be stored, as `Closed` where it certainly is not. Returns how many those were.
+    ///
+    /// Cancel safe: it can be called again, also at the same time.
+    pub(crate) async fn close(&self, deadline: Duration) -> usize {
+        self.inner.stop_intake();
+        // The time-out is one of the waiting only; what is left is counted by ending it.
+        let _ = tokio::time::timeout(deadline, self.inner.engine.idle()).await;
+        self.inner.end()
+    }
+}
+
+impl Publish for Lanes {
+    fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
+        Self::publish(self, topic, envelope)
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes").field("pending", &self.pending()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn topic(&self, name: &str) -> Result<Arc<TopicLanes>> {
+        if let Some(topic) = self.topics.read().get(name) {
+            return Ok(Arc::clone(topic));
+        }
+        let checked: Topic = name.parse()?;
+        let mut topics = self.topics.write();
+        let topic = topics.entry(name.into()).or_insert_with(|| TopicLanes::new(checked, Arc::clone(&self.engine)));
+        Ok(Arc::clone(topic))
+    }
+
+    fn stop_intake(&self) {
+        self.engine.enter(Stage::Closing);
+        self.pass_all_shards();
+    }
+
+    /// Every publish that did not see the new stage has its place when this returns.
+    fn pass_all_shards(&self) {
+        for topic in self.all() {
+            (0..SHARDS).for_each(|shard| drop(topic.lock(shard)));
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<TopicLanes>> {
+        self.topics.read().values().map(Arc::clone).collect()
+    }
+
+    /// Ends the lanes with everything in them.
+    fn end(&self) -> usize {
+        self.engine.enter(Stage::Closed);
+        self.pass_all_shards();
+        let abandoned = self.all().iter().map(TopicLanes::abandon).sum();
+        self.engine.dismiss();
+        abandoned
+    }
+}

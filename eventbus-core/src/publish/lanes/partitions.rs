@@ -1,0 +1,134 @@
+//! By how many partitions a topic's keys go, and what happens when the topic has another number.
+//!
+//! # Invariant
+//!
+//! Two envelopes of a key go by different numbers only where the second number was accepted by the user in between, at an instant
+//! at which nothing keyed was on its way. From when a difference is noticed until then keyed publishes fail at the call,
+//! which seals their keys as any failure does (P2). What has its place already goes on by the old number; those partitions are still there.
+//!
+//! A topic that is deleted, or is another one of its name, has no envelopes that a new number could part from others: it begins anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::queues::Kind;
+use super::shard::Shard;
+use super::topic::{SHARDS, Source, TopicLanes};
+use crate::model::{Error, ErrorKind, Result, Topic};
+use crate::runtime::Mutex;
+use crate::runtime::sync::atomic::{AtomicBool, Ordering};
+
+/// How soon it is looked again whether all that is keyed is over.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// The numbers of a topic.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    /// Looked at by every publish, without a lock.
+    differs: AtomicBool,
+    numbers: Mutex<Numbers>,
+}
+
+/// Zero where nothing is known.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub(super) in_force: u32,
+    pub(super) found: u32,
+}
+
+impl Numbers {
+    pub(super) fn differ(self) -> bool {
+        self.in_force != self.found
+    }
+
+    pub(super) fn error(self, topic: &Topic) -> Error {
+        let message = format!("keys go by {} partitions, and the topic has {}", self.in_force, self.found);
+        Error::new(ErrorKind::PartitionsChanged, message).with("topic", topic)
+    }
+}
+
+impl Count {
+    /// The topic was found with so many partitions. `begins`: it is another topic than before, if there was one.
+    pub(super) fn found(&self, found: u32, begins: bool, source: Source, expected: Option<u32>) -> Numbers {
+        let mut numbers = self.numbers.lock();
+        numbers.found = found;
+        numbers.in_force = match source {
+            Source::Accepted => found,
+            Source::Ensured if begins || numbers.in_force == 0 => found,
+            Source::Looked if begins || numbers.in_force == 0 => expected.unwrap_or(found),
+            _ => numbers.in_force,
+        };
+        if numbers.differ() {
+            self.differs.store(true, Ordering::Release);
+        }
+        *numbers
+    }
+
+    /// All shards go by these numbers: only now may keys go by them.
+    pub(super) fn installed(&self) {
+        let numbers = self.numbers.lock();
+        self.differs.store(numbers.differ(), Ordering::Release);
+    }
+
+    /// The topic is gone.
+    pub(super) fn forget(&self) {
+        let mut numbers = self.numbers.lock();
+        *numbers = Numbers::default();
+        self.differs.store(false, Ordering::Release);
+    }
+
+    /// The numbers, where they differ. To be asked under a shard's lock.
+    pub(super) fn difference(&self) -> Option<Numbers> {
+        self.differs.load(Ordering::Acquire).then(|| *self.numbers.lock())
+    }
+
+    /// Whether the topic was found yet: before that there is nothing to compare with.
+    pub(super) fn is_known(&self) -> bool {
+        self.numbers().found != 0
+    }
+
+    fn numbers(&self) -> Numbers {
+        *self.numbers.lock()
+    }
+}
+
+impl TopicLanes {
+    /// The topic has so many partitions by now; where that is news, it is described anew.
+    pub(super) fn counted(self: &Arc<Self>, found: u32) {
+        // One look: the topic may be forgotten meanwhile.
+        let known = self.count.numbers().found;
+        if known != 0 && known != found {
+            self.need_facts();
+        }
+    }
+
+    /// Has keys go by `partitions` from now on, if that is how many the topic has. Waits until nothing keyed is on its way.
+    ///
+    /// Cancel safe: what was noticed stays so.
+    pub(super) async fn accept_partitions(self: &Arc<Self>, partitions: u32) -> Result<()> {
+        let described = self.engine().backend.describe_topic(self.name()).await?;
+        let found = described.spec.partitions;
+        if found != partitions {
+            let message = format!("expected the number that the topic has, {found}, got {partitions}");
+            return Err(Error::new(ErrorKind::TopicMismatch, message).with("setting", "partitions"));
+        }
+        self.install(&described, Source::Looked);
+        if self.count.difference().is_some() {
+            while self.has_keyed() {
+                tokio::time::sleep(AGAIN).await;
+            }
+            self.install(&described, Source::Accepted);
+        }
+        Ok(())
+    }
+
+    fn has_keyed(&self) -> bool {
+        (0..SHARDS).any(|shard| self.lock(shard).has_keyed())
+    }
+}
+
+impl Shard {
+    fn has_keyed(&self) -> bool {
+        self.store.lanes.iter().any(|(_, lane)| lane.kind == Kind::Keyed)
+    }
+}

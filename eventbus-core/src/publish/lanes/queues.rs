@@ -1,0 +1,266 @@
+//! Lanes and the envelopes queued in them: plain data, no decisions.
+//!
+//! A lane is there only while its key has work. Its queue is a linked list through a slab, so that a key's first
+//! envelope allocates nothing once the slab has grown, and memory returns when the keys have gone.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::model::{Envelope, Error, Key, Position};
+use crate::publish::completion::Slot;
+use crate::publish::seal::{Outcome, Root};
+
+/// Capacity that an idle shard keeps.
+const KEPT_CAPACITY: usize = 256;
+
+/// Whose envelopes a lane holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A key's.
+    Keyed,
+    /// A single keyless one: a lane of its own, since it is related to nothing.
+    Free,
+    /// A single one of the bus itself, under a given stamp and in the reserve.
+    Reserved,
+}
+
+/// Whether a lane may submit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    Open,
+    /// Something came back, or was refused: nothing more goes out before all that is out has come back.
+    Draining,
+    /// Until a timer ends.
+    Resting,
+    /// While the log is read for the first envelope's stamp.
+    Looking,
+}
+
+/// One key's queue.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// The number of the publish that opened it: never used twice.
+    pub(super) id: u64,
+    pub(super) kind: Kind,
+    key: Option<(u64, Key)>,
+    pub(super) head: Option<usize>,
+    tail: Option<usize>,
+    /// The first envelope to be submitted next; what is before it is outstanding or over.
+    pub(super) cursor: Option<usize>,
+    pub(super) outstanding: usize,
+    pub(super) hold: Hold,
+    /// Recoveries since an envelope of this lane was last stored.
+    pub(super) attempt: u32,
+    /// In line for a permit.
+    pub(super) in_line: bool,
+    /// Listed as waiting for the topic.
+    pub(super) listed: bool,
+}
+
+impl Lane {
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.key.as_ref().map(|(_, key)| key)
+    }
+
+    /// Its key in the room: keyless envelopes have no share.
+    pub(super) fn room_key(&self) -> Option<u64> {
+        (self.kind == Kind::Keyed).then_some(self.id)
+    }
+}
+
+/// What is known of an envelope.
+#[derive(Debug)]
+pub(super) enum State {
+    /// In the queue, not outstanding.
+    Waiting,
+    /// With the backend. `doomed`: behind one that was refused, so it must come back without being stored.
+    Outstanding { doomed: Option<Arc<Root>> },
+    /// Known, and told when everything before it is.
+    Over(Outcome),
+}
+
+/// One envelope in a lane.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) slot: Arc<Slot>,
+    pub(super) envelope: Envelope,
+    pub(super) bytes: usize,
+    pub(super) number: u64,
+    pub(super) generation: u32,
+    pub(super) lane: usize,
+    before: Option<usize>,
+    pub(super) behind: Option<usize>,
+    pub(super) state: State,
+    /// Room is held.
+    pub(super) admitted: bool,
+    /// Submitted at least once: too late to withdraw.
+    pub(super) sent: bool,
+    /// Came back unstored since it was last submitted.
+    pub(super) returned: bool,
+    /// May be in the log from an earlier submission.
+    pub(super) unknown: bool,
+    /// A refusal that does not count before the log was read, since the envelope may be there.
+    pub(super) refused: Option<Error>,
+    pub(super) partition: u32,
+    /// The topic's incarnation, counted, that `partition` and `from` belong to.
+    pub(super) incarnation: u32,
+    /// The end of the partition as known before the first submission.
+    pub(super) from: Position,
+    pub(super) first_sent: Option<Instant>,
+}
+
+impl Node {
+    pub(super) fn new(slot: Arc<Slot>, envelope: Envelope, bytes: usize, number: u64, admitted: bool) -> Self {
+        Self {
+            slot,
+            envelope,
+            bytes,
+            number,
+            generation: 0,
+            lane: 0,
+            before: None,
+            behind: None,
+            state: State::Waiting,
+            admitted,
+            sent: false,
+            returned: false,
+            unknown: false,
+            refused: None,
+            partition: 0,
+            incarnation: 0,
+            from: Position::ZERO,
+            first_sent: None,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Over(_))
+    }
+}
+
+/// A key and its hash, computed once outside of the lock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hashed<'a> {
+    pub(super) hash: u64,
+    pub(super) key: &'a Key,
+}
+
+/// The lanes of one shard. Looked up by key, and walked only in order of the slab: the hash never shows.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    index: HashTable<usize>,
+    pub(super) lanes: Slab<Lane>,
+    pub(super) nodes: Slab<Node>,
+    generation: u32,
+}
+
+impl Store {
+    /// The lane of a key, opened with this id where there is none; without a key always a new one.
+    pub(super) fn lane_of(&mut self, key: Option<Hashed<'_>>, kind: Kind, id: u64) -> usize {
+        let lanes = &mut self.lanes;
+        let known = |lane: &usize| {
+            let (lane, wanted) = (lanes.get(*lane).and_then(Lane::key), key.map(|hashed| hashed.key));
+            lane.is_some() && lane == wanted
+        };
+        if let Some(lane) = key.and_then(|hashed| self.index.find(hashed.hash, known)) {
+            return *lane;
+        }
+        let lane = lanes.insert(Lane {
+            id,
+            kind,
+            key: key.map(|hashed| (hashed.hash, hashed.key.clone())),
+            head: None,
+            tail: None,
+            cursor: None,
+            outstanding: 0,
+            hold: Hold::Open,
+            attempt: 0,
+            in_line: false,
+            listed: false,
+        });
+        if let Some(hashed) = key {
+            let hash = |lane: &usize| lanes.get(*lane).and_then(|lane| lane.key.as_ref()).map_or(0, |(hash, _)| *hash);
+            self.index.insert_unique(hashed.hash, lane, hash);
+        }
+        lane
+    }
+
+    /// The lane, if it is still the one with this id.
+    pub(super) fn lane(&self, lane: usize, id: u64) -> Option<&Lane> {
+        self.lanes.get(lane).filter(|lane| lane.id == id)
+    }
+
+    /// The envelope, if it is still the one of this generation.
+    pub(super) fn node(&self, node: usize, generation: u32) -> Option<&Node> {
+        self.nodes.get(node).filter(|node| node.generation == generation)
+    }
+
+    /// Where the next envelope will be: its index and generation.
+    pub(super) fn next_place(&self) -> (usize, u32) {
+        (self.nodes.vacant_key(), self.generation)
+    }
+
+    /// Puts an envelope at the end of a lane.
+    pub(super) fn enqueue(&mut self, lane_index: usize, mut node: Node) -> usize {
+        let lane = &mut self.lanes[lane_index];
+        (node.lane, node.before, node.generation) = (lane_index, lane.tail, self.generation);
+        self.generation = (self.generation + 1) & 0x00ff_ffff;
+        let index = self.nodes.insert(node);
+        if let Some(tail) = lane.tail {
+            self.nodes[tail].behind = Some(index);
+        }
+        lane.tail = Some(index);
+        lane.head = lane.head.or(Some(index));
+        lane.cursor = lane.cursor.or(Some(index));
+        index
+    }
+
+    /// Takes an envelope out of its lane.
+    pub(super) fn dequeue(&mut self, index: usize) -> Node {
+        let node = self.nodes.remove(index);
+        let lane = &mut self.lanes[node.lane];
+        if lane.cursor == Some(index) {
+            lane.cursor = node.behind;
+        }
+        match node.before {
+            Some(before) => self.nodes[before].behind = node.behind,
+            None => lane.head = node.behind,
+        }
+        match node.behind {
+            Some(behind) => self.nodes[behind].before = node.before,
+            None => lane.tail = node.before,
+        }
+        node
+    }
+
+    /// Whether an envelope before this one in its lane came back unstored.
+    pub(super) fn follows_returned(&self, index: usize) -> bool {
+        let mut before = self.nodes.get(index).and_then(|node| node.before);
+        while let Some(node) = before.and_then(|index| self.nodes.get(index)) {
+            if node.returned {
+                return true;
+            }
+            before = node.before;
+        }
+        false
+    }
+
+    /// Forgets a lane that has no work, and after the last one the memory of a crowd.
+    pub(super) fn close_if_idle(&mut self, index: usize) {
+        if self.lanes.get(index).is_none_or(|lane| lane.head.is_some()) {
+            return;
+        }
+        let lane = self.lanes.remove(index);
+        if let Some((hash, _)) = lane.key
+            && let Ok(entry) = self.index.find_entry(hash, |known| *known == index)
+        {
+            entry.remove();
+        }
+        if self.lanes.is_empty() && self.nodes.capacity().max(self.lanes.capacity()) > KEPT_CAPACITY {
+            (self.index, self.lanes, self.nodes) = (HashTable::new(), Slab::new(), Slab::new());
+        }
+    }
+}

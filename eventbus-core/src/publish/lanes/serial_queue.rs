@@ -1,0 +1,113 @@
+//! [`Turn`]: a queue that one thread at a time works off, without a lock held while it does.
+//!
+//! # Invariant
+//!
+//! Items are worked on in the order in which they were pushed, one at a time: whoever finds the turn taken leaves its
+//! item to the one that has it. So the order of submissions to a partition, and of results to the hooks, is the order in
+//! which they were decided under the key's lock; and what the work calls (a backend, a hook, a waker) may come back into
+//! the lanes, on the same thread, without meeting a lock of its own.
+
+use std::collections::VecDeque;
+
+use crate::runtime::Mutex;
+
+/// Capacity that an empty queue keeps.
+const KEPT_CAPACITY: usize = 256;
+
+pub(super) struct Turn<T>(Mutex<State<T>>);
+
+struct State<T> {
+    queue: VecDeque<T>,
+    taken: bool,
+}
+
+impl<T> Turn<T> {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(State { queue: VecDeque::new(), taken: false }))
+    }
+
+    pub(super) fn push(&self, item: T) {
+        self.0.lock().queue.push_back(item);
+    }
+
+    /// Works off the queue, unless somebody is at it.
+    pub(super) fn work(&self, mut each: impl FnMut(T)) {
+        let Some(mut item) = self.begin() else { return };
+        let turn = Held(self);
+        loop {
+            each(item);
+            match self.next() {
+                Some(next) => item = next,
+                None => break,
+            }
+        }
+        std::mem::forget(turn);
+    }
+
+    fn begin(&self) -> Option<T> {
+        let mut state = self.0.lock();
+        if state.taken {
+            return None;
+        }
+        let item = state.queue.pop_front()?;
+        state.taken = true;
+        Some(item)
+    }
+
+    /// The next item, or the end of the turn.
+    fn next(&self) -> Option<T> {
+        let mut state = self.0.lock();
+        let item = state.queue.pop_front();
+        if item.is_none() {
+            state.taken = false;
+            if state.queue.capacity() > KEPT_CAPACITY {
+                state.queue = VecDeque::new();
+            }
+        }
+        item
+    }
+}
+
+/// Gives the turn back where the work panicked, so that the next one goes on.
+struct Held<'a, T>(&'a Turn<T>);
+
+impl<T> Drop for Held<'_, T> {
+    fn drop(&mut self) {
+        self.0.0.lock().taken = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_pushes_to_its_own_turn_is_not_nested() {
+        let turn = Turn::new();
+        let (mut order, depth) = (Vec::new(), std::cell::Cell::new(0));
+        turn.push(3);
+        turn.work(|n: u32| {
+            depth.set(depth.get() + 1);
+            assert_eq!(depth.get(), 1);
+            order.push(n);
+            if n > 0 {
+                turn.push(n - 1);
+                turn.work(|_| unreachable!("the turn is taken"));
+            }
+            depth.set(depth.get() - 1);
+        });
+        assert_eq!(order, [3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_panic_does_not_keep_the_turn() {
+        let turn = Turn::new();
+        turn.push(1);
+        turn.push(2);
+        let work = std::panic::AssertUnwindSafe(|| turn.work(|_| panic!("odd backend")));
+        assert!(std::panic::catch_unwind(work).is_err());
+        let mut seen = Vec::new();
+        turn.work(|n| seen.push(n));
+        assert_eq!(seen, [2]);
+    }
+}

@@ -1,0 +1,211 @@
+//! What all topics' lanes share: the stamp counter, the room, the permits, the way to the driver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::DefaultHashBuilder;
+use tokio::sync::Notify;
+
+use super::driver::Inbox;
+use super::effects;
+use super::permits::Permits;
+use super::queues::Kind;
+use super::serial_queue::Turn;
+use super::shard::{LaneRef, Place};
+use super::topic::TopicLanes;
+use crate::backend::{Backend, Pipelining};
+use crate::bus::PublishConfig;
+use crate::model::{ProducerId, Result, Stamp};
+use crate::mutant::{Mutant, Seam};
+use crate::observe::Hooks;
+use crate::publish::budget_gate::Gate;
+use crate::publish::budget_limits::RoomLimits;
+use crate::runtime::Env;
+use crate::runtime::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+/// Something that a lane has been waiting for.
+pub(super) enum Ready {
+    /// Room for an envelope.
+    Granted(Arc<TopicLanes>, Place),
+    /// A permit for a lane.
+    Permit(LaneRef, Kind),
+}
+
+/// How far the lanes are in their life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Open,
+    /// No more publishes of users; the bus's own still pass.
+    Closing,
+    Closed,
+}
+
+pub(super) struct Engine {
+    pub(super) backend: Arc<dyn Backend>,
+    env: Arc<dyn Env>,
+    pub(super) config: PublishConfig,
+    pub(super) hooks: Hooks,
+    pub(super) max_record_bytes: Option<usize>,
+    pub(super) resend_window: Option<Duration>,
+    /// The most records of one key outstanding.
+    pub(super) per_key: usize,
+    producer: ProducerId,
+    next: AtomicU64,
+    pub(super) hasher: DefaultHashBuilder,
+    room: Gate<Ready>,
+    /// Room and permits that users cannot take, for what the bus itself must write (S2).
+    reserve: Gate<Ready>,
+    permits: Permits<LaneRef>,
+    reserved_permits: Option<Permits<LaneRef>>,
+    /// What lanes have waited for, worked off by one thread at a time and never nested: one grant leads to the next.
+    pub(super) ready: Turn<Ready>,
+    pub(super) inbox: Inbox,
+    pub(super) seam: Seam,
+    stage: AtomicU8,
+    pending: AtomicUsize,
+    idle: Notify,
+}
+
+impl Engine {
+    pub(super) fn new(
+        backend: Arc<dyn Backend>,
+        env: Arc<dyn Env>,
+        config: PublishConfig,
+        hooks: Hooks,
+    ) -> Result<Arc<Self>> {
+        let (capabilities, seam) = (backend.capabilities(), config.seam);
+        let limits = RoomLimits {
+            envelopes: config.budget_envelopes,
+            bytes: config.budget_bytes,
+            share: if seam.is(Mutant::NoShare) { 1 } else { config.share },
+            waiting: config.waiting_limit,
+        };
+        // Who writes dead letters is bounded by what is handled, and must never be turned away.
+        let record = capabilities.max_record_bytes.unwrap_or(limits.bytes);
+        let own = limits.reserve();
+        let reserve = RoomLimits { bytes: own.bytes.max(record), waiting: usize::MAX, ..own };
+        let in_flight = capabilities.in_flight.max(1);
+        let reserved = if in_flight == 1 { 0 } else { (in_flight / 16).max(1) };
+        let per_key = match capabilities.pipelining {
+            Pipelining::OnePerKey if seam.is(Mutant::SeveralInFlight) => in_flight,
+            Pipelining::OnePerKey => 1,
+            Pipelining::PerPartition => (in_flight / config.share.max(1)).max(1),
+        };
+        let drawn = u128::from(env.random()) << 64 | u128::from(env.random());
+        let producer = if seam.is(Mutant::CounterRestarted) { 1 } else { drawn };
+        Ok(Arc::new(Self {
+            max_record_bytes: capabilities.max_record_bytes,
+            resend_window: capabilities.resend_window,
+            per_key,
+            producer: ProducerId::new(producer),
+            next: AtomicU64::new(1),
+            hasher: DefaultHashBuilder::default(),
+            room: Gate::new(limits)?,
+            reserve: Gate::new(reserve)?,
+            permits: Permits::new(in_flight - reserved),
+            reserved_permits: (reserved > 0).then(|| Permits::new(reserved)),
+            ready: Turn::new(),
+            inbox: Inbox::default(),
+            stage: AtomicU8::new(Stage::Open as u8),
+            pending: AtomicUsize::new(0),
+            idle: Notify::new(),
+            backend,
+            env,
+            config,
+            hooks,
+            seam,
+        }))
+    }
+
+    #[cfg(test)]
+    #[allow(dead_code)] // by no test of explored schedules
+    pub(super) fn producer(&self) -> ProducerId {
+        self.producer
+    }
+
+    /// Takes so many numbers; the first of them. To be called under the lock that orders what they are for.
+    pub(super) fn numbers(&self, count: u64) -> u64 {
+        self.next.fetch_add(count, Ordering::Relaxed)
+    }
+
+    pub(super) fn stamp(&self, number: u64) -> Stamp {
+        Stamp::new(self.producer, number)
+    }
+
+    pub(super) fn gate(&self, kind: Kind) -> &Gate<Ready> {
+        if kind == Kind::Reserved { &self.reserve } else { &self.room }
+    }
+
+    pub(super) fn permits(&self, kind: Kind) -> &Permits<LaneRef> {
+        let reserved = self.reserved_permits.as_ref().filter(|_| kind == Kind::Reserved);
+        reserved.unwrap_or(&self.permits)
+    }
+
+    /// Returns a permit. True where somebody waited for it, who is [ready](Self::work_ready) now.
+    pub(super) fn release_permit(&self, kind: Kind) -> bool {
+        let Some(lane) = self.permits(kind).release() else { return false };
+        self.ready.push(Ready::Permit(lane, kind));
+        true
+    }
+
+    /// Lets those go on who got what they waited for.
+    pub(super) fn work_ready(&self) {
+        self.ready.work(|ready| match ready {
+            Ready::Granted(topic, place) => topic.granted(place),
+            Ready::Permit(lane, kind) => lane.topic.permitted(&lane, kind),
+        });
+    }
+
+    /// The lanes are empty for good: forgets who stood in line, since each holds its topic and that this engine.
+    pub(super) fn dismiss(&self) {
+        self.permits.dismiss();
+        if let Some(permits) = &self.reserved_permits {
+            permits.dismiss();
+        }
+        self.inbox.stop();
+    }
+
+    pub(super) fn resend_delay(&self, attempt: u32) -> Duration {
+        effects::delay(self.config.retry_first, self.config.retry_max, attempt, self.env.random())
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::SeqCst) {
+            0 => Stage::Open,
+            1 => Stage::Closing,
+            _ => Stage::Closed,
+        }
+    }
+
+    /// Stages only rise.
+    pub(super) fn enter(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
+    }
+
+    pub(super) fn one_more(&self) {
+        self.pending.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn one_less(&self) {
+        // Nobody waits for it while the bus is open; whoever does has closed the intake before it looks.
+        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 && self.stage() != Stage::Open {
+            self.idle.notify_waiters();
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    /// Until nothing is pending; to be called when the intake is closed.
+    pub(super) async fn idle(&self) {
+        loop {
+            let mut notified = std::pin::pin!(self.idle.notified());
+            notified.as_mut().enable();
+            if self.pending() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Clocks, randomness, locks, threads and waits.
+
+mod backoff;
+mod env;
+mod poll;
+pub(crate) mod sync;
+mod thread;
+
+pub use backoff::{Backoff, BackoffError, Jitter};
+pub use env::{Env, SystemEnv};
+pub use poll::{patiently, settled};
+pub(crate) use sync::{Mutex, RwLock};
+pub use thread::OwnThread;

@@ -1,0 +1,65 @@
+//! Asking again until an answer stands.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::Result;
+
+/// How soon it is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// How soon it is asked again where asking blocks a thread.
+const AGAIN_BLOCKING: Duration = Duration::from_millis(20);
+
+/// Looks until what is seen is the last word, for at most so long: brokers accept a change before all of them act by it.
+/// Gives what was seen last. It looks once at least, and begins a look only within the time.
+///
+/// Cancel safe, as far as `look` is.
+pub async fn settled<T, F: Future<Output = Result<T>>>(
+    patience: Duration,
+    again: impl Fn(&Result<T>) -> bool,
+    look: impl Fn() -> F,
+) -> Result<T> {
+    let until = Instant::now() + patience;
+    loop {
+        let seen = look().await;
+        if !again(&seen) || Instant::now() >= until {
+            return seen;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Asks until the answer is the last word, for at most so long, and is told what is left of that time. Gives what was answered
+/// last; asks once at least. As [`settled`], and blocks: for a thread that may.
+pub fn patiently<T>(patience: Duration, again: impl Fn(&T) -> bool, mut ask: impl FnMut(Duration) -> T) -> T {
+    let until = std::time::Instant::now() + patience;
+    loop {
+        let answer = ask(until.saturating_duration_since(std::time::Instant::now()));
+        if !again(&answer) || std::time::Instant::now() >= until {
+            return answer;
+        }
+        std::thread::sleep(AGAIN_BLOCKING);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn the_last_answer_is_given_and_one_is_asked_for_at_least() {
+        let mut asked = 0;
+        let mut count = |_| {
+            asked += 1;
+            asked
+        };
+        assert_eq!(patiently(PATIENCE, |answer| *answer < 2, &mut count), 2);
+        assert_eq!(patiently(Duration::ZERO, |_| true, &mut count), 3);
+        assert!(patiently(PATIENCE, |_| false, |left| left) > PATIENCE / 2);
+    }
+}

@@ -1,0 +1,219 @@
+//! Dead letters: what is written when an envelope's attempts are used up, and how it comes back (S2).
+//!
+//! **Invariants.** A dead letter keeps key, payload and attributes of its original and names where it was. Its stamp is
+//! derived from that place, so writing it twice leaves one as readers on this library see it. Its topic belongs to one
+//! topic and group, so groups are independent. The envelope is finished only when the write is confirmed: the session
+//! keeps the key waiting until then.
+
+use std::sync::Arc;
+
+use super::handler::DeliveryContext;
+use crate::backend::{Body, Inbound};
+use crate::model::{Envelope, Error, ErrorKind, Group, Position, Result, Stamp, Topic};
+use crate::observe::Location;
+use crate::wire::{self, DecodeContext};
+
+/// The most bytes of error text in a dead letter.
+const MAX_ERROR: usize = 2 * 1024;
+
+const GROUP: &str = "eventbusgroup";
+const TOPIC: &str = "eventbustopic";
+const PARTITION: &str = "eventbuspartition";
+const POSITION: &str = "eventbusposition";
+const ATTEMPTS: &str = "eventbusattempts";
+const ERROR: &str = "eventbuserror";
+const REFERENCE: &str = "eventbusreference";
+const REPLAY: &str = "eventbusreplayto";
+
+/// The type of a dead letter whose record could not be decoded; its payload is the record's, untouched.
+pub const UNDECODABLE: &str = "eventbus.undecodable";
+
+/// The dead-letter topic of a topic and group. The topic's length makes it injective: names hold dots.
+///
+/// # Errors
+/// `InvalidName` where the two names together are too long for a topic's name.
+pub fn topic_of(topic: &Topic, group: &Group) -> Result<Topic> {
+    format!("dead-letter.{}.{topic}.{group}", topic.as_str().len()).parse().map_err(|_| {
+        let message = "topic and group are too long together to name their dead-letter topic";
+        Error::new(ErrorKind::InvalidName, message).with("topic", topic).with("group", group)
+    })
+}
+
+/// A dead letter, read.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The original; without its payload where [`is_reference`](Self::is_reference).
+    pub envelope: Envelope,
+    /// The topic that it was read from.
+    pub topic: Topic,
+    /// The group that gave up.
+    pub group: Group,
+    /// The original's partition.
+    pub partition: u32,
+    /// The original's position.
+    pub position: Position,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The last error.
+    pub error: String,
+    /// The record was too large to be written again; it is where it was.
+    pub is_reference: bool,
+}
+
+impl DeadLetter {
+    /// Reads a dead letter.
+    ///
+    /// # Errors
+    /// `Undecodable`, naming the attribute that is missing or wrong.
+    pub fn read(envelope: &Envelope) -> Result<Self> {
+        Ok(Self {
+            topic: attribute(envelope, TOPIC)?,
+            group: attribute(envelope, GROUP)?,
+            partition: attribute(envelope, PARTITION)?,
+            position: Position::new(attribute(envelope, POSITION)?),
+            attempts: attribute(envelope, ATTEMPTS)?,
+            error: envelope.extension(ERROR).unwrap_or_default().to_owned(),
+            is_reference: envelope.extension(REFERENCE).is_some(),
+            envelope: envelope.clone(),
+        })
+    }
+
+    /// The envelope to publish to [`topic`](Self::topic), under the original key, to have this group handle it again in
+    /// its place in the key's line. Other groups finish it unhandled.
+    ///
+    /// # Errors
+    /// `TooLarge` for a reference: there is no payload to publish.
+    pub fn to_replay(&self) -> Result<Envelope> {
+        if self.is_reference {
+            let error = Error::new(ErrorKind::TooLarge, "the dead letter is a reference; its record is where it was");
+            return Err(error.with("topic", &self.topic).with("position", self.position));
+        }
+        let mut builder = self.envelope.clone().into_builder();
+        for name in [TOPIC, GROUP, ATTEMPTS, ERROR, REFERENCE] {
+            builder = builder.without_extension(name);
+        }
+        builder.own_extension(REPLAY, self.group.as_str()).build()
+    }
+}
+
+fn attribute<T: std::str::FromStr>(envelope: &Envelope, name: &'static str) -> Result<T> {
+    envelope.extension(name).and_then(|value| value.parse().ok()).ok_or_else(|| {
+        Error::new(ErrorKind::Undecodable, format!("not a dead letter: attribute {name} is missing or wrong"))
+            .with("id", envelope.id())
+    })
+}
+
+/// Whether the envelope is a replayed dead letter.
+pub(crate) fn is_replay(envelope: &Envelope) -> bool {
+    envelope.extension(REPLAY).is_some()
+}
+
+/// Whether it was replayed to another group than this.
+pub(crate) fn is_replay_for_others(envelope: &Envelope, group: &str) -> bool {
+    envelope.extension(REPLAY).is_some_and(|to| to != group)
+}
+
+/// Makes the dead letter of a record.
+pub(crate) fn wrap(record: &Inbound, context: &DeliveryContext, attempts: u32, error: &str) -> Result<Envelope> {
+    let builder = match &record.body {
+        Body::Envelope(envelope) => envelope.clone().into_builder(),
+        Body::Encoded { record: raw, binding } => {
+            let Inbound { partition, position, stored_at, .. } = *record;
+            let at = DecodeContext { topic: &context.topic, partition, position, stored_at };
+            match wire::decode(raw, binding, &at) {
+                Ok(decoded) => decoded.envelope.into_builder(),
+                Err(_) => {
+                    let builder = Envelope::builder(UNDECODABLE, "/eventbus").payload(raw.payload.clone());
+                    match &record.key {
+                        Some(key) => builder.key(key.clone()),
+                        None => builder,
+                    }
+                }
+            }
+        }
+    };
+    builder
+        .without_extension(REPLAY)
+        .own_extension(GROUP, context.group.as_str())
+        .own_extension(TOPIC, context.topic.as_str())
+        .own_extension(PARTITION, context.partition.to_string())
+        .own_extension(POSITION, record.position.get().to_string())
+        .own_extension(ATTEMPTS, attempts.to_string())
+        .own_extension(ERROR, printable(error))
+        .build()
+}
+
+/// The same without its payload, for a topic that does not take it whole.
+pub(crate) fn as_reference(letter: Envelope) -> Result<Envelope> {
+    letter.into_builder().payload(bytes::Bytes::new()).own_extension(REFERENCE, "payload").build()
+}
+
+/// The stamp of a dead letter.
+pub(crate) fn stamp(context: &DeliveryContext, position: Position) -> Stamp {
+    let DeliveryContext { group, topic, incarnation, partition, .. } = context;
+    Stamp::derived(group.as_str(), topic.as_str(), incarnation, *partition, position)
+}
+
+/// Where a record is, for hooks.
+pub(crate) fn location(context: &Arc<DeliveryContext>, record: &Inbound) -> Location {
+    Location {
+        topic: context.topic.clone(),
+        group: context.group.clone(),
+        member: context.member.clone(),
+        partition: record.partition,
+        position: Some(record.position),
+        key: record.key.clone(),
+    }
+}
+
+/// Error text as an attribute takes it: no control characters, at least one character, at most [`MAX_ERROR`] bytes.
+fn printable(error: &str) -> String {
+    let mut text: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut end = text.len().min(MAX_ERROR);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    if text.is_empty() { "unknown".into() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Arc<DeliveryContext> {
+        Arc::new(DeliveryContext {
+            topic: "orders".parse().unwrap(),
+            group: "billing".parse().unwrap(),
+            member: "m".into(),
+            partition: 3,
+            epoch: 1,
+            incarnation: "i".into(),
+        })
+    }
+
+    #[test]
+    fn names_are_injective_where_dots_move() {
+        let name = |t: &str, g: &str| topic_of(&t.parse().unwrap(), &g.parse().unwrap()).unwrap();
+        assert_ne!(name("a.b", "c"), name("a", "b.c"));
+        assert_eq!(name("orders", "billing").as_str(), "dead-letter.6.orders.billing");
+        let long = "x".repeat(150);
+        assert!(topic_of(&long.parse().unwrap(), &long.parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_replay_is_the_original_with_its_origin() {
+        let envelope = Envelope::builder("T", "/s").key("k").header("h", "v").payload("p").build().unwrap();
+        let record = Inbound::new(3, Position::new(9), 0, Body::Envelope(envelope.clone()));
+        let letter = DeadLetter::read(&wrap(&record, &context(), 5, "bad\r\nthing").unwrap()).unwrap();
+        assert_eq!((letter.partition, letter.position.get(), letter.attempts), (3, 9, 5));
+        assert_eq!(letter.error, "bad  thing");
+        let replay = letter.to_replay().unwrap();
+        assert_eq!((replay.id(), replay.key(), replay.payload()), (envelope.id(), envelope.key(), envelope.payload()));
+        assert!(
+            is_replay(&replay) && is_replay_for_others(&replay, "other") && !is_replay_for_others(&replay, "billing")
+        );
+        assert_eq!(replay.extension(POSITION), Some("9"));
+    }
+}

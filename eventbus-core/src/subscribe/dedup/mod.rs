@@ -1,0 +1,7 @@
+//! Second copies recognised.
+
+mod ids;
+mod stamps;
+
+pub(crate) use ids::Names;
+pub(crate) use stamps::{Copies, Seen};

@@ -1,0 +1,213 @@
+//! What users write: a [`Handler`] that is given a [`Delivery`] and returns. Returning `Ok` is finishing; nobody
+//! acknowledges by hand.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::model::{Envelope, Group, Position, Topic};
+
+/// Handles envelopes. For one key, the next call comes only after this envelope is finished (S1).
+///
+/// An error, a panic or a time-out means trying again in place (S2). A handler may see an envelope again after a crash
+/// or a hand-over (S3): make it idempotent, or fence it with [`Delivery::epoch`].
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one envelope.
+    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError>;
+}
+
+#[async_trait]
+impl<H: Handler + ?Sized> Handler for Arc<H> {
+    // Without `async`, so that the future is boxed once.
+    fn handle<'s, 'f>(
+        &'s self,
+        delivery: Delivery,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send + 'f>>
+    where
+        's: 'f,
+        Self: 'f,
+    {
+        (**self).handle(delivery)
+    }
+}
+
+/// A handler out of an async closure.
+///
+/// ```
+/// use eventbus_core::{Delivery, handler_fn};
+///
+/// let handler = handler_fn(|delivery: Delivery| async move {
+///     println!("{}", delivery.envelope().event_type());
+///     Ok(())
+/// });
+/// ```
+pub fn handler_fn<F, Fut>(handle: F) -> Arc<dyn Handler>
+where
+    F: Fn(Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    Arc::new(HandlerFn(handle))
+}
+
+struct HandlerFn<F>(F);
+
+#[async_trait]
+impl<F, Fut> Handler for HandlerFn<F>
+where
+    F: Fn(Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    // Written without `async` so that the closure's own future is the only one, boxed once.
+    fn handle<'s, 'f>(
+        &'s self,
+        delivery: Delivery,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send + 'f>>
+    where
+        's: 'f,
+        Self: 'f,
+    {
+        Box::pin((self.0)(delivery))
+    }
+}
+
+/// Why a handler failed, and whether trying again can help.
+///
+/// Every `std::error::Error` converts into a retryable one.
+pub struct HandlerError {
+    message: String,
+    permanent: bool,
+}
+
+impl HandlerError {
+    /// Trying again can help: the envelope is tried again after the back-off, in place (S2).
+    pub fn retry(error: impl fmt::Display) -> Self {
+        Self { message: error.to_string(), permanent: false }
+    }
+
+    /// Trying again cannot help: the failure policy decides at once.
+    pub fn permanent(error: impl fmt::Display) -> Self {
+        Self { message: error.to_string(), permanent: true }
+    }
+
+    /// Whether the attempts are used up by this failure alone.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        self.permanent
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Debug for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerError").field("permanent", &self.permanent).field("message", &self.message).finish()
+    }
+}
+
+impl<E: std::error::Error> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self::retry(error)
+    }
+}
+
+/// One attempt at one envelope.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub(crate) envelope: Envelope,
+    pub(crate) context: Arc<DeliveryContext>,
+    pub(crate) position: Position,
+    pub(crate) attempt: u32,
+    pub(crate) checked_at: Instant,
+    pub(crate) replayed: bool,
+}
+
+/// What all deliveries of one partition and epoch share.
+#[derive(Debug)]
+pub(crate) struct DeliveryContext {
+    pub(crate) topic: Topic,
+    pub(crate) group: Group,
+    pub(crate) member: Arc<str>,
+    pub(crate) partition: u32,
+    pub(crate) epoch: u64,
+    pub(crate) incarnation: Arc<str>,
+}
+
+impl Delivery {
+    /// The envelope.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The envelope, owned.
+    #[must_use]
+    pub fn into_envelope(self) -> Envelope {
+        self.envelope
+    }
+
+    /// The topic it was read from.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.context.topic
+    }
+
+    /// The group that handles it.
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.context.group
+    }
+
+    /// The name of the member that handles it.
+    #[must_use]
+    pub fn member(&self) -> &str {
+        &self.context.member
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> u32 {
+        self.context.partition
+    }
+
+    /// The position in the partition's log.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Which attempt this is, from 1 on.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The ownership epoch, a fencing token (S5): per group, topic and partition strictly greater at every change of
+    /// owner. A store that keeps the highest epoch it has seen can refuse writes of a member that was already past its
+    /// check when it lost the partition.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.context.epoch
+    }
+
+    /// When the start check found that this member owns the partition (S5); on a backend whose ownership has no end of its
+    /// own, when the worker was ready for this attempt. A process may be held up between the check and the handler's first
+    /// instruction: where this is longer ago than the session time-out, another member may be at the key by now.
+    #[must_use]
+    pub fn checked_at(&self) -> Instant {
+        self.checked_at
+    }
+
+    /// Whether this is a dead letter that was replayed to this group.
+    #[must_use]
+    pub fn is_replayed(&self) -> bool {
+        self.replayed
+    }
+}

@@ -1,0 +1,32 @@
+//! Handling.
+
+pub(crate) mod dead_letter;
+pub(crate) mod dedup;
+mod handler;
+mod options;
+mod pool;
+pub(crate) mod progress;
+mod retry;
+mod router;
+mod session;
+mod subscription;
+mod worker;
+
+pub(crate) use dead_letter::DeadLetter;
+#[cfg(any(test, feature = "bench"))]
+pub(crate) use handler::DeliveryContext;
+pub use handler::{Delivery, Handler, HandlerError, handler_fn};
+#[cfg(any(test, feature = "bench"))]
+pub(crate) use options::Settings;
+pub use options::{FailurePolicy, OnDataLoss, OnLogReset, StartFrom, Subscribe};
+pub use pool::PartitionView;
+pub(crate) use pool::Pool;
+#[cfg(any(test, feature = "bench"))]
+pub(crate) use pool::{Next, Opening};
+pub(crate) use progress::{FinishedSet, Note};
+pub use router::{Router, RouterBuilder, Unknown};
+pub(crate) use session::hand_back::{CloseBy, HAND_BACK_GRACE};
+pub(crate) use session::{Session, Shared};
+pub(crate) use subscription::Running;
+pub use subscription::Subscription;
+pub(crate) use worker::{Crew, Scope};

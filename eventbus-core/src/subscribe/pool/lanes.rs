@@ -1,0 +1,239 @@
+//! Lanes, the records queued in them, and the line of those that are ready: how a record gets into its key's lane and how
+//! it leaves. Who may start is decided in the [module above](super).
+
+use std::hash::{BuildHasher, Hasher};
+use std::vec;
+
+use hashbrown::hash_table::Entry;
+use tokio::time::Instant;
+
+use super::job::{Offered, Parcel};
+use super::partition::Admit;
+use super::{State, owner};
+use crate::backend::Inbound;
+use crate::model::{Key, Position};
+use crate::mutant::Mutant;
+use crate::subscribe::progress::tracker::Ordinal;
+
+/// A queued or running record.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// None where it is running, or waits for its dead letter.
+    pub(super) record: Option<Parcel>,
+    pub(super) position: Position,
+    pub(super) bytes: usize,
+    pub(super) queued: Queued,
+    pub(super) next: usize,
+}
+
+/// What a queued record's ledger entry says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Queued {
+    pub(super) ordinal: Ordinal,
+    pub(super) attempts: u32,
+    /// A second copy, dropped when its turn comes (P3).
+    pub(super) copy: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) partition: u32,
+    /// The epoch it belongs to: completions of an earlier ownership are ignored.
+    pub(super) epoch: u64,
+    pub(super) hash: u64,
+    pub(super) key: Option<Key>,
+    pub(super) head: usize,
+    pub(super) tail: usize,
+    pub(super) state: LaneState,
+}
+
+impl Lane {
+    #[inline]
+    fn new(partition: u32, epoch: u64, hash: u64, key: Option<Key>, item: usize) -> Self {
+        Self { partition, epoch, hash, key, head: item, tail: item, state: LaneState::Ready }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LaneState {
+    Ready,
+    Running,
+    Timed(Instant, u64),
+    DeadLetter,
+    Held,
+}
+
+pub(super) const NONE: usize = usize::MAX;
+
+/// What to do with a record that was taken into the ledger.
+struct Admitted {
+    queued: Queued,
+    epoch: u64,
+}
+
+impl State {
+    /// Takes the next record of a batch: into its lane, if it is to be handled.
+    #[inline]
+    pub(super) fn offer_one(&mut self, batch: &mut vec::IntoIter<Inbound>, now: Instant, offered: &mut Offered) {
+        // Looked at where it is, and moved once: a record is large.
+        let Some(record) = batch.as_slice().first() else { return };
+        let Some(Admitted { queued, epoch }) = self.admit(record, now, offered) else {
+            batch.next();
+            return;
+        };
+        let (partition, position, bytes) = (record.partition, record.position, record.bytes);
+        let item = self.items.vacant_key();
+        let lane = match record.key.as_ref().filter(|_| !self.seam.is(Mutant::KeyNotRouted)) {
+            None => Some(self.lanes.insert(Lane::new(partition, epoch, 0, None, item))),
+            Some(key) => {
+                // By a mixed position: keys that are published in turns may have all of theirs alike by a plain one.
+                let turn = || position.get().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62;
+                let salt = if self.seam.is(Mutant::LanesRoundRobin) { turn() } else { 0 };
+                // Hashed here and never again. Keys are in one partition, if their producers agree; if not, they collide.
+                let mut hasher = self.hasher.build_hasher();
+                hasher.write(key.as_bytes());
+                let hash = hasher.finish() ^ salt << 32;
+                self.append(partition, hash, key, item, epoch)
+            }
+        };
+        let mut parcel = self.spare.pop().unwrap_or_default();
+        if parcel.0.is_none() {
+            *parcel.0 = batch.next();
+        }
+        self.items.insert(Item { record: Some(parcel), position, bytes, queued, next: NONE });
+        if let Some(lane) = lane {
+            self.line_up(lane);
+        }
+    }
+
+    /// Takes a record into the ledger and says whether it is to be queued.
+    #[inline]
+    fn admit(&mut self, record: &Inbound, now: Instant, offered: &mut Offered) -> Option<Admitted> {
+        let partition = self.partitions.get_mut(record.partition)?;
+        if partition.draining {
+            // As if it had never come: what is committed last must not count it as seen.
+            return None;
+        }
+        let (ordinal, copy) = match partition.admit(record) {
+            Admit::Queue(ordinal, copy) => (ordinal, copy),
+            Admit::Done | Admit::Repeated => return None,
+            Admit::Broken => {
+                offered.broken = Some((record.partition, record.position));
+                return None;
+            }
+        };
+        if partition.head_since.is_none() {
+            partition.note_head(now);
+        }
+        let queued = Queued { ordinal, attempts: partition.charged(record.position), copy };
+        Some(Admitted { queued, epoch: partition.epoch })
+    }
+
+    /// Queues an item behind the others of its key; the lane, where it is a new one.
+    #[inline]
+    fn append(&mut self, partition: u32, hash: u64, key: &Key, item: usize, epoch: u64) -> Option<usize> {
+        let lanes = &self.lanes;
+        let same = |&lane: &usize| {
+            let lane = &lanes[lane];
+            lane.hash == hash && lane.partition == partition && lane.key.as_ref() == Some(key)
+        };
+        match self.index.entry(hash, same, |&lane| lanes[lane].hash) {
+            Entry::Occupied(known) => {
+                let tail = std::mem::replace(&mut self.lanes[*known.get()].tail, item);
+                self.items[tail].next = item;
+                None
+            }
+            Entry::Vacant(place) => {
+                let lane = self.lanes.insert(Lane::new(partition, epoch, hash, Some(key.clone()), item));
+                place.insert(lane);
+                Some(lane)
+            }
+        }
+    }
+
+    /// Puts a lane in line, unless its partition handles one at a time and it is not this one's turn.
+    #[inline]
+    pub(super) fn make_ready(&mut self, number: usize) {
+        self.lanes[number].state = LaneState::Ready;
+        self.line_up(number);
+    }
+
+    /// The same for a lane that says it is ready.
+    #[inline]
+    fn line_up(&mut self, number: usize) {
+        if !(self.any_alone && self.hold_back(number)) {
+            self.ready.push_back(number);
+        }
+    }
+
+    /// Has a lane wait for its turn, where its partition handles one at a time and this is not it.
+    fn hold_back(&mut self, number: usize) -> bool {
+        let lane = &mut self.lanes[number];
+        let Some(partition) = self.partitions.get_mut(lane.partition) else { return false };
+        let head = self.items[lane.head].position;
+        let waits = partition.alone.as_ref().is_some_and(|alone| !alone.is_granted(head));
+        if waits {
+            lane.state = LaneState::Held;
+            partition.held.insert(head, number);
+        }
+        waits
+    }
+
+    /// The head is finished: it leaves the ledger and its lane, and the next of its key gets in line.
+    pub(super) fn finish_head(&mut self, lane: usize, now: Instant) -> bool {
+        let Some(partition) = owner(&mut self.partitions, &self.lanes[lane]) else { return false };
+        let item = &self.items[self.lanes[lane].head];
+        let resumes = partition.finish(item.queued.ordinal, item.bytes, now, self.window);
+        self.leave_head(lane) || resumes
+    }
+
+    /// A finished head leaves its lane. Returns whether it is time for a commit.
+    #[inline]
+    pub(super) fn leave_head(&mut self, number: usize) -> bool {
+        let lane = &mut self.lanes[number];
+        let next = self.items.remove(lane.head).next;
+        self.finished += 1;
+        if next == NONE {
+            self.remove_lane(number);
+        } else {
+            lane.head = next;
+            self.make_ready(number);
+        }
+        // Once: the session starts the count again when it looks.
+        self.finished == self.commit_every
+    }
+
+    #[inline]
+    fn remove_lane(&mut self, number: usize) {
+        self.unindex(number);
+        self.lanes.remove(number);
+    }
+
+    /// A lane without its entry in the index takes no more envelopes.
+    #[inline]
+    pub(super) fn unindex(&mut self, number: usize) {
+        let lane = &self.lanes[number];
+        if lane.key.is_some()
+            && let Ok(entry) = self.index.find_entry(lane.hash, |&other| other == number)
+        {
+            entry.remove();
+        }
+    }
+
+    /// Forgets a record, unfinished; the number of the one behind it.
+    pub(super) fn drop_item(&mut self, item: usize) -> usize {
+        self.items.remove(item).next
+    }
+
+    /// Forgets a lane with everything queued in it, unfinished.
+    pub(super) fn drop_lane(&mut self, lane: usize) {
+        let mut item = self.lanes[lane].head;
+        while item != NONE {
+            item = self.drop_item(item);
+        }
+        if let LaneState::Timed(at, count) = self.lanes[lane].state {
+            self.timers.remove(&(at, count));
+        }
+        self.remove_lane(lane);
+    }
+}

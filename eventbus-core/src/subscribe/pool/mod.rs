@@ -1,0 +1,374 @@
+//! The keyed pool: one handler at a time for a key, any number of keys at once (S1, S2, S6).
+//!
+//! # Invariants
+//!
+//! **S1.** A lane is one key of one partition. It is in exactly one of these states: *ready* (its number stands once in the
+//! ready queue), *running* (one worker holds its head), *waiting* (for a timer, a dead-letter write or its turn) or gone.
+//! [`Pool::next`] alone takes a head, and only out of the ready queue; a lane enters that queue when its first envelope
+//! arrives, or when its head was finished and another is behind it, or when its wait is over. So two handlers of one key
+//! never overlap, and the next never starts before the head is finished. Where a head is left unfinished for good, nothing
+//! more of its partition starts: the pool drains it by itself.
+//!
+//! **S2.** A failed head stays the head: [`Outcome::Retry`] puts the lane to wait and the worker goes on with another lane.
+//! A waiting lane holds no slot.
+//!
+//! **S6.** The pool holds at most each partition's window and bytes plus what the backend delivers after it was asked to
+//! pause; lanes exist only while they have work, and what a burst needed is given back; workers are as many as the
+//! concurrency and no task is made for a message.
+//!
+//! **No lost wake-up.** Whenever a lane is ready and a handler may start, a worker is awake or about to be: a worker that
+//! makes a lane ready takes one itself, everybody else wakes the idle ones, and [`Pool::sleep`] looks once more under the
+//! lock. Only a worker that retires may leave a ready lane behind; it tells the session, whose look wakes another.
+//!
+//! Everything here is synchronous and under one lock, held for tens of instructions; handlers, hooks and encoding run
+//! outside. Time comes in as an argument.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::Waker;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::backend::Inbound;
+use crate::model::Position;
+use crate::mutant::{Mutant, Seam};
+use crate::runtime::Mutex;
+use crate::runtime::sync::MutexGuard;
+use partition::Partition;
+
+mod control;
+mod job;
+mod lanes;
+mod one_at_a_time;
+mod partition;
+mod partitions;
+mod view;
+
+pub(crate) use control::Progress;
+pub(crate) use job::{DeadJob, Job, Next, Offered, Outcome, Parcel};
+pub(crate) use partition::Opening;
+pub use view::PartitionView;
+
+use lanes::{Item, Lane, LaneState, NONE, Queued};
+use partitions::Partitions;
+
+#[cfg(test)]
+mod tests;
+
+/// Room for this many records is kept when the pool runs empty.
+const KEPT_CAPACITY: usize = 8_192;
+
+/// Hands envelopes to workers. Shared by the session, which offers, and the workers, which take.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    state: Mutex<State>,
+    /// Wakes the session: something was put down for it.
+    pub(crate) session: Notify,
+    /// Wakes whoever waits for handlers to end.
+    rest: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    partitions: Partitions,
+    /// Whether a partition handles one at a time.
+    any_alone: bool,
+    lanes: Slab<Lane>,
+    index: HashTable<usize>,
+    /// Randomly seeded. Fast rather than proof against somebody who can measure the table: keys hash once a record.
+    hasher: DefaultHashBuilder,
+    items: Slab<Item>,
+    /// Boxes for records to come: in the steady state nothing is allocated.
+    spare: Vec<Parcel>,
+    ready: VecDeque<usize>,
+    timers: BTreeMap<(Instant, u64), usize>,
+    timer_count: u64,
+    dead: VecDeque<DeadJob>,
+    window: usize,
+    concurrency: usize,
+    running: usize,
+    paused: bool,
+    closed: bool,
+    workers: Vec<WorkerSlot>,
+    /// Handlers still running of ownerships that are over.
+    orphans: BTreeMap<u32, usize>,
+    jobs: u64,
+    /// Finished since a commit was last asked for.
+    finished: u64,
+    commit_every: u64,
+    seam: Seam,
+    #[cfg(feature = "mutants")]
+    removed: BTreeMap<u32, Partition>,
+}
+
+#[derive(Debug, Default)]
+struct WorkerSlot {
+    idle: Option<Waker>,
+    alive: bool,
+    /// What it runs: the job's number, partition and position.
+    job: Option<(u64, u32, Position)>,
+}
+
+impl Pool {
+    pub(crate) fn new(concurrency: usize, window: usize, commit_every: u64, seam: Seam) -> Self {
+        Self {
+            state: Mutex::new(State {
+                partitions: Partitions::default(),
+                any_alone: false,
+                lanes: Slab::new(),
+                index: HashTable::new(),
+                hasher: DefaultHashBuilder::default(),
+                items: Slab::new(),
+                spare: Vec::new(),
+                ready: VecDeque::new(),
+                timers: BTreeMap::new(),
+                timer_count: 0,
+                dead: VecDeque::new(),
+                window,
+                concurrency,
+                running: 0,
+                paused: false,
+                closed: false,
+                workers: Vec::new(),
+                orphans: BTreeMap::new(),
+                jobs: 0,
+                finished: 0,
+                commit_every,
+                seam,
+                #[cfg(feature = "mutants")]
+                removed: BTreeMap::new(),
+            }),
+            session: Notify::new(),
+            rest: Notify::new(),
+        }
+    }
+
+    /// Opens a partition, in place of any earlier ownership of it.
+    pub(crate) fn open(&self, opening: Opening) {
+        let mut state = self.state.lock();
+        let partition = opening.context.partition;
+        // A key must never find a lane of an ownership that is over.
+        state.remove(partition);
+        state.any_alone |= opening.suspect_until.is_some();
+        let opened = Partition::new(opening);
+        #[cfg(feature = "mutants")]
+        let opened = state.with_copies_kept(opened);
+        state.partitions.insert(partition, opened);
+    }
+
+    /// Takes delivered records into their keys' lanes and wakes as many workers as there is new work for.
+    pub(crate) fn offer(&self, records: Vec<Inbound>, now: Instant) -> Offered {
+        let mut offered = Offered::default();
+        let mut records = records.into_iter();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        while !records.as_slice().is_empty() {
+            state.offer_one(&mut records, now, &mut offered);
+        }
+        let window = state.window;
+        for partition in state.partitions.values_mut() {
+            if !partition.full && partition.over_budget(window) {
+                partition.full = true;
+                offered.pause.push(partition.context.partition);
+            }
+        }
+        wake_workers(guard);
+        offered
+    }
+
+    /// Gives back what a worker did and takes its next job.
+    pub(crate) fn next(&self, worker: usize, done: Option<(usize, Outcome)>, now: Instant) -> Next {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut tell_session = false;
+        if let Some((lane, outcome)) = done {
+            state.workers[worker].job = None;
+            tell_session = state.complete(lane, outcome, now);
+        }
+        let next = state.take(worker, now, &mut tell_session);
+        drop(guard);
+        if tell_session {
+            self.session.notify_one();
+            self.rest.notify_waiters();
+        }
+        next
+    }
+
+    /// A worker is gone that was not told to go; what it had in hand counts as abandoned.
+    pub(crate) fn fallen(&self, worker: usize, lane: Option<usize>) {
+        let mut state = self.state.lock();
+        state.workers[worker].job = None;
+        state.workers[worker].alive = false;
+        if let Some(lane) = lane {
+            state.complete(lane, Outcome::Abandoned, Instant::now());
+        }
+        drop(state);
+        self.session.notify_one();
+        self.rest.notify_waiters();
+    }
+
+    /// Registers an idle worker's waker, unless there is work by now. Returns whether it may sleep.
+    pub(crate) fn sleep(&self, worker: usize, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if state.may_start() && !state.ready.is_empty() || state.closed || worker >= state.concurrency {
+            return false;
+        }
+        match &mut state.workers[worker].idle {
+            Some(known) if known.will_wake(waker) => {}
+            idle => *idle = Some(waker.clone()),
+        }
+        true
+    }
+}
+
+impl State {
+    fn may_start(&self) -> bool {
+        !self.paused && !self.closed && self.running < self.concurrency
+    }
+
+    /// Wakers for as many idle workers as there are lanes to start.
+    fn workers_to_wake(&mut self) -> Vec<Waker> {
+        if !self.may_start() || self.ready.is_empty() {
+            return Vec::new();
+        }
+        let wanted = self.ready.len().min(self.concurrency - self.running);
+        let idle = self.workers.iter_mut().take(self.concurrency).filter_map(|worker| worker.idle.take());
+        idle.take(wanted).collect()
+    }
+
+    /// The start check, and the only place where a head is taken.
+    fn take(&mut self, worker: usize, now: Instant, tell_session: &mut bool) -> Next {
+        if self.closed || worker >= self.concurrency {
+            self.workers[worker].alive = false;
+            *tell_session = true;
+            return Next::Exit;
+        }
+        while self.may_start() {
+            let Some(number) = self.ready.pop_front() else { break };
+            let lane = &mut self.lanes[number];
+            let Some(partition) = self.partitions.get_mut(lane.partition) else {
+                self.drop_lane(number);
+                continue;
+            };
+            let item = &mut self.items[lane.head];
+            // S5: a member that may have lost the partition starts nothing more. The session revives or drops it.
+            let unchecked = self.seam.is(Mutant::NoStartCheck) || self.seam.is(Mutant::StaleOwner);
+            let checked = if unchecked { Some(now) } else { partition.lease.check(now) };
+            let Some(checked) = checked.filter(|_| partition.is_read(item.position)) else {
+                lane.state = LaneState::Held;
+                partition.held.insert(item.position, number);
+                partition.free_turn();
+                *tell_session = true;
+                continue;
+            };
+            // A ready lane's head is always here; a lane without it is running, and must not start twice.
+            let Some(record) = item.record.take() else { continue };
+            item.queued.attempts += 1;
+            let Queued { ordinal, attempts: attempt, copy } = item.queued;
+            partition.running += 1;
+            if self.seam.is(Mutant::AckBeforeHandling) {
+                partition.tracker.finish(ordinal);
+            }
+            let context = partition.context.clone();
+            lane.state = LaneState::Running;
+            self.running += 1;
+            self.jobs += 1;
+            self.workers[worker].job = Some((self.jobs, lane.partition, item.position));
+            return Next::Run(Job { number: self.jobs, lane: number, record, attempt, copy, checked, context });
+        }
+        Next::Idle
+    }
+
+    /// Takes back a lane from a worker. Returns whether the session must look.
+    fn complete(&mut self, number: usize, outcome: Outcome, now: Instant) -> bool {
+        self.running -= 1;
+        let lane = &self.lanes[number];
+        let Some(partition) = owner(&mut self.partitions, lane) else {
+            self.orphan_ended(number);
+            return true;
+        };
+        partition.running -= 1;
+        // One at a time is about what runs: a key that waits for its retry or its dead letter lets others have their turn.
+        let turn_over = partition.free_turn();
+        let draining = partition.draining;
+        let tell = match outcome {
+            Outcome::Finished(empty) => {
+                let head = &self.items[lane.head];
+                let resumes = partition.finish(head.queued.ordinal, head.bytes, now, self.window);
+                if self.spare.len() < KEPT_CAPACITY && empty.0.is_none() {
+                    self.spare.push(empty);
+                }
+                self.leave_head(number) || resumes
+            }
+            Outcome::Abandoned => {
+                // Its key's next must not start, nor may a later delivery of the key: nothing more of the partition does.
+                let partition = lane.partition;
+                self.drain(partition);
+                self.drop_lane(number);
+                true
+            }
+            _ if draining => {
+                self.drop_lane(number);
+                true
+            }
+            Outcome::Retry(at, record) => self.wait_for_retry(number, at, record, now),
+            Outcome::DeadLetter(job) => {
+                self.lanes[number].state = LaneState::DeadLetter;
+                self.dead.push_back(*job);
+                true
+            }
+        };
+        tell || turn_over || draining
+    }
+
+    /// Its ownership is over: what came of it changes nothing here (S5).
+    fn orphan_ended(&mut self, lane: usize) {
+        let partition = self.lanes[lane].partition;
+        self.drop_lane(lane);
+        if let Some(orphans) = self.orphans.get_mut(&partition) {
+            *orphans -= 1;
+            if *orphans == 0 {
+                self.orphans.remove(&partition);
+            }
+        }
+    }
+
+    fn wait_for_retry(&mut self, lane: usize, at: Instant, record: Parcel, now: Instant) -> bool {
+        let head = self.lanes[lane].head;
+        self.items[head].record = Some(record);
+        let behind = self.items[head].next;
+        if behind != NONE && (self.seam.is(Mutant::RetryAtTail) || self.seam.is(Mutant::NegativeAcknowledge)) {
+            let tail = std::mem::replace(&mut self.lanes[lane].tail, head);
+            self.items[tail].next = head;
+            self.items[head].next = NONE;
+            self.lanes[lane].head = behind;
+            if self.seam.is(Mutant::NegativeAcknowledge) {
+                self.make_ready(lane);
+                return false;
+            }
+        }
+        if at <= now {
+            self.make_ready(lane);
+            return false;
+        }
+        let earliest = self.timers.first_key_value().map(|((at, _), _)| *at);
+        self.timer_count += 1;
+        self.timers.insert((at, self.timer_count), lane);
+        self.lanes[lane].state = LaneState::Timed(at, self.timer_count);
+        earliest.is_none_or(|earliest| at < earliest)
+    }
+}
+
+/// Lets go of the lock and wakes workers for what was made ready under it.
+fn wake_workers(mut state: MutexGuard<'_, State>) {
+    let wakers = state.workers_to_wake();
+    drop(state);
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+/// The partition of a lane, if it is still owned in the lane's epoch.
+fn owner<'a>(partitions: &'a mut Partitions, lane: &Lane) -> Option<&'a mut Partition> {
+    partitions.get_mut(lane.partition).filter(|partition| partition.epoch == lane.epoch)
+}

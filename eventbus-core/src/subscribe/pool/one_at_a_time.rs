@@ -1,0 +1,79 @@
+//! Lanes that must not start yet: those that wait for the lease (S5), and those that wait for their turn where envelopes
+//! are handled one at a time after unclean starts (S2).
+//!
+//! **Invariant.** In a partition that handles one at a time, a head starts only under a turn that names its position, a
+//! turn is granted only after the note that names it is stored, and the next is asked for only when nothing runs.
+
+use super::lanes::LaneState;
+use super::partition::Turn;
+use super::{Pool, State, wake_workers};
+use crate::subscribe::progress::note::Trying;
+
+impl Pool {
+    /// The note that names `trying` is stored: it may run.
+    pub(crate) fn grant(&self, partition: u32, trying: Trying) {
+        let mut state = self.state.lock();
+        state.grant(partition, trying);
+        wake_workers(state);
+    }
+}
+
+impl State {
+    fn grant(&mut self, partition: u32, trying: Trying) {
+        let Some(owned) = self.partitions.get_mut(partition) else { return };
+        let Some(alone) = owned.alone.as_mut().filter(|alone| alone.turn == Turn::Writing(trying)) else { return };
+        let Some(lane) = owned.held.remove(&trying.position) else {
+            alone.turn = Turn::Free;
+            return;
+        };
+        alone.turn = Turn::Granted(trying);
+        self.make_ready(lane);
+    }
+
+    /// Puts lanes that waited for a lease in line again, where it is valid again.
+    pub(super) fn revive(&mut self) {
+        let waiting = self.partitions.values_mut().filter(|owned| owned.alone.is_none());
+        let lanes: Vec<usize> = waiting.flat_map(|owned| owned.revived().into_values()).collect();
+        self.requeue(lanes);
+    }
+
+    /// Whose note is to be written next; ends one at a time where what may have run is passed.
+    pub(super) fn turns(&mut self) -> Vec<(u32, Trying)> {
+        if !self.any_alone {
+            return Vec::new();
+        }
+        let mut turns = Vec::new();
+        let mut back = Vec::new();
+        for owned in self.partitions.values_mut() {
+            let unread = owned.unread;
+            let Some(alone) = &mut owned.alone else { continue };
+            if owned.tracker.watermark() >= alone.until {
+                owned.alone = None;
+                back.extend(std::mem::take(&mut owned.held).into_values());
+                continue;
+            }
+            if alone.turn != Turn::Free || owned.running > 0 || owned.draining {
+                continue;
+            }
+            if let Some((position, lane)) = owned.held.first_key_value()
+                && unread.is_none_or(|unread| *position < unread)
+                && owned.lease.is_valid()
+            {
+                let attempts = self.items[self.lanes[*lane].head].queued.attempts + 1;
+                let trying = Trying { position: *position, attempts };
+                alone.turn = Turn::Writing(trying);
+                turns.push((owned.context.partition, trying));
+            }
+        }
+        self.any_alone &= self.partitions.values().any(|owned| owned.alone.is_some());
+        self.requeue(back);
+        turns
+    }
+
+    fn requeue(&mut self, lanes: Vec<usize>) {
+        for lane in lanes {
+            debug_assert_eq!(self.lanes[lane].state, LaneState::Held);
+            self.make_ready(lane);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What of a partition is finished (S3, S4).
+//!
+//! One tracker lives for one ownership of one partition. It holds the delivered records in delivery
+//! order, a done mark for each, and the watermark.
+//!
+//! # Invariant
+//!
+//! **The watermark never passes an unfinished record (S4).** It is raised in one function,
+//! `Tracker::settle`, to one above the last record that was taken off the front, and a record is
+//! taken off the front only when its mark and those of all before it are set; or it is lifted over
+//! positions that hold nothing of this partition, and then at most to the first unfinished record.
+//! It never falls.
+//!
+//! Everything is O(1), amortised: a record is pushed once, marked once and taken off once, 64 marks
+//! at a time. A finished record behind a slow head costs its position and one bit, never its payload.
+
+use std::collections::VecDeque;
+
+use super::finished::{FinishedSet, Run};
+use crate::model::Position;
+
+/// Default span, in records, from the first unfinished record to the newest one.
+pub(crate) const DEFAULT_WINDOW: usize = 100_000;
+
+/// Room for this many records is kept when a tracker runs empty; what a stall needed beyond it is
+/// given back.
+const KEPT_CAPACITY: usize = 8_192;
+
+const WORD: u64 = 64;
+
+/// A record's number in delivery order, given by [`Tracker::push`].
+///
+/// It means something only to the tracker that gave it: an ordinal of an earlier ownership must not
+/// reach a later one's tracker, so whoever reports completions compares epochs first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ordinal(u64);
+
+/// Why a delivered record was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum PushError {
+    /// The window is used up: the partition stalls until the first unfinished record is finished.
+    #[error("the window of {window} records between the first unfinished one and the newest is used up")]
+    Full {
+        /// The window, in records.
+        window: usize,
+    },
+    /// Deliveries of one ownership only rise; this one does not.
+    #[error("position {position} was delivered where {least} or above was expected")]
+    NotRising {
+        /// What was delivered.
+        position: Position,
+        /// The lowest position that could have come next.
+        least: Position,
+    },
+    /// No watermark could pass this position.
+    #[error("position {0} is no record's position: the highest is one below")]
+    OutOfRange(Position),
+}
+
+/// The ledger of one partition under one owner. See the [module](self) for the invariant.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    watermark: Position,
+    /// Nothing of this partition remains undelivered below it.
+    lifted: Position,
+    window: usize,
+    /// Ordinal of the front of `positions`, which is the first unfinished record.
+    base: u64,
+    positions: VecDeque<Position>,
+    /// One bit for each ordinal, from the word that holds `base`. Bits at and above the next ordinal
+    /// are zero, so a scan for ones stops by itself.
+    done: VecDeque<u64>,
+    outstanding: usize,
+    finished_since_commit: u64,
+}
+
+impl Tracker {
+    /// A tracker for a partition whose next record to be handled is at `watermark` or above, with at
+    /// most `window` records (at least one) from the first unfinished to the newest.
+    #[must_use]
+    pub(crate) fn new(watermark: Position, window: usize) -> Self {
+        Tracker {
+            watermark,
+            lifted: watermark,
+            window: window.max(1),
+            base: 0,
+            positions: VecDeque::new(),
+            done: VecDeque::new(),
+            outstanding: 0,
+            finished_since_commit: 0,
+        }
+    }
+
+    /// Takes the next delivered record; positions rise strictly.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`]; the tracker is unchanged.
+    #[inline]
+    pub(crate) fn push(&mut self, position: Position) -> Result<Ordinal, PushError> {
+        if position == Position::MAX {
+            return Err(PushError::OutOfRange(position));
+        }
+        let least = self.least_next();
+        if position < least {
+            return Err(PushError::NotRising { position, least });
+        }
+        if self.is_full() {
+            return Err(PushError::Full { window: self.window });
+        }
+        let ordinal = self.base + self.positions.len() as u64;
+        if self.word_of(ordinal) == self.done.len() {
+            self.done.push_back(0);
+        }
+        self.positions.push_back(position);
+        self.outstanding += 1;
+        Ok(Ordinal(ordinal))
+    }
+
+    /// Marks a record as finished and says whether the watermark rose. Finishing again, or finishing
+    /// what was never pushed, changes nothing.
+    #[inline]
+    pub(crate) fn finish(&mut self, ordinal: Ordinal) -> bool {
+        let Some(offset) = ordinal.0.checked_sub(self.base) else {
+            return false;
+        };
+        if offset >= self.positions.len() as u64 {
+            return false;
+        }
+        if offset != 0 {
+            let index = self.word_of(ordinal.0);
+            let bit = 1 << (ordinal.0 % WORD);
+            let word = &mut self.done[index];
+            if *word & bit == 0 {
+                *word |= bit;
+                self.outstanding -= 1;
+                self.finished_since_commit += 1;
+            }
+            return false;
+        }
+        // The front is unfinished until now, so its mark need not be looked at, nor set: it goes.
+        self.outstanding -= 1;
+        self.finished_since_commit += 1;
+        let last = self.take_finished();
+        self.settle(last);
+        true
+    }
+
+    /// Says that nothing of this partition remains undelivered below `next`: positions there that
+    /// were not pushed belong to other partitions or to nobody. Returns whether the watermark rose; it
+    /// goes to the first unfinished record, or to `next` where none is pending. The bound is
+    /// remembered for records that finish later.
+    pub(crate) fn lift(&mut self, next: Position) -> bool {
+        self.lifted = self.lifted.max(next);
+        let before = self.watermark;
+        self.settle(None);
+        self.watermark > before
+    }
+
+    /// The next position to be handled: everything strictly below it is finished.
+    #[must_use]
+    pub(crate) fn watermark(&self) -> Position {
+        self.watermark
+    }
+
+    /// The first unfinished record.
+    #[must_use]
+    pub(crate) fn head(&self) -> Option<Position> {
+        self.positions.front().copied()
+    }
+
+    /// Records that were pushed and are not finished.
+    #[must_use]
+    pub(crate) fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// Records from the first unfinished one to the newest, both included.
+    #[must_use]
+    pub(crate) fn span(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether the window is used up.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.positions.len() >= self.window
+    }
+
+    /// What finished above the first unfinished record, as rising runs of positions. Every record of
+    /// this partition inside a run is finished; positions of other partitions may lie inside too.
+    pub(crate) fn finished_beyond(&self) -> FinishedBeyond<'_> {
+        FinishedBeyond { tracker: self, offset: 0 }
+    }
+
+    /// [`Tracker::finished_beyond`] as the set that goes into the note.
+    #[must_use]
+    pub(crate) fn finished_set(&self) -> FinishedSet {
+        self.finished_beyond().collect()
+    }
+
+    /// Records that finished and are not yet covered by a confirmed commit.
+    #[must_use]
+    pub(crate) fn finished_since_commit(&self) -> u64 {
+        self.finished_since_commit
+    }
+
+    /// A commit that was taken when [`Tracker::finished_since_commit`] said `finished` is confirmed.
+    pub(crate) fn committed(&mut self, finished: u64) {
+        self.finished_since_commit = self.finished_since_commit.saturating_sub(finished);
+    }
+
+    /// The lowest position that can be delivered next.
+    #[must_use]
+    pub(crate) fn least_next(&self) -> Position {
+        let newest = self.positions.back().map_or(Position::ZERO, |newest| newest.next());
+        newest.max(self.lifted).max(self.watermark)
+    }
+
+    /// Index into `done`; meaningful for ordinals from `base` on.
+    fn word_of(&self, ordinal: u64) -> usize {
+        (ordinal / WORD - self.base / WORD) as usize
+    }
+
+    /// Takes the front and all that is finished behind it, and returns the position of the last.
+    #[inline]
+    fn take_finished(&mut self) -> Option<Position> {
+        let mut last = self.positions.pop_front();
+        self.pass(1);
+        // In order, as most finish, nothing behind it is finished.
+        if self.outstanding < self.positions.len() {
+            last = self.take_run().or(last);
+        }
+        if self.positions.is_empty() {
+            self.give_back_memory();
+        }
+        last
+    }
+
+    /// Takes what is finished off the front.
+    fn take_run(&mut self) -> Option<Position> {
+        let mut last = None;
+        while let Some(word) = self.done.front() {
+            let run = u64::from((word >> (self.base % WORD)).trailing_ones());
+            if run == 0 {
+                break;
+            }
+            last = self.positions.drain(..run as usize).next_back();
+            self.pass(run);
+        }
+        last
+    }
+
+    fn give_back_memory(&mut self) {
+        if self.positions.capacity() > KEPT_CAPACITY {
+            self.positions.shrink_to(KEPT_CAPACITY);
+            self.done.shrink_to(KEPT_CAPACITY / WORD as usize);
+        }
+    }
+
+    /// Moves the base on, at most to the next word of marks.
+    #[inline]
+    fn pass(&mut self, records: u64) {
+        self.base += records;
+        if self.base.is_multiple_of(WORD) {
+            self.done.pop_front();
+        }
+    }
+
+    /// Raises the watermark; the only place that does. `last` was finished with all before it.
+    fn settle(&mut self, last: Option<Position>) {
+        if let Some(last) = last {
+            self.watermark = self.watermark.max(last.next());
+        }
+        let bound = self.head().map_or(self.lifted, |head| head.min(self.lifted));
+        self.watermark = self.watermark.max(bound);
+    }
+
+    /// Offset of the first record from `offset` on whose mark is `finished`, or the span.
+    fn find(&self, offset: usize, finished: bool) -> usize {
+        let passed = (self.base % WORD) as usize;
+        let end = passed + self.positions.len();
+        let mut bit = passed + offset;
+        while bit < end {
+            let word = self.done[bit / 64];
+            let wanted = (if finished { word } else { !word }) >> (bit % 64);
+            if wanted != 0 {
+                bit += wanted.trailing_zeros() as usize;
+                break;
+            }
+            bit = (bit / 64 + 1) * 64;
+        }
+        bit.min(end) - passed
+    }
+}
+
+/// Rising runs of finished positions above the first unfinished record. See
+/// [`Tracker::finished_beyond`].
+#[derive(Debug, Clone)]
+pub(crate) struct FinishedBeyond<'a> {
+    tracker: &'a Tracker,
+    offset: usize,
+}
+
+impl Iterator for FinishedBeyond<'_> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        let from = self.tracker.find(self.offset, true);
+        let first = *self.tracker.positions.get(from)?;
+        self.offset = self.tracker.find(from, false);
+        let last = *self.tracker.positions.get(self.offset - 1)?;
+        Some(Run { first, last })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Taking over a partition: epochs and claims (S5).
+//!
+//! **Invariants.** No handler of a partition starts before the claim is stored: [`claim`] is the only way to an
+//! [`Opening`](crate::subscribe::pool::Opening), and it returns after the backend has confirmed a write that a stale owner cannot
+//! make. The epoch of a claim is greater than every epoch stored before, and constant while the partition is held. Before
+//! the pool is opened, handlers of an earlier ownership by this member have ended.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::resume::{self, Found};
+use crate::backend::{Assignment, Commit, LogState, Membership};
+use crate::model::{Error, ErrorKind, Position, Result};
+use crate::mutant::Mutant;
+use crate::subscribe::options::StartFrom;
+use crate::subscribe::pool::Progress;
+use crate::subscribe::progress::finished::FinishedSet;
+use crate::subscribe::progress::note::{Note, Trying};
+
+/// Unclean starts in a row after which envelopes are handled one at a time: this start and two before it.
+const SUSPICIOUS: u32 = 3;
+
+/// A partition that was claimed.
+#[derive(Debug, Clone)]
+pub(crate) struct Claimed {
+    pub(crate) partition: u32,
+    pub(crate) epoch: u64,
+    pub(crate) incarnation: String,
+    pub(crate) next: Position,
+    pub(crate) finished: FinishedSet,
+    pub(crate) unclean_starts: u32,
+    pub(crate) suspect_until: Option<Position>,
+    pub(crate) tried: Option<Trying>,
+}
+
+/// Takes over an assigned partition: finds where to resume, raises the epoch, stores the claim.
+///
+/// # Errors
+/// `Fenced` where somebody else was faster, `LogReset` and `DataLost` where the subscription is to stop on them.
+pub(crate) async fn claim(shared: &Arc<Shared>, assignment: &Assignment) -> Result<Claimed> {
+    let log = &assignment.log;
+    let found = resume::find(assignment.committed.as_ref(), log, &shared.settings, shared.crew.seam)?;
+    shared.report_found(assignment.partition, &found);
+    if let Some((from, to)) = found.lost {
+        resume::check_loss(from, to, &shared.settings)?;
+    }
+    let next = match found.next {
+        Some(next) => next,
+        None => start(shared, assignment.partition, log, &shared.settings.start).await?,
+    };
+    let claimed = Claimed {
+        partition: assignment.partition,
+        epoch: next_epoch(shared, found.epoch),
+        incarnation: log.incarnation.clone(),
+        next,
+        unclean_starts: unclean_starts(&found, &shared.member, next, log),
+        suspect_until: None,
+        tried: found.note.as_ref().and_then(|note| note.trying),
+        finished: found.finished.clone(),
+    };
+    let claimed = with_suspicion(claimed, &found, shared.settings.window, log);
+    store(shared, &*shared.membership, &claimed).await?;
+    Ok(claimed)
+}
+
+/// A claim for another start of a partition that is held (a seek): a new epoch, the note cleared.
+pub(crate) async fn claim_anew(shared: &Arc<Shared>, old: &Claimed, log: &LogState, next: Position) -> Result<Claimed> {
+    let claimed = Claimed {
+        epoch: next_epoch(shared, old.epoch),
+        incarnation: log.incarnation.clone(),
+        next,
+        finished: FinishedSet::from_runs([]),
+        unclean_starts: 0,
+        suspect_until: None,
+        tried: None,
+        ..old.clone()
+    };
+    store(shared, &*shared.membership, &claimed).await?;
+    Ok(claimed)
+}
+
+/// S5: strictly greater at every change of owner; the clock's milliseconds keep it rising when progress was deleted.
+fn next_epoch(shared: &Shared, before: u64) -> u64 {
+    if shared.crew.seam.is(Mutant::EpochKept) && before > 0 {
+        return before;
+    }
+    before.saturating_add(1).max(shared.crew.env.unix_millis())
+}
+
+/// How many starts in a row, this one included, found an unclean end and no progress since. A partition with nothing
+/// outstanding does not count, nor does the same member's return.
+fn unclean_starts(found: &Found, member: &str, next: Position, log: &LogState) -> u32 {
+    match &found.note {
+        None => 1,
+        Some(note) if note.clean => 1,
+        Some(note) if note.owner == member => note.unclean_starts,
+        Some(note) if next >= log.end => note.unclean_starts,
+        Some(note) => note.unclean_starts.saturating_add(1),
+    }
+}
+
+/// S2: which envelopes may have ended a process. What ran was delivered, so it is below the log's end and within the window.
+fn with_suspicion(mut claimed: Claimed, found: &Found, window: usize, log: &LogState) -> Claimed {
+    let before = found.note.as_ref().and_then(|note| note.suspect_until).filter(|until| *until > claimed.next);
+    if claimed.unclean_starts >= SUSPICIOUS {
+        let reach = Position::new(claimed.next.get().saturating_add(window as u64));
+        claimed.suspect_until = before.max(Some(log.end.min(reach)));
+    } else {
+        claimed.suspect_until = before;
+    }
+    claimed
+}
+
+/// Where a group without progress starts, or a seek goes.
+pub(crate) async fn start(shared: &Shared, partition: u32, log: &LogState, from: &StartFrom) -> Result<Position> {
+    let position = match from {
+        StartFrom::Earliest => log.first,
+        StartFrom::Latest => log.end,
+        StartFrom::Positions(positions) => positions.get(&partition).copied().unwrap_or(log.first),
+        StartFrom::Time(millis) => shared.backend.position_at(&shared.topic, partition, *millis).await?,
+    };
+    Ok(position.clamp(log.first, log.end.max(log.first)))
+}
+
+async fn store(shared: &Shared, membership: &dyn Membership, claimed: &Claimed) -> Result<()> {
+    let progress = Progress {
+        partition: claimed.partition,
+        epoch: claimed.epoch,
+        next: claimed.next,
+        finished: claimed.finished.clone(),
+        count: 0,
+        suspect_until: claimed.suspect_until,
+        trying: claimed.tried,
+    };
+    let commit = commit_of(shared, &progress, &claimed.incarnation, claimed.unclean_starts, false)?;
+    commit_until_known(membership, commit.claiming()).await
+}
+
+/// The commit that stores this progress with its note.
+pub(crate) fn commit_of(
+    shared: &Shared,
+    progress: &Progress,
+    incarnation: &str,
+    unclean_starts: u32,
+    clean: bool,
+) -> Result<Commit> {
+    let mut finished = progress.finished.clone();
+    if shared.crew.seam.is(Mutant::NoteWithHoles) {
+        // Claims the hole between two runs as finished too.
+        let runs: Vec<_> = finished.runs().collect();
+        if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
+            finished = FinishedSet::from_runs([crate::subscribe::progress::finished::Run {
+                first: first.first,
+                last: last.last,
+            }]);
+        }
+    }
+    let note = Note {
+        watermark: progress.next,
+        owner: shared.member.to_string(),
+        epoch: progress.epoch,
+        incarnation: incarnation.to_owned(),
+        finished,
+        clean,
+        unclean_starts,
+        trying: progress.trying,
+        suspect_until: progress.suspect_until,
+    };
+    let bytes = note.encode(shared.capabilities.note_bytes).map_err(|error| {
+        Error::new(ErrorKind::Backend, "the note does not fit beside the watermark").caused_by(error)
+    })?;
+    Ok(Commit::new(progress.partition, progress.next, progress.epoch, bytes.into()))
+}
+
+/// Commits again until the outcome is known. Ends with the first error that trying again cannot help.
+pub(crate) async fn commit_until_known(membership: &dyn Membership, commit: Commit) -> Result<()> {
+    let mut wait = std::time::Duration::from_millis(20);
+    loop {
+        match membership.commit(commit.clone()).await {
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(std::time::Duration::from_secs(1));
+            }
+            known => return known,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! How a session ends (S7).
+//!
+//! **Invariants.** It is over when every partition is given back or lost, and every handler that it ever started has ended, was
+//! dropped at the deadline, or is named as one that cannot be. Whoever asks it to close gets the same answer.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::hand_back::{CALL_GRACE, Drained};
+use super::{Command, Session, jobs};
+use crate::model::Error;
+use crate::observe::OwnershipChange;
+
+pub(super) struct Closing {
+    pub(super) deadline: Instant,
+    pub(super) replies: Vec<oneshot::Sender<Drained>>,
+    pub(super) drained: Drained,
+    pub(super) error: Option<Error>,
+    /// Partitions that were lost and whose handlers still run; none counted before all others are given back.
+    orphans: Option<usize>,
+}
+
+/// Why the session ended.
+pub(crate) type Ended = Option<Error>;
+
+impl Session {
+    pub(super) fn handed_back(&mut self, partition: u32, drained: Drained) {
+        let stuck = !drained.stuck.is_empty();
+        if let Some(stage) = self.stages.remove(&partition) {
+            // A stuck handler keeps its partition: nobody else may have it before this member's session ends.
+            stage.lease.revoke();
+            if let Some(claimed) = stage.claimed.filter(|_| !stuck) {
+                self.shared.report_ownership(&claimed, OwnershipChange::Released);
+            }
+        }
+        self.drained(drained);
+    }
+
+    /// What closing tells of a partition.
+    fn drained(&mut self, drained: Drained) {
+        for (partition, position) in &drained.stuck {
+            tracing::error!(target: "eventbus", partition, %position, "a handler blocks its thread and keeps its partition");
+        }
+        if let Some(closing) = &mut self.closing {
+            closing.drained.merge(drained);
+        }
+    }
+
+    /// Ends the subscription with an error: running handlers finish and are committed first.
+    pub(super) fn stop(&mut self, error: Option<Error>) {
+        self.shared.crew.pool.set_paused(true);
+        self.close(Instant::now() + self.shared.settings.drain_deadline, error);
+    }
+
+    pub(super) fn close(&mut self, deadline: Instant, error: Option<Error>) {
+        let closing = self.closing.get_or_insert(Closing {
+            deadline,
+            replies: Vec::new(),
+            drained: Drained::default(),
+            error: None,
+            orphans: None,
+        });
+        closing.deadline = closing.deadline.min(deadline);
+        closing.error = closing.error.take().or(error);
+        let deadline = closing.deadline;
+        self.shared.close_by.set(deadline);
+        let partitions: Vec<u32> = self.stages.keys().copied().collect();
+        for partition in partitions {
+            self.hand_back(partition, deadline);
+        }
+    }
+
+    /// Whether all is given back, and nothing runs any more.
+    pub(super) fn is_over(&mut self) -> bool {
+        self.closing.is_some() && self.stages.is_empty() && self.orphans_are_gone()
+    }
+
+    /// Handlers of partitions that were lost may still run. They are waited for as others are, once nothing can be lost any more.
+    fn orphans_are_gone(&mut self) -> bool {
+        let Some(closing) = &mut self.closing else { return false };
+        let left = closing.orphans.get_or_insert_with(|| {
+            let partitions = self.shared.crew.pool.orphaned();
+            for partition in &partitions {
+                self.jobs.push(jobs::dismiss(self.shared.clone(), *partition, closing.deadline));
+            }
+            partitions.len()
+        });
+        *left == 0
+    }
+
+    /// The handlers of a partition that was lost are gone.
+    pub(super) fn dismissed(&mut self, drained: Drained) {
+        if let Some(closing) = &mut self.closing {
+            closing.orphans = closing.orphans.map(|left| left.saturating_sub(1));
+        }
+        self.drained(drained);
+    }
+
+    pub(super) async fn leave(mut self) -> Ended {
+        self.shared.crew.pool.close();
+        let left = tokio::time::timeout(CALL_GRACE, self.shared.membership.leave()).await;
+        if !matches!(left, Ok(Ok(()))) {
+            tracing::debug!(target: "eventbus", group = %self.shared.group, "leaving the group failed; its session will expire");
+        }
+        // Whoever asked while it was closing already gets the same answer.
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let (Command::Close(_, reply), Some(closing)) = (command, &mut self.closing) {
+                closing.replies.push(reply);
+            }
+        }
+        let closing = self.closing?;
+        for reply in closing.replies {
+            let _ = reply.send(closing.drained.clone());
+        }
+        closing.error
+    }
+}

@@ -1,0 +1,144 @@
+//! Giving a partition back: drain, commit, release (S5 planned, S7).
+//!
+//! **Invariants.** Nothing of the partition starts after the drain began; what runs is waited for until the deadline; then
+//! its futures are dropped, and only when they are gone is the partition released. What was queued, and what was dropped,
+//! stays unfinished in the ledger, so the final commit cannot acknowledge it. A key in back-off is not running and not
+//! waited for. A handler that cannot be dropped, because it blocks its thread, keeps the partition and is named.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::Shared;
+use super::claim::{Claimed, commit_of, commit_until_known};
+use crate::model::{Position, Result};
+use crate::runtime::Mutex;
+use crate::subscribe::pool::Progress;
+
+/// How long a dropped future may take to go away before its handler counts as blocking.
+const DROP_GRACE: Duration = Duration::from_secs(1);
+/// How long the last calls to the broker may take at least, beyond the deadline if need be: the final commit, the release, the
+/// leaving.
+pub(crate) const CALL_GRACE: Duration = Duration::from_secs(2);
+
+/// What a hand-over may take beyond its deadline: the backend fences only after that.
+pub(crate) const HAND_BACK_GRACE: Duration = Duration::from_secs(6);
+
+/// By when a subscription that closes must be through. Whoever waits for it to change is woken in the order of waiting, so
+/// that a simulated run repeats itself (a `watch` channel wakes in a random order).
+#[derive(Debug, Default)]
+pub(crate) struct CloseBy {
+    at: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+impl CloseBy {
+    pub(crate) fn get(&self) -> Option<Instant> {
+        *self.at.lock()
+    }
+
+    pub(crate) fn set(&self, at: Instant) {
+        *self.at.lock() = Some(at);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until it is no longer what was seen.
+    pub(crate) async fn changed(&self, seen: Option<Instant>) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.get() != seen {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// What became of a drain.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Drained {
+    /// Positions whose handlers were dropped at the deadline.
+    pub(crate) abandoned: Vec<(u32, Position)>,
+    /// Positions whose handlers could not be dropped.
+    pub(crate) stuck: Vec<(u32, Position)>,
+    /// Partitions whose last commit is not known to be stored: what they finished since the one before may come again.
+    pub(crate) uncommitted: Vec<u32>,
+}
+
+impl Drained {
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.abandoned.extend(other.abandoned);
+        self.stuck.extend(other.stuck);
+        self.uncommitted.extend(other.uncommitted);
+    }
+}
+
+/// Waits until nothing of the partition runs, dropping what runs at the deadline.
+pub(crate) async fn quiesce(shared: &Arc<Shared>, partition: u32, deadline: Instant) -> Drained {
+    let mut drained = Drained::default();
+    let pool = &shared.crew.pool;
+    pool.drain(partition);
+    if by(shared, deadline, Duration::ZERO, pool.at_rest(partition)).await.is_some() {
+        return drained;
+    }
+    for (worker, job, position) in pool.busy_with(partition) {
+        drained.abandoned.push((partition, position));
+        shared.crew.abandon(worker, job);
+    }
+    if timeout_at(Instant::now() + DROP_GRACE, pool.at_rest(partition)).await.is_err() {
+        drained.stuck.extend(pool.busy_with(partition).into_iter().map(|(_, _, position)| (partition, position)));
+        drained.abandoned.retain(|entry| !drained.stuck.contains(entry));
+    }
+    drained
+}
+
+/// What comes of something by the deadline, or within this grace from now where that is later. Closing may bring the deadline
+/// forward.
+async fn by<T>(shared: &Shared, deadline: Instant, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let least = Instant::now() + grace;
+    loop {
+        let close_by = shared.close_by.get();
+        let limit = close_by.map_or(deadline, |close_by| close_by.min(deadline));
+        tokio::select! {
+            biased;
+            done = &mut work => return Some(done),
+            () = shared.close_by.changed(close_by) => {}
+            () = sleep_until(limit.max(least)) => return None,
+        }
+    }
+}
+
+/// Gives a partition back, or keeps it where a handler cannot be dropped.
+pub(crate) async fn hand_back(shared: Arc<Shared>, claimed: Claimed, deadline: Instant) -> Drained {
+    let partition = claimed.partition;
+    let mut drained = quiesce(&shared, partition, deadline).await;
+    if !drained.stuck.is_empty() {
+        return drained;
+    }
+    if let Some(progress) = shared.crew.pool.progress_of(partition)
+        && progress.epoch == claimed.epoch
+    {
+        let stored = last_commit(&shared, &claimed, &progress);
+        if by(&shared, deadline, CALL_GRACE, stored).await.is_some_and(|stored| stored.is_ok()) {
+            shared.crew.pool.committed(&progress);
+        } else {
+            tracing::warn!(target: "eventbus", partition, "the last commit of a partition did not go through");
+            drained.uncommitted.push(partition);
+        }
+    }
+    shared.crew.pool.remove(partition);
+    let released = by(&shared, deadline, CALL_GRACE, shared.membership.release(partition)).await;
+    if !matches!(released, Some(Ok(()))) {
+        tracing::debug!(target: "eventbus", partition, "a partition could not be released; its session will expire");
+    }
+    drained
+}
+
+async fn last_commit(shared: &Shared, claimed: &Claimed, progress: &Progress) -> Result<()> {
+    let commit = commit_of(shared, progress, &claimed.incarnation, 0, true)?;
+    commit_until_known(&*shared.membership, commit).await
+}

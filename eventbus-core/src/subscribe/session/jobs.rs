@@ -1,0 +1,353 @@
+//! The session's jobs: what takes a round trip to the broker, or waits for handlers. One at a time per partition.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{Notify, OnceCell, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::Shared;
+use super::claim::{self, Claimed, commit_of};
+use super::hand_back::{self, Drained};
+use crate::backend::{Assignment, Inbound, Lease, LogState, TopicDescription};
+use crate::model::{ErrorKind, Position, Result};
+use crate::mutant::Mutant;
+use crate::observe::BusEvent;
+use crate::subscribe::dead_letter;
+use crate::subscribe::options::StartFrom;
+use crate::subscribe::pool::DeadJob;
+use crate::subscribe::pool::Progress;
+use crate::subscribe::progress::note::Trying;
+
+/// Waits before something is asked of the broker again.
+const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+
+pub(super) enum Job {
+    Open(Box<Assignment>),
+    Commit(Box<Progress>),
+    Turn(Trying),
+    Read,
+    Seek(StartFrom, Logs, SeekReply),
+    /// The log is another one: handling begins with its first record.
+    Restart(LogState),
+    HandBack(Instant),
+}
+
+/// A topic's logs as they were when a seek began, described once for all its partitions.
+pub(super) type Logs = Arc<OnceCell<TopicDescription>>;
+
+/// The log as a read found it.
+pub(super) struct Looked {
+    /// What was expected next when the read was asked for: records that came before its answer do not count.
+    pub(super) expected: Position,
+    pub(super) log: LogState,
+}
+
+/// The ownership that a job belongs to.
+pub(super) struct At {
+    pub(super) partition: u32,
+    pub(super) generation: u64,
+    pub(super) claimed: Option<Claimed>,
+    /// What the note says of unclean starts.
+    pub(super) unclean: u32,
+    /// Told when the partition is wanted back: what would be read of it is not needed any more.
+    pub(super) wanted_back: Arc<Notify>,
+}
+
+type Place = (u32, u64);
+
+pub(super) enum Done {
+    /// Without a look at the log where the partition was wanted back before there was one.
+    Opened(Place, Result<(Claimed, Option<Looked>)>),
+    Committed(Place, Box<Progress>, Result<()>),
+    Granted(Place, Trying, Result<()>),
+    Read(Place, Result<Option<Looked>>),
+    HandedBack(Place, Drained),
+    /// A seek that found no place to go to; nothing was touched.
+    NotSought(Place),
+    Buried,
+    /// The handlers of a partition that was lost are gone, or cannot be.
+    Dismissed(Drained),
+    /// Its ownership ended before it did.
+    Aborted,
+}
+
+impl Done {
+    pub(super) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Opened(place, _)
+            | Self::Committed(place, ..)
+            | Self::Granted(place, ..)
+            | Self::Read(place, _)
+            | Self::NotSought(place)
+            | Self::HandedBack(place, _) => Some(*place),
+            Self::Buried | Self::Dismissed(_) | Self::Aborted => None,
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn start(self, shared: Arc<Shared>, at: At, lease: Lease) -> BoxFuture<'static, Done> {
+        let place = (at.partition, at.generation);
+        match self {
+            Self::Open(assignment) => async move {
+                let opened = shared.until_closed(open(&shared, &at, &assignment)).await;
+                Done::Opened(place, opened)
+            }
+            .boxed(),
+            Self::Commit(progress) => commit(shared, at, progress).boxed(),
+            Self::Turn(trying) => async move {
+                let granted = shared.until_closed(turn(&shared, &at)).await;
+                Done::Granted(place, trying, granted)
+            }
+            .boxed(),
+            Self::Read => async move {
+                let looked = shared.until_closed(read(&shared, &at)).await;
+                Done::Read(place, looked)
+            }
+            .boxed(),
+            Self::Seek(to, logs, reply) => async move {
+                let target = shared.until_closed(target(&shared, at.partition, &to, &logs)).await;
+                let Ok((log, next)) = target else {
+                    reply.tell(&target);
+                    return Done::NotSought(place);
+                };
+                let result = shared.until_closed(seek(&shared, &at, lease, &log, next)).await;
+                reply.tell(&result);
+                Done::Opened(place, result)
+            }
+            .boxed(),
+            Self::Restart(log) => async move {
+                let restarted = shared.until_closed(seek(&shared, &at, lease, &log, log.first)).await;
+                Done::Opened(place, restarted)
+            }
+            .boxed(),
+            Self::HandBack(deadline) => async move {
+                let drained = match at.claimed {
+                    Some(claimed) => hand_back::hand_back(shared, claimed, deadline).await,
+                    None => {
+                        let _ = shared.membership.release(at.partition).await;
+                        Drained::default()
+                    }
+                };
+                Done::HandedBack(place, drained)
+            }
+            .boxed(),
+        }
+    }
+}
+
+/// Claims, waits for handlers of an earlier ownership, opens the pool, reads.
+async fn open(shared: &Arc<Shared>, at: &At, assignment: &Assignment) -> Result<(Claimed, Option<Looked>)> {
+    let claimed = claim::claim(shared, assignment).await?;
+    shared.crew.pool.at_rest(claimed.partition).await;
+    shared.open(&claimed, assignment.lease.clone());
+    let looked = read(shared, at).await?;
+    Ok((claimed, looked))
+}
+
+/// Reads on from what was delivered last, until the broker answers.
+async fn read(shared: &Shared, at: &At) -> Result<Option<Looked>> {
+    read_from(shared, at, || shared.crew.pool.begin_read(at.partition, shared.settings.lookback)).await
+}
+
+/// Reads until the broker answers, or until the partition is wanted back.
+async fn read_from(
+    shared: &Shared,
+    at: &At,
+    place: impl Fn() -> Option<(Position, Position)>,
+) -> Result<Option<Looked>> {
+    tokio::select! {
+        biased;
+        () = at.wanted_back.notified() => Ok(None),
+        looked = read_until_known(shared, at.partition, place) => looked.map(Some),
+    }
+}
+
+/// Reads until the broker answers; each try looks anew where it begins, and what is expected there.
+async fn read_until_known(
+    shared: &Shared,
+    partition: u32,
+    place: impl Fn() -> Option<(Position, Position)>,
+) -> Result<Looked> {
+    let [mut wait, longest] = RETRY;
+    loop {
+        let Some((from, expected)) = place() else {
+            return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
+        };
+        match shared.membership.read(partition, from).await {
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(longest);
+            }
+            known => return known.map(|log| Looked { expected, log }),
+        }
+    }
+}
+
+/// One try to commit; what failed is committed with the next.
+async fn commit(shared: Arc<Shared>, at: At, progress: Box<Progress>) -> Done {
+    let place = (at.partition, at.generation);
+    let result = match &at.claimed {
+        None => Ok(()),
+        Some(claimed) => match commit_of(&shared, &progress, &claimed.incarnation, 0, false) {
+            Ok(commit) => {
+                // An answer that comes later than the session lasts is no answer, and a drain waits behind this.
+                let stored = timeout(shared.settings.session_timeout, shared.membership.commit(commit));
+                let late = || crate::Error::new(ErrorKind::Unavailable, "a commit was not answered");
+                shared.until_closed(async { stored.await.unwrap_or_else(|_| Err(late())) }).await
+            }
+            Err(error) => Err(error),
+        },
+    };
+    Done::Committed(place, progress, result)
+}
+
+/// Writes the note that names the envelope whose turn it is (S2, one at a time).
+async fn turn(shared: &Arc<Shared>, at: &At) -> Result<()> {
+    let (Some(claimed), Some(progress)) = (&at.claimed, shared.crew.pool.progress_of(at.partition)) else {
+        return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
+    };
+    let commit = commit_of(shared, &progress, &claimed.incarnation, at.unclean, false)?;
+    claim::commit_until_known(&*shared.membership, commit).await
+}
+
+/// Where a seek goes.
+async fn target(shared: &Shared, partition: u32, to: &StartFrom, logs: &Logs) -> Result<(LogState, Position)> {
+    let description = logs.get_or_try_init(|| shared.backend.describe_topic(&shared.topic)).await?;
+    let log = description.partitions.get(partition as usize).cloned().unwrap_or_default();
+    let next = claim::start(shared, partition, &log, to).await?;
+    Ok((log, next))
+}
+
+/// A new epoch from elsewhere: what runs finishes first, note and memory of copies are cleared (S3).
+async fn seek(
+    shared: &Arc<Shared>,
+    at: &At,
+    lease: Lease,
+    log: &LogState,
+    next: Position,
+) -> Result<(Claimed, Option<Looked>)> {
+    let Some(old) = &at.claimed else {
+        return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
+    };
+    let partition = at.partition;
+    hand_back::quiesce(shared, partition, Instant::now() + shared.settings.drain_deadline).await;
+    let claimed = claim::claim_anew(shared, old, log, next).await?;
+    let pool = &shared.crew.pool;
+    pool.at_rest(partition).await;
+    // The delivery before goes on until the new one has begun. Parked at the log's end, it brings nothing from below that.
+    let parked = log.end;
+    if read_from(shared, at, || Some((parked, parked))).await?.is_none() {
+        return Ok((claimed, None));
+    }
+    shared.open(&claimed, lease);
+    pool.distrust(partition, parked, shared.settings.lookback);
+    // Nothing of the old start is held any more: an intake that was paused for it goes on.
+    shared.membership.resume(partition);
+    let mut looked = read(shared, at).await?;
+    if let Some(found) = &looked
+        && pool.trust(partition)
+        && parked <= found.log.first
+    {
+        // Retention took all that would have told the new delivery from the old one.
+        looked = read(shared, at).await?;
+    }
+    Ok((claimed, looked))
+}
+
+/// Waits for what still runs of a partition that was lost, and drops it at the deadline.
+pub(super) fn dismiss(shared: Arc<Shared>, partition: u32, deadline: Instant) -> BoxFuture<'static, Done> {
+    async move { Done::Dismissed(hand_back::quiesce(&shared, partition, deadline).await) }.boxed()
+}
+
+/// Writes a dead letter until it is confirmed; only then is its envelope finished (S2).
+pub(super) fn bury(shared: Arc<Shared>, job: DeadJob) -> BoxFuture<'static, Done> {
+    async move {
+        let [mut wait, longest] = RETRY;
+        let mut by_reference = false;
+        while let Err(error) = write_letter(&shared, &job, by_reference).await {
+            tracing::warn!(target: "eventbus", %error, "a dead letter is not written yet; its key waits");
+            // A record that the topic does not take whole goes as a reference to its position.
+            by_reference |= matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Refused);
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(longest);
+            if !shared.crew.pool.awaits_letter(job.lane, &job.context) {
+                break;
+            }
+        }
+        // Its ownership may be over by now: then whoever has the partition decides about it, and nothing is told here.
+        if !shared.crew.pool.awaits_letter(job.lane, &job.context) {
+            return Done::Buried;
+        }
+        // Told before the next of the key may start.
+        let at = dead_letter::location(&job.context, &job.record);
+        shared.crew.hooks.emit(&BusEvent::DeadLettered { at: &at, attempts: job.attempts, error: &job.error });
+        shared.crew.telemetry.dead_lettered();
+        shared.crew.pool.buried(job.lane, &job.context, Instant::now());
+        Done::Buried
+    }
+    .boxed()
+}
+
+async fn write_letter(shared: &Shared, job: &DeadJob, by_reference: bool) -> Result<()> {
+    let Some(topic) = &shared.dead_letters else { return Ok(()) };
+    let mut letter = dead_letter::wrap(&job.record, &job.context, job.attempts, &job.error)?;
+    if by_reference {
+        letter = dead_letter::as_reference(letter)?;
+    }
+    let stamp = dead_letter::stamp(&job.context, job.record.position);
+    let confirmation = shared.lanes.publish_reserved(topic, stamp, letter);
+    if shared.crew.seam.is(Mutant::DeadLetterUnconfirmed) {
+        return Ok(());
+    }
+    confirmation.await.map(|_| ())
+}
+
+/// Answers a seek when all partitions have done it.
+#[derive(Clone)]
+pub(super) struct SeekReply(Option<Arc<SeekState>>);
+
+struct SeekState {
+    left: AtomicUsize,
+    reply: Mutex<Option<oneshot::Sender<Result<()>>>>,
+}
+
+impl SeekReply {
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn new(partitions: usize, reply: oneshot::Sender<Result<()>>) -> Self {
+        if partitions == 0 {
+            let _ = reply.send(Ok(()));
+            return Self::none();
+        }
+        Self(Some(Arc::new(SeekState { left: AtomicUsize::new(partitions), reply: Mutex::new(Some(reply)) })))
+    }
+
+    fn tell<T>(&self, result: &Result<T>) {
+        let Some(state) = &self.0 else { return };
+        let last = state.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        let mut reply = state.reply.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(error) => drop(reply.take().map(|reply| reply.send(Err(error.clone())))),
+            Ok(_) if last => drop(reply.take().map(|reply| reply.send(Ok(())))),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// The mutant's: every record trades its content with its key's next in the batch, position staying in place.
+pub(super) fn swap_neighbours(records: &mut [Inbound]) {
+    for index in 1..records.len() {
+        let (before, after) = records.split_at_mut(index);
+        let (a, b) = (&mut before[index - 1], &mut after[0]);
+        if a.partition == b.partition && a.key == b.key {
+            std::mem::swap(&mut a.body, &mut b.body);
+        }
+    }
+}

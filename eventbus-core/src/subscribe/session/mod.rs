@@ -1,0 +1,545 @@
+//! The session: one future per subscription, on the bus's own thread, between the backend's membership and the pool.
+//!
+//! It takes events, offers records, commits, writes dead letters and moves partitions between owners.
+//!
+//! **Invariant.** One thing at a time per partition: opening, committing, reading again, seeking and handing back are jobs
+//! in one queue per partition ([`Stage`]), and the next starts when the last has ended. So two commits of a partition never
+//! overtake each other, and the final commit is the last.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{AbortHandle, BoxFuture, abortable};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::handler::DeliveryContext;
+use super::options::{Settings, StartFrom};
+use super::pool::Opening;
+use super::pool::Progress;
+use super::progress::note::Trying;
+use super::worker::Crew;
+use crate::backend::{Assignment, Backend, Capabilities, GroupEvent, Inbound, Lease, Membership};
+use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
+use crate::mutant::Mutant;
+use crate::observe::{BusEvent, Location, OwnershipChange};
+use crate::publish::Lanes;
+use claim::Claimed;
+use hand_back::{CloseBy, Drained};
+use resume::Found;
+
+mod claim;
+mod closing;
+pub(super) mod hand_back;
+mod jobs;
+mod resume;
+
+use closing::{Closing, Ended};
+use jobs::{Done, Job, Looked};
+
+/// What the session and its jobs share.
+pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) membership: Arc<dyn Membership>,
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) topic: Topic,
+    pub(crate) group: Group,
+    pub(crate) member: Arc<str>,
+    /// When closing must be through; far away until it begins. Also shortens hand-overs that are under way.
+    pub(crate) close_by: CloseBy,
+    /// Where dead letters go, by the policy that needs it.
+    pub(crate) dead_letters: Option<Topic>,
+    pub(crate) settings: Settings,
+    pub(crate) crew: Arc<Crew>,
+}
+
+/// What the handle asks of the session.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Stop, within this time.
+    Close(Duration, oneshot::Sender<Drained>),
+    /// Go on from elsewhere.
+    Seek(StartFrom, oneshot::Sender<Result<()>>),
+}
+
+/// One owned partition.
+struct Stage {
+    lease: Lease,
+    claimed: Option<Claimed>,
+    /// Whether it was committed since the claim: then the next start is no unclean one.
+    progressed: bool,
+    busy: bool,
+    queue: VecDeque<Job>,
+    /// Tells jobs of this ownership from those of an earlier one.
+    generation: u64,
+    job: UnderWay,
+    wanted_back: Arc<Notify>,
+}
+
+/// The job of an ownership that is under way. It must not outlive the ownership: what it would still claim, read and open
+/// would be taken for the next one's, which the same member may have by then.
+#[derive(Default)]
+struct UnderWay(Option<AbortHandle>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(job) = self.0.take() {
+            job.abort();
+        }
+    }
+}
+
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    stages: BTreeMap<u32, Stage>,
+    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+    generations: u64,
+    next_commit: Instant,
+    closing: Option<Closing>,
+    /// Whether a handle is left that could send commands.
+    handled: bool,
+    /// Whether the membership has more to tell. One that is over says so at each call, and would be all that the session hears.
+    member: bool,
+}
+
+impl Session {
+    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+        let next_commit = Instant::now() + shared.settings.commit_interval;
+        Self {
+            shared,
+            commands,
+            stages: BTreeMap::new(),
+            jobs: FuturesUnordered::new(),
+            generations: 0,
+            next_commit,
+            closing: None,
+            handled: true,
+            member: true,
+        }
+    }
+
+    /// Runs until it is closed or must stop; then leaves the group.
+    pub(crate) async fn run(mut self) -> Ended {
+        loop {
+            let timer = self.duties();
+            if self.is_over() {
+                break;
+            }
+            let wake = timer.map_or(self.next_commit, |timer| timer.min(self.next_commit));
+            let step = tokio::select! {
+                biased;
+                command = self.commands.recv(), if self.handled => self.command(command),
+                Some(done) = self.jobs.next() => self.done(done),
+                event = self.shared.membership.next(), if self.member => match event {
+                    Ok(event) => self.event(event),
+                    Err(error) => self.membership_over(error),
+                },
+                () = self.shared.crew.pool.session.notified() => Ok(()),
+                () = sleep_until(wake) => Ok(()),
+            };
+            if let Err(error) = step {
+                self.stop(Some(error));
+            }
+        }
+        self.leave().await
+    }
+
+    /// Looks at the pool and the clock, and starts what is due. Returns when the next retry is due.
+    fn duties(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let pool = self.shared.crew.pool.clone();
+        let duties = pool.duties(now);
+        for job in duties.dead {
+            self.jobs.push(jobs::bury(self.shared.clone(), job));
+        }
+        for (partition, trying) in duties.turns {
+            self.enqueue(partition, Job::Turn(trying));
+        }
+        for partition in duties.resume {
+            self.shared.membership.resume(partition);
+        }
+        if duties.commit || now >= self.next_commit {
+            self.commit_all();
+            self.next_commit = now + self.shared.settings.commit_interval;
+            self.shared.report_stalls(now);
+        }
+        let stop = self.shared.crew.stop.lock().take();
+        if let Some(error) = stop {
+            self.stop(Some(error));
+        }
+        duties.timer
+    }
+
+    fn commit_all(&mut self) {
+        let progress = self.shared.crew.pool.progress(false);
+        for progress in progress {
+            let idle = self.stages.get(&progress.partition).is_some_and(|stage| !stage.busy);
+            if idle {
+                self.enqueue(progress.partition, Job::Commit(Box::new(progress)));
+            }
+        }
+    }
+
+    fn command(&mut self, command: Option<Command>) -> Result<()> {
+        match command {
+            Some(Command::Close(within, reply)) => {
+                self.close(Instant::now() + within, None);
+                if let Some(closing) = &mut self.closing {
+                    closing.replies.push(reply);
+                }
+            }
+            Some(Command::Seek(to, reply)) => self.seek(&to, reply),
+            // Every handle is gone: the same as closing at once.
+            None => {
+                self.handled = false;
+                self.close(Instant::now(), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// The membership ended: what it owned is lost.
+    fn membership_over(&mut self, error: Error) -> Result<()> {
+        self.member = false;
+        let partitions: Vec<u32> = self.stages.keys().copied().collect();
+        partitions.into_iter().for_each(|partition| self.forget(partition));
+        Err(error)
+    }
+
+    fn seek(&mut self, to: &StartFrom, reply: oneshot::Sender<Result<()>>) {
+        let waiting = jobs::SeekReply::new(self.stages.len(), reply);
+        let logs = Arc::new(tokio::sync::OnceCell::new());
+        let partitions: Vec<u32> = self.stages.keys().copied().collect();
+        for partition in partitions {
+            self.enqueue(partition, Job::Seek(to.clone(), logs.clone(), waiting.clone()));
+        }
+    }
+
+    fn event(&mut self, event: GroupEvent) -> Result<()> {
+        match event {
+            GroupEvent::Records(records) => self.records(records)?,
+            GroupEvent::CaughtUp { partition, next } => self.shared.crew.pool.lift(partition, next),
+            GroupEvent::Assigned(assignments) => assignments.into_iter().for_each(|given| self.assigned(given)),
+            GroupEvent::Revoked(partitions) => {
+                let deadline = Instant::now() + self.shared.settings.drain_deadline;
+                partitions.into_iter().for_each(|partition| self.hand_back(partition, deadline));
+            }
+            GroupEvent::Lost(partitions) => partitions.into_iter().for_each(|partition| self.lost(partition)),
+            GroupEvent::Interrupted(partitions) => {
+                partitions.into_iter().for_each(|partition| self.enqueue(partition, Job::Read));
+            }
+            GroupEvent::Truncated { partition, first } => self.truncated(partition, first)?,
+            GroupEvent::Connection(state) => self.shared.crew.hooks.emit(&BusEvent::Connection(state)),
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, mut records: Vec<Inbound>) -> Result<()> {
+        if self.shared.crew.seam.is(Mutant::ReverseReplay) {
+            // Swaps neighbours of a key without the ledger noticing: positions stay where they are.
+            jobs::swap_neighbours(&mut records);
+        }
+        let offered = self.shared.crew.pool.offer(records, Instant::now());
+        for partition in offered.pause {
+            self.shared.membership.pause(partition);
+        }
+        let Some((partition, position)) = offered.broken else { return Ok(()) };
+        // S4: the watermark may have passed it, so going on would lose it.
+        Err(Error::new(ErrorKind::Backend, "the backend delivered a record where it had said that none is left")
+            .with("topic", &self.shared.topic)
+            .with("partition", partition)
+            .with("position", position))
+    }
+
+    fn assigned(&mut self, assignment: Assignment) {
+        // What a leaving member gave back may be offered to it again at once; leaving gives up what was never begun.
+        if self.closing.is_some() {
+            return;
+        }
+        let partition = assignment.partition;
+        self.generations += 1;
+        let stage = Stage {
+            lease: assignment.lease.clone(),
+            claimed: None,
+            progressed: false,
+            busy: false,
+            queue: VecDeque::new(),
+            generation: self.generations,
+            job: UnderWay::default(),
+            wanted_back: Arc::default(),
+        };
+        self.stages.insert(partition, stage);
+        self.enqueue(partition, Job::Open(Box::new(assignment)));
+    }
+
+    fn hand_back(&mut self, partition: u32, deadline: Instant) {
+        let Some(stage) = self.stages.get_mut(&partition) else { return };
+        // What has not begun need not begin. Draining begins now, whatever is under way.
+        stage.queue.clear();
+        stage.wanted_back.notify_one();
+        self.shared.crew.pool.drain(partition);
+        self.enqueue(partition, Job::HandBack(deadline));
+    }
+
+    fn lost(&mut self, partition: u32) {
+        if !self.shared.crew.seam.is(Mutant::StaleOwner) {
+            self.forget(partition);
+        }
+    }
+
+    fn forget(&mut self, partition: u32) {
+        let Some(stage) = self.stages.remove(&partition) else { return };
+        stage.lease.revoke();
+        self.shared.crew.pool.remove(partition);
+        if let Some(claimed) = stage.claimed {
+            self.shared.report_ownership(&claimed, OwnershipChange::Lost);
+        }
+    }
+
+    fn truncated(&mut self, partition: u32, first: Position) -> Result<()> {
+        let Some(expected) = self.shared.crew.pool.expected(partition) else { return Ok(()) };
+        self.check_loss(partition, expected, first)
+    }
+
+    fn check_loss(&self, partition: u32, expected: Position, first: Position) -> Result<()> {
+        if expected >= first {
+            return Ok(());
+        }
+        self.shared.report_loss(partition, expected, first);
+        resume::check_loss(expected, first, &self.shared.settings)
+            .map_err(|error| error.with("topic", &self.shared.topic).with("partition", partition))
+    }
+
+    /// Queues a job of a partition, and starts it if nothing is under way there.
+    fn enqueue(&mut self, partition: u32, job: Job) {
+        let Some(stage) = self.stages.get_mut(&partition) else { return };
+        stage.queue.push_back(job);
+        self.start_next(partition);
+    }
+
+    fn start_next(&mut self, partition: u32) {
+        let Some(stage) = self.stages.get_mut(&partition) else { return };
+        if stage.busy {
+            return;
+        }
+        let Some(job) = stage.queue.pop_front() else { return };
+        stage.busy = true;
+        let unclean = match &stage.claimed {
+            Some(claimed) if !stage.progressed => claimed.unclean_starts,
+            _ => 0,
+        };
+        let (claimed, wanted_back) = (stage.claimed.clone(), stage.wanted_back.clone());
+        let at = jobs::At { partition, generation: stage.generation, claimed, unclean, wanted_back };
+        let (job, handle) = abortable(job.start(self.shared.clone(), at, stage.lease.clone()));
+        stage.job = UnderWay(Some(handle));
+        self.jobs.push(job.map(|done| done.unwrap_or(Done::Aborted)).boxed());
+    }
+
+    /// A job has ended.
+    fn done(&mut self, done: Done) -> Result<()> {
+        let Some((partition, generation)) = done.place() else {
+            if let Done::Dismissed(drained) = done {
+                self.dismissed(drained);
+            }
+            return Ok(());
+        };
+        let stage = match self.stages.get_mut(&partition) {
+            Some(stage) if stage.generation == generation => stage,
+            _ => return Ok(()),
+        };
+        (stage.busy, stage.job) = (false, UnderWay::default());
+        let result = match done {
+            Done::Opened(_, result) => self.opened(partition, result),
+            Done::Committed(_, progress, result) => self.committed(partition, &progress, result),
+            Done::Granted(_, trying, result) => self.granted(partition, trying, result),
+            Done::Read(_, result) => self.read(partition, result),
+            Done::HandedBack(_, drained) => {
+                self.handed_back(partition, drained);
+                Ok(())
+            }
+            Done::NotSought(..) | Done::Buried | Done::Dismissed(_) | Done::Aborted => Ok(()),
+        };
+        self.start_next(partition);
+        result
+    }
+
+    fn opened(&mut self, partition: u32, result: Result<(Claimed, Option<Looked>)>) -> Result<()> {
+        let (claimed, looked) = match result {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                self.lost(partition);
+                return Ok(());
+            }
+            Err(_) if self.closing.is_some() => return Ok(()),
+            Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
+        };
+        let Some(stage) = self.stages.get_mut(&partition) else { return Ok(()) };
+        stage.claimed = Some(claimed);
+        stage.progressed = false;
+        looked.map_or(Ok(()), |looked| self.check_log(partition, &looked))
+    }
+
+    /// A log that changed under a running ownership (S3).
+    fn check_log(&mut self, partition: u32, looked: &Looked) -> Result<()> {
+        let Looked { expected, log } = looked;
+        let Some(claimed) = self.stages.get(&partition).and_then(|stage| stage.claimed.as_ref()) else { return Ok(()) };
+        if log.is_another_than(&claimed.incarnation) || *expected > log.end {
+            if self.shared.settings.on_log_reset == super::options::OnLogReset::Stop {
+                return Err(resume::log_reset(*expected, log)
+                    .with("topic", &self.shared.topic)
+                    .with("partition", partition));
+            }
+            let stage = self.stages.get(&partition);
+            if stage.is_some_and(|stage| stage.queue.iter().any(|job| matches!(job, Job::Restart(_)))) {
+                return Ok(());
+            }
+            self.shared.report_reset(partition);
+            // Nothing of this log may be handled as if it followed on the other one.
+            self.shared.crew.pool.drain(partition);
+            self.enqueue(partition, Job::Restart(log.clone()));
+            return Ok(());
+        }
+        self.check_loss(partition, *expected, log.first)?;
+        self.shared.crew.pool.read_is_good(partition);
+        Ok(())
+    }
+
+    fn read(&mut self, partition: u32, result: Result<Option<Looked>>) -> Result<()> {
+        match result {
+            Ok(Some(looked)) => self.check_log(partition, &looked),
+            // Wanted back before.
+            Ok(None) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                self.lost(partition);
+                Ok(())
+            }
+            Err(_) if self.closing.is_some() => Ok(()),
+            Err(error) => Err(error.with("topic", &self.shared.topic).with("partition", partition)),
+        }
+    }
+
+    fn committed(&mut self, partition: u32, progress: &Progress, result: Result<()>) -> Result<()> {
+        match result {
+            Ok(()) => {
+                if let Some(stage) = self.stages.get_mut(&partition) {
+                    stage.progressed = true;
+                }
+                self.shared.crew.pool.committed(progress);
+            }
+            Err(error) if error.kind() == ErrorKind::Fenced => self.lost(partition),
+            Err(error) if error.is_retryable() || self.closing.is_some() => {
+                tracing::debug!(target: "eventbus", partition, %error, "a commit did not go through; the next one covers it");
+            }
+            Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
+        }
+        Ok(())
+    }
+
+    fn granted(&mut self, partition: u32, trying: Trying, result: Result<()>) -> Result<()> {
+        match result {
+            Ok(()) => self.shared.crew.pool.grant(partition, trying),
+            Err(error) if error.kind() == ErrorKind::Fenced => self.lost(partition),
+            Err(_) if self.closing.is_some() => {}
+            Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// A call to the broker, given up when closing must be through.
+    ///
+    /// # Errors
+    /// The call's, or `Closed`.
+    pub(crate) async fn until_closed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            let limit = self.close_by.get();
+            tokio::select! {
+                biased;
+                result = &mut call => return result,
+                () = self.close_by.changed(limit) => {}
+                () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {
+                    return Err(Error::new(ErrorKind::Closed, "the subscription closed while it waited for the broker"));
+                }
+            }
+        }
+    }
+}
+
+/// What the session reports: each through the hook and the metrics.
+impl Shared {
+    fn location(&self, partition: u32) -> Location {
+        Location {
+            topic: self.topic.clone(),
+            group: self.group.clone(),
+            member: self.member.clone(),
+            partition,
+            position: None,
+            key: None,
+        }
+    }
+
+    pub(crate) fn report_found(&self, partition: u32, found: &Found) {
+        if found.reset {
+            self.report_reset(partition);
+        }
+        if let Some((from, to)) = found.lost {
+            self.report_loss(partition, from, to);
+        }
+    }
+
+    fn report_reset(&self, partition: u32) {
+        self.crew.hooks.emit(&BusEvent::LogReset { at: &self.location(partition) });
+    }
+
+    fn report_loss(&self, partition: u32, from: Position, to: Position) {
+        self.crew.telemetry.data_lost();
+        self.crew.hooks.emit(&BusEvent::DataLost { at: &self.location(partition), from, to });
+    }
+
+    fn report_ownership(&self, claimed: &Claimed, change: OwnershipChange) {
+        let at = self.location(claimed.partition);
+        self.crew.hooks.emit(&BusEvent::Ownership { at: &at, epoch: claimed.epoch, change });
+    }
+
+    fn report_stalls(&self, now: Instant) {
+        let pool = &self.crew.pool;
+        for view in pool.stalled(self.settings.stall_after, now) {
+            let Some((position, age)) = view.head else { continue };
+            self.crew.telemetry.stalled();
+            let at = Location { position: Some(position), key: view.head_key, ..self.location(view.partition) };
+            self.crew.hooks.emit(&BusEvent::Stalled { at: &at, age, full: view.full });
+        }
+    }
+
+    /// Opens the pool for a partition that was claimed.
+    fn open(&self, claimed: &Claimed, lease: Lease) {
+        let context = DeliveryContext {
+            topic: self.topic.clone(),
+            group: self.group.clone(),
+            member: self.member.clone(),
+            partition: claimed.partition,
+            epoch: claimed.epoch,
+            incarnation: claimed.incarnation.as_str().into(),
+        };
+        self.crew.pool.open(Opening {
+            context: Arc::new(context),
+            lease,
+            watermark: claimed.next,
+            finished: claimed.finished.clone(),
+            budget_bytes: self.settings.budget_bytes,
+            suspect_until: claimed.suspect_until,
+            tried: claimed.tried,
+            dedup_by_id: self.settings.dedup_by_id,
+            seam: self.crew.seam,
+        });
+        self.report_ownership(claimed, OwnershipChange::Claimed);
+    }
+}

@@ -1,0 +1,224 @@
+//! [`Subscription`]: the handle on one member of a group.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::options::StartFrom;
+use super::pool::PartitionView;
+use super::session::Command;
+use super::session::hand_back::Drained;
+use super::worker::{Crew, Scope};
+use crate::backend::{Backend, GroupPartition};
+use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
+
+/// A running subscription. Dropping it is closing it with a deadline of zero: running handlers' futures are dropped and
+/// what they did is delivered again (S7). Call [`drain`](Self::drain) to finish what runs.
+#[must_use = "dropping a subscription stops it"]
+pub struct Subscription {
+    pub(crate) inner: Arc<Running>,
+}
+
+/// What the handle and the bus share of a subscription.
+pub(crate) struct Running {
+    pub(crate) topic: Topic,
+    pub(crate) group: Group,
+    pub(crate) member: Arc<str>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) ended: watch::Receiver<Option<Option<Error>>>,
+    pub(crate) crew: Arc<Crew>,
+    pub(crate) backend: Arc<dyn Backend>,
+    /// Where handlers run.
+    pub(crate) handlers: Handle,
+}
+
+impl Subscription {
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.inner.topic
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.inner.group
+    }
+
+    /// This member's name.
+    #[must_use]
+    pub fn member(&self) -> &str {
+        &self.inner.member
+    }
+
+    /// Starts no more handlers until [`resume`](Self::resume). What runs goes on; intake goes on within its budgets.
+    pub fn pause(&self) {
+        self.inner.crew.pool.set_paused(true);
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.inner.crew.pool.set_paused(false);
+    }
+
+    /// Changes the most handlers at once, with work queued or not. Running handlers are not interrupted.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for zero.
+    pub fn set_concurrency(&self, concurrency: usize) -> Result<()> {
+        if concurrency == 0 {
+            let message = "concurrency: expected at least 1, got 0";
+            return Err(Error::new(ErrorKind::InvalidConfig, message).with("setting", "concurrency"));
+        }
+        self.inner.start_workers(concurrency);
+        Ok(())
+    }
+
+    /// Goes on from elsewhere, on the partitions that this member owns: what runs finishes first, then a new epoch starts
+    /// there, with the note and the memory of copies cleared (S3).
+    ///
+    /// # Errors
+    /// `Closed`, or what the broker says. Not cancel safe: dropping the future leaves the seek going on.
+    pub async fn seek(&self, to: StartFrom) -> Result<()> {
+        self.inner.not_inside()?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.commands.send(Command::Seek(to, reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Progress and lag of the whole group, as committed. Lag is a count of records.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn lag(&self) -> Result<Vec<GroupPartition>> {
+        let described = self.inner.backend.describe_group(&self.inner.topic, &self.inner.group).await?;
+        Ok(described.partitions)
+    }
+
+    /// What this member holds: per partition the watermark, the oldest unfinished record with its key and age, and what
+    /// runs.
+    #[must_use]
+    pub fn inspect(&self) -> Vec<PartitionView> {
+        self.inner.crew.pool.view(Instant::now())
+    }
+
+    /// Stops intake, waits for running handlers, commits and leaves the group (S7). What was queued but not started, and
+    /// keys in back-off, stay unacknowledged and are delivered again, in order. At the deadline running handlers' futures are
+    /// dropped.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` naming what was abandoned; `WouldDeadlock` inside a handler of this subscription; the error with
+    /// which the subscription had ended before. Cancel safe: the drain goes on.
+    pub async fn drain(&self, deadline: Duration) -> Result<()> {
+        self.inner.drain(deadline).await
+    }
+
+    /// As [`drain`](Self::drain), giving up the handle.
+    ///
+    /// # Errors
+    /// As `drain`.
+    pub async fn close(self, deadline: Duration) -> Result<()> {
+        self.inner.drain(deadline).await
+    }
+
+    /// Waits until the subscription has ended. Cancel safe.
+    ///
+    /// # Errors
+    /// Why it ended, if not by being closed.
+    pub async fn closed(&self) -> Result<()> {
+        self.inner.closed().await
+    }
+}
+
+impl Running {
+    /// Sets the concurrency and starts the workers that are missing.
+    pub(crate) fn start_workers(&self, concurrency: usize) {
+        for worker in self.crew.pool.set_concurrency(concurrency) {
+            self.handlers.spawn(self.crew.clone().work(worker));
+        }
+    }
+
+    /// Closes with a deadline of zero, without waiting.
+    pub(crate) fn stop(&self) {
+        let (reply, _) = oneshot::channel();
+        // A full queue means that a close is under way already, or that the session will see the last handle go.
+        let _ = self.commands.try_send(Command::Close(Duration::ZERO, reply));
+    }
+
+    fn not_inside(&self) -> Result<()> {
+        if Scope::current() == Some(self.crew.scope) {
+            let message = "this waits for the handler that waits for it";
+            return Err(Error::new(ErrorKind::WouldDeadlock, message).with("topic", &self.topic));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn drain(&self, within: Duration) -> Result<()> {
+        self.not_inside()?;
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Close(within, reply)).await.is_ok()
+            && let Ok(drained) = answer.await
+        {
+            self.wait_ended().await;
+            return self.outcome(&drained);
+        }
+        self.closed().await
+    }
+
+    fn outcome(&self, drained: &Drained) -> Result<()> {
+        if drained.abandoned.is_empty() && drained.stuck.is_empty() && drained.uncommitted.is_empty() {
+            return Ok(());
+        }
+        let list = |entries: &[(u32, Position)]| {
+            let texts: Vec<String> = entries.iter().map(|(p, at)| format!("{p}:{at}")).collect();
+            texts.join(" ")
+        };
+        let mut error =
+            Error::new(ErrorKind::DeadlineExceeded, "not everything was finished and committed at the deadline")
+                .with("topic", &self.topic)
+                .with("group", &self.group)
+                .with("abandoned", list(&drained.abandoned));
+        if !drained.stuck.is_empty() {
+            error = error.with("blocking", list(&drained.stuck));
+        }
+        if !drained.uncommitted.is_empty() {
+            error = error.with("uncommitted", format!("{:?}", drained.uncommitted));
+        }
+        Err(error)
+    }
+
+    async fn wait_ended(&self) -> Option<Error> {
+        let mut ended = self.ended.clone();
+        let value = ended.wait_for(Option::is_some).await;
+        value.ok().and_then(|value| value.clone()).flatten()
+    }
+
+    pub(crate) async fn closed(&self) -> Result<()> {
+        self.not_inside()?;
+        self.wait_ended().await.map_or(Ok(()), Err)
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the subscription is closed")
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.inner.stop();
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("topic", &self.inner.topic)
+            .field("group", &self.inner.group)
+            .field("member", &self.inner.member)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,296 @@
+//! What is stored beside a committed offset, where a broker keeps a line of text there and no more (S4, S5).
+//!
+//! One line: version, epoch, the log's incarnation, the print of a finished record, the owner, the core's note. Offsets without
+//! it, or with what another program wrote there, are progress under epoch 0.
+//!
+//! The *print* tells logs apart where clients are not told a topic's id: place, time and digest of a late record below the
+//! watermark. A log that has another record there is another log, and gets another incarnation (S3).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use bytes::Bytes;
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::backend::{Committed, GroupDescription, GroupPartition, LogState};
+use crate::model::{Position, murmur2};
+
+/// The most of an owner's name that is kept.
+const OWNER_BYTES: usize = 64;
+
+/// The most of a payload that a print looks at.
+const DIGESTED: usize = 256;
+
+const VERSION: &str = "eb1";
+
+/// What tells a record from one that another log has in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // as it is stored
+pub struct Print {
+    /// Its place.
+    pub offset: i64,
+    /// When it was stored, as the broker says.
+    pub time: i64,
+    /// Of its key and the begin of its payload.
+    pub digest: u64,
+}
+
+impl Print {
+    /// The print of a record.
+    #[must_use]
+    pub fn of(offset: i64, time: i64, key: &[u8], payload: &[u8]) -> Self {
+        let begin = payload.get(..DIGESTED).unwrap_or(payload);
+        let digest = u64::from(murmur2(key)) << 32 | u64::from(murmur2(begin));
+        Self { offset, time, digest: digest ^ payload.len() as u64 }
+    }
+
+    /// Its place, as a position.
+    pub(crate) fn at(&self) -> Position {
+        Position::new(u64::try_from(self.offset).unwrap_or_default())
+    }
+
+    /// Whether a log can still have the record, by its ends alone. `None`: it must be looked at. What retention took tells
+    /// nothing, so that such a log counts as the same.
+    #[must_use]
+    pub fn is_of(&self, log: &LogState) -> Option<bool> {
+        if self.at() >= log.end {
+            return Some(false);
+        }
+        (self.at() < log.first).then_some(true)
+    }
+
+    /// Whether what was found at this place, or behind it, is of the same log. What compaction took tells nothing.
+    #[must_use]
+    pub fn agrees_with(&self, found: Option<&Self>) -> bool {
+        found.is_none_or(|found| found.offset != self.offset || found == self)
+    }
+}
+
+/// The line of text beside an offset.
+///
+/// ```
+/// use eventbus_core::toolkit::coordinated::Stored;
+///
+/// let stored = Stored { epoch: 3, owner: "me".into(), note: b"note".as_slice().into(), ..Stored::default() };
+/// assert_eq!(Stored::decode(&stored.encode()), Some(stored));
+/// assert_eq!(Stored::decode("what somebody else wrote"), None);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(clippy::exhaustive_structs)] // as it is stored
+pub struct Stored {
+    /// The epoch of the ownership that wrote it.
+    pub epoch: u64,
+    /// The log's incarnation, as its reader named it.
+    pub incarnation: String,
+    /// Of a record below the offset.
+    pub print: Option<Print>,
+    /// The member that wrote it; 64 bytes of its name are kept.
+    pub owner: String,
+    /// The core's note.
+    pub note: Bytes,
+}
+
+/// What a group has committed of a partition: the offset, and what is beside it; `None` without progress.
+pub type Progress = Option<(Position, Stored)>;
+
+impl Stored {
+    /// The largest note in bytes that fits into a line of 4 096.
+    pub const NOTE_BYTES: usize = 2_800;
+
+    /// The line.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let print = self.print.map(|print| format!("{}:{}:{:x}", print.offset, print.time, print.digest));
+        let owner = self.owner.as_bytes();
+        format!(
+            "{VERSION};{};{};{};{};{}",
+            self.epoch,
+            self.incarnation,
+            print.unwrap_or_default(),
+            BASE64.encode(owner.get(..OWNER_BYTES).unwrap_or(owner)),
+            BASE64.encode(&self.note),
+        )
+    }
+
+    /// What was stored; `None` where another program wrote it.
+    #[must_use]
+    pub fn decode(line: &str) -> Option<Self> {
+        let mut parts = line.split(';');
+        if parts.next() != Some(VERSION) {
+            return None;
+        }
+        let epoch = parts.next()?.parse().ok()?;
+        let incarnation = parts.next()?.to_owned();
+        let print = parts.next().filter(|print| !print.is_empty()).map(print_of);
+        let owner = BASE64.decode(parts.next()?).ok()?;
+        let note = BASE64.decode(parts.next()?).ok()?.into();
+        let owner = String::from_utf8_lossy(&owner).into_owned();
+        Some(Self { epoch, incarnation, print: print.unwrap_or_default(), owner, note })
+    }
+
+    /// The same as the core has it.
+    #[must_use]
+    pub fn committed(&self, next: Position) -> Committed {
+        Committed { next, epoch: self.epoch, note: self.note.clone() }
+    }
+
+    /// The same as written by nobody, for an offset that was set by hand: the epoch is kept, the note cleared.
+    #[must_use]
+    pub fn by_nobody(&self, next: Position) -> Self {
+        let print = self.print.filter(|print| print.at() < next);
+        Self { print, owner: String::new(), note: Bytes::new(), ..self.clone() }
+    }
+
+    /// What to store where a group is reset to these positions, with what is stored `before` of each partition: the same
+    /// [by nobody](Self::by_nobody), and nothing of a partition without progress.
+    pub fn reset(before: &[(u32, Progress)], to: &[(u32, Position)]) -> Vec<(u32, Position, Self)> {
+        let of = |partition| before.iter().find(|(known, _)| *known == partition)?.1.as_ref();
+        let set = to.iter().map(|(partition, next)| {
+            let stored = of(*partition).map_or_else(Self::default, |(_, stored)| stored.by_nobody(*next));
+            (*partition, *next, stored)
+        });
+        set.collect()
+    }
+}
+
+fn print_of(text: &str) -> Option<Print> {
+    let mut parts = text.split(':');
+    let offset = parts.next()?.parse().ok()?;
+    let time = parts.next()?.parse().ok()?;
+    Some(Print { offset, time, digest: u64::from_str_radix(parts.next()?, 16).ok()? })
+}
+
+/// A group as a broker tells it that has no gaps in its logs and keeps a [`Stored`] beside an offset: of each partition its
+/// log, and the committed offset with what is beside it. `members` are those that the broker names; where it names none to
+/// who asks, those that wrote the offsets are taken for its members. `oldest` looks for the times of the first records from
+/// these positions on, in milliseconds since the Unix epoch, as far as there are any.
+#[must_use]
+pub fn describe_group(
+    members: Option<Vec<String>>,
+    partitions: Vec<(u32, LogState, Progress)>,
+    oldest: impl FnOnce(&[(u32, Position)]) -> HashMap<u32, u64>,
+) -> GroupDescription {
+    let owners = || partitions.iter().filter_map(|(_, _, committed)| Some(&committed.as_ref()?.1.owner));
+    let members = members.unwrap_or_else(|| {
+        let owners: BTreeSet<&String> = owners().filter(|owner| !owner.is_empty()).collect();
+        owners.into_iter().cloned().collect()
+    });
+    // Of a long name only the begin is stored.
+    let known = |owner: &String| !owner.is_empty() && members.iter().any(|member| member.starts_with(owner));
+    let described = partitions.into_iter().map(|(partition, log, committed)| {
+        let owner = committed.as_ref().map(|(_, stored)| stored.owner.clone()).filter(known);
+        let committed = committed.map(|(next, stored)| stored.committed(next));
+        GroupPartition { owner, ..GroupPartition::counted(partition, log, committed) }
+    });
+    let mut described: Vec<GroupPartition> = described.collect();
+    let behind = described.iter().filter(|one| one.lag > 0).map(|one| (one.partition, one.waits_from()));
+    let behind: Vec<_> = behind.collect();
+    if !behind.is_empty() {
+        let times = oldest(&behind);
+        described.iter_mut().for_each(|one| one.oldest = times.get(&one.partition).copied());
+    }
+    GroupDescription::new(members, described)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(note: usize) -> Stored {
+        Stored {
+            epoch: u64::MAX,
+            incarnation: "0123456789abcdef".into(),
+            print: Some(Print { offset: i64::MAX, time: i64::MAX, digest: u64::MAX }),
+            owner: "m;".repeat(OWNER_BYTES / 2),
+            note: vec![7; note].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_fits() {
+        for note in [0, 1, Stored::NOTE_BYTES] {
+            let stored = stored(note);
+            let text = stored.encode();
+            assert!(text.len() <= 4_096, "{}", text.len());
+            assert_eq!(Stored::decode(&text), Some(stored));
+        }
+        let nothing = Stored::default();
+        assert_eq!(Stored::decode(&nothing.encode()), Some(nothing));
+    }
+
+    /// What was stored by an earlier version is read by a later one.
+    #[test]
+    fn vectors_never_change() {
+        let print = Some(Print::of(41, 1_700_000_000_000, b"key", b"payload"));
+        let (owner, note) = ("me".to_owned(), b"note".as_slice().into());
+        let stored = Stored { epoch: 7, incarnation: "0f".into(), print, owner, note };
+        assert_eq!(stored.encode(), "eb1;7;0f;41:1700000000000:bfa176a9330a1db6;bWU;bm90ZQ");
+        assert_eq!(Stored::default().encode(), "eb1;0;;;;");
+    }
+
+    #[test]
+    fn what_others_wrote_is_no_note() {
+        for text in ["", "x", "eb1", "eb1;x;;;;", "eb2;1;;;;", "eb1;1;;;%;", "eb1;1;i;"] {
+            assert_eq!(Stored::decode(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_record_in_the_place_is_another_log_and_a_missing_one_tells_nothing() {
+        let log = |first, end| LogState { first: Position::new(first), end: Position::new(end), ..LogState::default() };
+        let print = Print::of(5, 1, b"k", b"p");
+        assert_eq!(print.is_of(&log(0, 5)), Some(false), "the log is shorter");
+        assert_eq!(print.is_of(&log(6, 9)), Some(true), "retention took it");
+        assert_eq!(print.is_of(&log(0, 6)), None);
+        assert!(print.agrees_with(Some(&print)) && print.agrees_with(None));
+        assert!(print.agrees_with(Some(&Print::of(6, 1, b"k", b"q"))), "compaction took it");
+        for other in [Print::of(5, 2, b"k", b"p"), Print::of(5, 1, b"l", b"p"), Print::of(5, 1, b"k", b"q")] {
+            assert!(!print.agrees_with(Some(&other)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_set_by_hand_keeps_the_epoch_and_no_note() {
+        let set =
+            Stored { print: Some(Print { offset: 5, time: 1, digest: 2 }), ..stored(3) }.by_nobody(Position::new(6));
+        assert_eq!((set.epoch, set.owner.as_str(), set.note.len()), (u64::MAX, "", 0));
+        assert!(set.print.is_some() && set.by_nobody(Position::new(5)).print.is_none(), "a print is of what is below");
+        let before = [(0, None), (1, Some((Position::new(3), stored(3))))];
+        let to = [(1, Position::new(6)), (0, Position::new(2)), (7, Position::ZERO)];
+        let [one, none, unknown] = Stored::reset(&before, &to).try_into().unwrap();
+        assert_eq!(
+            one,
+            (1, Position::new(6), Stored { print: None, owner: String::new(), note: Bytes::new(), ..stored(3) })
+        );
+        assert_eq!(none, (0, Position::new(2), Stored::default()));
+        assert_eq!(unknown, (7, Position::ZERO, Stored::default()));
+    }
+
+    #[test]
+    fn who_wrote_an_offset_owns_it_as_long_as_it_is_a_member() {
+        let log = || LogState { end: Position::new(5), ..LogState::default() };
+        let by = |owner: &str, next| {
+            Some((Position::new(next), Stored { epoch: 2, owner: owner.into(), ..Stored::default() }))
+        };
+        let described = |members: Option<&[&str]>| {
+            let members = members.map(|members| members.iter().map(|name| (*name).to_owned()).collect());
+            let partitions =
+                vec![(0, log(), by("mem", 5)), (1, log(), by("gone", 3)), (2, log(), by("", 1)), (3, log(), None)];
+            describe_group(members, partitions, |from| {
+                from.iter().map(|(partition, from)| (*partition, u64::from(*partition) * 10 + from.get())).collect()
+            })
+        };
+        let of = |described: &GroupDescription| -> Vec<_> {
+            described.partitions.iter().map(|p| (p.owner.clone().unwrap_or_default(), p.lag, p.oldest)).collect()
+        };
+        let named = described(Some(&["member-1"]));
+        assert_eq!(named.members, ["member-1"]);
+        let (first, second) = (("mem".to_owned(), 0, None), (String::new(), 2, Some(13)));
+        let rest = [(String::new(), 4, Some(21)), (String::new(), 5, Some(30))];
+        assert_eq!(of(&named), [first.clone(), second].into_iter().chain(rest.clone()).collect::<Vec<_>>());
+        let unnamed = described(None);
+        assert_eq!(unnamed.members, ["gone", "mem"]);
+        assert_eq!(of(&unnamed), [first, ("gone".to_owned(), 2, Some(13))].into_iter().chain(rest).collect::<Vec<_>>());
+        assert_eq!(named.partitions[1].committed.as_ref().map(|committed| committed.epoch), Some(2));
+    }
+}

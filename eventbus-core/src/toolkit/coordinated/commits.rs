@@ -1,0 +1,206 @@
+//! The thread that commits (S4, S5).
+//!
+//! Invariants:
+//! * only what is assigned now is committed, under no lower epoch than before: the coordinator would take more from a live member;
+//! * a lease counts from before the sending of the last commit that the coordinator accepted. A member that says nothing for a
+//!   third of it says its last word again; one that is not known any more has lost everything;
+//! * commits wait for the coordinator on a thread of their own, one request at a time, so a later one is later.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::assignments::Held;
+use super::commit_metadata::Stored;
+use super::rebalance::Seat;
+use super::{Client, Entry, Refused, not_held};
+use crate::backend::Commit;
+use crate::model::{Error, ErrorKind, Result};
+
+/// How soon a probe that was not accepted is sent again.
+pub(super) const AGAIN: Duration = Duration::from_millis(250);
+
+pub(super) type Reply = oneshot::Sender<Result<()>>;
+
+/// What the thread is asked for.
+pub(super) enum Order {
+    Commit(Commit, Reply),
+    /// Give up a partition, behind all commits of it.
+    Release(u32, Reply),
+}
+
+/// What the thread goes by.
+pub(super) struct Committing<C> {
+    seat: Seat<C>,
+    /// When the last words are said again.
+    pub(super) probe_at: Instant,
+}
+
+impl<C: Client> Committing<C> {
+    pub(super) fn new(seat: Seat<C>) -> Self {
+        let probe_at = Instant::now() + seat.ask().lease / 3;
+        Self { seat, probe_at }
+    }
+
+    /// Commits what is asked for until nobody can ask any more.
+    pub(super) fn run(mut self, waiting: &mpsc::Receiver<Order>) {
+        loop {
+            let first = match waiting.recv_timeout(self.probe_at.saturating_duration_since(Instant::now())) {
+                Ok(first) => Some(first),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            self.turn(first.into_iter().chain(waiting.try_iter()));
+        }
+    }
+
+    /// Commits all of these in one request, says the last words again where it is time, then releases.
+    pub(super) fn turn(&mut self, orders: impl Iterator<Item = Order>) {
+        let (mut commits, mut releases) = (Vec::new(), Vec::new());
+        for order in orders {
+            match order {
+                Order::Commit(commit, reply) => commits.push((commit, reply)),
+                Order::Release(partition, reply) => releases.push((partition, reply)),
+            }
+        }
+        let third = self.seat.ask().lease / 3;
+        if let Some(client) = self.seat.client() {
+            self.seat.commit(&client, commits);
+            let begun = Instant::now();
+            if begun >= self.probe_at {
+                let said = self.seat.say_again(&client).unwrap_or(true);
+                self.probe_at = if said { begun + third } else { Instant::now() + AGAIN };
+            }
+        } else {
+            // It has left.
+            commits.into_iter().for_each(|(_, reply)| drop(reply.send(Err(not_held()))));
+            self.probe_at = Instant::now() + third;
+        }
+        for (partition, reply) in releases {
+            self.seat.release(partition);
+            let _ = reply.send(Ok(()));
+        }
+    }
+}
+
+impl<C: Client> Seat<C> {
+    /// A commit of all that was committed last, unchanged: accepted, it shows that the member is still one. It also sets right
+    /// what a late copy of an earlier request has moved back: a request that timed out is sent again by the client, and the
+    /// coordinator may come upon the first of them after all others. `None`: there is nothing to say.
+    fn say_again(&self, client: &C) -> Option<bool> {
+        let said = |(partition, held): (&u32, &Held)| Some((*partition, held.last.clone()?));
+        let last: Vec<_> = self.state().held.iter().filter_map(said).collect();
+        let entries = last.iter().map(|(partition, (next, text))| Entry { partition: *partition, next: *next, text });
+        let entries: Vec<_> = entries.collect();
+        (!entries.is_empty()).then(|| self.send(client, &entries).is_ok())
+    }
+
+    /// Commits in one request, and tells who asked.
+    fn commit(&self, client: &C, commits: Vec<(Commit, Reply)>) {
+        let mut asked: BTreeMap<u32, (Commit, String, Reply)> = BTreeMap::new();
+        for (commit, reply) in commits {
+            match self.prepare(&commit) {
+                Ok(text) => {
+                    if let Some((_, _, earlier)) = asked.insert(commit.partition, (commit, text, reply)) {
+                        // Superseded within one request.
+                        let _ = earlier.send(Err(Error::new(ErrorKind::Unavailable, "a later commit took its place")));
+                    }
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            }
+        }
+        if asked.is_empty() {
+            return;
+        }
+        let entries =
+            asked.iter().map(|(partition, (commit, text, _))| Entry { partition: *partition, next: commit.next, text });
+        let entries: Vec<_> = entries.collect();
+        let outcome = self.send(client, &entries);
+        for (_, (commit, text, reply)) in asked {
+            if let Ok(number) = outcome {
+                self.stored(&commit, text, number);
+            }
+            let _ = reply.send(outcome.clone().map(drop));
+        }
+    }
+
+    /// The text beside a commit, where it may be made.
+    fn prepare(&self, commit: &Commit) -> Result<String> {
+        let mut state = self.state();
+        let held = state.held.get_mut(&commit.partition).ok_or_else(not_held)?;
+        if commit.epoch < held.epoch || (commit.claim && commit.epoch == held.epoch && held.last.is_none()) {
+            return Err(Error::new(ErrorKind::Fenced, "the epoch has been superseded"));
+        }
+        let print = held.seen.iter().take_while(|print| print.at() < commit.next).last().copied().or(held.print);
+        let stored = Stored {
+            epoch: commit.epoch,
+            incarnation: held.incarnation.clone(),
+            print: print.filter(|print| print.at() < commit.next),
+            owner: self.ask().member.clone(),
+            note: commit.note.clone(),
+        };
+        Ok(stored.encode())
+    }
+
+    /// A commit is in force: what it says is what is said again, and prints below it have done their work.
+    fn stored(&self, commit: &Commit, text: String, number: u64) {
+        let mut state = self.state();
+        let Some(held) = state.held.get_mut(&commit.partition).filter(|held| held.number <= number) else { return };
+        held.epoch = commit.epoch;
+        while let Some(print) = held.seen.front().copied().filter(|print| print.at() < commit.next) {
+            held.print = Some(print);
+            held.seen.pop_front();
+        }
+        held.print = held.print.filter(|print| print.at() < commit.next);
+        held.last = Some((commit.next, text));
+    }
+
+    /// One request to the coordinator. Accepted, it extends the leases of all that was owned then, from before it was sent. The
+    /// number of the assignment that it was sent under.
+    pub(super) fn send(&self, client: &C, entries: &[Entry<'_>]) -> Result<u64> {
+        let number = {
+            let mut state = self.state();
+            // Between the look and the word a partition may have been lost; then it is not ours to commit.
+            if let Some(lost) = entries.iter().find(|entry| !state.held.contains_key(&entry.partition)) {
+                tracing::debug!(target: "eventbus", partition = lost.partition, "lost before its commit was sent");
+                return Err(Error::new(ErrorKind::Unavailable, "a partition was lost before the commit was sent"));
+            }
+            state.committing = entries.iter().map(|entry| entry.partition).collect();
+            state.assignments
+        };
+        let before = Instant::now();
+        let sent = client.commit(entries);
+        let mut state = self.state();
+        state.committing.clear();
+        if let Err(refused) = sent {
+            drop(state);
+            return Err(self.understood(refused, number));
+        }
+        for held in state.held.values().filter(|held| held.number <= number) {
+            held.lease.extend(before + self.ask().lease);
+        }
+        drop(state);
+        self.connected(client, true);
+        Ok(number)
+    }
+
+    /// What a refusal means, for the member of that assignment and for who asked.
+    fn understood(&self, refused: Refused, number: u64) -> Error {
+        match refused {
+            Refused::Fenced(why) => {
+                self.lose_until(number);
+                Error::new(ErrorKind::Fenced, format!("the coordinator says: {why}"))
+            }
+            Refused::UnknownTopic => {
+                self.interrupt();
+                Error::new(ErrorKind::UnknownTopic, "no such topic")
+            }
+            Refused::PermissionDenied(why) => Error::new(ErrorKind::PermissionDenied, format!("committing: {why}")),
+            Refused::TooLarge(why) => Error::new(ErrorKind::Backend, format!("the note is too large: {why}")),
+            Refused::Later(why) => Error::new(ErrorKind::Unavailable, format!("committing: {why}")),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a member finds when partitions become its own: what is committed, and whether the log is still the same (S3).
+//!
+//! Invariants:
+//! * an answer belongs to the assignment that it was asked for; what comes late changes nothing of a later one;
+//! * a log that has not the record that was seen in it is another, and gets an incarnation that no log had before.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::commit_metadata::{Print, Stored};
+use super::rebalance::Seat;
+use super::{Client, not_held};
+use crate::backend::{Assignment, GroupEvent, LogState};
+use crate::model::Result;
+
+/// How soon what could not be looked up is looked up again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+impl<C: Client> Seat<C> {
+    /// Looks up what the group has committed, and tells the core of its new partitions. Blocks.
+    pub(super) fn announce(&self, partitions: &[u32], number: u64) {
+        loop {
+            let Some(client) = self.client() else { return };
+            if !partitions.iter().any(|partition| self.state().of(*partition, number).is_some()) {
+                return;
+            }
+            match self.look_up(&client, partitions, number) {
+                Ok(mut assignments) => {
+                    let mut state = self.state();
+                    assignments.retain(|assignment| state.announces(assignment.partition, number));
+                    // Under the lock, so that a loss is told after it, and what is wanted back before it is not told of at all.
+                    return self.tell(GroupEvent::Assigned(assignments));
+                }
+                Err(error) => {
+                    tracing::debug!(target: "eventbus", %error, "committed positions are asked for again");
+                    drop(client);
+                    std::thread::sleep(AGAIN);
+                }
+            }
+        }
+    }
+
+    fn look_up(&self, client: &C, partitions: &[u32], number: u64) -> Result<Vec<Assignment>> {
+        let progress = client.committed(partitions)?;
+        let mut found = Vec::new();
+        for partition in partitions {
+            let log = client.ends(*partition)?;
+            let (next, text) = progress.get(partition).map(|(next, text)| (*next, text.as_str())).unzip();
+            let stored = text.and_then(Stored::decode).unwrap_or_default();
+            found.push((*partition, log, next.map(|next| stored.committed(next)), stored));
+        }
+        let asked: Vec<_> = found.iter().map(|(partition, log, _, stored)| (*partition, log, stored.print)).collect();
+        let same = compare(client, &asked)?;
+        let mut assignments = Vec::new();
+        for (partition, mut log, committed, stored) in found {
+            let same = same.get(&partition).copied().unwrap_or(true);
+            log.incarnation = if same && !stored.incarnation.is_empty() { stored.incarnation } else { fresh() };
+            let mut state = self.state();
+            let Some(held) = state.of(partition, number) else { continue };
+            held.incarnation.clone_from(&log.incarnation);
+            held.print = stored.print.filter(|_| same);
+            (held.epoch, held.compared) = (stored.epoch, true);
+            assignments.push(Assignment::new(partition, log, committed, held.lease.clone()));
+        }
+        Ok(assignments)
+    }
+
+    /// The log as it is now, with its incarnation as this member knows it, looked at anew: after trouble it may be another.
+    /// Blocks.
+    pub(super) fn log(&self, client: &C, partition: u32) -> Result<LogState> {
+        let mut log = client.ends(partition)?;
+        let (print, number) = {
+            let mut state = self.state();
+            let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
+            log.incarnation.clone_from(&held.incarnation);
+            if std::mem::take(&mut held.compared) {
+                return Ok(log);
+            }
+            (held.seen.back().copied().or(held.print), held.number)
+        };
+        if compare(client, &[(partition, &log, print)])?.get(&partition).copied().unwrap_or(true) {
+            return Ok(log);
+        }
+        log.incarnation = fresh();
+        let mut state = self.state();
+        let held = state.of(partition, number).ok_or_else(not_held)?;
+        held.incarnation.clone_from(&log.incarnation);
+        (held.print, held.seen) = (None, VecDeque::new());
+        Ok(log)
+    }
+}
+
+/// Whether logs still have the records that were seen in them. What retention or compaction took tells nothing.
+fn compare<C: Client>(client: &C, asked: &[(u32, &LogState, Option<Print>)]) -> Result<HashMap<u32, bool>> {
+    let mut same = HashMap::new();
+    let mut wanted = Vec::new();
+    for (partition, log, print) in asked {
+        let Some(print) = print else { continue };
+        match print.is_of(log) {
+            Some(told) => drop(same.insert(*partition, told)),
+            None => wanted.push((*partition, *print)),
+        }
+    }
+    let places: Vec<_> = wanted.iter().map(|(partition, print)| (*partition, print.offset)).collect();
+    let found = if places.is_empty() { HashMap::new() } else { client.prints(&places)? };
+    same.extend(wanted.into_iter().map(|(partition, print)| (partition, print.agrees_with(found.get(&partition)))));
+    Ok(same)
+}
+
+/// An incarnation that no log had before.
+fn fresh() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}

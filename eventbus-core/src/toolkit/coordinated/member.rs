@@ -1,0 +1,145 @@
+//! [`Member`]: one member of a group, as the core sees it (S5).
+//!
+//! Invariant: what is queued of a read that is over, or of an ownership that is, is not handed out.
+
+use std::fmt;
+use std::sync::{Arc, mpsc as threads};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::commits::{Committing, Order, Reply};
+use super::poll::{Command, JOINS, LETS_GO, Polling};
+use super::rebalance::{Item, Seat};
+use super::{Ask, Client, gone, not_held};
+use crate::backend::{Commit, GroupEvent, LogState, Membership};
+use crate::model::{Error, ErrorKind, Position, Result};
+
+/// How long leaving is waited for: what its thread waits for, and as long again for the client to end.
+const LEAVES: Duration = Duration::from_secs(2 * (JOINS.as_secs() + LETS_GO.as_secs()));
+
+/// One member of a group, with two threads: one polls its client, the other commits. Dropped, it leaves.
+pub struct Member<C> {
+    seat: Seat<C>,
+    items: Mutex<mpsc::UnboundedReceiver<Item>>,
+    commands: threads::Sender<Command>,
+    orders: threads::Sender<Order>,
+}
+
+impl<C> fmt::Debug for Member<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("member", &self.seat.ask().member).finish_non_exhaustive()
+    }
+}
+
+impl<C: Client> Member<C> {
+    /// Makes a client, lets it join the group and starts its threads. The client tells the [`Seat`] what its coordinator says.
+    /// Must be called within a runtime, on whose threads that may block what partitions come with is looked up.
+    ///
+    /// # Errors
+    /// Those of `make` and [`Client::subscribe`]; `Backend` where the system gives no thread.
+    pub fn join(ask: Ask, make: impl FnOnce(Seat<C>) -> Result<C>) -> Result<Self> {
+        let (member, polling, committing, waiting) = Self::parts(ask, make)?;
+        spawn("eventbus-poll", move || polling.run())?;
+        spawn("eventbus-commit", move || committing.run(&waiting))?;
+        Ok(member)
+    }
+
+    pub(super) fn parts(ask: Ask, make: impl FnOnce(Seat<C>) -> Result<C>) -> Result<Parts<C>> {
+        let (sender, items) = mpsc::unbounded_channel();
+        let seat = Seat::new(ask, sender);
+        let client = Arc::new(make(seat.clone())?);
+        seat.taken_by(&client);
+        client.subscribe()?;
+        let (commands, received) = threads::channel();
+        let (orders, waiting) = threads::channel();
+        let polling = Polling { seat: seat.clone(), client, commands: received, batch: Vec::new() };
+        let committing = Committing::new(seat.clone());
+        Ok((Self { seat, items: Mutex::new(items), commands, orders }, polling, committing, waiting))
+    }
+
+    async fn order(&self, order: impl FnOnce(Reply) -> Order) -> Result<()> {
+        let (reply, done) = oneshot::channel();
+        self.orders.send(order(reply)).map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?
+    }
+
+    fn flow(&self, partition: u32, paused: bool) {
+        if let Some(client) = self.seat.client() {
+            client.pause(partition, paused);
+        }
+    }
+}
+
+/// A member, and what its threads go by.
+pub(super) type Parts<C> = (Member<C>, Polling<C>, Committing<C>, threads::Receiver<Order>);
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    let started = std::thread::Builder::new().name(name.into()).spawn(run);
+    started.map(drop).map_err(|error| Error::new(ErrorKind::Backend, format!("no thread could be started: {error}")))
+}
+
+#[async_trait]
+impl<C: Client> Membership for Member<C> {
+    async fn next(&self) -> Result<GroupEvent> {
+        let mut items = self.items.lock().await;
+        loop {
+            match items.recv().await.ok_or_else(gone)? {
+                Item::Event(event) => return Ok(event),
+                Item::Records(records) => {
+                    let records = self.seat.current(records);
+                    if !records.is_empty() {
+                        return Ok(GroupEvent::Records(records));
+                    }
+                }
+                Item::CaughtUp(read, partition, next) => {
+                    if self.seat.state().reads(partition, read) {
+                        return Ok(GroupEvent::CaughtUp { partition, next });
+                    }
+                }
+                Item::Over(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
+        let seat = self.seat.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let client = seat.client().ok_or_else(not_held)?;
+            seat.log(&client, partition)
+        });
+        let log = looked.await.map_err(|_| gone())??;
+        // Where the log does not reach, the core learns it from what is returned.
+        let from = from.clamp(log.first, log.end.max(log.first));
+        let (reply, begun) = oneshot::channel();
+        self.commands.send(Command::Read(partition, from, reply)).map_err(|_| gone())?;
+        begun.await.map_err(|_| gone())??;
+        Ok(log)
+    }
+
+    fn pause(&self, partition: u32) {
+        self.flow(partition, true);
+    }
+
+    fn resume(&self, partition: u32) {
+        self.flow(partition, false);
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<()> {
+        self.order(|reply| Order::Commit(commit, reply)).await
+    }
+
+    async fn release(&self, partition: u32) -> Result<()> {
+        self.order(|reply| Order::Release(partition, reply)).await
+    }
+
+    /// Returns within 14 s, also where the client does not end: its thread goes on by itself then.
+    async fn leave(&self) -> Result<()> {
+        let (reply, left) = oneshot::channel();
+        if self.commands.send(Command::Leave(reply)).is_ok() {
+            let _ = tokio::time::timeout(LEAVES, left).await;
+        }
+        Ok(())
+    }
+}

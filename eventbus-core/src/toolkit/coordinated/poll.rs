@@ -1,0 +1,148 @@
+//! The thread that polls a member's client: takes commands, answers the coordinator, leaves.
+//!
+//! Invariants:
+//! * the thread never waits for the coordinator nor for the core; only the one gives room to the other;
+//! * leaving ends in bounded time, whatever others do with the client meanwhile.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::delivery::{BATCH, Batch};
+use super::rebalance::{Item, Seat};
+use super::{Client, Polled};
+use crate::model::{Position, Result};
+
+/// The longest that the thread waits for something to happen: commands are looked at in between.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How long a member that leaves waits for the answer to its joining.
+pub(super) const JOINS: Duration = Duration::from_secs(2);
+
+/// How long it then waits for others to let go of the client. The last one to do so ends it.
+pub(super) const LETS_GO: Duration = Duration::from_secs(5);
+
+/// What the thread is asked for.
+pub(super) enum Command {
+    /// Deliver from this position on.
+    Read(u32, Position, oneshot::Sender<Result<()>>),
+    /// Leave, and say when it is done.
+    Leave(oneshot::Sender<()>),
+}
+
+/// What the thread goes by.
+pub(super) struct Polling<C: Client> {
+    pub(super) seat: Seat<C>,
+    pub(super) client: Arc<C>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) batch: Batch,
+}
+
+/// Whether the thread goes on; else who waits for its end, if anybody does.
+type Goes = ControlFlow<Option<oneshot::Sender<()>>>;
+
+impl<C: Client> Polling<C> {
+    /// Polls until the member leaves. Drops the client on this thread, which is where its last callbacks come.
+    pub(super) fn run(mut self) {
+        let left = loop {
+            if let ControlFlow::Break(left) = self.turn() {
+                break left;
+            }
+        };
+        self.leave();
+        if let Some(reply) = left {
+            let _ = reply.send(());
+        }
+    }
+
+    /// Looks after the coordinator, then takes a command or what there is of records.
+    pub(super) fn turn(&mut self) -> Goes {
+        self.seat.hand_over(&self.client);
+        match self.commands.try_recv() {
+            Ok(Command::Read(partition, from, reply)) => {
+                let _ = reply.send(self.seat.begin(&self.client, partition, from));
+                // All partitions of an assignment begin at once.
+                return ControlFlow::Continue(());
+            }
+            Ok(Command::Leave(reply)) => return ControlFlow::Break(Some(reply)),
+            Err(mpsc::TryRecvError::Disconnected) => return ControlFlow::Break(None),
+            Err(mpsc::TryRecvError::Empty) => {}
+        }
+        self.seat.rejoin(&self.client);
+        if self.seat.is_full() {
+            std::thread::sleep(Duration::from_millis(1));
+            return ControlFlow::Continue(());
+        }
+        let goes = self.burst();
+        self.seat.flush(&mut self.batch);
+        goes
+    }
+
+    /// Takes what is there, at most a batch.
+    fn burst(&mut self) -> Goes {
+        let Self { seat, client, batch, .. } = self;
+        let mut wait = TICK;
+        for _ in 0..BATCH {
+            match client.poll(std::mem::take(&mut wait)) {
+                Polled::Record(record) => {
+                    if batch.is_empty() {
+                        seat.connected(client, true);
+                    }
+                    seat.accept(&record, batch);
+                    continue;
+                }
+                Polled::End(partition) => {
+                    seat.flush(batch);
+                    seat.caught_up(partition);
+                }
+                Polled::Interrupted => {
+                    seat.flush(batch);
+                    seat.interrupt();
+                }
+                Polled::Disconnected => {
+                    seat.flush(batch);
+                    seat.connected(client, false);
+                }
+                Polled::Over(error) => {
+                    seat.flush(batch);
+                    seat.hand(Item::Over(error));
+                    return ControlFlow::Break(None);
+                }
+                Polled::Nothing => {}
+            }
+            break;
+        }
+        ControlFlow::Continue(())
+    }
+
+    pub(super) fn leave(self) {
+        let Self { seat, client, commands, .. } = self;
+        // Who asks for anything from now on is told that the member is gone.
+        drop(commands);
+        seat.close();
+        // A member that goes before it has come stays in the group until its session ends, and others make room for it.
+        let until = Instant::now() + JOINS;
+        while seat.state().assignments == 0 && Instant::now() < until {
+            let _ = client.poll(TICK);
+        }
+        client.leave();
+        let_go(client);
+    }
+}
+
+/// Whoever commits or pauses just now has the client for a moment. A commit may have it as long as the coordinator is away: it is
+/// not waited for, and ends the client on its own thread.
+fn let_go<C>(mut client: Arc<C>) {
+    let until = Instant::now() + LETS_GO;
+    loop {
+        match Arc::try_unwrap(client) {
+            Ok(client) => return drop(client),
+            Err(_) if Instant::now() > until => return,
+            Err(shared) => client = shared,
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

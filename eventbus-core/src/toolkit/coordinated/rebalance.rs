@@ -1,0 +1,283 @@
+//! [`Seat`]: a member as its threads and the coordinator's words share it (S5).
+//!
+//! Invariants:
+//! * the coordinator is answered only when the core has released all that is wanted back (or its time for that is over), so that
+//!   the next owner starts after this one has finished and committed;
+//! * what is lost ends its lease before anybody is told;
+//! * no lock is held while the client is called.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+
+use hashbrown::HashSet;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::assignments::{Held, Rejoin, Revocation, State};
+use super::{Ask, Client};
+use crate::backend::{ConnectionState, GroupEvent, Inbound};
+use crate::model::{Error, ErrorKind, Position};
+use crate::runtime::Mutex;
+use crate::runtime::sync::MutexGuard;
+use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// What the threads hand to the core.
+pub(super) enum Item {
+    Event(GroupEvent),
+    /// Each with the number of its read.
+    Records(Vec<(u64, Inbound)>),
+    /// By this read, nothing of the partition is left below this position.
+    CaughtUp(u64, u32, Position),
+    /// The member is at its end.
+    Over(Error),
+}
+
+/// Where a client tells what its coordinator says. It never keeps the client alive.
+pub struct Seat<C>(Arc<Inner<C>>);
+
+struct Inner<C> {
+    ask: Ask,
+    state: Mutex<State>,
+    items: mpsc::UnboundedSender<Item>,
+    /// Records that the core has not taken yet.
+    waiting: AtomicUsize,
+    disconnected: AtomicBool,
+    client: OnceLock<Weak<C>>,
+    runtime: Handle,
+}
+
+/// When partitions that are wanted back are to be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+#[allow(clippy::exhaustive_enums)] // there is no third
+pub enum Answer {
+    /// By [`Client::unassign`], once the core has released them.
+    Later,
+    /// At once, by who was told: the member leaves, or has left.
+    Now,
+}
+
+impl<C> Clone for Seat<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C> fmt::Debug for Seat<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("member", &self.0.ask.member).finish_non_exhaustive()
+    }
+}
+
+impl<C> Seat<C> {
+    pub(super) fn ask(&self) -> &Ask {
+        &self.0.ask
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock()
+    }
+
+    pub(super) fn waiting(&self) -> &AtomicUsize {
+        &self.0.waiting
+    }
+
+    pub(super) fn hand(&self, item: Item) {
+        let _ = self.0.items.send(item);
+    }
+
+    pub(super) fn tell(&self, event: GroupEvent) {
+        self.hand(Item::Event(event));
+    }
+}
+
+impl<C: Client> Seat<C> {
+    /// Must be called within a runtime: what partitions come with is looked up on its threads.
+    pub(super) fn new(ask: Ask, items: mpsc::UnboundedSender<Item>) -> Self {
+        Self(Arc::new(Inner {
+            ask,
+            state: Mutex::default(),
+            items,
+            waiting: AtomicUsize::new(0),
+            disconnected: AtomicBool::new(false),
+            client: OnceLock::new(),
+            runtime: Handle::current(),
+        }))
+    }
+
+    pub(super) fn taken_by(&self, client: &Arc<C>) {
+        let _ = self.0.client.set(Arc::downgrade(client));
+    }
+
+    /// The client, as long as the member has not left.
+    pub(super) fn client(&self) -> Option<Arc<C>> {
+        self.0.client.get()?.upgrade()
+    }
+
+    fn apart(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        let seat = self.clone();
+        self.0.runtime.spawn_blocking(move || work(&seat));
+    }
+
+    /// The coordinator has given these partitions to the member, and the client has taken them. The core hears of them when it
+    /// is known what the group has committed. To be called within [`Client::poll`].
+    pub fn assigned(&self, partitions: &[u32]) {
+        let number = {
+            let mut state = self.state();
+            state.assignments += 1;
+            if state.closing {
+                return;
+            }
+            let number = state.assignments;
+            state.held.extend(partitions.iter().map(|partition| (*partition, Held::new(number))));
+            number
+        };
+        if !partitions.is_empty() {
+            let partitions = partitions.to_vec();
+            self.apart(move |seat| seat.announce(&partitions, number));
+        }
+    }
+
+    /// The coordinator wants these partitions back; or, where they are lost, has given them to others already. To be called
+    /// within [`Client::poll`], or while the client ends.
+    pub fn revoked(&self, partitions: &[u32], lost: bool) -> Answer {
+        let wanted: HashSet<u32> = partitions.iter().copied().collect();
+        let mut state = self.state();
+        // What the core has not heard of is not its to release, and it is not told of it any more.
+        state.held.retain(|partition, held| held.announced || !wanted.contains(partition));
+        if state.closing {
+            state.revocation = None;
+            return Answer::Now;
+        }
+        let held: Vec<u32> = wanted.iter().copied().filter(|partition| state.held.contains_key(partition)).collect();
+        let now = Instant::now();
+        let (left, until) =
+            if lost { (HashSet::new(), now) } else { (held.iter().copied().collect(), now + self.ask().drain) };
+        state.revocation = Some(Revocation { partitions: wanted, left, until });
+        drop(state);
+        if lost {
+            self.lose(&held);
+        } else if !held.is_empty() {
+            self.tell(GroupEvent::Revoked(held));
+        }
+        Answer::Later
+    }
+
+    /// Answers the coordinator when all is released, or when it can wait no longer. A commit under way is waited for as long
+    /// as the client may hold it back: a later one of its tries could come after the next owner's.
+    pub(super) fn hand_over(&self, client: &C) {
+        let over = {
+            let mut state = self.state();
+            let Some(revocation) = &state.revocation else { return };
+            let now = Instant::now();
+            let released = revocation.left.is_empty() || now >= revocation.until;
+            let answered = revocation.partitions.is_disjoint(&state.committing);
+            if !released || !(answered || now >= revocation.until + self.ask().session) {
+                return;
+            }
+            state.revocation.take()
+        };
+        let Some(Revocation { partitions, left, .. }) = over else { return };
+        self.lose(&left.into_iter().collect::<Vec<_>>());
+        client.unassign(&partitions.into_iter().collect::<Vec<_>>());
+        let bare = {
+            let state = self.state();
+            state.held.is_empty() && !state.closing
+        };
+        if bare {
+            self.apart(Self::end_without_topic);
+        }
+    }
+
+    /// Leaves the group and joins it again, where that is wanted: the client hands over what is owned as when the coordinator
+    /// wants it, and begins anew what it is given.
+    pub(super) fn rejoin(&self, client: &C) {
+        let mut state = self.state();
+        if state.revocation.is_some() {
+            return;
+        }
+        match state.rejoin {
+            Rejoin::Wanted => {
+                state.rejoin = Rejoin::Leaving;
+                drop(state);
+                client.unsubscribe();
+            }
+            Rejoin::Leaving if state.held.is_empty() => {
+                state.rejoin = Rejoin::No;
+                drop(state);
+                if let Err(error) = client.subscribe() {
+                    self.hand(Item::Over(error));
+                }
+            }
+            Rejoin::No | Rejoin::Leaving => {}
+        }
+    }
+
+    /// These partitions are gone; the core is told of those that it still had.
+    fn lose(&self, partitions: &[u32]) {
+        self.lose_where(|partition, _| partitions.contains(&partition));
+    }
+
+    /// The coordinator does not know the member of this assignment any more: what it owned has other owners by now.
+    pub(super) fn lose_until(&self, number: u64) {
+        self.lose_where(|_, held| held.number <= number);
+    }
+
+    fn lose_where(&self, lost: impl Fn(u32, &Held) -> bool) {
+        let mut state = self.state();
+        let gone = state.held.extract_if(|partition, held| lost(*partition, held));
+        let lost: Vec<u32> = gone
+            .map(|(partition, held)| {
+                held.lease.revoke();
+                partition
+            })
+            .collect();
+        if let Some(revocation) = &mut state.revocation {
+            revocation.left.retain(|partition| !lost.contains(partition));
+        }
+        if !lost.is_empty() {
+            self.tell(GroupEvent::Lost(lost));
+        }
+    }
+
+    /// The core has finished with a partition.
+    pub(super) fn release(&self, partition: u32) {
+        let mut state = self.state();
+        if let Some(held) = state.held.remove(&partition) {
+            held.lease.revoke();
+        }
+        if let Some(revocation) = &mut state.revocation {
+            revocation.left.remove(&partition);
+        }
+    }
+
+    /// From now on everything is given up as soon as it is wanted back, and nothing is taken.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closing = true;
+        state.revocation = None;
+        for (_, held) in state.held.drain() {
+            held.lease.revoke();
+        }
+    }
+
+    /// A coordinator that assigns by itself takes partitions away when their topic is deleted, and says no more: a member without
+    /// any asks whether there is a topic still. Blocks.
+    fn end_without_topic(&self) {
+        if self.client().is_some_and(|client| client.is_gone()) {
+            self.hand(Item::Over(Error::new(ErrorKind::UnknownTopic, "the topic was deleted")));
+        }
+    }
+
+    /// Tells of a connection that was lost, or is there again.
+    pub(super) fn connected(&self, client: &C, connected: bool) {
+        // Asked for again and again, it nearly always ends with a look.
+        if self.0.disconnected.load(Ordering::Acquire) == connected {
+            self.0.disconnected.store(!connected, Ordering::Release);
+            client.reached(connected);
+            let now = if connected { ConnectionState::Connected } else { ConnectionState::Disconnected };
+            self.tell(GroupEvent::Connection(now));
+        }
+    }
+}

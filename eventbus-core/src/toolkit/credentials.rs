@@ -1,0 +1,128 @@
+//! How brokers are told who the bus is, and what keeps others from reading along.
+//!
+//! Invariant: what is secret is never printed.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A text that is never printed.
+///
+/// ```
+/// use eventbus_core::toolkit::credentials::Secret;
+///
+/// let secret = Secret::from("s3cret");
+/// assert_eq!((format!("{secret:?}").as_str(), secret.reveal()), ("Secret", "s3cret"));
+/// ```
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// How brokers are told who the bus is by SASL.
+///
+/// ```
+/// use eventbus_core::toolkit::credentials::{Mechanism, Sasl};
+///
+/// let sasl = Sasl::new(Mechanism::ScramSha256, "me", "s3cret");
+/// assert_eq!((sasl.mechanism.as_str(), sasl.password.reveal()), ("SCRAM-SHA-256", "s3cret"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sasl {
+    /// The mechanism.
+    pub mechanism: Mechanism,
+    /// The user; not printed either.
+    pub user: Secret,
+    /// The password.
+    pub password: Secret,
+}
+
+impl Sasl {
+    /// A user with a password.
+    pub fn new(mechanism: Mechanism, user: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { mechanism, user: Secret::from(user), password: Secret::from(password) }
+    }
+}
+
+/// A mechanism of SASL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mechanism {
+    /// The password as it is: over TLS only, unless the network is trusted.
+    Plain,
+    /// A challenge, by SHA-256.
+    ScramSha256,
+    /// A challenge, by SHA-512.
+    ScramSha512,
+}
+
+impl Mechanism {
+    /// Its registered name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// How connections are encrypted. Certificates and host names are always checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(clippy::exhaustive_structs)] // set as a whole
+pub struct Tls {
+    /// Refuses a connection that is not encrypted. Default: off, unless a URL asks for it.
+    pub required: bool,
+    /// Encrypts before the server's first word, where servers otherwise begin in plain text. Default: off.
+    pub first: bool,
+    /// A file with the certificates of the authorities that are trusted, PEM; beside the system's, or in their place, as
+    /// the backend's client has it. Default: the system's.
+    pub root_certificates: Option<PathBuf>,
+    /// The files of the client's certificate and its key, PEM (mutual TLS).
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    /// Whether connections are encrypted from the begin, whatever the server says.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.required || self.first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_printed() {
+        let sasl = Sasl::new(Mechanism::Plain, "me", "s3cret");
+        assert_eq!(format!("{sasl:?}"), "Sasl { mechanism: Plain, user: Secret, password: Secret }");
+        assert_eq!(format!("{:?}", ("me", Secret::from(String::from("s3cret")))), "(\"me\", Secret)");
+    }
+
+    #[test]
+    fn encryption_is_off_unless_it_is_asked_for() {
+        assert!(!Tls::default().is_on());
+        assert!(Tls { first: true, ..Tls::default() }.is_on() && Tls { required: true, ..Tls::default() }.is_on());
+    }
+}

@@ -1,0 +1,246 @@
+//! Delivery of one partition: requests in, batches out.
+//!
+//! Invariants (S3, S6):
+//! * within one read positions rise and no delivery is missing; at the first gap, error or silence the read ends with an
+//!   interruption, and nothing comes after it;
+//! * what was asked for and not yet taken by the member is bounded, in records and, by their average size, in bytes; a
+//!   paused read asks for nothing more;
+//! * what the log lost below the read is told, and how far an idle partition has come, through the same queue as records.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use super::{LeaseStore, Pace, Pulled, Source};
+use crate::backend::{ConnectionState, GroupEvent, Inbound, LogState};
+use crate::model::{Position, Result};
+
+/// Bytes of one partition that may be on their way.
+const BYTES: usize = 8 << 20;
+
+/// Records asked for before their size is known.
+const FIRST: usize = 64;
+
+/// The most records in one item of the queue.
+const CHUNK: usize = 512;
+
+/// What a read tells its member, with the read's number.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) partition: u32,
+    pub(super) read: u64,
+    pub(super) event: GroupEvent,
+}
+
+/// What member and delivery share.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    /// Records asked for and not yet taken.
+    asked: AtomicUsize,
+    paused: AtomicBool,
+    wake: Notify,
+}
+
+impl Flow {
+    pub(super) fn taken(&self, records: usize) {
+        self.asked.fetch_sub(records, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
+/// One read.
+pub(super) struct Delivery {
+    pub(super) store: Arc<dyn LeaseStore>,
+    pub(super) partition: u32,
+    /// This read's number.
+    pub(super) number: u64,
+    pub(super) flow: Arc<Flow>,
+    pub(super) queue: mpsc::UnboundedSender<Told>,
+    /// The logs of all partitions as they were last seen.
+    pub(super) logs: watch::Receiver<Vec<LogState>>,
+    /// Nothing of the partition is left below this.
+    pub(super) next: Position,
+}
+
+/// What is known of the requests of one read.
+struct Pulling {
+    source: Box<dyn Source>,
+    pace: Pace,
+    /// Records of open requests.
+    open: usize,
+    /// Deliveries so far.
+    delivered: u64,
+    bytes: usize,
+    /// Records came since the log's ends were last seen.
+    fresh: bool,
+    /// When the broker was last heard of.
+    heard: Instant,
+}
+
+impl Pulling {
+    fn new(source: Box<dyn Source>, pace: Pace) -> Self {
+        Self { source, pace, open: 0, delivered: 0, bytes: 0, fresh: false, heard: Instant::now() }
+    }
+
+    /// What is there already.
+    fn ready(&mut self) -> Option<Pulled> {
+        poll_fn(|context| self.source.poll_next(context)).now_or_never()
+    }
+}
+
+impl Delivery {
+    /// Delivers until something breaks off, and says so.
+    pub(super) async fn run(mut self, source: Box<dyn Source>) {
+        let mut pulling = Pulling::new(source, self.store.pace());
+        let why = self.deliver(&mut pulling).await;
+        tracing::debug!(target: "eventbus", partition = self.partition, why, "a read broke off");
+        self.tell(GroupEvent::Interrupted(vec![self.partition]));
+    }
+
+    fn tell(&self, event: GroupEvent) {
+        let _ = self.queue.send(Told { partition: self.partition, read: self.number, event });
+    }
+
+    async fn deliver(&mut self, pulling: &mut Pulling) -> String {
+        let mut connection = self.store.connection();
+        let mut look: Option<BoxFuture<'static, Option<Looked>>> = None;
+        loop {
+            if let Err(error) = self.ask(pulling).await {
+                return error.to_string();
+            }
+            let looking = OptionFuture::from(look.as_mut());
+            let silent = pulling.heard + pulling.pace.silence;
+            tokio::select! {
+                biased;
+                pulled = poll_fn(|context| pulling.source.poll_next(context)) => {
+                    if let Err(why) = self.take(pulling, pulled) {
+                        return why;
+                    }
+                }
+                Some(seen) = looking => {
+                    look = None;
+                    self.looked(seen);
+                }
+                Ok(()) = self.logs.changed() => {
+                    let Some(log) = self.logs.borrow_and_update().get(self.partition as usize).cloned() else { continue };
+                    // With an open request and nothing delivered, the partition has nothing new: what retention took below
+                    // the log's first position may have been others'. Whether that is so, a look at its last record tells.
+                    let idle = !std::mem::take(&mut pulling.fresh) && pulling.open > 0;
+                    if !idle {
+                        self.truncated(&log);
+                    } else if look.is_none() && self.next < log.end {
+                        look = Some(last_of(Arc::clone(&self.store), self.partition, log).boxed());
+                    }
+                }
+                changed = connection.changed() => {
+                    if changed.is_err() || *connection.borrow() != ConnectionState::Connected {
+                        return "the connection was lost".into();
+                    }
+                }
+                () = self.flow.wake.notified() => {}
+                () = tokio::time::sleep_until(silent), if pulling.open > 0 => return "the broker fell silent".into(),
+            }
+        }
+    }
+
+    /// Asks for more when half of what may be on its way was taken.
+    async fn ask(&self, pulling: &mut Pulling) -> Result<()> {
+        let batch = pulling.pace.batch;
+        let most = match pulling.delivered {
+            0 => FIRST.min(batch),
+            delivered => (BYTES / (pulling.bytes / delivered as usize).max(1)).clamp(1, batch),
+        };
+        let asked = self.flow.asked.load(Ordering::Acquire);
+        if asked > most / 2 || self.flow.paused.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let more = most - asked;
+        self.flow.asked.fetch_add(more, Ordering::AcqRel);
+        if pulling.open == 0 {
+            pulling.heard = Instant::now();
+        }
+        pulling.open += more;
+        pulling.source.request(more).await
+    }
+
+    /// Takes what came, and what is there beside it.
+    fn take(&mut self, pulling: &mut Pulling, first: Pulled) -> Result<(), String> {
+        let mut records: Vec<Inbound> = Vec::new();
+        let mut pulled = Some(first);
+        let mut broken = None;
+        pulling.heard = Instant::now();
+        while let Some(event) = pulled {
+            match event {
+                Pulled::Record { delivery, record, .. } => {
+                    if delivery != pulling.delivered + 1 || record.position < self.next {
+                        broken = Some(format!("a gap: delivery {delivery} after {}", pulling.delivered));
+                        break;
+                    }
+                    pulling.delivered += 1;
+                    pulling.open = pulling.open.saturating_sub(1);
+                    self.next = record.position.next();
+                    pulling.bytes += record.bytes;
+                    records.push(record);
+                }
+                Pulled::Ended(left) => {
+                    let left = left.min(pulling.open);
+                    pulling.open -= left;
+                    self.flow.asked.fetch_sub(left, Ordering::AcqRel);
+                }
+                Pulled::Alive => {}
+                Pulled::Broken(why) => {
+                    broken = Some(why);
+                    break;
+                }
+            }
+            pulled = if records.len() < CHUNK { pulling.ready() } else { None };
+        }
+        if !records.is_empty() {
+            pulling.fresh = true;
+            self.tell(GroupEvent::Records(records));
+        }
+        broken.map_or(Ok(()), Err)
+    }
+
+    /// What the log lost before it was delivered. All that the broker sent before it told the log's ends has been taken,
+    /// so what is missing below the first position will not come any more.
+    fn truncated(&mut self, log: &LogState) {
+        if log.first > self.next {
+            self.next = log.first;
+            self.tell(GroupEvent::Truncated { partition: self.partition, first: log.first });
+        }
+    }
+
+    /// The partition's last record was delivered, or there is none: nothing is left below the end seen before it.
+    fn looked(&mut self, seen: Option<Looked>) {
+        match seen {
+            Some(Looked { log, last }) if last.is_none_or(|last| last < self.next) => {
+                self.next = self.next.max(log.end);
+                self.tell(GroupEvent::CaughtUp { partition: self.partition, next: log.end });
+            }
+            Some(Looked { log, .. }) => self.truncated(&log),
+            None => {}
+        }
+    }
+}
+
+/// The position of a partition's last record, and the log as it was before that was asked for.
+struct Looked {
+    log: LogState,
+    last: Option<Position>,
+}
+
+async fn last_of(store: Arc<dyn LeaseStore>, partition: u32, log: LogState) -> Option<Looked> {
+    let last = store.last(partition).await.ok()?;
+    Some(Looked { log, last })
+}

@@ -1,0 +1,164 @@
+//! Groups as seen from outside: their progress, their lag, their members; reset and deleted on request only.
+//!
+//! Invariants: a group is changed only while nobody in it is believed, by the store's clock; and a reset compares and swaps,
+//! so that it takes nothing from a member that came meanwhile, and a member that wakes up later takes nothing from it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::member::{Member, log_of};
+use super::record::{Place, Record};
+use super::snapshot::{Kept, View};
+use super::{Leases, Slot, Swap, about};
+use crate::backend::{GroupDescription, GroupPartition, Join, Membership, TopicDescription};
+use crate::model::{Error, ErrorKind, Group, Position, Result};
+
+/// Questions to the broker at once.
+const AT_ONCE: usize = 16;
+
+/// What a reset, which owns nothing, goes by in place of a lease.
+const LEASE: Duration = Duration::from_secs(10);
+
+impl Leases {
+    /// Joins a group as one member, which begins at once to take its share; see
+    /// [`Backend::join`](crate::backend::Backend::join).
+    ///
+    /// # Errors
+    /// What the store says. Not cancel safe: a member that was announced is forgotten after its session time-out.
+    pub async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        let group = join.group.clone();
+        let joined = Member::join(Arc::clone(&self.store), join).await;
+        Ok(Arc::new(joined.map_err(|error| self.of(&group, error))?))
+    }
+
+    /// The groups that have progress or members, by name.
+    ///
+    /// # Errors
+    /// `UnknownTopic`, or what the store says. Cancel safe.
+    pub async fn list_groups(&self) -> Result<Vec<Group>> {
+        let (view, now) = self.look(None).await?;
+        let records = view.records.iter().filter(|(_, record)| record.value.next.is_some() || record.is_owned(now));
+        let members = view.members.iter().filter(|member| member.is_alive(now));
+        let names: BTreeSet<&str> =
+            records.map(|(_, r)| r.value.group.as_str()).chain(members.map(|m| m.value.group.as_str())).collect();
+        names.into_iter().map(str::parse).collect()
+    }
+
+    /// Progress, owner and lag of every partition.
+    ///
+    /// # Errors
+    /// `UnknownTopic`; `UnknownGroup` where the group has neither progress nor members; or what the store says. Cancel safe.
+    pub async fn describe_group(&self, group: &Group) -> Result<GroupDescription> {
+        let topic = self.topic(group).await?;
+        let (view, now) = self.look(Some(group)).await?;
+        if !view.is_active(now) && !view.has_progress() {
+            return Err(self.unknown(group));
+        }
+        let live = view.members.iter().filter(|member| member.is_alive(now));
+        let mut members: Vec<String> = live.map(|member| member.value.name.clone()).collect();
+        members.sort();
+        let described = (0..topic.spec.partitions).map(|partition| {
+            let record = view.records.iter().find(|(found, _)| *found == partition).map(|(_, record)| record);
+            self.describe_partition(partition, &topic, record, now)
+        });
+        let described = stream::iter(described.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await;
+        Ok(GroupDescription::new(members, described.map_err(|error| self.of(group, error))?))
+    }
+
+    async fn describe_partition(
+        &self,
+        partition: u32,
+        topic: &TopicDescription,
+        record: Option<&Kept<Record>>,
+        now: u64,
+    ) -> Result<GroupPartition> {
+        let committed = record.and_then(|record| record.value.committed());
+        let owner = record.filter(|record| record.is_owned(now)).map(|record| record.value.owner.clone());
+        let from = committed.as_ref().map_or(Position::ZERO, |committed| committed.next);
+        let backlog = self.store.backlog(partition, from).await;
+        let (lag, oldest) = backlog.map_err(|error| error.with("partition", partition))?;
+        Ok(GroupPartition { partition, committed, log: log_of(topic, partition), lag, owner, oldest })
+    }
+
+    /// Sets the next position of partitions of a group without active members: written by nobody, the epoch kept, the note
+    /// cleared.
+    ///
+    /// # Errors
+    /// `UnknownTopic`; `GroupActive`; `Backend` for a partition that is not there; or what the store says. When cancelled
+    /// or failed, some partitions may have been set.
+    pub async fn reset_group(&self, group: &Group, to: &[(u32, Position)]) -> Result<()> {
+        let topic = self.topic(group).await?;
+        self.store.ensure(&topic).await.map_err(|error| self.of(group, error))?;
+        if let Some((partition, _)) = to.iter().find(|(partition, _)| *partition >= topic.spec.partitions) {
+            let error = Error::new(ErrorKind::Backend, "the topic has no such partition").with("partition", partition);
+            return Err(self.of(group, error));
+        }
+        let view = self.idle(group).await?;
+        for (partition, next) in to {
+            let found = view.records.iter().find(|(found, _)| found == partition).map(|(_, record)| record);
+            let (revision, before) = found.map_or_else(Default::default, |found| (found.revision, found.value.clone()));
+            let record = Record {
+                group: group.to_string(),
+                owner: String::new(),
+                nonce: rand::random(),
+                next: Some(next.get()),
+                note: String::new(),
+                ..before
+            };
+            let place = Place::new(&self.store, Slot::Partition(group.clone(), *partition), LEASE);
+            match place.swap(revision, &record).await {
+                Swap::Done(_) => {}
+                Swap::Conflict => {
+                    let error = Error::new(ErrorKind::GroupActive, "a member came while the group was reset");
+                    return Err(self.of(group, error));
+                }
+                Swap::NotDone(error) | Swap::Unknown(error) => return Err(self.of(group, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a group without active members.
+    ///
+    /// # Errors
+    /// `UnknownTopic`; `UnknownGroup` where it has no progress; `GroupActive`; or what the store says. Cancel safe.
+    pub async fn delete_group(&self, group: &Group) -> Result<()> {
+        self.topic(group).await?;
+        if !self.idle(group).await?.has_progress() {
+            return Err(self.unknown(group));
+        }
+        self.store.clear(group).await.map_err(|error| self.of(group, error))
+    }
+
+    /// What the store has of a group without active members.
+    async fn idle(&self, group: &Group) -> Result<View> {
+        let (view, now) = self.look(Some(group)).await?;
+        if view.is_active(now) {
+            let message = "the group has active members; expected none";
+            return Err(self.of(group, Error::new(ErrorKind::GroupActive, message)));
+        }
+        Ok(view)
+    }
+
+    /// The store's clock first: what was written since is believed.
+    async fn look(&self, group: Option<&Group>) -> Result<(View, u64)> {
+        let now = self.store.now().await.map_err(|error| about(error, &self.topic))?;
+        let entries = self.store.snapshot(group).await.map_err(|error| about(error, &self.topic))?;
+        Ok((View::of(entries), now))
+    }
+
+    async fn topic(&self, group: &Group) -> Result<TopicDescription> {
+        self.store.describe().await.map_err(|error| self.of(group, error))
+    }
+
+    fn unknown(&self, group: &Group) -> Error {
+        self.of(group, Error::new(ErrorKind::UnknownGroup, "the group has neither progress nor members"))
+    }
+
+    fn of(&self, group: &Group, error: Error) -> Error {
+        about(error, &self.topic).with("group", group)
+    }
+}

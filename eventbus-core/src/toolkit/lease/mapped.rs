@@ -1,0 +1,56 @@
+//! A source whose records are read as they come.
+//!
+//! Invariant: nothing but the records is touched, so that what holds of the source holds of this one.
+
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+
+use super::{Pulled, Source};
+use crate::model::Result;
+
+struct Mapped<S, R, F> {
+    source: S,
+    read: F,
+    /// What the source gives.
+    _given: std::marker::PhantomData<fn() -> R>,
+}
+
+/// The same source with its records read: for [`LeaseStore::open`](super::LeaseStore::open) on one that gives a client's
+/// own messages.
+///
+/// ```
+/// use eventbus_core::backend::{Body, Inbound};
+/// use eventbus_core::toolkit::lease::{Source, mapped};
+/// use eventbus_core::wire::{Binding, WireRecord};
+/// use eventbus_core::{Position, Result};
+///
+/// static BINDING: Binding = Binding::new("ce-");
+///
+/// fn open(source: impl Source<(u64, Vec<u8>)>, partition: u32) -> Result<Box<dyn Source>> {
+///     let read = move |(position, payload): (u64, Vec<u8>)| {
+///         let record = WireRecord { key: None, headers: Vec::new(), payload: payload.into() };
+///         Inbound::new(partition, Position::new(position), 0, Body::Encoded { record, binding: &BINDING })
+///     };
+///     Ok(Box::new(mapped(source, read)))
+/// }
+/// ```
+pub fn mapped<R: 'static, T>(source: impl Source<R>, read: impl FnMut(R) -> T + Send + 'static) -> impl Source<T> {
+    Mapped { source, read, _given: std::marker::PhantomData }
+}
+
+#[async_trait]
+impl<S: Source<R>, R: 'static, T, F: FnMut(R) -> T + Send + 'static> Source<T> for Mapped<S, R, F> {
+    async fn request(&mut self, records: usize) -> Result<()> {
+        self.source.request(records).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Pulled<T>> {
+        self.source.poll_next(context).map(|pulled| match pulled {
+            Pulled::Record { delivery, left, record } => Pulled::Record { delivery, left, record: (self.read)(record) },
+            Pulled::Ended(left) => Pulled::Ended(left),
+            Pulled::Alive => Pulled::Alive,
+            Pulled::Broken(why) => Pulled::Broken(why),
+        })
+    }
+}

@@ -1,0 +1,337 @@
+//! One member of a group: what it owns and what it is told (S5).
+//!
+//! Invariants:
+//! * a partition is this member's from a successful compare-and-swap to its release, its loss, or the end of its lease;
+//!   the record decides, never a view of the store;
+//! * what a read of before, or of an earlier ownership, queued is not handed out: reads are numbered;
+//! * the member's tasks end with it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::delivery::{Delivery, Flow, Told};
+use super::record::{Heartbeat, Held, encode, lease_ms, passing};
+use super::{LeaseStore, Slot};
+use crate::backend::{Commit, GroupEvent, Join, LogState, Membership, TopicDescription};
+use crate::model::{Error, ErrorKind, Position, Result};
+use crate::runtime::Mutex;
+use crate::runtime::sync::MutexGuard;
+use crate::runtime::sync::atomic::{AtomicU64, Ordering};
+
+/// Records handed out at once.
+const MOST: usize = 2_048;
+
+/// How long a topic that is not there is waited with before it is believed: a broker that recovers says the same for a
+/// moment.
+const CERTAIN: Duration = Duration::from_millis(500);
+
+/// A member.
+pub(super) struct Member {
+    core: Arc<Core>,
+    queue: tokio::sync::Mutex<Queue>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+struct Queue {
+    items: mpsc::UnboundedReceiver<Told>,
+    /// Taken out of the queue behind records, and not handed out yet.
+    kept: Option<Told>,
+}
+
+/// What a member and its tasks share.
+pub(super) struct Core {
+    pub(super) store: Arc<dyn LeaseStore>,
+    pub(super) join: Join,
+    pub(super) partitions: u32,
+    owned: Mutex<BTreeMap<u32, Owned>>,
+    /// Taken away when the member leaves: then the queue ends.
+    queue: Mutex<Option<mpsc::UnboundedSender<Told>>>,
+    logs: watch::Sender<Vec<LogState>>,
+    numbers: AtomicU64,
+}
+
+/// A partition that this member owns.
+pub(super) struct Owned {
+    pub(super) held: Arc<Held>,
+    pub(super) nonce: u64,
+    /// The read under way: its number, its flow and its task.
+    read: Option<(u64, Arc<Flow>, AbortHandle)>,
+    paused: bool,
+    /// When a revocation that is not answered ends the ownership.
+    pub(super) fence_at: Option<Instant>,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Owned {
+    pub(super) fn new(held: Arc<Held>, nonce: u64) -> Self {
+        Self { held, nonce, read: None, paused: false, fence_at: None }
+    }
+
+    fn stop(&mut self) {
+        if let Some((_, _, task)) = self.read.take() {
+            task.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("member", &self.core.join.member).finish_non_exhaustive()
+    }
+}
+
+impl Member {
+    pub(super) async fn join(store: Arc<dyn LeaseStore>, join: Join) -> Result<Self> {
+        store.ensure(&join.topic).await?;
+        let (queue, items) = mpsc::unbounded_channel();
+        let core = Arc::new(Core {
+            partitions: join.topic.spec.partitions,
+            store,
+            join,
+            owned: Mutex::default(),
+            queue: Mutex::new(Some(queue)),
+            logs: watch::Sender::default(),
+            numbers: AtomicU64::new(1),
+        });
+        core.heartbeat().await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&core).balance());
+        tasks.spawn(Arc::clone(&core).renew());
+        tasks.spawn(Arc::clone(&core).watch_logs());
+        tasks.spawn(Arc::clone(&core).watch_connection());
+        Ok(Self { core, queue: Queue { items, kept: None }.into(), tasks: Mutex::new(tasks) })
+    }
+}
+
+impl Core {
+    pub(super) fn owned(&self) -> MutexGuard<'_, BTreeMap<u32, Owned>> {
+        self.owned.lock()
+    }
+
+    /// Something about the group as a whole: always handed out.
+    pub(super) fn tell(&self, event: GroupEvent) {
+        if let Some(queue) = &*self.queue.lock() {
+            let _ = queue.send(Told { partition: 0, read: 0, event });
+        }
+    }
+
+    fn not_owned(&self, partition: u32) -> Error {
+        self.about(Error::new(ErrorKind::Fenced, "the partition is not owned by this member"), partition)
+    }
+
+    fn about(&self, error: Error, partition: u32) -> Error {
+        super::about(error, &self.join.topic.spec.topic).with("group", &self.join.group).with("partition", partition)
+    }
+
+    fn held(&self, partition: u32) -> Result<Arc<Held>> {
+        let owned = self.owned();
+        let owned = owned.get(&partition).ok_or_else(|| self.not_owned(partition))?;
+        Ok(Arc::clone(&owned.held))
+    }
+
+    fn slot(&self) -> Slot {
+        Slot::Member(self.join.group.clone(), self.join.member.clone())
+    }
+
+    /// Says that this member is there.
+    pub(super) async fn heartbeat(&self) -> Result<()> {
+        let (group, name) = (self.join.group.to_string(), self.join.member.clone());
+        let word = encode(&Heartbeat { group, name, lease_ms: lease_ms(self.join.session_timeout) })?;
+        self.store.put(&self.slot(), word).await
+    }
+
+    /// Ends an ownership without a word to anybody but the session: others wait for the end of its lease.
+    pub(super) async fn lose(&self, partition: u32) {
+        let Some(owned) = self.owned().remove(&partition) else { return };
+        owned.held.abandon().await;
+        drop(owned);
+        self.tell(GroupEvent::Lost(vec![partition]));
+    }
+
+    /// Looks at the logs' ends from time to time: for what retention took, and how far idle partitions have come.
+    async fn watch_logs(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.store.pace().look).await;
+            if self.owned().is_empty() {
+                continue;
+            }
+            if let Ok(topic) = self.store.describe().await {
+                self.logs.send_replace(topic.partitions);
+            }
+        }
+    }
+
+    async fn watch_connection(self: Arc<Self>) {
+        let mut state = self.store.connection();
+        while state.changed().await.is_ok() {
+            let now = *state.borrow_and_update();
+            self.tell(GroupEvent::Connection(now));
+        }
+    }
+
+    async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let nonce = {
+            let mut owned = self.owned();
+            let owned = owned.get_mut(&partition).ok_or_else(|| self.not_owned(partition))?;
+            owned.stop();
+            owned.nonce
+        };
+        let source = self.known(self.store.open(partition, from).await, partition).await?;
+        // After the opening: a start above the log's end is found by this alone.
+        let log = log_of(&self.known(self.store.describe().await, partition).await?, partition);
+        let mut owned = self.owned();
+        let owned = owned.get_mut(&partition).filter(|owned| owned.nonce == nonce);
+        let owned = owned.ok_or_else(|| self.not_owned(partition))?;
+        let queue = self.queue.lock().clone().ok_or_else(|| self.not_owned(partition))?;
+        let flow = Arc::new(Flow::default());
+        flow.pause(owned.paused);
+        let delivery = Delivery {
+            store: Arc::clone(&self.store),
+            partition,
+            number,
+            flow: Arc::clone(&flow),
+            queue,
+            logs: self.logs.subscribe(),
+            // Below the first position there is nothing, which the session is told by the answer.
+            next: from.max(log.first),
+        };
+        let task = tokio::spawn(delivery.run(source)).abort_handle();
+        owned.stop();
+        owned.read = Some((number, flow, task));
+        Ok(log)
+    }
+
+    /// A topic that is not there is believed when it is still not there a little later.
+    async fn known<T>(&self, asked: Result<T>, partition: u32) -> Result<T> {
+        let error = match asked {
+            Ok(found) => return Ok(found),
+            Err(error) => self.about(error, partition),
+        };
+        if error.kind() == ErrorKind::UnknownTopic {
+            tokio::time::sleep(CERTAIN).await;
+            let again = self.store.describe().await;
+            if again.is_err_and(|again| again.kind() == ErrorKind::UnknownTopic) {
+                return Err(error);
+            }
+        }
+        Err(passing(error))
+    }
+
+    /// Whether an item is of a read that is under way, and takes its records off what was asked for.
+    fn counts(&self, told: &Told) -> bool {
+        if told.read == 0 {
+            return true;
+        }
+        let owned = self.owned();
+        let read = owned.get(&told.partition).and_then(|owned| owned.read.as_ref());
+        let Some((_, flow, _)) = read.filter(|(number, ..)| *number == told.read) else { return false };
+        if let GroupEvent::Records(records) = &told.event {
+            flow.taken(records.len());
+        }
+        true
+    }
+
+    fn set_paused(&self, partition: u32, paused: bool) {
+        if let Some(owned) = self.owned().get_mut(&partition) {
+            owned.paused = paused;
+            if let Some((_, flow, _)) = &owned.read {
+                flow.pause(paused);
+            }
+        }
+    }
+}
+
+/// The log of a partition. One that the topic has no more is another log, and nothing is in it.
+pub(super) fn log_of(topic: &TopicDescription, partition: u32) -> LogState {
+    let gone = || LogState { incarnation: topic.incarnation.clone(), ..LogState::default() };
+    topic.partitions.get(partition as usize).cloned().unwrap_or_else(gone)
+}
+
+#[async_trait]
+impl Membership for Member {
+    async fn next(&self) -> Result<GroupEvent> {
+        let mut queue = self.queue.lock().await;
+        loop {
+            let told = match queue.kept.take() {
+                Some(told) => told,
+                None => {
+                    let left = || Error::new(ErrorKind::Closed, "the member has left its group");
+                    queue.items.recv().await.ok_or_else(left)?
+                }
+            };
+            if !self.core.counts(&told) {
+                continue;
+            }
+            let GroupEvent::Records(mut records) = told.event else { return Ok(told.event) };
+            // What is there of other partitions comes along.
+            while records.len() < MOST
+                && let Ok(more) = queue.items.try_recv()
+            {
+                match more.event {
+                    GroupEvent::Records(_) if !self.core.counts(&more) => {}
+                    GroupEvent::Records(more) => records.extend(more),
+                    _ => {
+                        queue.kept = Some(more);
+                        break;
+                    }
+                }
+            }
+            return Ok(GroupEvent::Records(records));
+        }
+    }
+
+    async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
+        self.core.read(partition, from).await
+    }
+
+    fn pause(&self, partition: u32) {
+        self.core.set_paused(partition, true);
+    }
+
+    fn resume(&self, partition: u32) {
+        self.core.set_paused(partition, false);
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<()> {
+        let held = self.core.held(commit.partition)?;
+        held.commit(&commit).await.map_err(|error| self.core.about(error, commit.partition))
+    }
+
+    async fn release(&self, partition: u32) -> Result<()> {
+        let held = self.core.held(partition)?;
+        if let Some(owned) = self.core.owned().get_mut(&partition) {
+            owned.stop();
+        }
+        let released = held.release().await;
+        let mut owned = self.core.owned();
+        if owned.get(&partition).is_some_and(|owned| Arc::ptr_eq(&owned.held, &held)) {
+            owned.remove(&partition);
+        }
+        released.map_err(|error| self.core.about(error, partition))
+    }
+
+    async fn leave(&self) -> Result<()> {
+        self.tasks.lock().abort_all();
+        let owned = std::mem::take(&mut *self.core.owned());
+        let releases = owned.values().map(|owned| owned.held.release());
+        let released: Vec<Result<()>> = join_all(releases).await;
+        drop(owned);
+        self.core.store.remove(&self.core.slot(), None).await?;
+        self.core.queue.lock().take();
+        released.into_iter().collect()
+    }
+}

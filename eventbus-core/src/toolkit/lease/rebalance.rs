@@ -1,0 +1,212 @@
+//! What a member owns follows the store: takes, yields, renewals and ends (S5).
+//!
+//! Invariants:
+//! * an owner above its share asks the session to hand back; the next owner takes a partition only when it was released or
+//!   its lease ran out, by the next owner's own clock;
+//! * a revocation that is not answered by the drain deadline ends the ownership here, and everywhere when its lease does;
+//! * a renewal that waits for an answer delays no other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::assignor::{Plan, Seen, plan};
+use super::member::{Core, Owned, log_of};
+use super::record::{Held, Place, Record, lease_ms};
+use super::snapshot::{Kept, View};
+use super::{Slot, Swap};
+use crate::backend::{Assignment, GroupEvent, LogState};
+use crate::model::ErrorKind;
+
+/// How often the store is looked at, at most and at least.
+const LOOK: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+
+/// After how many of its leases a member that is silent is forgotten.
+const FORGOTTEN: u32 = 10;
+
+/// What a member knows of the others.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Since when each slot has its revision, by this member's clock.
+    since: HashMap<Slot, (u64, Instant)>,
+    /// The nonces of takings whose outcome was not known: what they took is free to be taken again.
+    tried: Vec<u64>,
+}
+
+impl Known {
+    /// How long a slot has not changed.
+    fn unchanged(&mut self, slot: Slot, revision: u64) -> Duration {
+        let now = Instant::now();
+        let seen = self.since.entry(slot).or_insert((revision, now));
+        if seen.0 != revision {
+            *seen = (revision, now);
+        }
+        now - seen.1
+    }
+}
+
+impl Core {
+    /// Looks at the store and puts right what this member owns.
+    pub(super) async fn balance(self: Arc<Self>) {
+        let mut known = Known::default();
+        let mut said = Instant::now();
+        let every = (self.join.session_timeout / 20).clamp(LOOK[0], LOOK[1]);
+        loop {
+            if said.elapsed() >= self.join.session_timeout / 3 && self.heartbeat().await.is_ok() {
+                said = Instant::now();
+            }
+            self.end_fenced().await;
+            match self.store.snapshot(Some(&self.join.group)).await {
+                Ok(entries) => self.rebalance(View::of(entries), &mut known).await,
+                Err(error) => tracing::debug!(target: "eventbus", %error, "the groups' records could not be read"),
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Ends ownerships whose revocation was not answered in time.
+    async fn end_fenced(&self) {
+        let over = |owned: &Owned| owned.fence_at.is_some_and(|at| at <= Instant::now());
+        let fenced: Vec<u32> = self.owned().iter().filter(|(_, owned)| over(owned)).map(|(p, _)| *p).collect();
+        for partition in fenced {
+            self.lose(partition).await;
+        }
+    }
+
+    async fn rebalance(&self, view: View, known: &mut Known) {
+        let members = self.members(&view, known).await;
+        let mut records: HashMap<u32, Kept<Record>> = view.records.into_iter().collect();
+        let plan = self.plan(&members, &records, known);
+        self.ask_back(&plan.yields);
+        if plan.takes.is_empty() {
+            return;
+        }
+        // The logs first: nothing of them is missed by looking before the partitions are ours.
+        let Ok(topic) = self.store.describe().await else { return };
+        let takes = plan.takes.into_iter();
+        let takes = takes.map(|partition| self.take(partition, log_of(&topic, partition), records.remove(&partition)));
+        let mut given = Vec::new();
+        for taken in join_all(takes.collect::<Vec<_>>()).await {
+            match taken {
+                Ok(assignment) => given.extend(assignment),
+                Err(nonce) => {
+                    // Enough for what the broker may still carry out.
+                    known.tried.drain(..known.tried.len().saturating_sub(self.partitions as usize));
+                    known.tried.push(nonce);
+                }
+            }
+        }
+        if !given.is_empty() {
+            self.tell(GroupEvent::Assigned(given));
+        }
+    }
+
+    /// The members that are there, this one first; who was silent for long is forgotten.
+    async fn members(&self, view: &View, known: &mut Known) -> Vec<String> {
+        let me = &self.join.member;
+        let mut members = vec![me.clone()];
+        for Kept { revision, value: member, .. } in &view.members {
+            let slot = Slot::Member(self.join.group.clone(), member.name.clone());
+            let silent = known.unchanged(slot.clone(), *revision);
+            let lease = Duration::from_millis(member.lease_ms);
+            if member.name != *me && silent < lease {
+                members.push(member.name.clone());
+            } else if silent > lease * FORGOTTEN {
+                let _ = self.store.remove(&slot, Some(*revision)).await;
+            }
+        }
+        members
+    }
+
+    fn plan(&self, members: &[String], records: &HashMap<u32, Kept<Record>>, known: &mut Known) -> Plan {
+        let mut slots = vec![Seen::Free; self.partitions as usize];
+        for (partition, Kept { revision, value: record, .. }) in records {
+            let silent = known.unchanged(Slot::Partition(self.join.group.clone(), *partition), *revision);
+            let believed = silent < Duration::from_millis(record.lease_ms) && !known.tried.contains(&record.nonce);
+            if let Some(slot) = slots.get_mut(*partition as usize).filter(|_| !record.owner.is_empty() && believed) {
+                *slot = Seen::Owned(record.owner.clone());
+            }
+        }
+        let mut leaving = Vec::new();
+        for (partition, owned) in self.owned().iter() {
+            if let Some(slot) = slots.get_mut(*partition as usize) {
+                *slot = Seen::Owned(self.join.member.clone());
+            }
+            leaving.extend(owned.fence_at.map(|_| *partition));
+        }
+        plan(&self.join.member, members, &slots, &leaving)
+    }
+
+    fn ask_back(&self, partitions: &[u32]) {
+        if partitions.is_empty() {
+            return;
+        }
+        let fence_at = Instant::now() + self.join.drain_deadline;
+        for partition in partitions {
+            if let Some(owned) = self.owned().get_mut(partition) {
+                owned.fence_at = Some(fence_at);
+            }
+        }
+        self.tell(GroupEvent::Revoked(partitions.to_vec()));
+    }
+
+    /// Takes a partition, unless somebody was faster. Where the outcome is not known, the nonce under which it was tried.
+    async fn take(
+        &self,
+        partition: u32,
+        log: LogState,
+        found: Option<Kept<Record>>,
+    ) -> Result<Option<Assignment>, u64> {
+        let (revision, before) = found.map_or_else(Default::default, |found| (found.revision, found.value));
+        let record = Record {
+            group: self.join.group.to_string(),
+            owner: self.join.member.clone(),
+            nonce: rand::random(),
+            write: 1,
+            lease_ms: lease_ms(self.join.session_timeout),
+            ..before
+        };
+        let slot = Slot::Partition(self.join.group.clone(), partition);
+        let place = Place::new(&self.store, slot, self.join.session_timeout);
+        let (nonce, sent) = (record.nonce, Instant::now());
+        match place.swap(revision, &record).await {
+            Swap::Done(revision) => {
+                let committed = record.committed();
+                let held = Arc::new(Held::new(place, revision, record, sent));
+                let lease = held.lease().clone();
+                self.owned().insert(partition, Owned::new(held, nonce));
+                Ok(Some(Assignment::new(partition, log, committed, lease)))
+            }
+            Swap::Conflict | Swap::NotDone(_) => Ok(None),
+            Swap::Unknown(_) => Err(nonce),
+        }
+    }
+
+    /// Renews what is owned, each on its own.
+    pub(super) async fn renew(self: Arc<Self>) {
+        let every = (self.join.session_timeout / 12).max(LOOK[0]);
+        loop {
+            tokio::time::sleep(every).await;
+            let held: Vec<(u32, Arc<Held>)> =
+                self.owned().iter().map(|(partition, owned)| (*partition, Arc::clone(&owned.held))).collect();
+            let renewals = held.into_iter().map(|(partition, held)| async move {
+                if let Err(error) = held.renew().await {
+                    tracing::debug!(target: "eventbus", partition, %error, "a lease was not renewed");
+                    if error.kind() == ErrorKind::Fenced {
+                        return Some((partition, held));
+                    }
+                }
+                None
+            });
+            for (partition, held) in join_all(renewals).await.into_iter().flatten() {
+                let ours = self.owned().get(&partition).is_some_and(|owned| Arc::ptr_eq(&owned.held, &held));
+                if ours {
+                    self.lose(partition).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! One partition's record in the store: owner, epoch, watermark and note, and the lease that goes with writing it
+//! (S3 to S5).
+//!
+//! Invariants:
+//! * every write compares and swaps: it names the revision that this ownership wrote or took over last. So whoever was
+//!   superseded changes nothing, whatever it sends and however late it arrives;
+//! * writes of one ownership take turns. One of unknown outcome is decided by reading back, by owner and nonce; one that
+//!   lands late is found by the next write, which goes on from it;
+//! * the lease counts from before the write was sent and ends a tenth before others may take over. It comes back only
+//!   with a successful write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::{LeaseStore, Slot, Swap};
+use crate::backend::{Commit, Committed, Lease};
+use crate::model::{Error, ErrorKind, Position, Result};
+
+/// What the store holds of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) group: String,
+    /// The member that owns the partition; empty where it is free.
+    pub(super) owner: String,
+    /// Drawn for each ownership.
+    pub(super) nonce: u64,
+    /// Counts the tries to write of this ownership.
+    pub(super) write: u64,
+    /// How long without a write the owner is believed, in milliseconds.
+    pub(super) lease_ms: u64,
+    pub(super) epoch: u64,
+    /// The next position to be handled; none before the first commit.
+    pub(super) next: Option<u64>,
+    /// The note, base64.
+    pub(super) note: String,
+}
+
+impl Record {
+    pub(super) fn committed(&self) -> Option<Committed> {
+        let note = STANDARD.decode(&self.note).map(Bytes::from).unwrap_or_default();
+        self.next.map(|next| Committed { next: Position::new(next), epoch: self.epoch, note })
+    }
+
+    fn is_of(&self, other: &Self) -> bool {
+        self.owner == other.owner && self.nonce == other.nonce
+    }
+}
+
+/// What a member says of itself, again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Heartbeat {
+    pub(super) group: String,
+    pub(super) name: String,
+    /// How long it is believed without a word, in milliseconds.
+    pub(super) lease_ms: u64,
+}
+
+/// How long a lease is, as it is written.
+pub(super) fn lease_ms(session: Duration) -> u64 {
+    u64::try_from(session.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A value as it is stored.
+pub(super) fn encode(value: &impl Serialize) -> Result<Bytes> {
+    let cannot = |error| Error::new(ErrorKind::Backend, "a record that cannot be written").caused_by(error);
+    serde_json::to_vec(value).map(Bytes::from).map_err(cannot)
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
+    let cannot = |error| Error::new(ErrorKind::Unavailable, format!("a record that cannot be read: {error}"));
+    serde_json::from_slice(value).map_err(cannot)
+}
+
+/// The place of one partition's record.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) store: Arc<dyn LeaseStore>,
+    pub(super) slot: Slot,
+    /// How long an answer may take: a lost one must not cost the lease.
+    pub(super) patience: Duration,
+}
+
+impl Place {
+    /// The place of a record whose owner has, or would have, this lease.
+    pub(super) fn new(store: &Arc<dyn LeaseStore>, slot: Slot, lease: Duration) -> Self {
+        Self { store: Arc::clone(store), slot, patience: lease / 5 }
+    }
+
+    /// Writes if the record still has this revision; 0 where there is none.
+    pub(super) async fn swap(&self, revision: u64, record: &Record) -> Swap {
+        match encode(record) {
+            Ok(value) => self.store.swap(&self.slot, revision, value, self.patience).await,
+            Err(error) => Swap::NotDone(error),
+        }
+    }
+
+    async fn get(&self) -> Result<Option<(u64, Record)>> {
+        let Some((revision, value)) = self.store.get(&self.slot).await? else { return Ok(None) };
+        Ok(Some((revision, decode(&value)?)))
+    }
+}
+
+/// A record that a member owns.
+#[derive(Debug)]
+pub(super) struct Held {
+    place: Place,
+    lease: Lease,
+    lease_time: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    revision: u64,
+    record: Record,
+    /// When the last successful write was sent.
+    written: Instant,
+    /// Tries to write so far.
+    writes: u64,
+    /// The epoch of a claim under this ownership, from its first try on.
+    claimed: Option<u64>,
+    /// Superseded or released.
+    over: bool,
+}
+
+impl Held {
+    /// An ownership that was just taken by a write sent at `sent`.
+    pub(super) fn new(place: Place, revision: u64, record: Record, sent: Instant) -> Self {
+        let lease_time = Duration::from_millis(record.lease_ms);
+        let lease = Lease::until(sent + lease_time - lease_time / 10);
+        let writes = record.write;
+        let state = Mutex::new(State { revision, record, written: sent, writes, claimed: None, over: false });
+        Self { place, lease, lease_time, state }
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Writes again if the lease would otherwise be at risk. `Fenced` where it is over.
+    pub(super) async fn renew(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if !state.over && state.written.elapsed() < self.lease_time / 3 {
+            return Ok(());
+        }
+        self.write(&mut state, |_| ()).await
+    }
+
+    pub(super) async fn commit(&self, commit: &Commit) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let again = state.claimed == Some(commit.epoch);
+        if !(again || commit.claim && commit.epoch > state.record.epoch) {
+            let message = "the epoch has been superseded, or was not claimed under this ownership";
+            let error = Error::new(ErrorKind::Fenced, message).with("epoch", commit.epoch);
+            return Err(error.with("stored", state.record.epoch));
+        }
+        state.claimed = Some(commit.epoch);
+        self.write(&mut state, |record| {
+            record.epoch = commit.epoch;
+            record.next = Some(commit.next.get());
+            record.note = STANDARD.encode(&commit.note);
+        })
+        .await
+    }
+
+    /// Gives the partition up. Whatever becomes of the write, this ownership is over.
+    pub(super) async fn release(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.lease.revoke();
+        if state.over {
+            return Ok(());
+        }
+        let released = self.write(&mut state, |record| record.owner.clear()).await;
+        state.over = true;
+        released
+    }
+
+    /// Ends it without a word to anybody: others wait until the lease has run out.
+    pub(super) async fn abandon(&self) {
+        let mut state = self.state.lock().await;
+        state.over = true;
+        self.lease.revoke();
+    }
+
+    async fn write(&self, state: &mut State, change: impl Fn(&mut Record)) -> Result<()> {
+        if state.over {
+            return Err(fenced());
+        }
+        // Each turn goes on from an earlier write of ours that was found; more than two would be somebody else's doing.
+        for _ in 0..3 {
+            state.writes += 1;
+            let mut record = state.record.clone();
+            record.write = state.writes;
+            change(&mut record);
+            let sent = Instant::now();
+            let unknown = match self.place.swap(state.revision, &record).await {
+                Swap::Done(revision) => return self.wrote(state, revision, record, sent),
+                Swap::Conflict => Error::new(ErrorKind::Unavailable, "the record's revision changed"),
+                Swap::Unknown(error) => error,
+                Swap::NotDone(error) => return Err(passing(error)),
+            };
+            match self.place.get().await.map_err(passing)? {
+                Some((revision, found)) if found.is_of(&record) && found.write == record.write => {
+                    return self.wrote(state, revision, record, sent);
+                }
+                // A release is found by its nonce: its owner is gone.
+                Some((revision, found)) if found.is_of(&state.record) => {
+                    if revision == state.revision {
+                        return Err(passing(unknown));
+                    }
+                    (state.revision, state.record) = (revision, found);
+                }
+                _ => {
+                    state.over = true;
+                    self.lease.revoke();
+                    return Err(fenced());
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the record changed under every try to write it"))
+    }
+
+    fn wrote(&self, state: &mut State, revision: u64, record: Record, sent: Instant) -> Result<()> {
+        if !record.owner.is_empty() {
+            self.lease.extend(sent + self.lease_time - self.lease_time / 10);
+        }
+        (state.revision, state.record, state.written) = (revision, record, sent);
+        Ok(())
+    }
+}
+
+fn fenced() -> Error {
+    Error::new(ErrorKind::Fenced, "the partition is not owned by this member any more")
+}
+
+/// The store is out of reach for a while: the session tries again, except where that cannot help.
+pub(super) fn passing(error: Error) -> Error {
+    let lasting = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Closed);
+    error.retryable(!lasting)
+}

@@ -1,0 +1,69 @@
+//! Reading what a source holds now, once.
+//!
+//! Invariant: what was given is all that was there, in order, or the scan fails; what is written meanwhile does not keep it.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use super::{Pulled, Source};
+use crate::model::{Error, ErrorKind, Result};
+
+/// Records asked for at once.
+const BATCH: u64 = 500;
+
+/// Reads a source up to the last record of the moment, and gives each to `take` until it says stop. `records` is how many
+/// there were when the source was opened: what is written meanwhile keeps no one here. Silence for longer than `silence`
+/// is an error.
+///
+/// # Errors
+/// `Unavailable` where a record is missing, the source ends or falls silent. What was given until then was there.
+/// Cancel safe, for what was given.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use eventbus_core::toolkit::lease::{Source, scan};
+///
+/// async fn all<R>(source: &mut impl Source<R>, records: u64) -> eventbus_core::Result<Vec<R>> {
+///     let mut found = Vec::new();
+///     scan(source, records, Duration::from_secs(3), |record| {
+///         found.push(record);
+///         true
+///     })
+///     .await?;
+///     Ok(found)
+/// }
+/// ```
+pub async fn scan<R>(
+    source: &mut impl Source<R>,
+    records: u64,
+    silence: Duration,
+    mut take: impl FnMut(R) -> bool,
+) -> Result<()> {
+    let broken = |why: String| Error::new(ErrorKind::Unavailable, why);
+    let (mut left, mut asked, mut delivered) = (records, 0, 0);
+    while left > 0 {
+        if asked == 0 {
+            asked = left.min(BATCH);
+            source.request(usize::try_from(asked).unwrap_or(usize::MAX)).await?;
+        }
+        let pulled = tokio::time::timeout(silence, poll_fn(|context| source.poll_next(context))).await;
+        match pulled.map_err(|_| broken("the broker fell silent while records were read".into()))? {
+            Pulled::Record { delivery, left: behind, record } => {
+                delivered += 1;
+                if delivery != delivered {
+                    return Err(broken("a record was missing while records were read".into()));
+                }
+                (asked, left) = (asked - 1, left - 1);
+                if !take(record) || behind == 0 {
+                    return Ok(());
+                }
+            }
+            Pulled::Alive => {}
+            // Retention or a removal took what was left.
+            Pulled::Ended(_) => return Ok(()),
+            Pulled::Broken(why) => return Err(broken(why)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! A store in memory on tokio's clock, seen through handles: each member has one of its own, which can be cut off, and whose
+//! writes can go wrong.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::backend::{ConnectionState, LogState, TopicDescription};
+use crate::model::{Error, ErrorKind, Group, Position, Result, TopicSpec};
+use crate::toolkit::lease::{Entry, Key, LeaseStore, Pace, Pulled, Slot, Source, Swap};
+
+/// When the store was begun, by its clock.
+const BEGIN: u64 = 1_700_000_000_000;
+
+/// What becomes of a write.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Done, and the answer is lost.
+    Lost,
+    /// Not answered, and done so much later.
+    Late(Duration),
+    /// Not answered, and never done.
+    Never,
+    /// Done, and answered so much later.
+    Slow(Duration),
+}
+
+#[derive(Debug)]
+struct Shared {
+    begun: Instant,
+    revisions: u64,
+    /// Revision, time, value.
+    slots: HashMap<Slot, (u64, u64, Bytes)>,
+    logs: Vec<LogState>,
+    last: Option<Position>,
+    /// Readers in the order of their opening.
+    feeds: Vec<Arc<Feed>>,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        BEGIN + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+    }
+
+    fn write(&mut self, slot: &Slot, revision: Option<u64>, value: Bytes) -> Swap {
+        let found = self.slots.get(slot).map_or(0, |(revision, ..)| *revision);
+        if revision.is_some_and(|revision| revision != found) {
+            return Swap::Conflict;
+        }
+        self.revisions += 1;
+        self.slots.insert(slot.clone(), (self.revisions, self.now(), value));
+        Swap::Done(self.revisions)
+    }
+}
+
+/// One handle on the store.
+#[derive(Debug)]
+pub(super) struct Fake {
+    shared: Arc<Mutex<Shared>>,
+    connection: watch::Sender<ConnectionState>,
+    cut: AtomicBool,
+    faults: Mutex<VecDeque<Fault>>,
+    /// The slots of all tries to swap by this handle.
+    swaps: Mutex<Vec<Slot>>,
+}
+
+impl Fake {
+    /// A topic `t` with so many partitions, and the first handle.
+    pub(super) fn new(partitions: u32) -> Arc<Self> {
+        let log = LogState { incarnation: "i".into(), first: Position::new(1), end: Position::new(1) };
+        Self::on(Arc::new(Mutex::new(Shared {
+            begun: Instant::now(),
+            revisions: 0,
+            slots: HashMap::new(),
+            logs: vec![log; partitions as usize],
+            last: None,
+            feeds: Vec::new(),
+        })))
+    }
+
+    fn on(shared: Arc<Mutex<Shared>>) -> Arc<Self> {
+        let connection = watch::Sender::new(ConnectionState::Connected);
+        let cut = AtomicBool::new(false);
+        Arc::new(Self { shared, connection, cut, faults: Mutex::default(), swaps: Mutex::default() })
+    }
+
+    pub(super) fn another(&self) -> Arc<Self> {
+        Self::on(Arc::clone(&self.shared))
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap()
+    }
+
+    pub(super) fn fault(&self, fault: Fault) {
+        self.faults.lock().unwrap().push_back(fault);
+    }
+
+    /// Nothing gets through this handle any more, or again.
+    pub(super) fn cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+
+    pub(super) fn swaps_of(&self, slot: &Slot) -> usize {
+        self.swaps.lock().unwrap().iter().filter(|swap| *swap == slot).count()
+    }
+
+    /// Revision and value of a slot.
+    pub(super) fn value(&self, slot: &Slot) -> Option<(u64, Bytes)> {
+        self.shared().slots.get(slot).map(|(revision, _, value)| (*revision, value.clone()))
+    }
+
+    /// All partitions' log as it is from now on, with the last record that a look finds.
+    pub(super) fn set_log(&self, first: u64, end: u64, last: Option<u64>) {
+        let mut shared = self.shared();
+        for log in &mut shared.logs {
+            (log.first, log.end) = (Position::new(first), Position::new(end));
+        }
+        shared.last = last.map(Position::new);
+    }
+
+    /// The reader that was opened last.
+    pub(super) fn feed(&self) -> Arc<Feed> {
+        Arc::clone(self.shared().feeds.last().unwrap())
+    }
+
+    fn reach(&self) -> Result<()> {
+        match self.cut.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Unavailable, "cut off")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The test's end of a reader.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) from: Position,
+    pub(super) send: mpsc::UnboundedSender<Pulled>,
+    /// Records asked for so far.
+    pub(super) asked: Arc<AtomicUsize>,
+}
+
+pub(super) struct FakeSource<R> {
+    asked: Arc<AtomicUsize>,
+    items: mpsc::UnboundedReceiver<Pulled<R>>,
+}
+
+impl<R> FakeSource<R> {
+    /// One that gives what is sent.
+    pub(super) fn new() -> (Self, mpsc::UnboundedSender<Pulled<R>>) {
+        let (send, items) = mpsc::unbounded_channel();
+        (Self { asked: Arc::default(), items }, send)
+    }
+}
+
+#[async_trait]
+impl<R: Send + 'static> Source<R> for FakeSource<R> {
+    async fn request(&mut self, records: usize) -> Result<()> {
+        self.asked.fetch_add(records, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Pulled<R>> {
+        self.items.poll_recv(context).map(|item| item.unwrap())
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Fake {
+    fn pace(&self) -> Pace {
+        Pace { batch: 100, look: Duration::from_secs(1), silence: Duration::from_secs(2) }
+    }
+
+    fn connection(&self) -> watch::Receiver<ConnectionState> {
+        self.connection.subscribe()
+    }
+
+    async fn ensure(&self, _: &TopicDescription) -> Result<()> {
+        self.reach()
+    }
+
+    async fn describe(&self) -> Result<TopicDescription> {
+        self.reach()?;
+        let logs = self.shared().logs.clone();
+        let partitions = u32::try_from(logs.len()).unwrap();
+        Ok(TopicDescription::new(TopicSpec::new("t").partitions(partitions), "i", logs))
+    }
+
+    async fn now(&self) -> Result<u64> {
+        self.reach()?;
+        Ok(self.shared().now())
+    }
+
+    async fn swap(&self, slot: &Slot, revision: u64, value: Bytes, patience: Duration) -> Swap {
+        self.swaps.lock().unwrap().push(slot.clone());
+        let unknown = || Swap::Unknown(Error::new(ErrorKind::Unavailable, "no answer"));
+        if self.reach().is_err() {
+            sleep(patience).await;
+            return unknown();
+        }
+        let fault = self.faults.lock().unwrap().pop_front();
+        match fault {
+            None => self.shared().write(slot, Some(revision), value),
+            Some(Fault::Lost) => {
+                self.shared().write(slot, Some(revision), value);
+                unknown()
+            }
+            Some(Fault::Never) => unknown(),
+            Some(Fault::Slow(wait)) => {
+                let swap = self.shared().write(slot, Some(revision), value);
+                sleep(wait).await;
+                swap
+            }
+            Some(Fault::Late(wait)) => {
+                let (shared, slot) = (Arc::clone(&self.shared), slot.clone());
+                tokio::spawn(async move {
+                    sleep(wait).await;
+                    shared.lock().unwrap().write(&slot, Some(revision), value);
+                });
+                unknown()
+            }
+        }
+    }
+
+    async fn put(&self, slot: &Slot, value: Bytes) -> Result<()> {
+        self.reach()?;
+        self.shared().write(slot, None, value);
+        Ok(())
+    }
+
+    async fn get(&self, slot: &Slot) -> Result<Option<(u64, Bytes)>> {
+        self.reach()?;
+        Ok(self.value(slot))
+    }
+
+    async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<Entry>> {
+        self.reach()?;
+        let shared = self.shared();
+        let entries = shared.slots.iter().filter_map(|(slot, (revision, written, value))| {
+            let (of, key) = match slot {
+                Slot::Partition(of, partition) => (of, Key::Partition(*partition)),
+                Slot::Member(of, _) => (of, Key::Member),
+            };
+            let entry = Entry { key, revision: *revision, written: *written, value: value.clone() };
+            group.is_none_or(|group| group == of).then_some(entry)
+        });
+        Ok(entries.collect())
+    }
+
+    async fn remove(&self, slot: &Slot, up_to: Option<u64>) -> Result<()> {
+        self.reach()?;
+        let mut shared = self.shared();
+        if shared.slots.get(slot).is_some_and(|(revision, ..)| *revision <= up_to.unwrap_or(u64::MAX)) {
+            shared.slots.remove(slot);
+        }
+        Ok(())
+    }
+
+    async fn clear(&self, group: &Group) -> Result<()> {
+        self.reach()?;
+        self.shared().slots.retain(|slot, _| match slot {
+            Slot::Partition(of, _) | Slot::Member(of, _) => of != group,
+        });
+        Ok(())
+    }
+
+    async fn last(&self, _: u32) -> Result<Option<Position>> {
+        self.reach()?;
+        Ok(self.shared().last)
+    }
+
+    async fn backlog(&self, _: u32, from: Position) -> Result<(u64, Option<u64>)> {
+        self.reach()?;
+        Ok((if from == Position::ZERO { 3 } else { 2 }, Some(BEGIN)))
+    }
+
+    async fn open(&self, _: u32, from: Position) -> Result<Box<dyn Source>> {
+        self.reach()?;
+        let (source, send) = FakeSource::new();
+        let feed = Feed { from, send, asked: Arc::clone(&source.asked) };
+        self.shared().feeds.push(Arc::new(feed));
+        Ok(Box::new(source))
+    }
+}

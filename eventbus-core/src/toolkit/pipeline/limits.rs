@@ -1,0 +1,88 @@
+//! What publishing has to know of a topic: kept from when it was last described.
+//!
+//! Invariant: a record that the topic is known to refuse is never handed to a client, since it would end the client for all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::{Error, ErrorKind, Topic};
+use crate::runtime::RwLock;
+
+/// A topic as publishing sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Facts {
+    /// Its name on the broker.
+    pub name: Arc<str>,
+    /// The largest record in bytes, as [`Pipeline::size`](super::Pipeline::size) counts. Topics of one limit share a client.
+    pub limit: usize,
+    /// Keeps the last record of each key only, so that one without a key is refused.
+    pub compacted: bool,
+}
+
+impl Facts {
+    /// Of a topic with this name on the broker, whose records take up to `limit` bytes.
+    #[must_use]
+    pub fn new(name: &str, limit: usize, compacted: bool) -> Self {
+        Self { name: name.into(), limit, compacted }
+    }
+
+    /// Why a record of this size must not be sent: `TooLarge`, or `Refused` where it has no key and needs one.
+    pub(super) fn refuses(&self, bytes: usize, keyed: bool) -> Option<Error> {
+        if bytes > self.limit {
+            let message = format!("the record takes {bytes} bytes, the topic's limit is {}", self.limit);
+            return Some(Error::new(ErrorKind::TooLarge, message));
+        }
+        if self.compacted && !keyed {
+            let message = "the topic is compacted and takes no record without a key";
+            return Some(Error::new(ErrorKind::Refused, message));
+        }
+        None
+    }
+}
+
+/// What is known of topics.
+#[derive(Debug, Default)]
+pub struct Known(RwLock<HashMap<Topic, Arc<Facts>>>);
+
+impl Known {
+    /// Keeps what was found of a topic, instead of what was known before.
+    pub fn learn(&self, topic: &Topic, facts: Facts) {
+        let mut known = self.0.write();
+        if known.get(topic).is_none_or(|old| **old != facts) {
+            known.insert(topic.clone(), Arc::new(facts));
+        }
+    }
+
+    /// What was found last; `None` where nothing was.
+    #[must_use]
+    pub fn get(&self, topic: &Topic) -> Option<Arc<Facts>> {
+        self.0.read().get(topic).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_topic_is_known_to_refuse_is_told_before_it_is_sent() {
+        let facts = Facts::new("t", 5_000, true);
+        assert!(facts.refuses(5_000, true).is_none());
+        assert_eq!(facts.refuses(5_001, true).map(|error| error.kind()), Some(ErrorKind::TooLarge));
+        assert_eq!(facts.refuses(1, false).map(|error| error.kind()), Some(ErrorKind::Refused));
+        assert!(Facts::new("t", 5_000, false).refuses(1, false).is_none());
+    }
+
+    #[test]
+    fn what_was_found_last_is_known() {
+        let (known, topic) = (Known::default(), "t".parse().unwrap());
+        assert_eq!(known.get(&topic), None);
+        known.learn(&topic, Facts::new("t", 1, false));
+        let first = known.get(&topic).unwrap();
+        known.learn(&topic, Facts::new("t", 1, false));
+        assert!(Arc::ptr_eq(&first, &known.get(&topic).unwrap()), "the same is kept as it is");
+        known.learn(&topic, Facts::new("t", 2, false));
+        assert_eq!(known.get(&topic).unwrap().limit, 2);
+    }
+}

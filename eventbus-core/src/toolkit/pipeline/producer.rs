@@ -1,0 +1,364 @@
+//! Submissions and reports: [`Producer`].
+//!
+//! Locks are taken in this order: suspicions, lines, one line's state. Tickets are asked whether they stand under the last of
+//! them, and told under none.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+
+use tokio::sync::mpsc;
+
+use super::Pipeline;
+use super::failure::{Failure, Turned};
+use super::limits::{Facts, Known};
+use super::line::{Line, Slot, State};
+use super::quarantine::{Route, Suspicions};
+use super::queue::Ready;
+use crate::backend::{Fate, Outbound, Ticket};
+use crate::model::{Error, ErrorKind, Position, Topic};
+use crate::runtime::Mutex;
+use crate::runtime::sync::MutexGuard;
+use crate::runtime::sync::atomic::{AtomicBool, Ordering};
+
+pub(super) type Lines<P> = HashMap<usize, Arc<Line<<P as Pipeline>::Client>>>;
+type LineOf<P> = Line<<P as Pipeline>::Client>;
+
+/// How many records are given under one lock, which submissions need, too.
+const AT_ONCE: usize = 64;
+
+/// The publishing half of a backend whose clients pipeline.
+///
+/// Its [`submit`](Self::submit) keeps what [`Pipelining::PerPartition`](crate::backend::Pipelining::PerPartition) promises,
+/// whatever becomes of clients: a partition's records are stored in the order of the calls, and none behind a hole.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use eventbus_core::backend::Outbound;
+/// use eventbus_core::toolkit::pipeline::{Pipeline, Producer};
+/// use eventbus_core::backend::Ticket;
+///
+/// async fn publish<P: Pipeline>(pipeline: P, records: Vec<(Outbound, Ticket)>) {
+///     let producer = Producer::new();
+///     producer.start(pipeline);
+///     for (record, ticket) in records {
+///         producer.submit(record, ticket);
+///     }
+///     producer.close().await;
+/// }
+/// ```
+pub struct Producer<P: Pipeline> {
+    pub(super) me: Weak<Self>,
+    pub(super) pipeline: OnceLock<P>,
+    known: Arc<Known>,
+    pub(super) lines: Mutex<Lines<P>>,
+    pub(super) suspicions: Mutex<Suspicions<LineOf<P>>>,
+    ill: mpsc::UnboundedSender<Arc<LineOf<P>>>,
+    patients: Mutex<Option<mpsc::UnboundedReceiver<Arc<LineOf<P>>>>>,
+    pub(super) closed: AtomicBool,
+}
+
+impl<P: Pipeline> Producer<P> {
+    /// One that takes nothing before it is [started](Self::start).
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let (ill, patients) = mpsc::unbounded_channel();
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            pipeline: OnceLock::new(),
+            known: Arc::default(),
+            lines: Mutex::default(),
+            suspicions: Mutex::new(Suspicions::new(ill.clone())),
+            ill,
+            patients: Mutex::new(Some(patients)),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// What is known of topics: to be kept up by whoever describes one.
+    #[must_use]
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
+    /// Begins to take submissions, and to replace failed clients on the runtime of the caller. Once; what it is started with
+    /// later is dropped.
+    pub fn start(&self, pipeline: P) {
+        let _ = self.pipeline.set(pipeline);
+        let Some(mut patients) = self.patients.lock().take() else { return };
+        let me = Weak::clone(&self.me);
+        tokio::spawn(async move {
+            while let Some(line) = patients.recv().await {
+                let Some(producer) = me.upgrade() else { return };
+                producer.replace(&line).await;
+            }
+        });
+    }
+
+    /// Sends a record. See [`Backend::submit`](crate::backend::Backend::submit). `NotStored` for a reason of the kind `Closed`
+    /// before the start and after the end.
+    pub fn submit(&self, record: Outbound, ticket: Ticket) {
+        let Some(pipeline) = self.pipeline.get().filter(|_| !self.is_closed()) else {
+            return ticket.tell(closed());
+        };
+        let facts = self.known.get(&record.topic).unwrap_or_else(|| Arc::new(pipeline.assumed(&record.topic)));
+        let mut bytes = pipeline.most(&record.envelope);
+        if bytes > facts.limit {
+            bytes = pipeline.size(&record);
+        }
+        if let Some(error) = facts.refuses(bytes, record.envelope.key().is_some()) {
+            self.suspicions.lock().judged(&record.topic, record.partition, record.stamp, true);
+            return ticket.tell(Fate::Refused(error));
+        }
+        let slot = Slot { ticket, topic: record.topic.clone(), partition: record.partition, stamp: record.stamp };
+        self.admit(pipeline, slot, Ready { facts, record });
+    }
+
+    /// Makes the client that a topic's records will go by, before the first of them: it may take a while to be known to a broker.
+    /// What stands in the way is told to the first record. Nothing happens where nothing is known of the topic.
+    pub fn prepare(&self, topic: &Topic) {
+        let Some(pipeline) = self.pipeline.get().filter(|_| !self.is_closed()) else { return };
+        let Some(facts) = self.known.get(topic) else { return };
+        let line = self.common(&facts);
+        let mut state = line.state.lock();
+        if !self.is_closed() && !state.failing && state.client.is_none() {
+            state.client = self.client(pipeline, &line).ok();
+        }
+    }
+
+    /// Has a record follow those of its partition, and gives the client what it may have.
+    fn admit(&self, pipeline: &P, slot: Slot, ready: Ready) {
+        let mut suspicions = self.suspicions.lock();
+        let make = || Line::new(ready.facts.limit, true);
+        let line = match suspicions.route(&slot.topic, slot.partition, make) {
+            Route::Common => self.common(&ready.facts),
+            Route::Own(line) => line,
+            Route::Held => {
+                drop(suspicions);
+                return slot.ticket.tell(being_replaced());
+            }
+        };
+        let mut state = line.state.lock();
+        if !line.alone && !state.carries(&slot.topic) {
+            drop(state);
+            if !self.is_let_go(&line, &slot.topic) {
+                drop(suspicions);
+                return slot.ticket.tell(being_replaced());
+            }
+            state = line.state.lock();
+        }
+        // Not before the line's lock is taken: in between the partition could be sent by another line.
+        drop(suspicions);
+        if let Err(fate) = self.accepts(pipeline, &line, &mut state, &slot.ticket) {
+            drop(state);
+            return self.tell(&line, slot, fate);
+        }
+        let (topic, partition) = (slot.topic.clone(), slot.partition);
+        let index = state.slots.insert(slot);
+        let course = state.course(&topic, partition);
+        course.line_up(index, ready);
+        if course.open() {
+            self.forward(pipeline, &line, state, (&topic, partition), Some(index));
+        }
+    }
+
+    /// Whether no other line has anything of a topic any more, whose limit is another one now.
+    fn is_let_go(&self, line: &Arc<LineOf<P>>, topic: &Topic) -> bool {
+        let lines = self.lines.lock();
+        lines.values().filter(|other| !Arc::ptr_eq(other, line)).all(|other| other.state.lock().let_go(topic))
+    }
+
+    /// Sees to it that there is a client, or says why the line takes no record with this ticket.
+    fn accepts(
+        &self,
+        pipeline: &P,
+        line: &Arc<LineOf<P>>,
+        state: &mut State<P::Client>,
+        ticket: &Ticket,
+    ) -> Result<(), Fate> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        if state.failing || !ticket.stands() {
+            return Err(being_replaced());
+        }
+        if state.client.is_none() {
+            state.client = Some(self.client(pipeline, line).map_err(Fate::NotStored)?);
+        }
+        Ok(())
+    }
+
+    /// Gives the client what is due of a partition. What waits behind one that it does not take comes back with it: nothing is
+    /// stored behind a hole. `own` is the record of a submission under way, if there is one.
+    fn forward<'a>(
+        &self,
+        pipeline: &P,
+        line: &'a Arc<LineOf<P>>,
+        mut state: MutexGuard<'a, State<P::Client>>,
+        place: (&Topic, u32),
+        own: Option<usize>,
+    ) {
+        loop {
+            for _ in 0..AT_ONCE {
+                let Some((index, ready)) = state.course(place.0, place.1).next() else { break };
+                let Err(turned) = hand(pipeline, &state, index, &ready) else { continue };
+                let slot = state.slots.remove(index);
+                let fate = fate_of(&slot, &turned);
+                if matches!(turned, Turned::Over(_)) {
+                    self.fails(line, &mut state);
+                }
+                if own == Some(index) {
+                    // It is the last one, and until it is told no other submission of the partition comes.
+                    state.course(place.0, place.1).turned();
+                    drop(state);
+                    return self.tell(line, slot, fate);
+                }
+                // Others may come before it is told, so it is told while none is taken.
+                self.fails(line, &mut state);
+                state.back.push((slot, fate));
+                for index in state.course(place.0, place.1).stop() {
+                    let slot = state.slots.remove(index);
+                    state.back.push((slot, not_stored("the one before was not taken")));
+                }
+                return;
+            }
+            if !state.course(place.0, place.1).is_due() {
+                return;
+            }
+            drop(state);
+            state = line.state.lock();
+        }
+    }
+
+    /// The client is at its end, and is replaced.
+    fn fails(&self, line: &Arc<LineOf<P>>, state: &mut State<P::Client>) {
+        if !std::mem::replace(&mut state.failing, true) {
+            let _ = self.ill.send(Arc::clone(line));
+        }
+    }
+
+    /// The line of a topic that is known for this.
+    fn common(&self, facts: &Facts) -> Arc<LineOf<P>> {
+        Arc::clone(self.lines.lock().entry(facts.limit).or_insert_with(|| Line::new(facts.limit, false)))
+    }
+
+    fn client(&self, pipeline: &P, line: &Arc<LineOf<P>>) -> crate::Result<P::Client> {
+        let reports = Reports { producer: Weak::clone(&self.me), line: Arc::downgrade(line) };
+        pipeline.client(line.limit, line.alone, reports)
+    }
+
+    /// Tells a record's fate. A partition's own line is left only when all that went by it is told.
+    pub(super) fn tell(&self, line: &LineOf<P>, slot: Slot, fate: Fate) {
+        if !line.alone {
+            return slot.ticket.tell(fate);
+        }
+        let Slot { ticket, topic, partition, stamp } = slot;
+        let certain = matches!(fate, Fate::Stored { .. } | Fate::Refused(_));
+        self.suspicions.lock().judged(&topic, partition, stamp, certain);
+        ticket.tell(fate);
+        self.suspicions.lock().returned(&topic, partition);
+    }
+
+    /// A client's word on a record.
+    fn reported(&self, line: &Arc<LineOf<P>>, index: usize, result: Result<Position, Failure>) {
+        let mut state = line.state.lock();
+        let Some(slot) = state.slots.try_remove(index) else { return };
+        let position = match result {
+            Ok(position) => position,
+            Err(failure) => {
+                state.failed.push((slot, failure));
+                return self.fails(line, &mut state);
+            }
+        };
+        let course = state.course(&slot.topic, slot.partition);
+        course.stored();
+        match self.pipeline.get() {
+            Some(pipeline) if course.open() => {
+                self.forward(pipeline, line, state, (&slot.topic, slot.partition), None);
+            }
+            _ => drop(state),
+        }
+        self.tell(line, slot, Fate::Stored { position, duplicate: false });
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
+/// Gives the client a record, if that may still be stored.
+fn hand<P: Pipeline>(pipeline: &P, state: &State<P::Client>, index: usize, ready: &Ready) -> Result<(), Turned> {
+    let stands = state.slots.get(index).is_some_and(|slot| slot.ticket.stands());
+    match &state.client {
+        Some(client) if stands && !state.failing => pipeline.give(client, &ready.facts.name, &ready.record, index),
+        _ => Err(Turned::Full),
+    }
+}
+
+/// What it means for a record that the client did not take it.
+fn fate_of(slot: &Slot, turned: &Turned) -> Fate {
+    match turned {
+        Turned::TooLarge => {
+            let error = Error::new(ErrorKind::TooLarge, "the record is larger than the topic's limit");
+            Fate::Refused(error.with("topic", &slot.topic))
+        }
+        Turned::Full => not_stored("the client's queue is full"),
+        Turned::Over(why) => {
+            let message = format!("the client takes no more: {why}");
+            Fate::NotStored(Error::new(ErrorKind::Unavailable, message))
+        }
+    }
+}
+
+fn not_stored(why: &'static str) -> Fate {
+    Fate::NotStored(Error::new(ErrorKind::Unavailable, why))
+}
+
+fn being_replaced() -> Fate {
+    not_stored("the producer is being replaced")
+}
+
+fn closed() -> Fate {
+    Fate::NotStored(Error::new(ErrorKind::Closed, "the backend is closed"))
+}
+
+impl<P: Pipeline> fmt::Debug for Producer<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").finish_non_exhaustive()
+    }
+}
+
+/// Takes one client's reports, from any thread but not from inside [`Pipeline::give`]. What comes after the producer or the
+/// client's line is gone counts for nothing.
+pub struct Reports<P: Pipeline> {
+    producer: Weak<Producer<P>>,
+    line: Weak<LineOf<P>>,
+}
+
+impl<P: Pipeline> Reports<P> {
+    /// What became of the record that was given under this index: where it is stored, or what went wrong. Records of a partition
+    /// are reported as stored in their order. Does not block; tickets are told on this thread, and what may follow now is given.
+    pub fn told(&self, index: usize, result: Result<Position, Failure>) {
+        if let (Some(producer), Some(line)) = (self.producer.upgrade(), self.line.upgrade()) {
+            producer.reported(&line, index, result);
+        }
+    }
+
+    /// The client will get no further, for no fault of a record: it is ended and replaced as after a failure, and what it has not
+    /// reported counts as perhaps stored. Does not block.
+    pub fn over(&self) {
+        if let (Some(producer), Some(line)) = (self.producer.upgrade(), self.line.upgrade()) {
+            let mut state = line.state.lock();
+            if state.client.is_some() {
+                producer.fails(&line, &mut state);
+            }
+        }
+    }
+}
+
+impl<P: Pipeline> fmt::Debug for Reports<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reports").finish_non_exhaustive()
+    }
+}

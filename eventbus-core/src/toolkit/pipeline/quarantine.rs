@@ -1,0 +1,164 @@
+//! Partitions under suspicion: they go by lines of their own until the culprit of a refused batch is found.
+//!
+//! Invariant: a partition's own line takes nothing before all that failed with the batch is told, and is left only when nothing
+//! more of it is outstanding.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use crate::model::{Stamp, Topic};
+
+/// A partition.
+pub(super) type Place = (Topic, u32);
+
+/// What a partition waits for before it goes back to the others.
+struct Suspicion<L> {
+    line: Option<Arc<L>>,
+    suspects: HashSet<Stamp>,
+    outstanding: usize,
+    /// When its last record was settled.
+    quiet_since: Option<Instant>,
+    /// Not all that failed with the batch is told yet.
+    held: bool,
+}
+
+impl<L> Suspicion<L> {
+    /// Suspects that do not come again, since what was before them was refused, are waited for no longer than this. Should
+    /// they come all the same, their batch is refused once more, and all begins anew.
+    const WAITS: Duration = Duration::from_secs(5);
+
+    fn is_over(&self) -> bool {
+        let waited = || self.quiet_since.is_some_and(|since| since.elapsed() > Self::WAITS);
+        !self.held && self.outstanding == 0 && (self.suspects.is_empty() || waited())
+    }
+}
+
+/// By which line a record goes.
+pub(super) enum Route<L> {
+    /// By that of its topic's limit.
+    Common,
+    /// By its partition's own, for which it is outstanding now.
+    Own(Arc<L>),
+    /// By none yet.
+    Held,
+}
+
+/// All partitions under suspicion. Nearly always there are none, and every record passes here.
+pub(super) struct Suspicions<L> {
+    places: HashMap<Place, Suspicion<L>>,
+    /// Where lines go that are left: a client ends on a thread that may wait for it, never on the one that reports.
+    left: UnboundedSender<Arc<L>>,
+}
+
+impl<L> Suspicions<L> {
+    pub(super) fn new(left: UnboundedSender<Arc<L>>) -> Self {
+        Self { places: HashMap::new(), left }
+    }
+
+    /// By which line a record goes; `make` makes one for its partition.
+    pub(super) fn route(&mut self, topic: &Topic, partition: u32, make: impl FnOnce() -> Arc<L>) -> Route<L> {
+        if self.places.is_empty() {
+            return Route::Common;
+        }
+        let place = (topic.clone(), partition);
+        self.end_if_over(&place);
+        let Some(suspicion) = self.places.get_mut(&place) else { return Route::Common };
+        if suspicion.held {
+            return Route::Held;
+        }
+        suspicion.outstanding += 1;
+        Route::Own(Arc::clone(suspicion.line.get_or_insert_with(make)))
+    }
+
+    /// A record was in a batch that was refused.
+    pub(super) fn suspect(&mut self, place: Place, stamp: Stamp) {
+        let suspicion = self.places.entry(place).or_insert_with(|| Suspicion {
+            line: None,
+            suspects: HashSet::new(),
+            outstanding: 0,
+            quiet_since: None,
+            held: true,
+        });
+        suspicion.suspects.insert(stamp);
+    }
+
+    /// All that failed with the batch is told.
+    pub(super) fn open(&mut self, places: &HashSet<Place>) {
+        for place in places {
+            if let Some(suspicion) = self.places.get_mut(place) {
+                suspicion.held = false;
+            }
+            self.end_if_over(place);
+        }
+    }
+
+    /// What became of a record: it is a suspect no longer where it is stored or condemned; otherwise it comes again, and is still
+    /// to be found innocent.
+    pub(super) fn judged(&mut self, topic: &Topic, partition: u32, stamp: Stamp, certain: bool) {
+        self.settle(topic, partition, |suspicion| {
+            if certain {
+                suspicion.suspects.remove(&stamp);
+            } else {
+                suspicion.suspects.insert(stamp);
+            }
+        });
+    }
+
+    /// A record that went by a partition's own line is told.
+    pub(super) fn returned(&mut self, topic: &Topic, partition: u32) {
+        self.settle(topic, partition, |suspicion| suspicion.outstanding = suspicion.outstanding.saturating_sub(1));
+    }
+
+    /// With the last suspect the partition goes back to the others.
+    fn settle(&mut self, topic: &Topic, partition: u32, change: impl FnOnce(&mut Suspicion<L>)) {
+        if self.places.is_empty() {
+            return;
+        }
+        let place = (topic.clone(), partition);
+        if let Some(suspicion) = self.places.get_mut(&place) {
+            change(suspicion);
+            suspicion.quiet_since = Some(Instant::now());
+            self.end_if_over(&place);
+        }
+    }
+
+    fn end_if_over(&mut self, place: &Place) {
+        if self.places.get(place).is_some_and(Suspicion::is_over)
+            && let Some(line) = self.places.remove(place).and_then(|suspicion| suspicion.line)
+        {
+            let _ = self.left.send(line);
+        }
+    }
+
+    /// The lines of all partitions.
+    pub(super) fn lines(&self) -> Vec<Arc<L>> {
+        self.places.values().filter_map(|suspicion| suspicion.line.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ProducerId;
+
+    fn suspicion(suspects: u64, outstanding: usize, quiet_since: Option<Instant>) -> Suspicion<()> {
+        let suspects = (0..suspects).map(|n| Stamp::new(ProducerId::new(1), n)).collect();
+        Suspicion { line: None, suspects, outstanding, quiet_since, held: false }
+    }
+
+    #[test]
+    fn a_partition_waits_for_its_suspects_but_not_for_ones_that_stay_away() {
+        let long_ago = Instant::now().checked_sub(2 * Suspicion::<()>::WAITS);
+        assert!(suspicion(0, 0, None).is_over());
+        assert!(!suspicion(0, 1, long_ago).is_over(), "a record of its own line is under way");
+        assert!(!suspicion(1, 0, None).is_over(), "none came yet");
+        assert!(!suspicion(1, 0, Some(Instant::now())).is_over());
+        assert!(!suspicion(1, 1, long_ago).is_over());
+        assert!(suspicion(1, 0, long_ago).is_over());
+        assert!(!Suspicion { held: true, ..suspicion(0, 0, None) }.is_over(), "not all is told");
+    }
+}

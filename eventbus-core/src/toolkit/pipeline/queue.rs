@@ -1,0 +1,152 @@
+//! Where a client stands in a partition: what waits, what may be given, what is under way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::limits::Facts;
+use crate::backend::Outbound;
+
+/// A record that is to be given to the client. It is written only then.
+pub(super) struct Ready {
+    pub(super) facts: Arc<Facts>,
+    pub(super) record: Outbound,
+}
+
+/// Where a client stands in a partition.
+#[derive(Default)]
+pub(super) struct Course {
+    /// The broker has stored a record of this client. It holds a client's records to their order only from then on: before, it may
+    /// store what comes behind a refused one.
+    begun: bool,
+    /// Given to the client and not reported as stored.
+    under_way: usize,
+    /// Not given yet, in their order.
+    waiting: VecDeque<(usize, Ready)>,
+    /// How many of these may be given.
+    due: usize,
+}
+
+impl Course {
+    /// So many that wait are a batch of their own, for which nothing needs to be awaited.
+    const BATCH: usize = 500;
+
+    /// One more waits, behind the others.
+    pub(super) fn line_up(&mut self, index: usize, ready: Ready) {
+        self.waiting.push_back((index, ready));
+    }
+
+    /// Fixes how many of those that wait may be given now; true where any may.
+    pub(super) fn open(&mut self) -> bool {
+        if !self.begun {
+            self.due = usize::from(self.under_way == 0);
+        } else if self.under_way == 0 || self.waiting.len() >= Self::BATCH {
+            self.due = self.waiting.len();
+        }
+        self.due > 0
+    }
+
+    /// Whether any may be given.
+    pub(super) fn is_due(&self) -> bool {
+        self.due > 0
+    }
+
+    /// Whether nothing of the partition is with this client.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.waiting.is_empty()
+    }
+
+    /// The next to be given.
+    pub(super) fn next(&mut self) -> Option<(usize, Ready)> {
+        self.due = self.due.checked_sub(1)?;
+        let next = self.waiting.pop_front()?;
+        self.under_way += 1;
+        Some(next)
+    }
+
+    /// One of those under way is stored.
+    pub(super) fn stored(&mut self) {
+        self.begun = true;
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// The one given last was not taken, and nothing waits behind it.
+    pub(super) fn turned(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// Nothing more is given: what waited comes back, and counts as under way until it is told.
+    pub(super) fn stop(&mut self) -> impl Iterator<Item = usize> + use<> {
+        self.due = 0;
+        self.under_way += self.waiting.len();
+        std::mem::take(&mut self.waiting).into_iter().map(|(index, _)| index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Envelope, ProducerId, Stamp};
+
+    fn line_up(course: &mut Course, indices: std::ops::Range<usize>) {
+        let facts = Arc::new(Facts::new("t", 1_000, false));
+        let envelope = Envelope::builder("T", "/t").build().unwrap();
+        for n in indices {
+            let stamp = Stamp::new(ProducerId::new(1), n as u64);
+            let record = Outbound::new("t".parse().unwrap(), 0, stamp, envelope.clone());
+            course.line_up(n, Ready { facts: Arc::clone(&facts), record });
+        }
+    }
+
+    /// What is given now, and is under way then.
+    fn given(course: &mut Course) -> Vec<usize> {
+        course.open();
+        std::iter::from_fn(|| course.next().map(|(index, _)| index)).collect()
+    }
+
+    #[test]
+    fn until_a_client_has_stored_one_there_is_one_under_way() {
+        let mut course = Course::default();
+        line_up(&mut course, 0..2 * Course::BATCH);
+        assert_eq!(given(&mut course), [0]);
+        assert!(given(&mut course).is_empty());
+        course.stored();
+        assert_eq!(given(&mut course).len(), 2 * Course::BATCH - 1);
+    }
+
+    #[test]
+    fn what_comes_while_others_are_under_way_gathers_to_a_batch() {
+        let mut course = Course::default();
+        line_up(&mut course, 0..3);
+        assert_eq!(given(&mut course), [0]);
+        course.stored();
+        assert_eq!(given(&mut course), [1, 2]);
+        line_up(&mut course, 3..2 + Course::BATCH);
+        for _ in 0..2 {
+            assert!(given(&mut course).is_empty(), "{} are under way", course.under_way);
+            course.stored();
+        }
+        assert_eq!(given(&mut course).len(), Course::BATCH - 1);
+        line_up(&mut course, 0..Course::BATCH);
+        assert_eq!(given(&mut course).len(), Course::BATCH, "a batch of its own");
+    }
+
+    #[test]
+    fn behind_one_that_was_not_taken_nothing_is_given_and_none_is_forgotten() {
+        let mut course = Course { begun: true, ..Course::default() };
+        line_up(&mut course, 0..4);
+        course.open();
+        assert_eq!(course.next().map(|(index, _)| index), Some(0));
+        assert_eq!(course.stop().collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(course.next().is_none() && !course.is_due());
+        assert_eq!((course.under_way, course.is_idle()), (4, false));
+    }
+
+    #[test]
+    fn one_that_was_turned_away_when_it_came_leaves_nothing_behind() {
+        let mut course = Course::default();
+        line_up(&mut course, 0..1);
+        assert_eq!(given(&mut course), [0]);
+        course.turned();
+        assert!(course.is_idle() && !course.begun);
+    }
+}

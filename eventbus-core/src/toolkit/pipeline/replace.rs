@@ -1,0 +1,85 @@
+//! The end of a client: everything it had is told, and only then its line goes on with another.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Pipeline;
+use super::failure::Verdict;
+use super::line::{Failed, Line};
+use super::producer::Producer;
+use super::quarantine::Place;
+use crate::model::Topic;
+use crate::runtime::sync::atomic::Ordering;
+
+impl<P: Pipeline> Producer<P> {
+    /// Ends a line's client, tells what it still had, and lets the line go on with another.
+    pub(super) async fn replace(&self, line: &Arc<Line<P::Client>>) {
+        let _ending = line.ending.lock().await;
+        let client = {
+            let mut state = line.state.lock();
+            state.failing = true;
+            state.client.take()
+        };
+        if let Some(client) = client {
+            let _ = tokio::task::spawn_blocking(move || P::end(client)).await;
+        }
+        let (failed, back) = line.state.lock().drain();
+        let gone = self.gone(&failed).await;
+        let suspected = if line.alone { HashSet::new() } else { self.suspect(&failed).await };
+        for (slot, failure) in failed {
+            let fate = failure.fate(line.alone, gone.contains(&slot.topic));
+            self.tell(line, slot, fate);
+        }
+        for (slot, fate) in back {
+            self.tell(line, slot, fate);
+        }
+        // Until then nothing of these partitions was taken, and nothing by this line.
+        self.suspicions.lock().open(&suspected);
+        line.state.lock().go_on();
+    }
+
+    /// The topics that reports call unknown, and that are indeed not there.
+    async fn gone(&self, failed: &Failed) -> HashSet<Topic> {
+        let Some(pipeline) = self.pipeline.get() else { return HashSet::new() };
+        let named = failed.iter().filter(|(_, failure)| failure.verdict == Verdict::Vanished);
+        let mut topics: HashSet<Topic> = named.map(|(slot, _)| slot.topic.clone()).collect();
+        for topic in topics.clone() {
+            if !pipeline.is_gone(&topic).await {
+                topics.remove(&topic);
+            }
+        }
+        topics
+    }
+
+    /// Partitions with a refused batch go on by clients of their own, with what the topic allows now.
+    async fn suspect(&self, failed: &Failed) -> HashSet<Place> {
+        let mut places = HashSet::new();
+        for (slot, failure) in failed {
+            if matches!(failure.verdict, Verdict::SomeOfBatch(_)) {
+                let place = (slot.topic.clone(), slot.partition);
+                self.suspicions.lock().suspect(place.clone(), slot.stamp);
+                places.insert(place);
+            }
+        }
+        if let Some(pipeline) = self.pipeline.get() {
+            let topics: HashSet<&Topic> = places.iter().map(|(topic, _)| topic).collect();
+            for topic in topics {
+                // The limit may have been lowered since it was last looked at; as it is then, it is what is kept to.
+                pipeline.learn(topic).await;
+            }
+        }
+        places
+    }
+
+    /// Ends all clients; every ticket is told before it returns, and nothing is taken any more. What was not reported is perhaps
+    /// stored. Takes as long as [`Pipeline::end`] and the questions about topics do. Not cancel safe: what is left then is told
+    /// when the producer is dropped.
+    pub async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let mut lines: Vec<Arc<Line<P::Client>>> = self.lines.lock().drain().map(|(_, line)| line).collect();
+        lines.extend(self.suspicions.lock().lines());
+        for line in lines {
+            self.replace(&line).await;
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Refused batches: only the culprit is condemned, and only its partition waits.
+
+use std::time::Duration;
+
+use super::fake::{self, until};
+use super::{BATCH, Bench, LIMIT, topic};
+use crate::toolkit::pipeline::failure::Verdict;
+use crate::toolkit::pipeline::limits::Facts;
+
+/// A partition whose second to fourth record were refused as a batch. Client 0 has failed.
+async fn refused() -> Bench {
+    let bench = Bench::new();
+    bench.submit(0, 1..=4);
+    bench.broker.store(0, 0, 1);
+    bench.broker.fail(0, 0, 3, BATCH);
+    bench.told(4).await;
+    let not = "not stored";
+    assert_eq!(bench.told.take(), [(1, "stored"), (2, not), (3, not), (4, not)]);
+    bench
+}
+
+#[tokio::test]
+async fn a_refused_batch_is_narrowed_down_and_only_the_culprit_is_refused() {
+    let bench = refused().await;
+    assert_eq!(bench.broker.learned(), 1, "the limit may have been lowered");
+    bench.submit(0, 2..=4);
+    assert_eq!((bench.broker.is_alone(1), bench.broker.given(1, 0)), (true, vec![2]));
+    bench.broker.store(1, 0, 1);
+    bench.broker.fail(1, 0, 1, BATCH);
+    // The client has failed, and what waited for it was never sent.
+    bench.told(3).await;
+    assert_eq!(bench.told.take(), [(2, "stored"), (3, "refused"), (4, "unknown")]);
+    assert_eq!(bench.broker.learned(), 1, "of what is refused alone nothing is left to ask");
+    bench.submit(0, [4]);
+    assert!(bench.broker.is_alone(2));
+    bench.broker.store(2, 0, 1);
+    until(|| bench.broker.is_ended(2)).await;
+    bench.submit(0, [5]);
+    assert_eq!((bench.broker.is_alone(3), bench.broker.given(3, 0)), (false, vec![5]));
+    bench.broker.store(3, 0, 1);
+    assert_eq!(bench.broker.log(0), [1, 2, 4, 5]);
+}
+
+#[tokio::test]
+async fn other_partitions_do_not_wait_for_one_under_suspicion() {
+    let bench = refused().await;
+    bench.submit(0, [2]);
+    bench.submit(1, 10..=12);
+    assert_eq!((bench.broker.given(1, 0), bench.broker.given(2, 1)), (vec![2], vec![10]));
+    bench.broker.store(2, 1, 1);
+    bench.broker.store(2, 1, 2);
+    assert_eq!((bench.broker.log(0), bench.broker.log(1)), (vec![1], vec![10, 11, 12]));
+    assert!(bench.broker.is_alone(1) && !bench.broker.is_alone(2));
+}
+
+#[tokio::test]
+async fn a_partition_under_suspicion_goes_by_its_own_line_only_once_all_that_failed_is_told() {
+    let bench = Bench::new();
+    let learned = bench.broker.hold_learning();
+    bench.submit(0, 1..=4);
+    bench.broker.store(0, 0, 1);
+    bench.broker.fail(0, 0, 2, BATCH);
+    until(|| bench.broker.learned() == 1).await;
+    bench.told.take();
+    // One that follows those that failed, which are still to be told.
+    bench.submit(0, [5]);
+    assert_eq!(bench.told.take(), [(5, "not stored")]);
+    let (producer, told) = (bench.producer.clone(), bench.told.clone());
+    bench.told.when_told(move |id| producer.submit(fake::record(0, id + 10), told.ticket(id + 10)));
+    learned.send(true).unwrap();
+    bench.told(6).await;
+    let not = "not stored";
+    let expected = [(2, not), (3, not), (4, "unknown"), (12, not), (13, not), (14, not)];
+    assert_eq!((bench.told.take(), bench.broker.clients()), (expected.to_vec(), 1));
+}
+
+#[tokio::test]
+async fn with_its_last_suspect_a_partition_goes_back_to_the_others() {
+    let bench = refused().await;
+    bench.submit(0, 2..=4);
+    for _ in 2..=4 {
+        assert!(!bench.broker.is_ended(1));
+        bench.broker.store(1, 0, 1);
+    }
+    until(|| bench.broker.is_ended(1)).await;
+    bench.submit(0, 5..=6);
+    assert_eq!((bench.broker.is_alone(2), bench.broker.given(2, 0)), (false, vec![5]));
+    assert!(bench.producer.suspicions.lock().lines().is_empty());
+}
+
+#[tokio::test]
+async fn a_suspect_that_comes_again_is_still_one() {
+    let bench = refused().await;
+    bench.submit(0, 2..=4);
+    bench.broker.store(1, 0, 1);
+    bench.broker.store(1, 0, 1);
+    bench.broker.fail(1, 0, 1, Verdict::Unclear);
+    bench.told(3).await;
+    bench.submit(0, [4]);
+    assert!(bench.broker.is_alone(2), "the last suspect was not found innocent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspects_that_stay_away_are_not_waited_for_forever() {
+    let bench = refused().await;
+    bench.submit(0, [2]);
+    bench.broker.store(1, 0, 1);
+    tokio::time::advance(Duration::from_secs(4)).await;
+    bench.submit(0, [5]);
+    assert_eq!(bench.broker.given(1, 0), [5]);
+    bench.broker.store(1, 0, 1);
+    tokio::time::advance(Duration::from_secs(6)).await;
+    bench.submit(0, [6]);
+    assert!(!bench.broker.is_alone(2));
+    until(|| bench.broker.is_ended(1)).await;
+}
+
+#[tokio::test]
+async fn suspects_that_the_topic_is_known_to_refuse_by_now_are_waited_for_no_longer() {
+    let bench = refused().await;
+    bench.producer.known().learn(&topic(), Facts::new("t", 1, false));
+    bench.submit(0, 2..=4);
+    let large = "too_large";
+    assert_eq!(bench.told.take(), [(2, large), (3, large), (4, large)]);
+    bench.limit(LIMIT);
+    bench.submit(0, [5]);
+    assert!(!bench.broker.is_alone(1));
+}
+
+#[tokio::test]
+async fn what_is_said_of_topic_or_user_condemns_each_record_and_narrows_nothing() {
+    for (verdict, gone, fate) in [
+        (Verdict::Forbidden, false, "permission_denied"),
+        (Verdict::Vanished, true, "unknown_topic"),
+        (Verdict::Vanished, false, "not stored"),
+    ] {
+        let bench = Bench::new();
+        bench.submit(0, 1..=3);
+        bench.broker.store(0, 0, 1);
+        if gone {
+            bench.broker.topic_is_gone();
+        }
+        bench.broker.fail(0, 0, 2, verdict);
+        bench.told(3).await;
+        assert_eq!(bench.told.take(), [(1, "stored"), (2, fate), (3, fate)], "{verdict:?}");
+        bench.submit(0, [4]);
+        assert_eq!((bench.broker.is_alone(1), bench.broker.learned()), (false, 0));
+    }
+}

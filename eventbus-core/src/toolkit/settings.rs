@@ -1,0 +1,252 @@
+//! Settings of backends, each declared once by [`settings!`](macro@crate::settings), and the checks they share (S8).
+//!
+//! Invariant: a value that is refused names its setting, what was expected and what was given; one that is secret is never
+//! repeated, so none of these checks is for such.
+
+use percent_encoding::percent_decode_str;
+
+use crate::model::Result;
+
+pub use crate::validate::{invalid, millis, unsafe_setting, unsupported, within};
+
+/// Declares the configuration of a backend: each setting once, with its documentation, default and range.
+///
+/// - `given` are fields that the configuration is made of. They have no default and no setter: the type's own code takes care.
+/// - `text` are settings of text; their setters take whatever becomes a `String`.
+/// - `value` are settings of any other type. `in` names the range of values that are accepted.
+///
+/// It makes the struct with fields that the crate sees, a private `with_defaults` that takes what is given, a setter of the
+/// setting's name for each, and a private `check_ranges`, to be called by `validate`.
+///
+/// ```
+/// use std::time::Duration;
+/// use eventbus_core::toolkit::settings::{millis, prefix};
+///
+/// eventbus_core::settings! {
+///     /// Settings of a bus on a broker.
+///     #[derive(Debug, Clone)]
+///     #[must_use]
+///     pub struct Config {
+///         given { host: String, }
+///         text {
+///             /// Sets what names begin with. Default `eventbus`.
+///             prefix = "eventbus";
+///         }
+///         value {
+///             /// How long an answer may take. Default 5 s.
+///             timeout: Duration = Duration::from_secs(5), in millis(100, 60_000);
+///             /// The most records on their way. Default 1 000.
+///             window: usize = 1_000, in 1..;
+///             /// Whether to tell more. Default no.
+///             verbose: bool = false;
+///         }
+///     }
+/// }
+///
+/// impl Config {
+///     pub fn new(host: &str) -> Self {
+///         Self::with_defaults(host.to_owned())
+///     }
+///
+///     pub fn validate(&self) -> eventbus_core::Result<()> {
+///         prefix(&self.prefix, 1, "-")?;
+///         self.check_ranges()
+///     }
+/// }
+///
+/// let config = Config::new("localhost").prefix("shop").verbose(true);
+/// assert!(config.validate().is_ok() && config.host == "localhost" && config.verbose);
+/// let error = config.timeout(Duration::ZERO).validate().unwrap_err();
+/// assert!(error.to_string().contains("timeout: expected 100ms to 60s, got 0ns"), "{error}");
+/// ```
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        pub struct $config:ident {
+            given { $($(#[$given_meta:meta])* $given:ident: $kind:ty,)* }
+            $(text { $($(#[$text_meta:meta])* $text:ident = $said:expr;)* })?
+            value { $($(#[$meaning:meta])* $name:ident: $type:ty = $default:expr $(, in $range:expr)?;)* }
+        }
+    ) => {
+        $(#[$meta])*
+        pub struct $config {
+            $($(#[$given_meta])* pub(crate) $given: $kind,)*
+            $($(pub(crate) $text: String,)*)?
+            $(pub(crate) $name: $type,)*
+        }
+
+        impl $config {
+            fn with_defaults($($given: $kind),*) -> Self {
+                Self { $($given,)* $($($text: $said.into(),)*)? $($name: $default,)* }
+            }
+
+            $($($(#[$text_meta])*
+            pub fn $text(mut self, $text: impl Into<String>) -> Self {
+                self.$text = $text.into();
+                self
+            })*)?
+
+            $($(#[$meaning])*
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name;
+                self
+            })*
+
+            /// Checks each value that has a range.
+            fn check_ranges(&self) -> $crate::Result<()> {
+                $($($crate::toolkit::settings::within(stringify!($name), &self.$name, $range)?;)?)*
+                Ok(())
+            }
+        }
+    };
+}
+
+/// Refuses a name that is on a list of those that would break the contract, or that another setting stands for, each with why.
+///
+/// # Errors
+/// `UnsafeConfig`, saying why.
+pub fn refuse(refused: &'static [(&'static str, &'static str)], name: &str) -> Result<()> {
+    match refused.iter().find(|(refused, _)| *refused == name) {
+        Some((refused, why)) => Err(unsafe_setting(refused, why)),
+        None => Ok(()),
+    }
+}
+
+/// Checks that a text is one of these words, of which there are two at least.
+///
+/// # Errors
+/// `InvalidConfig`, naming the words and the text.
+pub fn one_of(setting: &'static str, text: &str, words: &[&str]) -> Result<()> {
+    match words.split_last() {
+        Some((last, others)) if !words.contains(&text) => {
+            Err(invalid(setting, format!("expected {} or {last}, got {text:?}", others.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks what names on a broker begin with: up to 32 letters, digits and these marks.
+///
+/// # Errors
+/// `InvalidConfig`, naming what is taken and what was given.
+pub fn prefix(text: &str, least: usize, marks: &str) -> Result<()> {
+    if (least..=32).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c)) {
+        return Ok(());
+    }
+    let length = if least == 0 { "at most 32".to_owned() } else { format!("{least} to 32") };
+    let marks: String = marks.chars().flat_map(|mark| [' ', mark]).collect();
+    Err(invalid("prefix", format!("expected {length} of A-Z a-z 0-9{marks}, got {text:?}")))
+}
+
+/// Whether this can be a host, with or without a port.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
+}
+
+/// Whether this is `SCHEME://HOST[:PORT]`, the scheme one of these.
+#[must_use]
+pub fn is_server(text: &str, schemes: &[&str]) -> bool {
+    text.split_once("://").is_some_and(|(scheme, host)| schemes.contains(&scheme) && is_host(host))
+}
+
+/// A user of servers, with a password where one was given. Secret: it is not printed.
+pub type User = (String, Option<String>);
+
+/// Reads servers' URLs, several with commas between them: without what may be secret in them, with this scheme where they
+/// have none, and the user of the first that has one. A user, or a user and a password with `:` between them, stands before a
+/// host with `@` behind it, percent-encoded. Nothing is checked, see [`is_server`].
+///
+/// ```
+/// use eventbus_core::toolkit::settings::servers;
+///
+/// let (urls, user) = servers("me:p%40ss@a:1, x://b", "x");
+/// assert_eq!(urls, ["x://a:1", "x://b"]);
+/// assert_eq!(user, Some(("me".into(), Some("p@ss".into()))));
+/// ```
+#[must_use]
+pub fn servers(text: &str, scheme: &str) -> (Vec<String>, Option<User>) {
+    let (mut urls, mut user) = (Vec::new(), None);
+    for server in text.split(',').map(str::trim) {
+        let (scheme, rest) = server.split_once("://").unwrap_or((scheme, server));
+        let (before, host) = rest.rsplit_once('@').map_or((None, rest), |(before, host)| (Some(before), host));
+        user = user.or_else(|| {
+            let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            let (user, password) = before?.split_once(':').map_or((before?, None), |(user, word)| (user, Some(word)));
+            Some((plain(user), password.map(plain)))
+        });
+        urls.push(format!("{scheme}://{host}"));
+    }
+    (urls, user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ErrorKind;
+
+    fn message(result: Result<()>) -> String {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        error.to_string()
+    }
+
+    #[test]
+    fn one_of_names_the_words_and_the_text() {
+        let error = message(one_of("c", "z", &["x", "y", "w"]));
+        assert!(error.contains("c: expected x, y or w, got \"z\""), "{error}");
+        assert!(one_of("c", "w", &["x", "y", "w"]).is_ok());
+    }
+
+    #[test]
+    fn a_prefix_has_letters_digits_and_the_broker_s_marks() {
+        for (text, least, marks) in [("", 0, "-"), ("aZ9-._", 1, "._-"), (&"a".repeat(32), 1, "")] {
+            assert!(prefix(text, least, marks).is_ok(), "{text}");
+        }
+        for (text, least, marks) in [("", 1, "-"), ("a.b", 0, "-"), ("ü", 0, "-"), (&"a".repeat(33), 1, "")] {
+            assert!(prefix(text, least, marks).is_err(), "{text}");
+        }
+        let error = message(prefix("a/b", 0, "._-"));
+        assert!(error.contains("prefix: expected at most 32 of A-Z a-z 0-9 . _ -, got \"a/b\""), "{error}");
+        let error = message(prefix("", 1, "_-"));
+        assert!(error.contains("prefix: expected 1 to 32 of A-Z a-z 0-9 _ -, got \"\""), "{error}");
+    }
+
+    #[test]
+    fn what_would_break_the_contract_is_refused_by_name_and_says_why() {
+        const REFUSED: &[(&str, &str)] = &[("acks", "always all")];
+        assert!(refuse(REFUSED, "ack").is_ok());
+        let error = refuse(REFUSED, "acks").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsafeConfig);
+        assert!(error.to_string().contains("acks: always all [setting=acks]"), "{error}");
+    }
+
+    #[test]
+    fn a_host_holds_nothing_that_could_be_a_path_or_a_secret() {
+        assert!(["a", "a.b-c_d:1", "[::1]:9"].into_iter().all(is_host));
+        assert!(!["", "a/b", "u@a", "a b", "http://a"].into_iter().any(is_host));
+    }
+
+    #[test]
+    fn no_secret_is_left_in_a_server_s_url_and_the_first_user_counts() {
+        let user = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
+        for (text, urls, found) in [
+            ("a", vec!["x://a"], None),
+            ("y://a:1, b", vec!["y://a:1", "x://b"], None),
+            ("y://a,me:s@ecret@b,you@c", vec!["y://a", "x://b", "x://c"], user("me", Some("s@ecret"))),
+            ("t%2Fok@a,me:secret@b", vec!["x://a", "x://b"], user("t/ok", None)),
+            ("me:@a", vec!["x://a"], user("me", Some(""))),
+            ("", vec!["x://"], None),
+        ] {
+            let (read, user) = servers(text, "x");
+            assert_eq!((read, user), (urls.into_iter().map(str::to_owned).collect(), found), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_has_one_of_the_schemes_and_a_host() {
+        assert!(["x://a", "y://a:1"].into_iter().all(|url| is_server(url, &["x", "y"])));
+        assert!(!["a", "x://", "z://a", "x://u@a", ""].into_iter().any(|url| is_server(url, &["x", "y"])));
+    }
+}

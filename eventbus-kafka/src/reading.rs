@@ -1,0 +1,88 @@
+//! Reading logs from outside by a client that blocks and says where a log ends.
+//!
+//! Invariant: a reading that ends well has seen each partition up to its end, or up to where no more of it was wanted.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use eventbus_core::{Error, ErrorKind, Result};
+
+/// What a client that reads logs says next.
+#[derive(Debug)]
+pub(crate) enum Heard<R> {
+    /// A record of this partition.
+    Record(u32, R),
+    /// The end of this partition's log.
+    End(u32),
+    /// Nothing, for the moment.
+    Nothing,
+}
+
+/// Reads partitions, each until `each` wants no more of it or to its end. Blocks: for a thread that may.
+///
+/// `next` waits a little for what comes; it may give records of partitions that are read no more, which are passed over.
+///
+/// # Errors
+/// `Unavailable` where none of what is read comes on for as long as `patience`. What `each` was given until then was there.
+pub(crate) fn read_to_ends<R>(
+    partitions: impl IntoIterator<Item = u32>,
+    patience: Duration,
+    mut next: impl FnMut() -> Heard<R>,
+    mut each: impl FnMut(u32, &R) -> bool,
+) -> Result<()> {
+    let mut left: HashSet<u32> = partitions.into_iter().collect();
+    let mut until = Instant::now() + patience;
+    while !left.is_empty() {
+        if Instant::now() >= until {
+            return Err(Error::new(ErrorKind::Unavailable, "the log could not be read to its end in time"));
+        }
+        match next() {
+            Heard::Record(partition, record) if left.contains(&partition) => {
+                until = Instant::now() + patience;
+                if !each(partition, &record) {
+                    left.remove(&partition);
+                }
+            }
+            Heard::End(partition) => drop(left.remove(&partition)),
+            Heard::Record(..) | Heard::Nothing => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn each_partition_is_read_to_its_end_or_as_far_as_it_is_wanted() {
+        let log = [
+            Heard::Record(0, 1),
+            Heard::Nothing,
+            Heard::Record(1, 2),
+            Heard::Record(0, 3),
+            Heard::Record(1, 4),
+            Heard::Record(7, 5),
+            Heard::End(7),
+            Heard::End(0),
+        ];
+        let (mut log, mut found) = (log.into_iter(), Vec::new());
+        let next = || log.next().unwrap_or(Heard::Nothing);
+        let each = |partition, record: &i32| {
+            found.push((partition, *record));
+            partition == 0
+        };
+        read_to_ends([0, 1], PATIENCE, next, each).unwrap();
+        assert_eq!((found, log.len()), (vec![(0, 1), (1, 2), (0, 3)], 0));
+        read_to_ends([], PATIENCE, || panic!("nothing is read"), |_, _: &()| true).unwrap();
+    }
+
+    #[test]
+    fn a_log_that_stands_still_is_not_waited_for_without_end() {
+        let patience = Duration::from_millis(5);
+        let failed = read_to_ends([0], patience, || Heard::Record(1, ()), |_, ()| panic!("of no interest"));
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+}
