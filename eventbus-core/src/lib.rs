@@ -34,19 +34,19 @@ pub use backend::{Capabilities, ConnectionState, GroupDescription, GroupPartitio
 pub use bus::{Bus, BusConfig, Confirmed, EventBus, EventBusExt, ForwardBus, Threads};
 pub use model::{
     AfterRefusal, Codec, Envelope, EnvelopeBuilder, Error, ErrorKind, Event, Group, Json, Key, MAX_KEY_BYTES, MAX_NAME,
-    OnExisting, Position, ProducerId, Refusal, Result, Stamp, Storage, Topic, TopicSpec, murmur2,
+    OnExisting, ParseStampError, Position, ProducerId, Receipt, Refusal, Result, Stamp, Storage, Topic, TopicSpec,
+    Withdrawal, murmur2,
 };
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use observe::{BusEvent, Hook, Location, OwnershipChange, Propagator};
 pub use publish::{
-    BatchConfirmation, BatchOutcome, BatchPublishing, Confirmation, HandleLayer, Publish, PublishLayer, Publishing,
-    Receipt, StoredPrefix, Withdrawal,
+    BatchConfirmation, BatchOutcome, BatchPublishing, Confirmation, Publish, PublishLayer, Publishing, StoredPrefix,
 };
 pub use runtime::{Backoff, BackoffError, Env, Jitter, SystemEnv};
 pub use subscribe::{
-    Delivery, FailurePolicy, Handler, HandlerError, OnDataLoss, OnLogReset, PartitionView, Router, RouterBuilder,
-    StartFrom, Subscribe, Subscription, Unknown, handler_fn,
+    Delivery, FailurePolicy, HandleLayer, Handler, HandlerError, OnDataLoss, OnLogReset, PartitionView, Router,
+    RouterBuilder, StartFrom, Subscribe, Subscription, Unknown, handler_fn,
 };
 
 #[cfg(test)]

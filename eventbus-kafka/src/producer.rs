@@ -55,7 +55,7 @@ impl Records {
 impl Pipeline for Records {
     type Client = ThreadedProducer<Delivered>;
 
-    fn client(&self, limit: usize, alone: bool, reports: Reports<Self>) -> Result<Self::Client> {
+    fn client(&self, limit: usize, alone: bool, reports: Reports) -> Result<Self::Client> {
         let (linger, records) = if alone { (Duration::ZERO, 1) } else { (self.link.config.linger, BATCH_RECORDS) };
         let mut config = self.link.config.producer(limit.min(BATCH_BYTES), linger, records);
         // A single record may be larger than a batch of several.
@@ -104,14 +104,14 @@ impl Pipeline for Records {
     }
 }
 
-impl Owner for Reports<Records> {
+impl Owner for Reports {
     fn stranded(&self) {
         self.over();
     }
 }
 
 /// Takes a client's reports, on the client's own thread.
-type Delivered = Context<Reports<Records>>;
+type Delivered = Context<Reports>;
 
 impl ProducerContext<NoCustomPartitioner> for Delivered {
     type DeliveryOpaque = usize;

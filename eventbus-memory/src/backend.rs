@@ -104,6 +104,10 @@ impl Backend for MemoryBackend {
         .await
     }
 
+    async fn count_partitions(&self, topic: &Topic) -> Result<u32> {
+        Ok(self.describe_topic(topic).await?.spec.partitions)
+    }
+
     async fn delete_topic(&self, topic: &Topic) -> Result<()> {
         self.ask(|state, step| state.delete_topic(topic, step)).await
     }

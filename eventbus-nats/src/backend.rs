@@ -113,6 +113,10 @@ impl Backend for NatsBackend {
         self.link.get()?.describe_topic(topic).await
     }
 
+    async fn count_partitions(&self, topic: &Topic) -> Result<u32> {
+        Ok(self.describe_topic(topic).await?.spec.partitions)
+    }
+
     async fn delete_topic(&self, topic: &Topic) -> Result<()> {
         self.link.get()?.delete_topic(topic).await
     }

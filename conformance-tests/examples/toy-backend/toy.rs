@@ -164,6 +164,10 @@ impl Backend for ToyBackend {
         self.0.with(topic, |topic| Ok(topic.describe()))
     }
 
+    async fn count_partitions(&self, topic: &Topic) -> Result<u32> {
+        Ok(self.describe_topic(topic).await?.spec.partitions)
+    }
+
     async fn delete_topic(&self, topic: &Topic) -> Result<()> {
         self.0.topics().remove(topic).map(drop).ok_or_else(|| unknown(topic))
     }

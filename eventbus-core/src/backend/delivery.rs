@@ -1,49 +1,10 @@
-//! Records on their way to the log and out of it, and what became of the former.
+//! Records out of the log: [`Inbound`].
 
 use bytes::Bytes;
 
-use crate::model::{Envelope, Key, Position, Stamp, Topic};
-use crate::wire::{self, Binding, WireRecord};
-
-/// One record on its way to the log.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Outbound {
-    /// The topic.
-    pub topic: Topic,
-    /// The partition, computed by the core.
-    pub partition: u32,
-    /// The publish's stamp, the same on every re-send.
-    pub stamp: Stamp,
-    /// What to store; see [`Envelope`] and [`crate::wire::encode`].
-    pub envelope: Envelope,
-}
-
-impl Outbound {
-    /// A record for a partition of a topic.
-    #[must_use]
-    pub fn new(topic: Topic, partition: u32, stamp: Stamp, envelope: Envelope) -> Self {
-        Self { topic, partition, stamp, envelope }
-    }
-}
-
-/// What became of a submitted record.
-#[derive(Debug, Clone)]
-pub enum Fate {
-    /// In the log.
-    Stored {
-        /// Where.
-        position: Position,
-        /// The broker had it already, from an earlier send of the same stamp; `position` is the original's.
-        duplicate: bool,
-    },
-    /// Certainly not in the log; sending again may help.
-    NotStored(crate::Error),
-    /// Certainly not in the log; sending again cannot help.
-    Refused(crate::Error),
-    /// Perhaps in the log.
-    Unknown(crate::Error),
-}
+use crate::model::{Envelope, Key, Position, Stamp};
+use crate::wire;
+use crate::wire::{Binding, WireRecord};
 
 /// One record out of the log.
 #[derive(Debug, Clone)]

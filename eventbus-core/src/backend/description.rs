@@ -1,7 +1,70 @@
-//! Groups as they are described.
+//! Topics and groups as a backend describes them.
 
-use super::{Committed, LogState};
-use crate::model::{Error, ErrorKind, Position, Result};
+use bytes::Bytes;
+
+use crate::model::{Error, ErrorKind, Position, Result, TopicSpec};
+
+/// A topic as the broker has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicDescription {
+    /// The settings in force, partition count among them.
+    pub spec: TopicSpec,
+    /// Which incarnation this is: differs after deletion and re-creation.
+    pub incarnation: String,
+    /// The log of each partition, in order of partition.
+    pub partitions: Vec<LogState>,
+    /// The largest record in bytes that the topic takes.
+    pub max_record_bytes: Option<usize>,
+    /// Records in all partitions.
+    pub records: u64,
+    /// Bytes in all partitions, where the broker tells.
+    pub bytes: Option<u64>,
+}
+
+impl TopicDescription {
+    /// A description with no records; fill in the rest.
+    #[must_use]
+    pub fn new(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
+        Self { spec, incarnation: incarnation.into(), partitions, max_record_bytes: None, records: 0, bytes: None }
+    }
+
+    /// The same of logs whose positions have no gaps, so that the number of records follows from them.
+    #[must_use]
+    pub fn counted(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
+        let records = partitions.iter().map(|log| log.end.get().saturating_sub(log.first.get())).sum();
+        Self { records, ..Self::new(spec, incarnation, partitions) }
+    }
+}
+
+/// The ends of one partition's log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogState {
+    /// The incarnation of the topic.
+    pub incarnation: String,
+    /// No record below this one is held any more.
+    pub first: Position,
+    /// The position that the next record gets at the least.
+    pub end: Position,
+}
+
+impl LogState {
+    /// Whether this is another log than the one of this incarnation, as far as the broker tells incarnations at all.
+    pub(crate) fn is_another_than(&self, incarnation: &str) -> bool {
+        !self.incarnation.is_empty() && !incarnation.is_empty() && self.incarnation != incarnation
+    }
+}
+
+/// Progress as it was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The next position to be handled.
+    pub next: Position,
+    /// The epoch under which it was written.
+    pub epoch: u64,
+    /// The note, opaque to the backend; empty where there is none.
+    pub note: Bytes,
+}
 
 /// Progress of a group on a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +133,6 @@ impl GroupPartition {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn counted(first: u64, end: u64, next: Option<u64>) -> GroupPartition {

@@ -92,8 +92,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::backend::ForwardBackend;
-    use crate::backend::{Capabilities, LogState};
+    use crate::backend::{Capabilities, ForwardBackend, LogState};
     use crate::bench::stored::Stored;
 
     /// A broker that takes what it is asked for, and has its own idea of some of it.

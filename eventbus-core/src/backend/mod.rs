@@ -89,33 +89,35 @@
 //! at the first gap, error or silence. A note shares its place with what the backend writes beside it: state
 //! [`Capabilities::note_bytes`] after encoding, less the epoch. All of it is in [`crate::toolkit::lease`], on a small store of yours.
 
+mod capabilities;
 mod delivery;
 mod description;
 mod ensure_topic;
 mod forward;
 mod health;
 mod lease;
+mod membership;
 mod named;
 mod submission;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::model::{Group, Position, Result, Stamp, Topic, TopicSpec};
 
-pub use delivery::{Body, Fate, Inbound, Outbound};
-pub use description::{GroupDescription, GroupPartition};
+pub use capabilities::{Capabilities, Pipelining};
+pub use delivery::{Body, Inbound};
+pub use description::{Committed, GroupDescription, GroupPartition, LogState, TopicDescription};
 pub use ensure_topic::ensure_topic;
 pub(crate) use forward::forwarding;
 pub use forward::{ForwardBackend, ForwardMember};
 pub use health::{ConnectionState, Health};
 pub use lease::Lease;
+pub use membership::{Assignment, Commit, GroupEvent, Join, Membership};
 pub(crate) use named::Named;
-pub use submission::{Ticket, TicketSink};
+pub use submission::{Fate, Outbound, Ticket, TicketSink};
 
 /// A store of logs and groups. Implement it, put it under [`Bus`](crate::Bus), and run the conformance suite.
 #[async_trait]
@@ -148,9 +150,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// How many partitions a topic has; `UnknownTopic` where it is missing. Asked for now and then where
     /// [`partitions_change`](Capabilities::partitions_change), so a backend may have a cheaper way than to describe it.
-    async fn count_partitions(&self, topic: &Topic) -> Result<u32> {
-        Ok(self.describe_topic(topic).await?.spec.partitions)
-    }
+    async fn count_partitions(&self, topic: &Topic) -> Result<u32>;
 
     /// Deletes a topic and its records; `UnknownTopic` where it is missing.
     async fn delete_topic(&self, topic: &Topic) -> Result<()>;
@@ -190,271 +190,4 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Ends all connections. Tickets still outstanding are told their fate (`Unknown` at worst) before it returns.
     async fn close(&self) -> Result<()>;
-}
-
-/// One member of a group, on one topic. All methods may be called while others are under way.
-#[async_trait]
-pub trait Membership: fmt::Debug + Send + Sync + 'static {
-    /// The next event. Cancel safe. Called by one caller at a time; after an error the member is gone, what it owned counts as
-    /// lost, and it is not called again.
-    async fn next(&self) -> Result<GroupEvent>;
-
-    /// Starts delivery of an assigned partition at `from`, ending any earlier delivery: nothing that an earlier read
-    /// fetched comes after this has returned. Reports the log as it is now, so that a log that was cut or replaced is
-    /// seen (S3): `incarnation` is empty where the broker tells none. Records of this read may come before it returns.
-    async fn read(&self, partition: u32, from: Position) -> Result<LogState>;
-
-    /// Stops delivery of a partition for a while, within [`Capabilities::overshoot`].
-    fn pause(&self, partition: u32);
-
-    /// Ends a pause.
-    fn resume(&self, partition: u32);
-
-    /// Stores a watermark and its note; `Fenced` where the epoch has been superseded or the partition is not owned.
-    /// A claim ([`Commit::claim`]) must be a write that a stale owner cannot make. When the outcome cannot be known the
-    /// error is retryable, and the core commits again.
-    async fn commit(&self, commit: Commit) -> Result<()>;
-
-    /// Gives up a partition that was revoked, or before leaving. The final commit has been made.
-    async fn release(&self, partition: u32) -> Result<()>;
-
-    /// Leaves the group. What was not released counts as released without a commit.
-    async fn leave(&self) -> Result<()>;
-}
-
-/// What a backend can do. Options that need a missing capability are refused at construction, never ignored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// How much may be outstanding without losing order.
-    pub pipelining: Pipelining,
-    /// The most records outstanding over all keys. Default 4 096.
-    pub in_flight: usize,
-    /// How long after its first send the same stamp sent again is sure to be dropped as a copy; after that the log is
-    /// read before a re-send (P3). `None`: for ever. The topic's own window, where it has one, goes before it.
-    pub resend_window: Option<Duration>,
-    /// The largest record in bytes as [`Envelope::size`](crate::Envelope::size) counts, where the topic states none.
-    pub max_record_bytes: Option<usize>,
-    /// The largest note in bytes. Default 3 072.
-    pub note_bytes: usize,
-    /// The most records of one partition that may still come after a pause. Default 1 024.
-    pub overshoot: usize,
-    /// Topics can be kept in memory only.
-    pub memory_storage: bool,
-    /// Progress survives the process.
-    pub durable: bool,
-    /// A topic's records can be limited by age, bytes or count.
-    pub retention: bool,
-    /// Positions can be found by time.
-    pub seek_by_time: bool,
-    /// How long a topic that was made or changed may take to be described so. Default zero: when the call returns.
-    pub settles: Duration,
-    /// A topic's number of partitions can be changed by others while the bus runs. Default no.
-    pub partitions_change: bool,
-}
-
-impl Default for Capabilities {
-    fn default() -> Self {
-        Self {
-            pipelining: Pipelining::OnePerKey,
-            in_flight: 4_096,
-            resend_window: Some(Duration::ZERO),
-            max_record_bytes: None,
-            note_bytes: 3_072,
-            overshoot: 1_024,
-            memory_storage: false,
-            durable: true,
-            retention: true,
-            seek_by_time: true,
-            settles: Duration::ZERO,
-            partitions_change: false,
-        }
-    }
-}
-
-/// How much a producer may have outstanding without reordering or leaving a hole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pipelining {
-    /// One record a key; any number of keys.
-    OnePerKey,
-    /// Any number; see the module's documentation for what a failure must then do.
-    PerPartition,
-}
-
-/// A topic as the broker has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TopicDescription {
-    /// The settings in force, partition count among them.
-    pub spec: TopicSpec,
-    /// Which incarnation this is: differs after deletion and re-creation.
-    pub incarnation: String,
-    /// The log of each partition, in order of partition.
-    pub partitions: Vec<LogState>,
-    /// The largest record in bytes that the topic takes.
-    pub max_record_bytes: Option<usize>,
-    /// Records in all partitions.
-    pub records: u64,
-    /// Bytes in all partitions, where the broker tells.
-    pub bytes: Option<u64>,
-}
-
-impl TopicDescription {
-    /// A description with no records; fill in the rest.
-    #[must_use]
-    pub fn new(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
-        Self { spec, incarnation: incarnation.into(), partitions, max_record_bytes: None, records: 0, bytes: None }
-    }
-
-    /// The same of logs whose positions have no gaps, so that the number of records follows from them.
-    #[must_use]
-    pub fn counted(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
-        let records = partitions.iter().map(|log| log.end.get().saturating_sub(log.first.get())).sum();
-        Self { records, ..Self::new(spec, incarnation, partitions) }
-    }
-}
-
-/// The ends of one partition's log.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LogState {
-    /// The incarnation of the topic.
-    pub incarnation: String,
-    /// No record below this one is held any more.
-    pub first: Position,
-    /// The position that the next record gets at the least.
-    pub end: Position,
-}
-
-impl LogState {
-    /// Whether this is another log than the one of this incarnation, as far as the broker tells incarnations at all.
-    pub(crate) fn is_another_than(&self, incarnation: &str) -> bool {
-        !self.incarnation.is_empty() && !incarnation.is_empty() && self.incarnation != incarnation
-    }
-}
-
-/// What a member asks for when it joins.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Join {
-    /// The topic, as described just before.
-    pub topic: TopicDescription,
-    /// The group.
-    pub group: Group,
-    /// The member's name: unique in the group, a readable prefix and a random part.
-    pub member: String,
-    /// How long a silent member keeps its partitions. Default 10 s.
-    pub session_timeout: Duration,
-    /// How long a revocation waits for [`Membership::release`].
-    pub drain_deadline: Duration,
-}
-
-impl Join {
-    /// A member with the default time-outs (10 s, 30 s).
-    #[must_use]
-    pub fn new(topic: TopicDescription, group: Group, member: impl Into<String>) -> Self {
-        Self {
-            topic,
-            group,
-            member: member.into(),
-            session_timeout: Duration::from_secs(10),
-            drain_deadline: Duration::from_secs(30),
-        }
-    }
-}
-
-/// What happens to a member.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum GroupEvent {
-    /// These partitions are now this member's.
-    Assigned(Vec<Assignment>),
-    /// Records, each partition's in rising position.
-    Records(Vec<Inbound>),
-    /// Nothing of this partition is left below `next`: an idle partition's watermark may be lifted there.
-    CaughtUp {
-        /// The partition.
-        partition: u32,
-        /// One above the last position that is known to hold nothing undelivered.
-        next: Position,
-    },
-    /// These partitions are wanted back: finish, commit, release.
-    Revoked(Vec<u32>),
-    /// These partitions are gone; commits for them fail.
-    Lost(Vec<u32>),
-    /// Delivery of these partitions broke off; the core reads again.
-    Interrupted(Vec<u32>),
-    /// The log gave up records that were not delivered yet, up to `first`.
-    Truncated {
-        /// The partition.
-        partition: u32,
-        /// The first position that is still there.
-        first: Position,
-    },
-    /// The connection's state changed.
-    Connection(ConnectionState),
-}
-
-/// A partition that a member has been given.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Assignment {
-    /// The partition.
-    pub partition: u32,
-    /// The log as it is now.
-    pub log: LogState,
-    /// What the group has committed, read after ownership was taken. `None`: no progress yet.
-    pub committed: Option<Committed>,
-    /// Until when no other member can have taken over.
-    pub lease: Lease,
-}
-
-impl Assignment {
-    /// An assignment.
-    #[must_use]
-    pub fn new(partition: u32, log: LogState, committed: Option<Committed>, lease: Lease) -> Self {
-        Self { partition, log, committed, lease }
-    }
-}
-
-/// Progress as it was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// The next position to be handled.
-    pub next: Position,
-    /// The epoch under which it was written.
-    pub epoch: u64,
-    /// The note, opaque to the backend; empty where there is none.
-    pub note: Bytes,
-}
-
-/// Progress to be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Commit {
-    /// The partition.
-    pub partition: u32,
-    /// The next position to be handled.
-    pub next: Position,
-    /// The epoch of the ownership.
-    pub epoch: u64,
-    /// The note, opaque to the backend, at most [`Capabilities::note_bytes`] long.
-    pub note: Bytes,
-    /// The first commit of an ownership: raises the stored epoch to `epoch`.
-    pub claim: bool,
-}
-
-impl Commit {
-    /// Progress under an epoch.
-    #[must_use]
-    pub fn new(partition: u32, next: Position, epoch: u64, note: Bytes) -> Self {
-        Self { partition, next, epoch, note, claim: false }
-    }
-
-    /// The same as a claim.
-    #[must_use]
-    pub fn claiming(mut self) -> Self {
-        self.claim = true;
-        self
-    }
 }

@@ -1,10 +1,50 @@
-//! [`Ticket`]: how a backend tells the key lanes what became of a record.
+//! Records on their way to the log, and what became of them: [`Outbound`], [`Fate`], and the [`Ticket`] by which a backend
+//! tells it.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::delivery::Fate;
-use crate::model::{Error, ErrorKind};
+use crate::model::{Envelope, Error, ErrorKind, Position, Stamp, Topic};
+
+/// One record on its way to the log.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Outbound {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition, computed by the core.
+    pub partition: u32,
+    /// The publish's stamp, the same on every re-send.
+    pub stamp: Stamp,
+    /// What to store; see [`Envelope`] and [`crate::wire::encode`].
+    pub envelope: Envelope,
+}
+
+impl Outbound {
+    /// A record for a partition of a topic.
+    #[must_use]
+    pub fn new(topic: Topic, partition: u32, stamp: Stamp, envelope: Envelope) -> Self {
+        Self { topic, partition, stamp, envelope }
+    }
+}
+
+/// What became of a submitted record.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    /// In the log.
+    Stored {
+        /// Where.
+        position: Position,
+        /// The broker had it already, from an earlier send of the same stamp; `position` is the original's.
+        duplicate: bool,
+    },
+    /// Certainly not in the log; sending again may help.
+    NotStored(Error),
+    /// Certainly not in the log; sending again cannot help.
+    Refused(Error),
+    /// Perhaps in the log.
+    Unknown(Error),
+}
 
 /// Told exactly once what became of a submitted record, from any thread. Dropped untold, it tells [`Fate::Unknown`]: a
 /// backend cannot lose a publish.

@@ -14,8 +14,9 @@ use crate::backend::{Body, Inbound, Lease};
 use crate::bus::{Bus, BusConfig, EventBus};
 use crate::model::{Envelope, Error, ErrorKind, Group, Position, ProducerId, Result, Stamp, Topic};
 use crate::mutant::Seam;
-use crate::observe::{HandleTelemetry, Hooks};
+use crate::observe::Hooks;
 use crate::runtime::{Mutex, SystemEnv};
+use crate::subscribe::HandleTelemetry;
 use crate::subscribe::{
     Crew, Delivery, DeliveryContext, FinishedSet, Handler, Next, Opening, Pool, Scope, Settings, handler_fn,
 };

@@ -62,6 +62,10 @@ impl Backend for Stored {
         Ok(TopicDescription::new(spec, "one", logs))
     }
 
+    async fn count_partitions(&self, topic: &Topic) -> Result<u32> {
+        Ok(self.describe_topic(topic).await?.spec.partitions)
+    }
+
     async fn delete_topic(&self, _: &Topic) -> Result<()> {
         Err(unsupported())
     }

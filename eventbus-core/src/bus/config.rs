@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::Result;
 use crate::mutant::Seam;
 use crate::observe::{Hook, Propagator};
-use crate::publish::{HandleLayer, PublishLayer};
+use crate::publish::{PublishConfig, PublishLayer};
 use crate::runtime::{Env, SystemEnv};
-use crate::validate::{invalid, within};
+use crate::subscribe::HandleLayer;
 
 /// Settings of a bus, all with defaults; build it with [`Bus::new`](crate::Bus::new).
 #[derive(Clone)]
@@ -25,38 +25,6 @@ pub struct BusConfig {
     pub(crate) handle_layers: Vec<Arc<dyn HandleLayer>>,
     pub(crate) propagator: Option<Arc<dyn Propagator>>,
     pub(crate) seam: Seam,
-}
-
-/// The numbers of the publishing side.
-#[derive(Debug, Clone)]
-pub(crate) struct PublishConfig {
-    pub(crate) budget_envelopes: usize,
-    pub(crate) budget_bytes: usize,
-    pub(crate) share: usize,
-    pub(crate) waiting_limit: usize,
-    pub(crate) sealed_limit: usize,
-    pub(crate) retry_first: Duration,
-    pub(crate) retry_max: Duration,
-    pub(crate) partitions: Option<u32>,
-    pub(crate) recount: Duration,
-    pub(crate) seam: Seam,
-}
-
-impl Default for PublishConfig {
-    fn default() -> Self {
-        Self {
-            budget_envelopes: 10_000,
-            budget_bytes: 64 << 20,
-            share: 8,
-            waiting_limit: 100_000,
-            sealed_limit: 10_000,
-            retry_first: Duration::from_millis(20),
-            retry_max: Duration::from_secs(1),
-            partitions: None,
-            recount: Duration::from_secs(30),
-            seam: Seam::default(),
-        }
-    }
 }
 
 /// Where the bus's own work runs: renewals, intake, commits, timers.
@@ -188,26 +156,7 @@ impl BusConfig {
 
     /// Checks every value (S8).
     pub(crate) fn validate(&self) -> Result<()> {
-        let p = &self.publish;
-        for (name, value) in [
-            ("budget_envelopes", p.budget_envelopes),
-            ("budget_bytes", p.budget_bytes),
-            ("share", p.share),
-            ("waiting_limit", p.waiting_limit),
-            ("sealed_limit", p.sealed_limit),
-        ] {
-            within(name, &value, 1..)?;
-        }
-        if p.partitions == Some(0) {
-            return Err(invalid("partitions", "expected at least 1"));
-        }
-        if p.recount.is_zero() {
-            return Err(invalid("recount", "expected more than zero"));
-        }
-        if p.retry_first.is_zero() || p.retry_max < p.retry_first {
-            return Err(invalid("resend_backoff", "expected more than zero, and the first wait not above the longest"));
-        }
-        Ok(())
+        self.publish.validate()
     }
 }
 

@@ -17,12 +17,13 @@ use super::config::{BusConfig, Threads};
 use crate::backend::{Backend, Capabilities, GroupDescription, Health, Join, Named, TopicDescription, ensure_topic};
 use crate::model::{Envelope, Error, ErrorKind, Group, Key, OnExisting, Position, Result, Topic, TopicSpec};
 use crate::mutant::Seam;
-use crate::observe::{BusEvent, HandleTelemetry, Hooks, Propagator, Traced};
-use crate::publish::{BatchPublishing, HandleLayer, Lanes, Publish, Publishing};
+use crate::observe::{BusEvent, Hooks, Propagator};
+use crate::publish::{BatchPublishing, Lanes, Publish, Publishing, Traced};
 use crate::runtime::{Env, Mutex, OwnThread};
+use crate::subscribe::HandleTelemetry;
 use crate::subscribe::{
-    CloseBy, Crew, FailurePolicy, HAND_BACK_GRACE, Handler, Pool, Running, Scope, Session, Shared, StartFrom,
-    Subscribe, Subscription, dead_letter,
+    CloseBy, Crew, FailurePolicy, HAND_BACK_GRACE, HandleLayer, Handler, Pool, Running, Scope, Session, Shared,
+    StartFrom, Subscribe, Subscription, dead_letter,
 };
 
 /// Numbers buses and subscriptions of this process, so that a handler's own can be told from others.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::EventBus;
-use crate::model::{Codec, Envelope, Event, Json, Result};
-use crate::publish::{Confirmation, Publishing, Receipt};
+use crate::model::{Codec, Envelope, Event, Json, Receipt, Result};
+use crate::publish::{Confirmation, Publishing};
 use crate::subscribe::{Delivery, HandlerError, Router, Subscribe, Subscription};
 
 /// What can be said in terms of [`EventBus`] alone. Implemented for all of them, `dyn EventBus` too.

@@ -17,7 +17,6 @@ use crate::model::{Envelope, Key, Result, TopicSpec};
 use crate::publish::{BatchPublishing, Publishing};
 use crate::subscribe::{Handler, StartFrom, Subscribe, Subscription};
 
-pub(crate) use config::PublishConfig;
 pub use config::{BusConfig, Threads};
 pub use engine::Bus;
 pub use ext::{Confirmed, EventBusExt};

@@ -20,13 +20,11 @@ use tokio::sync::watch;
 
 use super::EventBus;
 use super::ext::EventBusExt;
-use crate::model::{Error, ErrorKind, Group, Key, Position, Result, Topic};
-use crate::publish::Receipt;
+use crate::model::{Error, ErrorKind, Group, Key, Position, Receipt, Result, Topic};
 use crate::runtime::{Backoff, Jitter, Mutex};
-use crate::subscribe::dead_letter;
 use crate::subscribe::{
     DeadLetter, Delivery, FailurePolicy, FinishedSet, Handler, HandlerError, Note, OnDataLoss, OnLogReset, StartFrom,
-    Subscribe, Subscription,
+    Subscribe, Subscription, dead_letter,
 };
 
 /// The group of a dead-letter topic whose progress says which letters are done.

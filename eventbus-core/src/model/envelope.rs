@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
+use super::codec::{Codec, Json};
+use super::error::Error;
 use super::key::Key;
-
-pub(super) use super::envelope_builder::EnvelopeBuilder;
 
 /// One event: attributes, user headers and a payload of bytes.
 ///
@@ -54,21 +55,6 @@ pub(crate) struct Attributes {
 }
 
 impl Envelope {
-    /// Starts an envelope of this type from this source (a URI reference, such as `/shop` or `https://shop.example`).
-    pub fn builder(event_type: impl Into<String>, source: impl Into<String>) -> EnvelopeBuilder {
-        EnvelopeBuilder::new(event_type.into(), source.into())
-    }
-
-    /// A builder that starts with everything of this envelope, its id included.
-    pub fn into_builder(self) -> EnvelopeBuilder {
-        EnvelopeBuilder::of(Arc::unwrap_or_clone(self.0))
-    }
-
-    /// A builder that starts with everything of this envelope, which stays as it is.
-    pub fn to_builder(&self) -> EnvelopeBuilder {
-        self.clone().into_builder()
-    }
-
     /// The event's id. Default a UUIDv7. Never used to recognise copies, unless a subscription asks for it.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -176,6 +162,24 @@ impl Envelope {
         &self.0.payload
     }
 
+    /// The payload by a codec.
+    ///
+    /// # Errors
+    /// `Undecodable`, naming the envelope's id and type and the codec.
+    pub fn decode<T: DeserializeOwned, C: Codec>(&self, codec: &C) -> Result<T, Error> {
+        codec
+            .decode(self.payload())
+            .map_err(|error| error.with("id", self.id()).with("type", self.event_type()).with("codec", codec.name()))
+    }
+
+    /// The payload as JSON.
+    ///
+    /// # Errors
+    /// `Undecodable`, as [`decode`](Self::decode).
+    pub fn decode_json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        self.decode(&Json)
+    }
+
     /// What budgets count, in bytes: payload, key, headers and attributes, with a fixed sum for what the wire adds.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -214,83 +218,5 @@ impl fmt::Debug for Envelope {
             .field("headers", &a.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("payload_bytes", &a.payload.len())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::error::ErrorKind;
-
-    fn envelope() -> EnvelopeBuilder {
-        Envelope::builder("T", "/s")
-    }
-
-    #[test]
-    fn refused_headers_are_named() {
-        for name in ["Nats-Rollup", "nats-msg-id", "ce-id", "CE_type", "Content-Type", "traceparent", "eventbus-x", ""]
-        {
-            let error = envelope().header(name, "v").build().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidEnvelope);
-            assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
-        }
-        assert!(envelope().header("a", "x\r\ny").build().is_err());
-        assert!(envelope().header("a", "1").header("A", "2").build().is_err());
-    }
-
-    #[test]
-    fn empty_attributes_are_refused() {
-        assert!(Envelope::builder("", "/s").build().is_err());
-        assert!(Envelope::builder("T", "").build().is_err());
-        assert!(envelope().id("").build().is_err());
-        assert!(envelope().key("").build().is_err());
-        assert!(envelope().tenant("a\u{7}").build().is_err());
-        assert!(envelope().extension("Upper", "x").build().is_err());
-        assert!(envelope().extension("partitionkey", "x").build().is_err());
-    }
-
-    #[test]
-    fn a_builder_keeps_what_it_was_made_from() {
-        let one = envelope().key("k").header("h", "v").payload("p").build().unwrap();
-        assert_eq!(one.clone().into_builder().build().unwrap(), one);
-        assert!(!format!("{one:?}").contains("\"p\""));
-    }
-
-    #[test]
-    fn what_the_wire_cannot_say_is_refused() {
-        assert!(Envelope::builder("T", "/with space").build().is_err());
-        assert!(envelope().tenant("\u{fffe}").build().is_err());
-        assert!(envelope().header("a", " padded ").build().is_err());
-        let odd_offset = time::UtcOffset::from_hms(1, 2, 3).unwrap();
-        let error = envelope().time(OffsetDateTime::UNIX_EPOCH.to_offset(odd_offset)).build().unwrap_err();
-        assert!(error.to_string().contains("\"time\""), "{error}");
-    }
-
-    #[test]
-    fn given_sources_give_the_same_envelope() {
-        let at = |random| envelope().fresh(1_700_000_000_123, random).build().unwrap();
-        assert_eq!(at(7), at(7));
-        assert_ne!(at(7).id(), at(8).id());
-        assert_eq!(at(7).time().unix_timestamp_nanos(), 1_700_000_000_123_000_000);
-        let id = uuid::Uuid::parse_str(at(7).id()).unwrap();
-        assert_eq!((id.get_version_num(), id.get_timestamp().unwrap().to_unix().0), (7, 1_700_000_000));
-        assert!(envelope().fresh(u64::MAX, 0).build().is_err());
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_text_makes_the_builder_panic(text in "\\PC{0,8}|[\u{0}-\u{20}a-z-]{0,8}", other in "\\PC{0,8}") {
-            let built = envelope().id(&text).tenant(&other).extension(&text, &other).header(&other, &text).build();
-            if let Err(error) = built {
-                proptest::prop_assert!(matches!(error.kind(), ErrorKind::InvalidEnvelope));
-            }
-            Envelope::builder(&text, &other).key(&*text).content_type(&other).build().ok();
-        }
-    }
-
-    #[test]
-    fn ids_are_version_7() {
-        let id = uuid::Uuid::parse_str(envelope().build().unwrap().id()).unwrap();
-        assert_eq!(id.get_version_num(), 7);
     }
 }

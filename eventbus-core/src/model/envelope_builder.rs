@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use super::codec::{Codec, Json};
 use super::envelope::{Attributes, Envelope};
 use super::error::{Error, ErrorKind};
-use super::event::Json;
 use super::key::Key;
 
 /// The most bytes in an attribute's or a header's value.
@@ -243,6 +243,14 @@ impl EnvelopeBuilder {
         self
     }
 
+    /// The payload by a codec; sets the content type. An error is kept until [`build`](Self::build).
+    pub fn encoded<T: Serialize + ?Sized, C: Codec>(self, value: &T, codec: &C) -> Self {
+        match codec.encode(value) {
+            Ok(payload) => self.payload(payload).content_type(codec.content_type()),
+            Err(error) => self.fail(error.with("codec", codec.name())),
+        }
+    }
+
     /// The payload as JSON; sets the content type.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
         self.encoded(value, &Json)
@@ -281,6 +289,23 @@ impl EnvelopeBuilder {
         check_time(a.time)?;
         attributes.size = attributes.count_size();
         Ok(Envelope(Arc::new(attributes)))
+    }
+}
+
+impl Envelope {
+    /// Starts an envelope of this type from this source (a URI reference, such as `/shop` or `https://shop.example`).
+    pub fn builder(event_type: impl Into<String>, source: impl Into<String>) -> EnvelopeBuilder {
+        EnvelopeBuilder::new(event_type.into(), source.into())
+    }
+
+    /// A builder that starts with everything of this envelope, its id included.
+    pub fn into_builder(self) -> EnvelopeBuilder {
+        EnvelopeBuilder::of(Arc::unwrap_or_clone(self.0))
+    }
+
+    /// A builder that starts with everything of this envelope, which stays as it is.
+    pub fn to_builder(&self) -> EnvelopeBuilder {
+        self.clone().into_builder()
     }
 }
 
@@ -349,4 +374,81 @@ fn check_time(time: OffsetDateTime) -> Result<(), Error> {
 
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidEnvelope, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope() -> EnvelopeBuilder {
+        Envelope::builder("T", "/s")
+    }
+
+    #[test]
+    fn refused_headers_are_named() {
+        for name in ["Nats-Rollup", "nats-msg-id", "ce-id", "CE_type", "Content-Type", "traceparent", "eventbus-x", ""]
+        {
+            let error = envelope().header(name, "v").build().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidEnvelope);
+            assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+        }
+        assert!(envelope().header("a", "x\r\ny").build().is_err());
+        assert!(envelope().header("a", "1").header("A", "2").build().is_err());
+    }
+
+    #[test]
+    fn empty_attributes_are_refused() {
+        assert!(Envelope::builder("", "/s").build().is_err());
+        assert!(Envelope::builder("T", "").build().is_err());
+        assert!(envelope().id("").build().is_err());
+        assert!(envelope().key("").build().is_err());
+        assert!(envelope().tenant("a\u{7}").build().is_err());
+        assert!(envelope().extension("Upper", "x").build().is_err());
+        assert!(envelope().extension("partitionkey", "x").build().is_err());
+    }
+
+    #[test]
+    fn a_builder_keeps_what_it_was_made_from() {
+        let one = envelope().key("k").header("h", "v").payload("p").build().unwrap();
+        assert_eq!(one.clone().into_builder().build().unwrap(), one);
+        assert!(!format!("{one:?}").contains("\"p\""));
+    }
+
+    #[test]
+    fn what_the_wire_cannot_say_is_refused() {
+        assert!(Envelope::builder("T", "/with space").build().is_err());
+        assert!(envelope().tenant("\u{fffe}").build().is_err());
+        assert!(envelope().header("a", " padded ").build().is_err());
+        let odd_offset = time::UtcOffset::from_hms(1, 2, 3).unwrap();
+        let error = envelope().time(OffsetDateTime::UNIX_EPOCH.to_offset(odd_offset)).build().unwrap_err();
+        assert!(error.to_string().contains("\"time\""), "{error}");
+    }
+
+    #[test]
+    fn given_sources_give_the_same_envelope() {
+        let at = |random| envelope().fresh(1_700_000_000_123, random).build().unwrap();
+        assert_eq!(at(7), at(7));
+        assert_ne!(at(7).id(), at(8).id());
+        assert_eq!(at(7).time().unix_timestamp_nanos(), 1_700_000_000_123_000_000);
+        let id = uuid::Uuid::parse_str(at(7).id()).unwrap();
+        assert_eq!((id.get_version_num(), id.get_timestamp().unwrap().to_unix().0), (7, 1_700_000_000));
+        assert!(envelope().fresh(u64::MAX, 0).build().is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_builder_panic(text in "\\PC{0,8}|[\u{0}-\u{20}a-z-]{0,8}", other in "\\PC{0,8}") {
+            let built = envelope().id(&text).tenant(&other).extension(&text, &other).header(&other, &text).build();
+            if let Err(error) = built {
+                proptest::prop_assert!(matches!(error.kind(), ErrorKind::InvalidEnvelope));
+            }
+            Envelope::builder(&text, &other).key(&*text).content_type(&other).build().ok();
+        }
+    }
+
+    #[test]
+    fn ids_are_version_7() {
+        let id = uuid::Uuid::parse_str(envelope().build().unwrap().id()).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+    }
 }

@@ -1,77 +1,14 @@
-//! Typed events: a [`Codec`] between a user's type and a payload, and the [`Event`] that knows its own type and key.
+//! Typed events: [`Event`], a user's type that knows its own event type and key.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::codec::Codec;
 use super::envelope::Envelope;
 use super::envelope_builder::EnvelopeBuilder;
 use super::error::{Error, ErrorKind};
-
-/// Turns values into payloads and back. [`Json`] is the default; a replacement for it is one small type.
-///
-/// ```
-/// use eventbus_core::{Codec, Json};
-///
-/// let payload = Json.encode(&[1, 2])?;
-/// assert_eq!(&payload[..], b"[1,2]");
-/// assert_eq!(Json.decode::<Vec<u8>>(&payload)?, [1, 2]);
-/// # Ok::<(), eventbus_core::Error>(())
-/// ```
-pub trait Codec: fmt::Debug + Send + Sync + 'static {
-    /// A short name, for errors and logs.
-    fn name(&self) -> &'static str;
-
-    /// The media type of its payloads, written as the envelope's content type.
-    fn content_type(&self) -> &'static str;
-
-    /// The payload of a value.
-    ///
-    /// # Errors
-    /// `InvalidEnvelope` where the value has no form in this codec.
-    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, Error>;
-
-    /// The value in a payload.
-    ///
-    /// # Errors
-    /// `Undecodable`, saying what was expected and where.
-    fn decode<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T, Error>;
-}
-
-/// JSON by serde, the default codec.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)] // a unit, used as a value
-pub struct Json;
-
-impl Codec for Json {
-    fn name(&self) -> &'static str {
-        "json"
-    }
-
-    fn content_type(&self) -> &'static str {
-        "application/json"
-    }
-
-    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, Error> {
-        match serde_json::to_vec(value) {
-            Ok(payload) => Ok(payload.into()),
-            Err(error) => {
-                let message = format!("the payload does not serialise as JSON: {error}");
-                Err(Error::new(ErrorKind::InvalidEnvelope, message).caused_by(error))
-            }
-        }
-    }
-
-    fn decode<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T, Error> {
-        serde_json::from_slice(payload).map_err(|error| {
-            let message = format!("the payload is not the expected JSON: {error}");
-            Error::new(ErrorKind::Undecodable, message).caused_by(error)
-        })
-    }
-}
 
 /// A user's type that is one type of event.
 ///
@@ -110,16 +47,6 @@ pub trait Event: Serialize + DeserializeOwned {
     }
 }
 
-impl EnvelopeBuilder {
-    /// The payload by a codec; sets the content type. An error is kept until [`build`](Self::build).
-    pub fn encoded<T: Serialize + ?Sized, C: Codec>(self, value: &T, codec: &C) -> Self {
-        match codec.encode(value) {
-            Ok(payload) => self.payload(payload).content_type(codec.content_type()),
-            Err(error) => self.fail(error.with("codec", codec.name())),
-        }
-    }
-}
-
 impl Envelope {
     /// Starts the envelope of a typed event: its type, version, key and payload.
     pub fn of_event<E: Event, C: Codec>(event: &E, source: impl Into<String>, codec: &C) -> EnvelopeBuilder {
@@ -131,24 +58,6 @@ impl Envelope {
             Some(key) => builder.key(&*key),
             None => builder,
         }
-    }
-
-    /// The payload by a codec.
-    ///
-    /// # Errors
-    /// `Undecodable`, naming the envelope's id and type and the codec.
-    pub fn decode<T: DeserializeOwned, C: Codec>(&self, codec: &C) -> Result<T, Error> {
-        codec
-            .decode(self.payload())
-            .map_err(|error| error.with("id", self.id()).with("type", self.event_type()).with("codec", codec.name()))
-    }
-
-    /// The payload as JSON.
-    ///
-    /// # Errors
-    /// `Undecodable`, as [`decode`](Self::decode).
-    pub fn decode_json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        self.decode(&Json)
     }
 
     /// The typed event in this envelope.
@@ -169,6 +78,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::model::Json;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Tick(u64);

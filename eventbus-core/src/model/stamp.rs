@@ -6,7 +6,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::{Error, ErrorKind};
 use super::position::Position;
 
 /// Who publishes: a fresh random number per bus instance, never configured.
@@ -91,13 +90,18 @@ impl Stamp {
     }
 }
 
-impl FromStr for Stamp {
-    type Err = Error;
+/// A text that is no stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a stamp is 32 hexadecimal digits, a dash and a number")]
+#[non_exhaustive]
+pub struct ParseStampError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+impl FromStr for Stamp {
+    type Err = ParseStampError;
+
+    fn from_str(text: &str) -> Result<Self, ParseStampError> {
         let parsed = text.split_once('-').and_then(|(producer, number)| Self::from_parts(producer, number));
-        parsed
-            .ok_or_else(|| Error::new(ErrorKind::Undecodable, "a stamp is 32 hexadecimal digits, a dash and a number"))
+        parsed.ok_or(ParseStampError)
     }
 }
 

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::ConnectionState;
-use crate::model::{Envelope, Error, Group, Key, Position, Stamp, Topic};
-use crate::publish::Receipt;
+use crate::model::{Envelope, Error, Group, Key, Position, Receipt, Stamp, Topic};
 
 /// Something that an operator wants to know.
 #[derive(Debug)]

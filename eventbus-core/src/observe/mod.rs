@@ -6,4 +6,4 @@ mod telemetry;
 pub(crate) use events::Hooks;
 pub use events::{BusEvent, Hook, Location, OwnershipChange};
 pub use telemetry::Propagator;
-pub(crate) use telemetry::{HandleTelemetry, Observed, PublishTelemetry, Traced};
+pub(crate) use telemetry::labels;

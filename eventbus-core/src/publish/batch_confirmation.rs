@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::confirmation::{Place, Publishing, Receipt, Withdrawal};
-use super::seal::{Failure, Outcome, Root};
-use crate::model::{Error, Key, Result};
+use super::completion::{BatchRefused, PlacedBatch};
+use super::confirmation::{Place, Publishing};
+use super::seal::{Failure, Outcome};
+use crate::model::{Envelope, Error, Key, Receipt, Result, Withdrawal};
 
 /// One envelope of a batch.
 #[derive(Debug)]
@@ -22,14 +23,7 @@ struct Entry {
 /// Cancel safe: dropping it withdraws nothing.
 #[derive(Debug)]
 #[must_use = "the envelopes are on their way, but nobody learns of a failure; `drop` it where that is meant"]
-pub struct BatchPublishing(std::result::Result<Entries, Whole>);
-
-/// A batch refused as a whole: its error, and the refusal of each of its keys that is seen with it.
-#[derive(Debug)]
-struct Whole {
-    failure: Failure,
-    roots: Vec<Arc<Root>>,
-}
+pub struct BatchPublishing(std::result::Result<Entries, BatchRefused>);
 
 /// Polled from the first to the last, so that a batch of n costs n wakes and not n².
 #[derive(Debug, Default)]
@@ -48,7 +42,7 @@ impl Entries {
 impl BatchPublishing {
     /// A batch that was refused as a whole.
     pub fn failed(error: Error) -> Self {
-        Self::refused(Failure::plain(error), Vec::new())
+        Self(Err(BatchRefused { failure: Failure::plain(error), roots: Vec::new() }))
     }
 
     /// A batch of single publishes with their keys, in call order: for layers and test doubles.
@@ -57,8 +51,11 @@ impl BatchPublishing {
         Self(Ok(Entries { list: publishes.into_iter().map(entry).collect(), next: 0 }))
     }
 
-    pub(crate) fn refused(failure: Failure, roots: Vec<Arc<Root>>) -> Self {
-        Self(Err(Whole { failure, roots }))
+    /// What the lanes made of these envelopes.
+    pub(crate) fn placed(placed: PlacedBatch, envelopes: &[Envelope]) -> Self {
+        let entry =
+            |(envelope, placed): (&Envelope, _)| Entry { key: envelope.key().cloned(), place: Place::of(placed) };
+        Self(placed.map(|list| Entries { list: envelopes.iter().zip(list).map(entry).collect(), next: 0 }))
     }
 
     /// Withdraws the envelopes that were not handed to the broker yet, and says how many.

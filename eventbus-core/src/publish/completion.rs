@@ -4,9 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::confirmation::Withdrawal;
-use super::seal::{Failure, Outcome};
-use crate::model::Stamp;
+use super::seal::{Failure, Outcome, Root};
+use crate::model::{Stamp, Withdrawal};
 use crate::runtime::Mutex;
 use tokio::time::Instant;
 
@@ -25,6 +24,16 @@ pub(crate) struct Slot {
     /// When it was called.
     since: Instant,
     state: Mutex<State>,
+}
+
+/// A batch whose envelopes each have a place or failed for themselves; or one of which nothing was taken.
+pub(crate) type PlacedBatch = Result<Vec<Result<Arc<Slot>, Failure>>, BatchRefused>;
+
+/// Why no envelope of a batch took a place, and the refusals that are seen with its error.
+#[derive(Debug)]
+pub(crate) struct BatchRefused {
+    pub(super) failure: Failure,
+    pub(super) roots: Vec<Arc<Root>>,
 }
 
 struct State {

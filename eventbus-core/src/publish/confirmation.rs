@@ -14,48 +14,7 @@ use std::time::Duration;
 
 use super::completion::Slot;
 use super::seal::{Failure, Outcome};
-use crate::model::{Error, ErrorKind, Position, Result, Stamp, Topic};
-
-/// Where an envelope was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Receipt {
-    /// The topic.
-    pub topic: Topic,
-    /// The partition.
-    pub partition: u32,
-    /// The position in the partition.
-    pub position: Position,
-    /// The broker had it already, from an earlier send of this same publish.
-    pub duplicate: bool,
-    /// The publish's stamp.
-    pub stamp: Stamp,
-}
-
-impl Receipt {
-    /// A receipt of a first copy.
-    #[must_use]
-    pub fn new(topic: Topic, partition: u32, position: Position, stamp: Stamp) -> Self {
-        Self { topic, partition, position, duplicate: false, stamp }
-    }
-
-    /// The same, or not, as found to be stored already.
-    #[must_use]
-    pub fn duplicate(mut self, duplicate: bool) -> Self {
-        self.duplicate = duplicate;
-        self
-    }
-}
-
-/// Whether a withdrawal came in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a withdrawal may come too late"]
-pub enum Withdrawal {
-    /// The envelope had not been handed to the broker and never will be; its outcome is `Withdrawn`.
-    Withdrawn,
-    /// It had been, or its outcome is known already. Nothing has changed.
-    TooLate,
-}
+use crate::model::{Error, ErrorKind, Receipt, Result, Withdrawal};
 
 /// Where a publish stands: in the key lanes, or over before it got there.
 #[derive(Clone)]
@@ -65,6 +24,10 @@ pub(super) enum Place {
 }
 
 impl Place {
+    pub(super) fn of(placed: Result<Arc<Slot>, Failure>) -> Self {
+        placed.map_or_else(|failure| Self::Over(Err(failure)), Self::Lanes)
+    }
+
     /// Ready when room was granted or the publish is over; marks nothing as seen.
     pub(super) fn poll_admitted(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
@@ -122,8 +85,9 @@ impl Publishing {
         Self(Place::Over(outcome))
     }
 
-    pub(crate) fn in_lanes(slot: Arc<Slot>) -> Self {
-        Self(Place::Lanes(slot))
+    /// What the lanes made of a publish.
+    pub(crate) fn of(placed: Result<Arc<Slot>, Failure>) -> Self {
+        Self(Place::of(placed))
     }
 
     /// Withdraws the envelope, if it was not handed to the broker yet. Not a refusal: what is queued behind it goes on.
@@ -167,8 +131,9 @@ impl Confirmation {
         Self(Place::Over(outcome))
     }
 
-    pub(crate) fn in_lanes(slot: Arc<Slot>) -> Self {
-        Self(Place::Lanes(slot))
+    /// What the lanes made of a publish.
+    pub(crate) fn of(placed: Result<Arc<Slot>, Failure>) -> Self {
+        Self(Place::of(placed))
     }
 
     /// Waits for the broker's answer. The same as awaiting the confirmation itself.

@@ -1,10 +1,9 @@
-//! The seam around publishing and the seam around handling, in tower's shape: a layer wraps what is inside.
+//! The seam around publishing, in tower's shape: a layer wraps what is inside.
 
 use std::sync::Arc;
 
 use super::confirmation::Publishing;
 use crate::model::Envelope;
-use crate::subscribe::Handler;
 
 /// Publishes one envelope: the inside of a [`PublishLayer`].
 pub trait Publish: Send + Sync + 'static {
@@ -40,10 +39,4 @@ pub trait Publish: Send + Sync + 'static {
 pub trait PublishLayer: Send + Sync + 'static {
     /// Wraps `inner`.
     fn layer(&self, inner: Arc<dyn Publish>) -> Arc<dyn Publish>;
-}
-
-/// Wraps handlers. A layer's failure is the attempt's failure.
-pub trait HandleLayer: Send + Sync + 'static {
-    /// Wraps `inner`.
-    fn layer(&self, inner: Arc<dyn Handler>) -> Arc<dyn Handler>;
 }

@@ -5,12 +5,16 @@ pub(crate) mod budget;
 mod budget_gate;
 pub(crate) mod budget_limits;
 mod completion;
+mod config;
 mod confirmation;
 mod lanes;
 mod layer;
 mod seal;
+mod telemetry;
 
 pub use batch_confirmation::{BatchConfirmation, BatchOutcome, BatchPublishing, StoredPrefix};
-pub use confirmation::{Confirmation, Publishing, Receipt, Withdrawal};
+pub(crate) use config::PublishConfig;
+pub use confirmation::{Confirmation, Publishing};
 pub(crate) use lanes::Lanes;
-pub use layer::{HandleLayer, Publish, PublishLayer};
+pub use layer::{Publish, PublishLayer};
+pub(crate) use telemetry::Traced;

@@ -17,8 +17,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::confirmation::Receipt;
-use crate::model::{AfterRefusal, Error, ErrorKind, Key, Refusal, Topic};
+use crate::model::{AfterRefusal, Error, ErrorKind, Key, Receipt, Refusal, Topic};
 use crate::runtime::Mutex;
 use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -11,7 +11,8 @@ use super::handler::DeliveryContext;
 use crate::backend::{Body, Inbound};
 use crate::model::{Envelope, Error, ErrorKind, Group, Position, Result, Stamp, Topic};
 use crate::observe::Location;
-use crate::wire::{self, DecodeContext};
+use crate::wire;
+use crate::wire::DecodeContext;
 
 /// The most bytes of error text in a dead letter.
 const MAX_ERROR: usize = 2 * 1024;

@@ -211,3 +211,9 @@ impl Delivery {
         self.replayed
     }
 }
+
+/// Wraps handlers. A layer's failure is the attempt's failure.
+pub trait HandleLayer: Send + Sync + 'static {
+    /// Wraps `inner`.
+    fn layer(&self, inner: Arc<dyn Handler>) -> Arc<dyn Handler>;
+}

@@ -9,13 +9,15 @@ pub(crate) mod progress;
 mod retry;
 mod router;
 mod session;
+mod shield;
 mod subscription;
+mod telemetry;
 mod worker;
 
 pub(crate) use dead_letter::DeadLetter;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) use handler::DeliveryContext;
-pub use handler::{Delivery, Handler, HandlerError, handler_fn};
+pub use handler::{Delivery, HandleLayer, Handler, HandlerError, handler_fn};
 #[cfg(any(test, feature = "bench"))]
 pub(crate) use options::Settings;
 pub use options::{FailurePolicy, OnDataLoss, OnLogReset, StartFrom, Subscribe};
@@ -25,8 +27,9 @@ pub(crate) use pool::Pool;
 pub(crate) use pool::{Next, Opening};
 pub(crate) use progress::{FinishedSet, Note};
 pub use router::{Router, RouterBuilder, Unknown};
-pub(crate) use session::hand_back::{CloseBy, HAND_BACK_GRACE};
-pub(crate) use session::{Session, Shared};
+pub(crate) use session::{CloseBy, HAND_BACK_GRACE, Session, Shared};
+pub(crate) use shield::Scope;
 pub(crate) use subscription::Running;
 pub use subscription::Subscription;
-pub(crate) use worker::{Crew, Scope};
+pub(crate) use telemetry::HandleTelemetry;
+pub(crate) use worker::Crew;

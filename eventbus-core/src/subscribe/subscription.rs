@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::options::StartFrom;
 use super::pool::PartitionView;
-use super::session::Command;
-use super::session::hand_back::Drained;
-use super::worker::{Crew, Scope};
+use super::session::{Command, Drained};
+use super::shield::Scope;
+use super::worker::Crew;
 use crate::backend::{Backend, GroupPartition};
 use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
 

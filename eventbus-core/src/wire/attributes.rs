@@ -11,7 +11,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Binding, DecodeContext, Decoded, FOREIGN_TYPE, Hop, WireRecord, is_hop, undecodable};
+use super::record::{Binding, DecodeContext, Decoded, FOREIGN_TYPE, Hop, WireRecord, is_hop, undecodable};
 use crate::model::{Attributes, Envelope, EnvelopeBuilder, Error, Key, Stamp, check_header, is_text};
 
 /// A key that is no text, where the record has no key of its own.

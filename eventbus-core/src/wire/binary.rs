@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
 use super::attributes::{self, BINARY_KEY, Reader};
 use super::headers::attribute_header;
-use super::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, WireRecord, undecodable};
+use super::record::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, WireRecord, undecodable};
 use crate::model::{Envelope, Error, Stamp};
 
 /// What is encoded in a header's value: everything outside `!` to `~`, and the two characters that readers of the HTTP

@@ -25,207 +25,21 @@
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
-use time::OffsetDateTime;
+use bytes::BytesMut;
 
-use crate::model::{Envelope, Error, ErrorKind, Key, Position, Stamp, Topic};
+use crate::model::{Envelope, Error, Key, Stamp};
 
 mod attributes;
 mod binary;
 mod headers;
+mod record;
 mod structured;
 #[cfg(test)]
 mod tests;
 
 pub use headers::{copied, header_name};
-
-/// The header that shows the content mode on every broker, and carries the media type on some.
-const CONTENT_TYPE: &str = "content-type";
-
-/// The media type of a structured record.
-const STRUCTURED: &str = "application/cloudevents+json";
-
-/// One record as brokers carry it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[allow(clippy::exhaustive_structs)] // the parts that every broker has
-pub struct WireRecord {
-    /// The record's key, where the broker has such a thing.
-    pub key: Option<Bytes>,
-    /// Headers, in order; a name may come twice in what foreign producers wrote. [`header_name`] makes their names.
-    pub headers: Vec<(Cow<'static, str>, Bytes)>,
-    /// The payload.
-    pub payload: Bytes,
-}
-
-impl WireRecord {
-    /// Bytes of key, headers and payload.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.key.as_ref().map_or(0, Bytes::len)
-            + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
-            + self.payload.len()
-    }
-
-    /// The value of the last header of this name, compared without case: where a name comes twice, the last one counts.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&Bytes> {
-        self.headers.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
-    /// Writes the trace of this hop (the span of the publish itself), replacing an earlier one. The envelope's own trace
-    /// is an attribute and stays as it is.
-    pub fn set_hop(&mut self, hop: &Hop) {
-        self.headers.retain(|(name, _)| !is_hop(name));
-        self.push("traceparent", &hop.traceparent);
-        if let Some(tracestate) = &hop.tracestate {
-            self.push("tracestate", tracestate);
-        }
-    }
-
-    fn push(&mut self, name: impl Into<Cow<'static, str>>, value: &str) {
-        self.headers.push((name.into(), Bytes::copy_from_slice(value.as_bytes())));
-    }
-}
-
-fn is_hop(name: &str) -> bool {
-    ["traceparent", "tracestate"].iter().any(|hop| hop.eq_ignore_ascii_case(name))
-}
-
-/// The W3C trace context of one hop: the span that sent this record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)] // the two headers of the standard
-pub struct Hop {
-    /// The parent.
-    pub traceparent: String,
-    /// The vendors' part.
-    pub tracestate: Option<String>,
-}
-
-/// How a broker's binding writes attributes.
-///
-/// ```
-/// use eventbus_core::wire::Binding;
-///
-/// static WITH_KEYS: Binding = Binding::new("ce_").content_type("content-type").keyed(true);
-/// static WITH_MESSAGE_IDS: Binding = Binding::new("ce-").percent_encoded(true).message_id("Msg-Id");
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Binding {
-    /// What stands before an attribute's name in a header: `ce_`, `ce-`.
-    pub prefix: &'static str,
-    /// The header that carries the payload's media type in binary mode, where it is none with the prefix.
-    pub content_type: Option<&'static str>,
-    /// Attributes in headers are percent-encoded.
-    pub percent_encoded: bool,
-    /// The record's own key carries the envelope's key.
-    pub keyed: bool,
-    /// The header that carries the stamp, where the broker has a message id.
-    pub message_id: Option<&'static str>,
-}
-
-impl Binding {
-    /// A binding with this prefix: everything in prefixed headers, as it is, no key and no message id.
-    #[must_use]
-    pub const fn new(prefix: &'static str) -> Self {
-        Self { prefix, content_type: None, percent_encoded: false, keyed: false, message_id: None }
-    }
-
-    /// Names the header of the payload's media type.
-    #[must_use]
-    pub const fn content_type(mut self, header: &'static str) -> Self {
-        self.content_type = Some(header);
-        self
-    }
-
-    /// Says whether attributes in headers are percent-encoded.
-    #[must_use]
-    pub const fn percent_encoded(mut self, encoded: bool) -> Self {
-        self.percent_encoded = encoded;
-        self
-    }
-
-    /// Says whether records have a key of their own.
-    #[must_use]
-    pub const fn keyed(mut self, keyed: bool) -> Self {
-        self.keyed = keyed;
-        self
-    }
-
-    /// Names the header of the message id.
-    #[must_use]
-    pub const fn message_id(mut self, header: &'static str) -> Self {
-        self.message_id = Some(header);
-        self
-    }
-}
-
-/// Where an event's attributes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-#[non_exhaustive]
-pub enum Mode {
-    /// In headers; the payload is the event's own. The default.
-    #[default]
-    Binary,
-    /// In one JSON document, with the payload inside.
-    Structured,
-}
-
-/// Where a record was read: what fills in for attributes that a foreign producer did not write.
-///
-/// | missing | becomes |
-/// |---|---|
-/// | `id` | `TOPIC/PARTITION/POSITION` |
-/// | `type` | [`FOREIGN_TYPE`] |
-/// | `source` | `/TOPIC` |
-/// | `time` | `stored_at` |
-#[derive(Debug, Clone, Copy)]
-#[allow(clippy::exhaustive_structs)] // every reader has all of it
-pub struct DecodeContext<'a> {
-    /// The topic.
-    pub topic: &'a Topic,
-    /// The partition.
-    pub partition: u32,
-    /// The position in it.
-    pub position: Position,
-    /// When the broker stored it, in milliseconds since the Unix epoch.
-    pub stored_at: u64,
-}
-
-impl DecodeContext<'_> {
-    fn time(&self) -> OffsetDateTime {
-        let millis = i128::from(self.stored_at);
-        OffsetDateTime::from_unix_timestamp_nanos(millis * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-    }
-}
-
-/// The `type` of a record whose producer gave it none.
-pub const FOREIGN_TYPE: &str = "eventbus.foreign";
-
-/// What a record held.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Decoded {
-    /// The envelope.
-    pub envelope: Envelope,
-    /// The stamp, where a bus of this library wrote the record.
-    pub stamp: Option<Stamp>,
-    /// The trace of the hop that brought it.
-    pub hop: Option<Hop>,
-    /// Headers and attributes that an envelope cannot hold, by name: the broker's own, values that are not text, names
-    /// outside the rules, all but the last of a name.
-    pub left_out: Vec<String>,
-}
-
-/// Key and stamp of a record: what dispatching it takes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Peek {
-    /// The key.
-    pub key: Option<Key>,
-    /// The stamp.
-    pub stamp: Option<Stamp>,
-}
+pub use record::{Binding, DecodeContext, Decoded, FOREIGN_TYPE, Hop, Mode, Peek, WireRecord};
+use record::{CONTENT_TYPE, STRUCTURED, is_cloudevents, media_type, undecodable};
 
 /// Writes an envelope as a record. Cannot fail: an [`Envelope`] exists only with attributes that the wire can carry.
 ///
@@ -317,19 +131,4 @@ fn mode_of(record: &WireRecord) -> Result<Mode, Error> {
         return Err(undecodable(CONTENT_TYPE, format!("expected {STRUCTURED}, got {media}")));
     }
     Ok(Mode::Binary)
-}
-
-/// A media type without its parameters.
-fn media_type(value: &str) -> &str {
-    value.split(';').next().unwrap_or_default().trim()
-}
-
-/// Whether a media type is one of those of CloudEvents: structured, batched, whatever comes.
-fn is_cloudevents(media: &str) -> bool {
-    let family = "application/cloudevents";
-    media.get(..family.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(family))
-}
-
-fn undecodable(attribute: &str, problem: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Undecodable, format!("{attribute}: {problem}")).with("attribute", attribute)
 }

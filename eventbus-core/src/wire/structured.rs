@@ -14,9 +14,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::attributes::{self, BINARY_KEY, LENIENT, Reader};
+use super::binary;
 use super::headers::attribute_header;
-use super::{
-    Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, STRUCTURED, WireRecord, binary, media_type, undecodable,
+use super::record::{
+    Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, STRUCTURED, WireRecord, media_type, undecodable,
 };
 use crate::model::{Envelope, Error, Stamp};
 

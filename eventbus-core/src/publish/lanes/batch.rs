@@ -12,11 +12,9 @@ use super::queues::{Hashed, Kind};
 use super::shard::{Place, Shard};
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Key, Refusal};
-use crate::publish::batch_confirmation::BatchPublishing;
 use crate::publish::budget_gate::Ask;
-use crate::publish::completion::Slot;
-use crate::publish::confirmation::Publishing;
-use crate::publish::seal::{Failure, Root};
+use crate::publish::completion::{BatchRefused, PlacedBatch, Slot};
+use crate::publish::seal::Failure;
 use crate::runtime::sync::MutexGuard;
 
 /// The shards that a batch needs, all locked: so its places are taken at one instant, as one call.
@@ -56,7 +54,7 @@ struct Placed {
 }
 
 impl TopicLanes {
-    pub(super) fn publish_batch(self: &Arc<Self>, envelopes: Vec<Envelope>) -> BatchPublishing {
+    pub(super) fn publish_batch(self: &Arc<Self>, envelopes: &[Envelope]) -> PlacedBatch {
         let engine = self.engine();
         let hashed = |envelope: &Envelope| envelope.key().map(|key| engine.hasher.hash_one(key));
         let hashes: Vec<Option<u64>> = envelopes.iter().map(hashed).collect();
@@ -67,14 +65,11 @@ impl TopicLanes {
         let outcome = {
             let mut locked = Locked::new(self, &shards);
             let first = engine.numbers(envelopes.len() as u64);
-            let mut entries: Vec<Call<'_>> = (first..).zip(&envelopes).zip(&hashes).map(entry(self)).collect();
+            let mut entries: Vec<Call<'_>> = (first..).zip(envelopes).zip(&hashes).map(entry(self)).collect();
             self.place(&mut fx, &mut locked, &mut entries, &shards, first)
         };
         fx.settle();
-        match outcome {
-            Ok(publishes) => BatchPublishing::of(envelopes.iter().map(|e| e.key().cloned()).zip(publishes)),
-            Err(refused) => BatchPublishing::refused(refused.failure, refused.roots),
-        }
+        outcome
     }
 
     fn place(
@@ -84,8 +79,8 @@ impl TopicLanes {
         entries: &mut [Call<'_>],
         shards: &[usize],
         first: u64,
-    ) -> Result<Vec<Publishing>, Refused> {
-        let mut results: Vec<Option<Publishing>> = Vec::new();
+    ) -> PlacedBatch {
+        let mut results: Vec<Option<Result<Arc<Slot>, Failure>>> = Vec::new();
         results.resize_with(entries.len(), || None);
         let turned_away: Vec<_> = entries
             .iter()
@@ -109,13 +104,13 @@ impl TopicLanes {
         for (which, failure) in turned_away.into_iter().enumerate() {
             if let Some(failure) = failure {
                 locked.with(fx, shards[which], |shard, fx| shard.told_failed(fx, &entries[which], &failure));
-                results[which] = Some(Publishing::over(Err(failure)));
+                results[which] = Some(Err(failure));
             }
         }
         for one in placed {
-            results[one.which] = Some(Publishing::in_lanes(one.slot));
+            results[one.which] = Some(Ok(one.slot));
         }
-        let lost = || Publishing::failed(Error::new(ErrorKind::Backend, "an envelope of the batch was lost"));
+        let lost = || Err(Failure::plain(Error::new(ErrorKind::Backend, "an envelope of the batch was lost")));
         Ok(results.into_iter().map(|result| result.unwrap_or_else(lost)).collect())
     }
 
@@ -127,7 +122,7 @@ impl TopicLanes {
         entries: &[Call<'_>],
         shards: &[usize],
         placed: &[Placed],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BatchRefused> {
         let asks: Vec<Ask> = placed.iter().map(|one| one.ask).collect();
         let mut admitted = vec![false; placed.len()];
         let asked = self.engine().gate(Kind::Keyed).admit_batch(&asks, |which, has_room| {
@@ -165,7 +160,7 @@ impl TopicLanes {
         entries: &[Call<'_>],
         shards: &[usize],
         failure: Failure,
-    ) -> Refused {
+    ) -> BatchRefused {
         let mut roots = Vec::new();
         let mut known = HashMap::<&Key, Failure>::new();
         for (entry, shard) in entries.iter().zip(shards) {
@@ -184,14 +179,8 @@ impl TopicLanes {
             };
             locked.with(fx, *shard, |shard, fx| shard.told_failed(fx, entry, &failure));
         }
-        Refused { failure, roots }
+        BatchRefused { failure, roots }
     }
-}
-
-/// Why no envelope of a batch took a place, and the refusals that are seen with its error.
-struct Refused {
-    failure: Failure,
-    roots: Vec<Arc<Root>>,
 }
 
 impl Shard {

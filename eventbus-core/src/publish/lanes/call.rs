@@ -12,7 +12,6 @@ use crate::model::{Envelope, Error, ErrorKind, Stamp};
 use crate::publish::budget::Admission;
 use crate::publish::budget_gate::Ask;
 use crate::publish::completion::Slot;
-use crate::publish::confirmation::{Confirmation, Publishing};
 use crate::publish::seal::Failure;
 
 /// One envelope on its way into a shard.
@@ -26,7 +25,7 @@ pub(super) struct Call<'a> {
 }
 
 impl TopicLanes {
-    pub(super) fn publish(self: &Arc<Self>, envelope: Envelope) -> Publishing {
+    pub(super) fn publish(self: &Arc<Self>, envelope: Envelope) -> Result<Arc<Slot>, Failure> {
         let engine = self.engine();
         let bytes = envelope.size();
         let key = envelope.key().map(|key| Hashed { hash: engine.hasher.hash_one(key), key });
@@ -37,24 +36,22 @@ impl TopicLanes {
                 (number as usize % SHARDS, Kind::Free, Some(number))
             }
         };
-        let entered = self.with(shard, |shard, fx| {
+        self.with(shard, |shard, fx| {
             let number = taken.unwrap_or_else(|| engine.numbers(1));
             let stamp = engine.stamp(number);
             let entry = Call { kind, key, bytes, number, stamp, envelope: &envelope };
             let entered = shard.turned_away(fx, &entry).map_or_else(|| shard.admit(fx, &entry), Err);
             entered.inspect_err(|failure| shard.failed_at_call(fx, &entry, failure))
-        });
-        entered.map_or_else(|failure| Publishing::over(Err(failure)), Publishing::in_lanes)
+        })
     }
 
-    pub(super) fn publish_reserved(self: &Arc<Self>, stamp: Stamp, envelope: Envelope) -> Confirmation {
+    pub(super) fn publish_reserved(self: &Arc<Self>, stamp: Stamp, envelope: Envelope) -> Result<Arc<Slot>, Failure> {
         let engine = self.engine();
         let (bytes, number) = (envelope.size(), engine.numbers(1));
-        let entered = self.with(number as usize % SHARDS, |shard, fx| {
+        self.with(number as usize % SHARDS, |shard, fx| {
             let entry = Call { kind: Kind::Reserved, key: None, bytes, number, stamp, envelope: &envelope };
             shard.turned_away(fx, &entry).map_or_else(|| shard.admit(fx, &entry), Err)
-        });
-        entered.map_or_else(|failure| Confirmation::over(Err(failure)), Confirmation::in_lanes)
+        })
     }
 }
 

@@ -10,32 +10,22 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::find_stamp::{Found, StampSearch, find_stamp};
 use super::shard::{LaneRef, Place};
 use super::shared::Engine;
 use super::topic::TopicLanes;
-use crate::backend::{Backend, TopicDescription};
-use crate::model::{Error, Position, Result, Stamp};
+use crate::backend::TopicDescription;
+use crate::model::{Error, Result};
 use crate::runtime::Mutex;
 
 /// Logs that are read at the same time.
-const LOOKS: usize = 32;
+const SEARCHES: usize = 32;
 
 /// What the lanes ask of the driver.
 pub(super) enum Command {
     Describe(Arc<TopicLanes>, u64),
-    Look(Look),
+    FindStamp(Arc<TopicLanes>, Place, StampSearch),
     Rest(Instant, LaneRef),
-}
-
-/// A stamp to be looked for.
-pub(super) struct Look {
-    pub(super) topic: Arc<TopicLanes>,
-    pub(super) place: Place,
-    pub(super) partition: u32,
-    pub(super) from: Position,
-    pub(super) stamp: Stamp,
-    /// The incarnation in which `from` is a position.
-    pub(super) log: Arc<str>,
 }
 
 /// The way to the driver; never blocks.
@@ -80,7 +70,7 @@ impl Inbox {
 
 enum Done {
     Described(Arc<TopicLanes>, u64, Result<TopicDescription>),
-    Looked(Arc<TopicLanes>, Place, Result<Found, Error>),
+    Searched(Arc<TopicLanes>, Place, Result<Found>),
     Counted(Arc<TopicLanes>, Result<u32>),
 }
 
@@ -96,8 +86,9 @@ pub(crate) struct LanesDriver {
     /// When partitions are counted again, where their number can change.
     recount_at: Option<Instant>,
     jobs: FuturesUnordered<Job>,
-    looking: usize,
-    looks: VecDeque<Look>,
+    /// Logs that are being read.
+    searching: usize,
+    searches: VecDeque<(Arc<TopicLanes>, Place, StampSearch)>,
     /// By instant, then by when they were set.
     timers: BTreeMap<(Instant, u64), LaneRef>,
     set: u64,
@@ -116,8 +107,8 @@ impl LanesDriver {
             close: Box::new(close),
             recount_at: None,
             jobs: FuturesUnordered::new(),
-            looking: 0,
-            looks: VecDeque::new(),
+            searching: 0,
+            searches: VecDeque::new(),
             timers: BTreeMap::new(),
             set: 0,
         }
@@ -160,9 +151,9 @@ impl LanesDriver {
                     Done::Described(topic, version, answer)
                 }));
             }
-            Command::Look(look) => {
-                self.looks.push_back(look);
-                self.look();
+            Command::FindStamp(topic, place, search) => {
+                self.searches.push_back((topic, place, search));
+                self.start_searches();
             }
             Command::Rest(at, lane) => {
                 self.timers.insert((at, self.set), lane);
@@ -171,15 +162,15 @@ impl LanesDriver {
         }
     }
 
-    fn look(&mut self) {
-        while self.looking < LOOKS
-            && let Some(look) = self.looks.pop_front()
+    fn start_searches(&mut self) {
+        while self.searching < SEARCHES
+            && let Some((topic, place, search)) = self.searches.pop_front()
         {
-            self.looking += 1;
+            self.searching += 1;
             let backend = Arc::clone(&self.engine.backend);
             self.jobs.push(Box::pin(async move {
-                let found = find(&*backend, &look).await;
-                Done::Looked(look.topic, look.place, found)
+                let found = find_stamp(&*backend, topic.name(), &search).await;
+                Done::Searched(topic, place, found)
             }));
         }
     }
@@ -191,10 +182,10 @@ impl LanesDriver {
             Done::Counted(topic, Err(error)) => {
                 tracing::debug!(target: "eventbus", topic = %topic.name(), %error, "partitions could not be counted");
             }
-            Done::Looked(topic, place, found) => {
-                self.looking -= 1;
-                topic.looked(place, found);
-                self.look();
+            Done::Searched(topic, place, found) => {
+                self.searching -= 1;
+                topic.searched(place, found);
+                self.start_searches();
             }
         }
     }
@@ -242,30 +233,4 @@ async fn describe(engine: &Engine, topic: &TopicLanes) -> Result<TopicDescriptio
             answer => return answer,
         }
     }
-}
-
-/// What the log says of a stamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// It is there.
-    At(Position),
-    /// It is not, and never was in this log.
-    Absent,
-    /// It is not, but this is not the log that it was sent to first, or no longer all of it.
-    Untold,
-}
-
-/// P3: reads the log from its end as known before the first send, unless it is another one by now: then that end says nothing,
-/// and what was sent since may stand anywhere in it.
-async fn find(backend: &dyn Backend, look: &Look) -> Result<Found, Error> {
-    let described = backend.describe_topic(look.topic.name()).await?;
-    let same = described.incarnation == *look.log;
-    let from = if same { look.from } else { Position::ZERO };
-    if let Some(position) = backend.find_stamp(look.topic.name(), look.partition, from, look.stamp).await? {
-        return Ok(Found::At(position));
-    }
-    // Looked at again: retention may have passed while the log was read.
-    let described = backend.describe_topic(look.topic.name()).await?;
-    let first = described.partitions.get(look.partition as usize).map_or(Position::ZERO, |log| log.first);
-    Ok(if same && first <= from { Found::Absent } else { Found::Untold })
 }

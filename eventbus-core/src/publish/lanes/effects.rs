@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::driver::{Command, Look};
+use super::driver::Command;
+use super::find_stamp::StampSearch;
+use super::metadata::{Facts, Partition};
 use super::queues::{Kind, Node};
 use super::shard::{Event, LaneRef, Place};
-use super::topic::{Facts, Partition, TopicLanes};
+use super::topic::TopicLanes;
 use crate::backend::{Outbound, Ticket};
 use crate::model::{Error, ErrorKind};
 use crate::runtime::{Backoff, Jitter};
@@ -83,17 +85,16 @@ impl<'a> Effects<'a> {
     }
 
     /// To be looked for in the log.
-    pub(super) fn look(&mut self, index: usize, node: &Node, facts: &Facts) {
+    pub(super) fn find_stamp(&mut self, index: usize, node: &Node, facts: &Facts) {
         let same_log = node.incarnation == facts.incarnation;
-        let look = Look {
-            topic: Arc::clone(self.topic),
-            place: Place { shard: self.shard, index, generation: node.generation },
+        let place = Place { shard: self.shard, index, generation: node.generation };
+        let search = StampSearch {
             partition: if same_log { node.partition } else { facts.partition_of(node.envelope.key()) },
             from: if same_log { node.from } else { crate::Position::ZERO },
             stamp: node.slot.stamp(),
             log: Arc::clone(&facts.log),
         };
-        self.topic.engine().inbox.push(Command::Look(look));
+        self.topic.engine().inbox.push(Command::FindStamp(Arc::clone(self.topic), place, search));
     }
 
     /// Has the topic described anew where an error says that it is not what it was.
@@ -105,10 +106,10 @@ impl<'a> Effects<'a> {
     pub(super) fn settle(mut self) {
         let engine = self.topic.engine();
         if let Some(partition) = self.partition.take() {
-            partition.submit_all(engine);
+            partition.submit_all(&*engine.backend);
         }
         for partition in &self.more {
-            partition.submit_all(engine);
+            partition.submit_all(&*engine.backend);
         }
         while self.telling != 0 {
             self.topic.tell(self.telling.trailing_zeros() as usize);

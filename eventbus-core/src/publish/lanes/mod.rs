@@ -38,7 +38,8 @@ mod batch;
 mod call;
 mod driver;
 mod effects;
-mod observe;
+mod find_stamp;
+mod metadata;
 mod partitions;
 mod permits;
 mod queues;
@@ -56,16 +57,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use driver::LanesDriver;
+use metadata::Source;
 use shared::{Engine, Stage};
-use topic::{SHARDS, Source, TopicLanes};
+use topic::{SHARDS, TopicLanes};
 
 use super::batch_confirmation::BatchPublishing;
 use super::confirmation::{Confirmation, Publishing};
 use super::layer::Publish;
 use crate::backend::{Backend, TopicDescription};
-use crate::bus::PublishConfig;
 use crate::model::{Envelope, Key, Result, Stamp, Topic};
 use crate::observe::Hooks;
+use crate::publish::config::PublishConfig;
 use crate::runtime::{Env, RwLock};
 
 type Topics = RwLock<BTreeMap<Box<str>, Arc<TopicLanes>>>;
@@ -117,7 +119,7 @@ impl Lanes {
     /// Publishes one envelope: takes its place and hands it over, at the call.
     pub(crate) fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
         match self.inner.topic(topic) {
-            Ok(topic) => topic.publish(envelope),
+            Ok(topic) => Publishing::of(topic.publish(envelope)),
             Err(error) => Publishing::failed(error),
         }
     }
@@ -125,7 +127,7 @@ impl Lanes {
     /// Publishes several, in this order: all places are taken at the call, or none.
     pub(crate) fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
         match self.inner.topic(topic) {
-            Ok(topic) => topic.publish_batch(envelopes),
+            Ok(topic) => BatchPublishing::placed(topic.publish_batch(&envelopes), &envelopes),
             Err(error) => BatchPublishing::failed(error),
         }
     }
@@ -135,7 +137,7 @@ impl Lanes {
     /// `Published`, since whoever asked for it reports it.
     pub(crate) fn publish_reserved(&self, topic: &Topic, stamp: Stamp, envelope: Envelope) -> Confirmation {
         match self.inner.topic(topic.as_str()) {
-            Ok(topic) => topic.publish_reserved(stamp, envelope),
+            Ok(topic) => Confirmation::of(topic.publish_reserved(stamp, envelope)),
             Err(error) => Confirmation::failed(error),
         }
     }

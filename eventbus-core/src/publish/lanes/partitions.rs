@@ -8,18 +8,10 @@
 //!
 //! A topic that is deleted, or is another one of its name, has no envelopes that a new number could part from others: it begins anew.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use super::queues::Kind;
-use super::shard::Shard;
-use super::topic::{SHARDS, Source, TopicLanes};
-use crate::model::{Error, ErrorKind, Result, Topic};
+use super::metadata::Source;
+use crate::model::{Error, ErrorKind, Topic};
 use crate::runtime::Mutex;
 use crate::runtime::sync::atomic::{AtomicBool, Ordering};
-
-/// How soon it is looked again whether all that is keyed is over.
-const AGAIN: Duration = Duration::from_millis(20);
 
 /// The numbers of a topic.
 #[derive(Debug, Default)]
@@ -87,48 +79,7 @@ impl Count {
         self.numbers().found != 0
     }
 
-    fn numbers(&self) -> Numbers {
+    pub(super) fn numbers(&self) -> Numbers {
         *self.numbers.lock()
-    }
-}
-
-impl TopicLanes {
-    /// The topic has so many partitions by now; where that is news, it is described anew.
-    pub(super) fn counted(self: &Arc<Self>, found: u32) {
-        // One look: the topic may be forgotten meanwhile.
-        let known = self.count.numbers().found;
-        if known != 0 && known != found {
-            self.need_facts();
-        }
-    }
-
-    /// Has keys go by `partitions` from now on, if that is how many the topic has. Waits until nothing keyed is on its way.
-    ///
-    /// Cancel safe: what was noticed stays so.
-    pub(super) async fn accept_partitions(self: &Arc<Self>, partitions: u32) -> Result<()> {
-        let described = self.engine().backend.describe_topic(self.name()).await?;
-        let found = described.spec.partitions;
-        if found != partitions {
-            let message = format!("expected the number that the topic has, {found}, got {partitions}");
-            return Err(Error::new(ErrorKind::TopicMismatch, message).with("setting", "partitions"));
-        }
-        self.install(&described, Source::Looked);
-        if self.count.difference().is_some() {
-            while self.has_keyed() {
-                tokio::time::sleep(AGAIN).await;
-            }
-            self.install(&described, Source::Accepted);
-        }
-        Ok(())
-    }
-
-    fn has_keyed(&self) -> bool {
-        (0..SHARDS).any(|shard| self.lock(shard).has_keyed())
-    }
-}
-
-impl Shard {
-    fn has_keyed(&self) -> bool {
-        self.store.lanes.iter().any(|(_, lane)| lane.kind == Kind::Keyed)
     }
 }

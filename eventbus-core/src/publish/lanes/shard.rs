@@ -12,16 +12,16 @@
 
 use std::sync::Arc;
 
-use super::driver::Found;
 use super::effects::Effects;
+use super::find_stamp::Found;
+use super::metadata::Facts;
 use super::queues::{Hold, Kind, Node, State, Store};
-use super::topic::{Facts, TopicLanes};
+use super::topic::TopicLanes;
 use crate::backend::{Fate, Outbound, Ticket};
-use crate::model::{Envelope, Error, ErrorKind, Key, Position, Refusal, Stamp};
+use crate::model::{Envelope, Error, ErrorKind, Key, Position, Receipt, Refusal, Stamp, Withdrawal};
 use crate::mutant::Mutant;
 use crate::publish::budget_gate::Ask;
 use crate::publish::completion::Slot;
-use crate::publish::confirmation::{Receipt, Withdrawal};
 use crate::publish::seal::{Failure, Outcome, Root, Sealed, Seals};
 
 /// Where an envelope is: shard, index in its slab, and a generation that tells it from others that were there.
@@ -147,7 +147,7 @@ impl Shard {
             if needs_look(node, &facts) {
                 if lane.head == Some(index) && lane.outstanding == 0 {
                     lane.hold = Hold::Looking;
-                    fx.look(index, node, &facts);
+                    fx.find_stamp(index, node, &facts);
                 }
                 return false;
             }
@@ -352,7 +352,7 @@ impl Shard {
     }
 
     /// The log was read for an envelope's stamp.
-    pub(super) fn looked(&mut self, fx: &mut Effects<'_>, place: Place, found: Result<Found, Error>) {
+    pub(super) fn searched(&mut self, fx: &mut Effects<'_>, place: Place, found: Result<Found, Error>) {
         let Some(lane_index) = self.store.node(place.index, place.generation).map(|node| node.lane) else { return };
         let node = &mut self.store.nodes[place.index];
         self.store.lanes[lane_index].hold = Hold::Open;
@@ -426,6 +426,11 @@ impl Shard {
         }
         self.listed = Vec::new();
         abandoned
+    }
+
+    /// Whether an envelope with a key is on its way.
+    pub(super) fn has_keyed(&self) -> bool {
+        self.store.lanes.iter().any(|(_, lane)| lane.kind == Kind::Keyed)
     }
 }
 

@@ -14,12 +14,12 @@ use super::serial_queue::Turn;
 use super::shard::{LaneRef, Place};
 use super::topic::TopicLanes;
 use crate::backend::{Backend, Pipelining};
-use crate::bus::PublishConfig;
 use crate::model::{ProducerId, Result, Stamp};
 use crate::mutant::{Mutant, Seam};
 use crate::observe::Hooks;
 use crate::publish::budget_gate::Gate;
 use crate::publish::budget_limits::RoomLimits;
+use crate::publish::config::PublishConfig;
 use crate::runtime::Env;
 use crate::runtime::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 

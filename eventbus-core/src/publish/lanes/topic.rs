@@ -7,101 +7,34 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::{Command, Found};
+use tokio::time::Instant;
+
+use super::driver::Command;
 use super::effects::Effects;
-use super::observe;
+use super::find_stamp::Found;
+use super::metadata::{Facts, Partition, Source, usable_window};
 use super::partitions::{Count, Numbers};
 use super::queues::{Hold, Kind};
 use super::serial_queue::Turn;
 use super::shard::{Event, LaneRef, Place, Shard};
 use super::shared::{Engine, Ready};
-use crate::backend::{Fate, Outbound, Ticket, TicketSink, TopicDescription};
-use crate::model::{AfterRefusal, Error, ErrorKind, Key, Position, Topic, murmur2};
-use crate::observe::{BusEvent, PublishTelemetry};
+use crate::backend::{Fate, TicketSink, TopicDescription};
+use crate::model::{
+    AfterRefusal, Envelope, Error, ErrorKind, Key, Position, Receipt, Result, Stamp, Topic, Withdrawal, murmur2,
+};
+use crate::observe::BusEvent;
 use crate::publish::completion::Withdraw;
-use crate::publish::confirmation::Withdrawal;
 use crate::publish::seal::TopicSeal;
+use crate::publish::telemetry::PublishTelemetry;
 use crate::runtime::Mutex;
 use crate::runtime::sync::MutexGuard;
 use crate::runtime::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+/// How soon it is looked again whether all that is keyed is over.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// Shards of a topic: how many publishes of different keys may take their place at the same instant.
 pub(super) const SHARDS: usize = 32;
-
-/// A topic as its lanes see it.
-#[derive(Debug)]
-pub(super) struct Facts {
-    partitions: Vec<Arc<Partition>>,
-    /// By so many of them keys go; all, unless the topic has grown.
-    keyed: u32,
-    /// Counts incarnations of the topic as they are met.
-    pub(super) incarnation: u32,
-    /// The incarnation by its name.
-    pub(super) log: Arc<str>,
-    pub(super) max_record_bytes: Option<usize>,
-    /// After this time since its first send, an envelope of unknown fate is looked for before it is sent again.
-    pub(super) resend_window: Option<Duration>,
-    keyless: AtomicU64,
-}
-
-impl Facts {
-    /// The partition of a key; keyless envelopes go round.
-    pub(super) fn partition_of(&self, key: Option<&Key>) -> u32 {
-        let count = self.partitions.len().max(1);
-        match key {
-            Some(key) => key.partition(self.keyed),
-            None => (self.keyless.fetch_add(1, Ordering::Relaxed) % count as u64) as u32,
-        }
-    }
-
-    pub(super) fn partition(&self, partition: u32) -> &Arc<Partition> {
-        &self.partitions[partition as usize % self.partitions.len()]
-    }
-}
-
-/// One partition, as far as submitting to it goes.
-pub(super) struct Partition {
-    /// No record that is submitted from now on can be below.
-    end: AtomicU64,
-    pub(super) turn: Turn<(Outbound, Ticket)>,
-}
-
-impl Partition {
-    fn new(end: Position) -> Arc<Self> {
-        Arc::new(Self { end: AtomicU64::new(end.get()), turn: Turn::new() })
-    }
-
-    pub(super) fn end(&self) -> Position {
-        Position::new(self.end.load(Ordering::Relaxed))
-    }
-
-    /// A record is known to be stored here.
-    pub(super) fn saw(&self, position: Position) {
-        self.end.fetch_max(position.next().get(), Ordering::Relaxed);
-    }
-
-    /// Hands what is queued to the backend, one at a time and in order.
-    pub(super) fn submit_all(&self, engine: &Engine) {
-        self.turn.work(|(record, ticket)| engine.backend.submit(record, ticket));
-    }
-}
-
-impl fmt::Debug for Partition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Partition").field("end", &self.end()).finish_non_exhaustive()
-    }
-}
-
-/// Where a description comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    /// The driver looked.
-    Looked,
-    /// Somebody ensured the topic through this bus.
-    Ensured,
-    /// Its number of partitions was accepted.
-    Accepted,
-}
 
 /// What the driver is at with a topic.
 #[derive(Debug, Default)]
@@ -224,7 +157,7 @@ impl TopicLanes {
                 false
             }
             Event::Failed { stamp, envelope, error } => {
-                observe::over(&self.engine, &self.name, &self.telemetry, None, stamp, &envelope, false, || Err(error));
+                self.ended(None, stamp, &envelope, false, || Err(error));
                 false
             }
             Event::Over { ended, outcome } => {
@@ -232,8 +165,7 @@ impl TopicLanes {
                 if ended.kind != Kind::Reserved {
                     let result = || outcome.clone().map_err(|failure| failure.error);
                     let (since, stored) = (Some(ended.slot.since()), outcome.is_ok());
-                    let telemetry = &self.telemetry;
-                    observe::over(&self.engine, &self.name, telemetry, since, stamp, &ended.envelope, stored, result);
+                    self.ended(since, stamp, &ended.envelope, stored, result);
                 }
                 ended.slot.resolve(outcome);
                 let let_in = self.engine.gate(ended.kind).leave(ended.ask, ended.admitted);
@@ -244,6 +176,23 @@ impl TopicLanes {
                 self.engine.one_less();
                 any
             }
+        }
+    }
+
+    /// A publish is over, observed by hooks and metrics; its beginning is the tracer's. Outside of all locks, in the key's
+    /// order. `result` is made only where somebody listens.
+    fn ended(
+        &self,
+        since: Option<Instant>,
+        stamp: Stamp,
+        envelope: &Envelope,
+        stored: bool,
+        result: impl FnOnce() -> Result<Receipt>,
+    ) {
+        self.telemetry.over(since, stored);
+        if self.engine.hooks.any() {
+            let (topic, result) = (&self.name, &result());
+            self.engine.hooks.emit(&BusEvent::Published { topic, stamp, envelope, result });
         }
     }
 
@@ -278,8 +227,8 @@ impl TopicLanes {
     }
 
     /// The log was read for a stamp.
-    pub(super) fn looked(self: &Arc<Self>, place: Place, found: Result<Found, Error>) {
-        self.with(place.shard, |shard, fx| shard.looked(fx, place, found));
+    pub(super) fn searched(self: &Arc<Self>, place: Place, found: Result<Found>) {
+        self.with(place.shard, |shard, fx| shard.searched(fx, place, found));
     }
 
     /// A lane's rest is over.
@@ -302,7 +251,7 @@ impl TopicLanes {
     }
 
     /// The driver's answer to [`need_facts`](Self::need_facts).
-    pub(super) fn described(self: &Arc<Self>, version: u64, answer: Result<TopicDescription, Error>) {
+    pub(super) fn described(self: &Arc<Self>, version: u64, answer: Result<TopicDescription>) {
         {
             let mut described = self.described.lock();
             described.under_way = false;
@@ -436,6 +385,41 @@ impl TopicLanes {
     }
 }
 
+impl TopicLanes {
+    /// The topic has so many partitions by now; where that is news, it is described anew.
+    pub(super) fn counted(self: &Arc<Self>, found: u32) {
+        // One look: the topic may be forgotten meanwhile.
+        let known = self.count.numbers().found;
+        if known != 0 && known != found {
+            self.need_facts();
+        }
+    }
+
+    /// Has keys go by `partitions` from now on, if that is how many the topic has. Waits until nothing keyed is on its way.
+    ///
+    /// Cancel safe: what was noticed stays so.
+    pub(super) async fn accept_partitions(self: &Arc<Self>, partitions: u32) -> Result<()> {
+        let described = self.engine().backend.describe_topic(self.name()).await?;
+        let found = described.spec.partitions;
+        if found != partitions {
+            let message = format!("expected the number that the topic has, {found}, got {partitions}");
+            return Err(Error::new(ErrorKind::TopicMismatch, message).with("setting", "partitions"));
+        }
+        self.install(&described, Source::Looked);
+        if self.count.difference().is_some() {
+            while self.has_keyed() {
+                tokio::time::sleep(AGAIN).await;
+            }
+            self.install(&described, Source::Accepted);
+        }
+        Ok(())
+    }
+
+    fn has_keyed(&self) -> bool {
+        (0..SHARDS).any(|shard| self.lock(shard).has_keyed())
+    }
+}
+
 impl Shard {
     /// The topic of a waiting lane cannot be described, and trying again cannot help.
     fn undescribed(&mut self, fx: &mut Effects<'_>, lane_index: usize, error: &Error) {
@@ -448,12 +432,6 @@ impl Shard {
         self.refuse(fx, first, error.clone());
         self.drive(fx, lane_index);
     }
-}
-
-/// How long the broker can be trusted to drop a copy. A backend that remembers nothing says so by zero; otherwise the
-/// topic's own window counts, less a quarter: the broker may have begun to count before we did, and a re-send takes time.
-fn usable_window(backend: Duration, topic: Duration) -> Duration {
-    if backend.is_zero() { Duration::ZERO } else { topic / 4 * 3 }
 }
 
 impl Withdraw for TopicLanes {

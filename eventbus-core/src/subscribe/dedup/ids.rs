@@ -12,7 +12,8 @@ use hashbrown::HashSet;
 use crate::backend::{Body, Inbound};
 use crate::model::{Envelope, Topic};
 use crate::subscribe::dead_letter;
-use crate::wire::{self, DecodeContext};
+use crate::wire;
+use crate::wire::DecodeContext;
 
 /// Names remembered per partition.
 const REMEMBERED: usize = 65_536;

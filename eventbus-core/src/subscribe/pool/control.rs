@@ -6,7 +6,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::job::DeadJob;
-use super::lanes::{LaneState, NONE};
+use super::lane::{LaneState, NONE};
 use super::partition::{Partition, Turn};
 use super::{KEPT_CAPACITY, Pool, State, wake_workers};
 use crate::model::Position;

@@ -36,14 +36,14 @@ use crate::model::Position;
 use crate::mutant::{Mutant, Seam};
 use crate::runtime::Mutex;
 use crate::runtime::sync::MutexGuard;
-use partition::Partition;
+use partition::{Partition, Partitions};
 
 mod control;
 mod job;
+mod lane;
 mod lanes;
 mod one_at_a_time;
 mod partition;
-mod partitions;
 mod view;
 
 pub(crate) use control::Progress;
@@ -51,8 +51,7 @@ pub(crate) use job::{DeadJob, Job, Next, Offered, Outcome, Parcel};
 pub(crate) use partition::Opening;
 pub use view::PartitionView;
 
-use lanes::{Item, Lane, LaneState, NONE, Queued};
-use partitions::Partitions;
+use lane::{Item, Lane, LaneState, NONE, Queued};
 
 #[cfg(test)]
 mod tests;

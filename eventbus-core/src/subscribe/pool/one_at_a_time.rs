@@ -4,7 +4,7 @@
 //! **Invariant.** In a partition that handles one at a time, a head starts only under a turn that names its position, a
 //! turn is granted only after the note that names it is stored, and the next is asked for only when nothing runs.
 
-use super::lanes::LaneState;
+use super::lane::LaneState;
 use super::partition::Turn;
 use super::{Pool, State, wake_workers};
 use crate::subscribe::progress::note::Trying;

@@ -8,8 +8,7 @@ use tokio::time::Instant;
 use crate::backend::{Inbound, Lease};
 use crate::model::Position;
 use crate::mutant::{Mutant, Seam};
-use crate::subscribe::dedup::Names;
-use crate::subscribe::dedup::{Copies, Seen};
+use crate::subscribe::dedup::{Copies, Names, Seen};
 use crate::subscribe::handler::DeliveryContext;
 use crate::subscribe::progress::finished::{FinishedSet, Run};
 use crate::subscribe::progress::note::Trying;
@@ -282,5 +281,43 @@ impl Partition {
     /// Attempts made at this position by processes that did not survive them.
     pub(crate) fn charged(&self, position: Position) -> u32 {
         self.tried.filter(|tried| tried.position == position).map_or(0, |tried| tried.attempts)
+    }
+}
+
+/// The owned partitions by number. Looked up several times for every envelope, so by index and not by search: a topic has at
+/// most thousands, and one that is not owned costs a pointer.
+#[derive(Debug, Default)]
+pub(super) struct Partitions(Vec<Option<Box<Partition>>>);
+
+impl Partitions {
+    #[inline]
+    pub(super) fn get(&self, number: u32) -> Option<&Partition> {
+        self.0.get(number as usize)?.as_deref()
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Partition> {
+        self.0.get_mut(number as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn insert(&mut self, number: u32, partition: Partition) {
+        let index = number as usize;
+        if self.0.len() <= index {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index] = Some(Box::new(partition));
+    }
+
+    pub(super) fn remove(&mut self, number: u32) -> Option<Partition> {
+        self.0.get_mut(number as usize)?.take().map(|partition| *partition)
+    }
+
+    /// In order of their numbers, as all that walk over them.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Partition> {
+        self.0.iter().filter_map(Option::as_deref)
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Partition> {
+        self.0.iter_mut().filter_map(Option::as_deref_mut)
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod finished;
 pub(crate) mod note;
+pub(crate) mod note_format;
 pub(crate) mod tracker;
 
 pub(crate) use finished::FinishedSet;

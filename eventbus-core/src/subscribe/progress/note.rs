@@ -17,8 +17,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::finished::{self, EncodeError};
-pub use super::finished::{FinishedSet, Run};
+use super::finished::FinishedSet;
+use super::note_format::{self, EncodeError, NoteError};
 use crate::model::Position;
 
 /// The first byte of what [`Note::encode`] writes.
@@ -54,64 +54,6 @@ pub struct Trying {
     pub position: Position,
     /// Attempts so far, with the one that is starting.
     pub attempts: u32,
-}
-
-/// Why a note was not written or not read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NoteError {
-    /// There are no bytes.
-    #[error("the note is empty: at least a version byte was expected")]
-    Empty,
-    /// Written by a version before the oldest that is understood.
-    #[error("the note has version {found}, which is older than {known}, the only one known here")]
-    Older {
-        /// The version found.
-        found: u8,
-        /// The version expected.
-        known: u8,
-    },
-    /// Written by a later version of this library.
-    #[error("the note has version {found}, which is newer than {known}, the only one known here")]
-    Newer {
-        /// The version found.
-        found: u8,
-        /// The version expected.
-        known: u8,
-    },
-    /// The bytes are not a note's.
-    #[error("the note cannot be read: {0}")]
-    Malformed(postcard::Error),
-    /// Bytes are left over.
-    #[error("{0} bytes were left over behind the note")]
-    Trailing(usize),
-    /// A position past the highest.
-    #[error("the note's finished-beyond set leaves the range of positions")]
-    OutOfRange,
-    /// A finished position at or below the watermark.
-    #[error("the finished-beyond set names {position}, which is not above the watermark {watermark}")]
-    NotAbove {
-        /// The lowest position of the set.
-        position: Position,
-        /// The note's watermark.
-        watermark: Position,
-    },
-    /// A finished position above the horizon.
-    #[error("the finished-beyond set names {position}, which is not below its horizon {horizon}")]
-    AboveHorizon {
-        /// The highest position of the set.
-        position: Position,
-        /// The set's horizon.
-        horizon: Position,
-    },
-    /// The note does not fit even with an empty set.
-    #[error("the note needs at least {needed} bytes, and the limit is {limit}")]
-    DoesNotFit {
-        /// Bytes needed without any finished position.
-        needed: usize,
-        /// The store's limit in bytes.
-        limit: usize,
-    },
 }
 
 /// Everything but the set, in the order in which it is written.
@@ -150,7 +92,7 @@ impl Note {
         };
         let bytes = postcard::to_extend(&fixed, vec![VERSION]).map_err(NoteError::Malformed)?;
         let budget = limit.saturating_sub(bytes.len());
-        match finished::encode(&self.finished, self.watermark, budget) {
+        match note_format::encode(&self.finished, self.watermark, budget) {
             Ok(set) => Ok([bytes, set].concat()),
             Err(EncodeError::Needs(set)) => Err(NoteError::DoesNotFit { needed: bytes.len() + set, limit }),
             Err(EncodeError::Set(error)) => Err(error),
@@ -174,7 +116,7 @@ impl Note {
             Some((_, rest)) => rest,
         };
         let (fixed, rest): (Fixed<'_>, _) = postcard::take_from_bytes(rest).map_err(NoteError::Malformed)?;
-        let (finished, rest) = finished::decode(rest, fixed.watermark)?;
+        let (finished, rest) = note_format::decode(rest, fixed.watermark)?;
         if !rest.is_empty() {
             return Err(NoteError::Trailing(rest.len()));
         }
@@ -197,6 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::subscribe::progress::finished::Run;
     use crate::subscribe::progress::tracker::Tracker;
 
     fn at(position: u64) -> Position {

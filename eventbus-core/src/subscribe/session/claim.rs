@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::Shared;
+use super::context::{Claimed, Shared};
 use super::resume::{self, Found};
 use crate::backend::{Assignment, Commit, LogState, Membership};
 use crate::model::{Error, ErrorKind, Position, Result};
@@ -15,23 +15,10 @@ use crate::mutant::Mutant;
 use crate::subscribe::options::StartFrom;
 use crate::subscribe::pool::Progress;
 use crate::subscribe::progress::finished::FinishedSet;
-use crate::subscribe::progress::note::{Note, Trying};
+use crate::subscribe::progress::note::Note;
 
 /// Unclean starts in a row after which envelopes are handled one at a time: this start and two before it.
 const SUSPICIOUS: u32 = 3;
-
-/// A partition that was claimed.
-#[derive(Debug, Clone)]
-pub(crate) struct Claimed {
-    pub(crate) partition: u32,
-    pub(crate) epoch: u64,
-    pub(crate) incarnation: String,
-    pub(crate) next: Position,
-    pub(crate) finished: FinishedSet,
-    pub(crate) unclean_starts: u32,
-    pub(crate) suspect_until: Option<Position>,
-    pub(crate) tried: Option<Trying>,
-}
 
 /// Takes over an assigned partition: finds where to resume, raises the epoch, stores the claim.
 ///

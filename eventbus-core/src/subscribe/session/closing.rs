@@ -3,25 +3,13 @@
 //! **Invariants.** It is over when every partition is given back or lost, and every handler that it ever started has ended, was
 //! dropped at the deadline, or is named as one that cannot be. Whoever asks it to close gets the same answer.
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::hand_back::{CALL_GRACE, Drained};
+use super::context::{Closing, Drained, Ended};
+use super::hand_back::CALL_GRACE;
 use super::{Command, Session, jobs};
 use crate::model::Error;
 use crate::observe::OwnershipChange;
-
-pub(super) struct Closing {
-    pub(super) deadline: Instant,
-    pub(super) replies: Vec<oneshot::Sender<Drained>>,
-    pub(super) drained: Drained,
-    pub(super) error: Option<Error>,
-    /// Partitions that were lost and whose handlers still run; none counted before all others are given back.
-    orphans: Option<usize>,
-}
-
-/// Why the session ended.
-pub(crate) type Ended = Option<Error>;
 
 impl Session {
     pub(super) fn handed_back(&mut self, partition: u32, drained: Drained) {

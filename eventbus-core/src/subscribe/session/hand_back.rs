@@ -8,13 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Shared;
-use super::claim::{Claimed, commit_of, commit_until_known};
-use crate::model::{Position, Result};
-use crate::runtime::Mutex;
+use super::claim::{commit_of, commit_until_known};
+use super::context::{Claimed, Drained, Shared};
+use crate::model::Result;
 use crate::subscribe::pool::Progress;
 
 /// How long a dropped future may take to go away before its handler counts as blocking.
@@ -25,56 +23,6 @@ pub(crate) const CALL_GRACE: Duration = Duration::from_secs(2);
 
 /// What a hand-over may take beyond its deadline: the backend fences only after that.
 pub(crate) const HAND_BACK_GRACE: Duration = Duration::from_secs(6);
-
-/// By when a subscription that closes must be through. Whoever waits for it to change is woken in the order of waiting, so
-/// that a simulated run repeats itself (a `watch` channel wakes in a random order).
-#[derive(Debug, Default)]
-pub(crate) struct CloseBy {
-    at: Mutex<Option<Instant>>,
-    changed: Notify,
-}
-
-impl CloseBy {
-    pub(crate) fn get(&self) -> Option<Instant> {
-        *self.at.lock()
-    }
-
-    pub(crate) fn set(&self, at: Instant) {
-        *self.at.lock() = Some(at);
-        self.changed.notify_waiters();
-    }
-
-    /// Waits until it is no longer what was seen.
-    pub(crate) async fn changed(&self, seen: Option<Instant>) {
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            if self.get() != seen {
-                return;
-            }
-            changed.await;
-        }
-    }
-}
-
-/// What became of a drain.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Drained {
-    /// Positions whose handlers were dropped at the deadline.
-    pub(crate) abandoned: Vec<(u32, Position)>,
-    /// Positions whose handlers could not be dropped.
-    pub(crate) stuck: Vec<(u32, Position)>,
-    /// Partitions whose last commit is not known to be stored: what they finished since the one before may come again.
-    pub(crate) uncommitted: Vec<u32>,
-}
-
-impl Drained {
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.abandoned.extend(other.abandoned);
-        self.stuck.extend(other.stuck);
-        self.uncommitted.extend(other.uncommitted);
-    }
-}
 
 /// Waits until nothing of the partition runs, dropping what runs at the deadline.
 pub(crate) async fn quiesce(shared: &Arc<Shared>, partition: u32, deadline: Instant) -> Drained {

@@ -9,17 +9,16 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::Shared;
-use super::claim::{self, Claimed, commit_of};
-use super::hand_back::{self, Drained};
+use super::claim::{self, commit_of};
+use super::context::{Claimed, Drained, Shared};
+use super::hand_back;
 use crate::backend::{Assignment, Inbound, Lease, LogState, TopicDescription};
 use crate::model::{ErrorKind, Position, Result};
 use crate::mutant::Mutant;
 use crate::observe::BusEvent;
 use crate::subscribe::dead_letter;
 use crate::subscribe::options::StartFrom;
-use crate::subscribe::pool::DeadJob;
-use crate::subscribe::pool::Progress;
+use crate::subscribe::pool::{DeadJob, Progress};
 use crate::subscribe::progress::note::Trying;
 
 /// Waits before something is asked of the broker again.

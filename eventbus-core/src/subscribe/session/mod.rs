@@ -7,7 +7,6 @@
 //! overtake each other, and the final commit is the last.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,46 +16,26 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::handler::DeliveryContext;
-use super::options::{Settings, StartFrom};
-use super::pool::Opening;
+use super::options::StartFrom;
 use super::pool::Progress;
 use super::progress::note::Trying;
-use super::worker::Crew;
-use crate::backend::{Assignment, Backend, Capabilities, GroupEvent, Inbound, Lease, Membership};
-use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
+use crate::backend::{Assignment, GroupEvent, Inbound, Lease};
+use crate::model::{Error, ErrorKind, Position, Result};
 use crate::mutant::Mutant;
-use crate::observe::{BusEvent, Location, OwnershipChange};
-use crate::publish::Lanes;
-use claim::Claimed;
-use hand_back::{CloseBy, Drained};
-use resume::Found;
+use crate::observe::{BusEvent, OwnershipChange};
 
 mod claim;
 mod closing;
-pub(super) mod hand_back;
+mod context;
+mod hand_back;
 mod jobs;
 mod resume;
 
-use closing::{Closing, Ended};
+pub(super) use context::Drained;
+use context::{Claimed, Closing, Ended};
+pub(crate) use context::{CloseBy, Shared};
+pub(crate) use hand_back::HAND_BACK_GRACE;
 use jobs::{Done, Job, Looked};
-
-/// What the session and its jobs share.
-pub(crate) struct Shared {
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) membership: Arc<dyn Membership>,
-    pub(crate) lanes: Arc<Lanes>,
-    pub(crate) topic: Topic,
-    pub(crate) group: Group,
-    pub(crate) member: Arc<str>,
-    /// When closing must be through; far away until it begins. Also shortens hand-overs that are under way.
-    pub(crate) close_by: CloseBy,
-    /// Where dead letters go, by the policy that needs it.
-    pub(crate) dead_letters: Option<Topic>,
-    pub(crate) settings: Settings,
-    pub(crate) crew: Arc<Crew>,
-}
 
 /// What the handle asks of the session.
 #[derive(Debug)]
@@ -449,97 +428,5 @@ impl Session {
             Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
         }
         Ok(())
-    }
-}
-
-impl Shared {
-    /// A call to the broker, given up when closing must be through.
-    ///
-    /// # Errors
-    /// The call's, or `Closed`.
-    pub(crate) async fn until_closed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut call = std::pin::pin!(call);
-        loop {
-            let limit = self.close_by.get();
-            tokio::select! {
-                biased;
-                result = &mut call => return result,
-                () = self.close_by.changed(limit) => {}
-                () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {
-                    return Err(Error::new(ErrorKind::Closed, "the subscription closed while it waited for the broker"));
-                }
-            }
-        }
-    }
-}
-
-/// What the session reports: each through the hook and the metrics.
-impl Shared {
-    fn location(&self, partition: u32) -> Location {
-        Location {
-            topic: self.topic.clone(),
-            group: self.group.clone(),
-            member: self.member.clone(),
-            partition,
-            position: None,
-            key: None,
-        }
-    }
-
-    pub(crate) fn report_found(&self, partition: u32, found: &Found) {
-        if found.reset {
-            self.report_reset(partition);
-        }
-        if let Some((from, to)) = found.lost {
-            self.report_loss(partition, from, to);
-        }
-    }
-
-    fn report_reset(&self, partition: u32) {
-        self.crew.hooks.emit(&BusEvent::LogReset { at: &self.location(partition) });
-    }
-
-    fn report_loss(&self, partition: u32, from: Position, to: Position) {
-        self.crew.telemetry.data_lost();
-        self.crew.hooks.emit(&BusEvent::DataLost { at: &self.location(partition), from, to });
-    }
-
-    fn report_ownership(&self, claimed: &Claimed, change: OwnershipChange) {
-        let at = self.location(claimed.partition);
-        self.crew.hooks.emit(&BusEvent::Ownership { at: &at, epoch: claimed.epoch, change });
-    }
-
-    fn report_stalls(&self, now: Instant) {
-        let pool = &self.crew.pool;
-        for view in pool.stalled(self.settings.stall_after, now) {
-            let Some((position, age)) = view.head else { continue };
-            self.crew.telemetry.stalled();
-            let at = Location { position: Some(position), key: view.head_key, ..self.location(view.partition) };
-            self.crew.hooks.emit(&BusEvent::Stalled { at: &at, age, full: view.full });
-        }
-    }
-
-    /// Opens the pool for a partition that was claimed.
-    fn open(&self, claimed: &Claimed, lease: Lease) {
-        let context = DeliveryContext {
-            topic: self.topic.clone(),
-            group: self.group.clone(),
-            member: self.member.clone(),
-            partition: claimed.partition,
-            epoch: claimed.epoch,
-            incarnation: claimed.incarnation.as_str().into(),
-        };
-        self.crew.pool.open(Opening {
-            context: Arc::new(context),
-            lease,
-            watermark: claimed.next,
-            finished: claimed.finished.clone(),
-            budget_bytes: self.settings.budget_bytes,
-            suspect_until: claimed.suspect_until,
-            tried: claimed.tried,
-            dedup_by_id: self.settings.dedup_by_id,
-            seam: self.crew.seam,
-        });
-        self.report_ownership(claimed, OwnershipChange::Claimed);
     }
 }

@@ -47,6 +47,7 @@ mod producer;
 mod quarantine;
 mod queue;
 mod replace;
+mod reports;
 #[cfg(test)]
 mod tests;
 
@@ -57,7 +58,8 @@ use crate::model::{Envelope, Result, Topic};
 
 pub use failure::{Failure, Turned, Verdict};
 pub use limits::{Facts, Known};
-pub use producer::{Producer, Reports};
+pub use producer::Producer;
+pub use reports::Reports;
 
 /// What a backend gives for pipelined publishing: clients, and what only the broker can answer.
 ///
@@ -82,7 +84,7 @@ pub use producer::{Producer, Reports};
 /// impl Pipeline for Always {
 ///     type Client = mpsc::Sender<usize>;
 ///
-///     fn client(&self, _limit: usize, _alone: bool, reports: Reports<Self>) -> Result<Self::Client> {
+///     fn client(&self, _limit: usize, _alone: bool, reports: Reports) -> Result<Self::Client> {
 ///         let (client, given) = mpsc::channel();
 ///         std::thread::spawn(move || {
 ///             for (position, index) in given.into_iter().enumerate() {
@@ -130,7 +132,7 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// What stands in the way; the record that needed the client is told it as [`NotStored`](crate::backend::Fate::NotStored).
-    fn client(&self, limit: usize, alone: bool, reports: Reports<Self>) -> Result<Self::Client>;
+    fn client(&self, limit: usize, alone: bool, reports: Reports) -> Result<Self::Client>;
 
     /// Gives a client the next record of its partition, under a number by which it will be reported. `name` is the topic's,
     /// [`Facts::name`]. Called under a lock for every record: writes it, and waits for nothing.

@@ -15,6 +15,7 @@ use super::limits::{Facts, Known};
 use super::line::{Line, Slot, State};
 use super::quarantine::{Route, Suspicions};
 use super::queue::Ready;
+use super::reports::{Reports, TakeReports};
 use crate::backend::{Fate, Outbound, Ticket};
 use crate::model::{Error, ErrorKind, Position, Topic};
 use crate::runtime::Mutex;
@@ -244,7 +245,7 @@ impl<P: Pipeline> Producer<P> {
     }
 
     fn client(&self, pipeline: &P, line: &Arc<LineOf<P>>) -> crate::Result<P::Client> {
-        let reports = Reports { producer: Weak::clone(&self.me), line: Arc::downgrade(line) };
+        let reports = Reports::new(ReportsOf { producer: Weak::clone(&self.me), line: Arc::downgrade(line) });
         pipeline.client(line.limit, line.alone, reports)
     }
 
@@ -329,36 +330,25 @@ impl<P: Pipeline> fmt::Debug for Producer<P> {
     }
 }
 
-/// Takes one client's reports, from any thread but not from inside [`Pipeline::give`]. What comes after the producer or the
-/// client's line is gone counts for nothing.
-pub struct Reports<P: Pipeline> {
+/// Takes the reports of one line's client. What comes after the producer or the line is gone counts for nothing.
+struct ReportsOf<P: Pipeline> {
     producer: Weak<Producer<P>>,
     line: Weak<LineOf<P>>,
 }
 
-impl<P: Pipeline> Reports<P> {
-    /// What became of the record that was given under this index: where it is stored, or what went wrong. Records of a partition
-    /// are reported as stored in their order. Does not block; tickets are told on this thread, and what may follow now is given.
-    pub fn told(&self, index: usize, result: Result<Position, Failure>) {
+impl<P: Pipeline> TakeReports for ReportsOf<P> {
+    fn told(&self, index: usize, result: Result<Position, Failure>) {
         if let (Some(producer), Some(line)) = (self.producer.upgrade(), self.line.upgrade()) {
             producer.reported(&line, index, result);
         }
     }
 
-    /// The client will get no further, for no fault of a record: it is ended and replaced as after a failure, and what it has not
-    /// reported counts as perhaps stored. Does not block.
-    pub fn over(&self) {
+    fn over(&self) {
         if let (Some(producer), Some(line)) = (self.producer.upgrade(), self.line.upgrade()) {
             let mut state = line.state.lock();
             if state.client.is_some() {
                 producer.fails(&line, &mut state);
             }
         }
-    }
-}
-
-impl<P: Pipeline> fmt::Debug for Reports<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reports").finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! Fixed bytes in both directions, and properties over arbitrary envelopes and arbitrary records.
 
 use super::*;
+use crate::model::{Position, Topic};
 
 mod properties;
 mod vectors;

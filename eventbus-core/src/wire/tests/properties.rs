@@ -1,8 +1,10 @@
 //! Properties over arbitrary envelopes and arbitrary records.
 
+use bytes::Bytes;
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
+use time::OffsetDateTime;
 
 use super::*;
 use crate::model::ProducerId;

@@ -1,9 +1,10 @@
 //! Fixed bytes in both directions: what other languages read and write.
 
+use bytes::Bytes;
 use time::macros::datetime;
 
 use super::*;
-use crate::model::ProducerId;
+use crate::model::{ErrorKind, Position, ProducerId};
 
 const STAMP: Stamp = Stamp::new(ProducerId::new(0xfeed), 7);
 

@@ -229,6 +229,10 @@ impl Backend for Fake {
         error.map_or_else(|| Ok(self.description()), Err)
     }
 
+    async fn count_partitions(&self, topic: &Topic) -> Result<u32> {
+        Ok(self.describe_topic(topic).await?.spec.partitions)
+    }
+
     async fn delete_topic(&self, _: &Topic) -> Result<()> {
         Ok(())
     }

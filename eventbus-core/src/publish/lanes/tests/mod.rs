@@ -31,9 +31,9 @@ pub(super) use fake::{Fake, TOPIC};
 use super::Lanes;
 use super::driver::LanesDriver;
 use crate::backend::Pipelining;
-use crate::bus::PublishConfig;
 use crate::model::{Envelope, ErrorKind, Key};
 use crate::observe::{BusEvent, Hook, Hooks};
+use crate::publish::config::PublishConfig;
 use crate::runtime::Env;
 
 /// Random numbers that are the same in every run.

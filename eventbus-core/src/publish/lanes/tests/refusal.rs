@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::backend::Pipelining;
-use crate::model::{AfterRefusal, Error};
-use crate::publish::confirmation::Withdrawal;
+use crate::model::{AfterRefusal, Error, Withdrawal};
 
 fn names(error: &Error) -> &str {
     &error.refusal().expect("names nothing").id

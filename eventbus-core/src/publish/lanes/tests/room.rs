@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::Pipelining;
-use crate::publish::confirmation::Withdrawal;
+use crate::model::Withdrawal;
 
 fn plan(envelopes: usize, share: usize, waiting: usize) -> Plan {
     let mut plan = Plan::new(Pipelining::OnePerKey);

@@ -5,8 +5,7 @@ use shuttle::thread;
 
 use super::*;
 use crate::backend::{Fate, Pipelining};
-use crate::model::Error;
-use crate::publish::confirmation::Withdrawal;
+use crate::model::{Error, Withdrawal};
 
 const SCHEDULES: usize = 5_000;
 

@@ -10,9 +10,9 @@ use crate::backend::{Fate, Outbound, Ticket, TicketSink};
 use crate::model::{Envelope, Error, ErrorKind, Position, ProducerId, Result, Stamp, Topic};
 use crate::runtime::Mutex;
 use crate::toolkit::pipeline::Pipeline;
+use crate::toolkit::pipeline::Reports;
 use crate::toolkit::pipeline::failure::{Failure, Turned, Verdict};
 use crate::toolkit::pipeline::limits::Facts;
-use crate::toolkit::pipeline::producer::Reports;
 
 pub(super) fn record(partition: u32, number: u64) -> Outbound {
     let envelope = Envelope::builder("T", "/t").key(format!("{partition}")).build().unwrap();
@@ -57,7 +57,7 @@ struct World {
 struct Made {
     limit: usize,
     alone: bool,
-    reports: Arc<Reports<Broker>>,
+    reports: Arc<Reports>,
     /// Given and not reported, by partition: index and number.
     given: BTreeMap<u32, Vec<(usize, u64)>>,
     failed: bool,
@@ -169,7 +169,7 @@ impl Broker {
         made.stuck.insert(partition);
     }
 
-    fn reports(&self, client: usize) -> Arc<Reports<Self>> {
+    fn reports(&self, client: usize) -> Arc<Reports> {
         Arc::clone(&self.0.lock().clients[client].reports)
     }
 
@@ -207,7 +207,7 @@ impl Broker {
 impl Pipeline for Broker {
     type Client = Client;
 
-    fn client(&self, limit: usize, alone: bool, reports: Reports<Self>) -> Result<Client> {
+    fn client(&self, limit: usize, alone: bool, reports: Reports) -> Result<Client> {
         let world = &mut *self.0.lock();
         if world.makes_none {
             return Err(Error::new(ErrorKind::InvalidConfig, "none is made"));

@@ -1,0 +1,91 @@
+//! Who may import whom, read from the sources of all crates: what the architecture page says, kept.
+//!
+//! `cargo test -p conformance-tests --test architecture -- --nocapture` prints the circles of each crate.
+
+mod imports;
+
+use std::path::Path;
+
+use imports::{Crate, Import};
+
+/// The crates of the workspace, by their folders.
+const CRATES: [&str; 7] = [
+    "eventbus-core",
+    "eventbus-memory",
+    "eventbus-nats",
+    "eventbus-kafka",
+    "eventbus",
+    "eventbus-cli",
+    "conformance-tests",
+];
+
+/// The floors of `eventbus-core`, from the ground up: a folder imports from those before its own line only.
+const FLOORS: [&[&str]; 9] = [
+    &["model", "validate", "mutant"],
+    &["runtime", "wire"],
+    &["backend"],
+    &["observe"],
+    &["publish"],
+    &["subscribe"],
+    &["bus"],
+    &["bench"],
+    &["lib"],
+];
+
+/// The one circle that there may be: what decides about a lane's envelopes calls what carries it out, and the other way round.
+const LANES: [&str; 5] = ["topic", "shard", "effects", "driver", "shared"];
+
+fn read(name: &str) -> Crate {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join(name).join("src");
+    Crate::read(&root)
+}
+
+/// The imports of the core that `is_wrong` finds wrong, by the folders of both ends.
+fn wrong(is_wrong: impl Fn(&str, &str) -> bool) -> Vec<String> {
+    let imports = read("eventbus-core").imports();
+    assert!(imports.len() > 300, "only {} imports were found", imports.len());
+    imports.iter().filter(|import| is_wrong(import.from_folder(), import.to_folder())).map(Import::to_string).collect()
+}
+
+#[test]
+fn nothing_in_the_toolkit_imports_publish_subscribe_or_bus() {
+    assert_eq!(wrong(|from, to| from == "toolkit" && ["publish", "subscribe", "bus"].contains(&to)), [""; 0]);
+}
+
+#[test]
+fn neither_the_engine_nor_the_interface_imports_the_toolkit() {
+    assert_eq!(wrong(|from, to| from != "toolkit" && from != "lib" && to == "toolkit"), [""; 0]);
+}
+
+#[test]
+fn publish_never_imports_subscribe() {
+    assert_eq!(wrong(|from, to| from == "publish" && to == "subscribe"), [""; 0]);
+}
+
+#[test]
+fn a_folder_of_the_core_imports_from_lower_floors_only() {
+    let floor = |folder: &str| FLOORS.iter().position(|floor| floor.contains(&folder));
+    let upward = wrong(|from, to| match (floor(from), floor(to)) {
+        (Some(from_floor), Some(to_floor)) => to_floor > from_floor,
+        // The toolkit stands beside: on the interface and what is below.
+        (None, Some(to_floor)) => to_floor > 2,
+        _ => false,
+    });
+    assert_eq!(upward, [""; 0]);
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let mut found = Vec::new();
+    for name in CRATES {
+        for circle in read(name).circles() {
+            let listed = circle.join(" ");
+            println!("{name}: {} files: {listed}", circle.len());
+            let in_lanes = |file: &String| LANES.iter().any(|allowed| *file == format!("publish/lanes/{allowed}.rs"));
+            if name != "eventbus-core" || !circle.iter().all(in_lanes) {
+                found.push(format!("{name}: {listed}"));
+            }
+        }
+    }
+    assert_eq!(found, [""; 0]);
+}

@@ -1,0 +1,57 @@
+//! Lanes and the records queued in them, as plain data.
+
+use tokio::time::Instant;
+
+use super::job::Parcel;
+use crate::model::{Key, Position};
+use crate::subscribe::progress::tracker::Ordinal;
+
+/// A queued or running record.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// None where it is running, or waits for its dead letter.
+    pub(super) record: Option<Parcel>,
+    pub(super) position: Position,
+    pub(super) bytes: usize,
+    pub(super) queued: Queued,
+    pub(super) next: usize,
+}
+
+/// What a queued record's ledger entry says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Queued {
+    pub(super) ordinal: Ordinal,
+    pub(super) attempts: u32,
+    /// A second copy, dropped when its turn comes (P3).
+    pub(super) copy: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) partition: u32,
+    /// The epoch it belongs to: completions of an earlier ownership are ignored.
+    pub(super) epoch: u64,
+    pub(super) hash: u64,
+    pub(super) key: Option<Key>,
+    pub(super) head: usize,
+    pub(super) tail: usize,
+    pub(super) state: LaneState,
+}
+
+impl Lane {
+    #[inline]
+    pub(super) fn new(partition: u32, epoch: u64, hash: u64, key: Option<Key>, item: usize) -> Self {
+        Self { partition, epoch, hash, key, head: item, tail: item, state: LaneState::Ready }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LaneState {
+    Ready,
+    Running,
+    Timed(Instant, u64),
+    DeadLetter,
+    Held,
+}
+
+pub(super) const NONE: usize = usize::MAX;

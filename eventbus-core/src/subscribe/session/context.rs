@@ -1,0 +1,204 @@
+//! What a session shares with its jobs, and the plain data that they hand each other.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::resume::Found;
+use crate::backend::{Backend, Capabilities, Lease, Membership};
+use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
+use crate::observe::{BusEvent, Location, OwnershipChange};
+use crate::publish::Lanes;
+use crate::runtime::Mutex;
+use crate::subscribe::handler::DeliveryContext;
+use crate::subscribe::options::Settings;
+use crate::subscribe::pool::Opening;
+use crate::subscribe::progress::finished::FinishedSet;
+use crate::subscribe::progress::note::Trying;
+use crate::subscribe::worker::Crew;
+
+/// What the session and its jobs share.
+pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) membership: Arc<dyn Membership>,
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) topic: Topic,
+    pub(crate) group: Group,
+    pub(crate) member: Arc<str>,
+    /// When closing must be through; far away until it begins. Also shortens hand-overs that are under way.
+    pub(crate) close_by: CloseBy,
+    /// Where dead letters go, by the policy that needs it.
+    pub(crate) dead_letters: Option<Topic>,
+    pub(crate) settings: Settings,
+    pub(crate) crew: Arc<Crew>,
+}
+
+/// A partition that was claimed.
+#[derive(Debug, Clone)]
+pub(crate) struct Claimed {
+    pub(crate) partition: u32,
+    pub(crate) epoch: u64,
+    pub(crate) incarnation: String,
+    pub(crate) next: Position,
+    pub(crate) finished: FinishedSet,
+    pub(crate) unclean_starts: u32,
+    pub(crate) suspect_until: Option<Position>,
+    pub(crate) tried: Option<Trying>,
+}
+
+/// By when a subscription that closes must be through. Whoever waits for it to change is woken in the order of waiting, so
+/// that a simulated run repeats itself (a `watch` channel wakes in a random order).
+#[derive(Debug, Default)]
+pub(crate) struct CloseBy {
+    at: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+impl CloseBy {
+    pub(crate) fn get(&self) -> Option<Instant> {
+        *self.at.lock()
+    }
+
+    pub(crate) fn set(&self, at: Instant) {
+        *self.at.lock() = Some(at);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until it is no longer what was seen.
+    pub(crate) async fn changed(&self, seen: Option<Instant>) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.get() != seen {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// What became of a drain.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Drained {
+    /// Positions whose handlers were dropped at the deadline.
+    pub(crate) abandoned: Vec<(u32, Position)>,
+    /// Positions whose handlers could not be dropped.
+    pub(crate) stuck: Vec<(u32, Position)>,
+    /// Partitions whose last commit is not known to be stored: what they finished since the one before may come again.
+    pub(crate) uncommitted: Vec<u32>,
+}
+
+impl Drained {
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.abandoned.extend(other.abandoned);
+        self.stuck.extend(other.stuck);
+        self.uncommitted.extend(other.uncommitted);
+    }
+}
+
+pub(super) struct Closing {
+    pub(super) deadline: Instant,
+    pub(super) replies: Vec<oneshot::Sender<Drained>>,
+    pub(super) drained: Drained,
+    pub(super) error: Option<Error>,
+    /// Partitions that were lost and whose handlers still run; none counted before all others are given back.
+    pub(super) orphans: Option<usize>,
+}
+
+/// Why the session ended.
+pub(crate) type Ended = Option<Error>;
+
+impl Shared {
+    /// A call to the broker, given up when closing must be through.
+    ///
+    /// # Errors
+    /// The call's, or `Closed`.
+    pub(crate) async fn until_closed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            let limit = self.close_by.get();
+            tokio::select! {
+                biased;
+                result = &mut call => return result,
+                () = self.close_by.changed(limit) => {}
+                () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {
+                    return Err(Error::new(ErrorKind::Closed, "the subscription closed while it waited for the broker"));
+                }
+            }
+        }
+    }
+}
+
+/// What the session reports: each through the hook and the metrics.
+impl Shared {
+    fn location(&self, partition: u32) -> Location {
+        Location {
+            topic: self.topic.clone(),
+            group: self.group.clone(),
+            member: self.member.clone(),
+            partition,
+            position: None,
+            key: None,
+        }
+    }
+
+    pub(crate) fn report_found(&self, partition: u32, found: &Found) {
+        if found.reset {
+            self.report_reset(partition);
+        }
+        if let Some((from, to)) = found.lost {
+            self.report_loss(partition, from, to);
+        }
+    }
+
+    pub(super) fn report_reset(&self, partition: u32) {
+        self.crew.hooks.emit(&BusEvent::LogReset { at: &self.location(partition) });
+    }
+
+    pub(super) fn report_loss(&self, partition: u32, from: Position, to: Position) {
+        self.crew.telemetry.data_lost();
+        self.crew.hooks.emit(&BusEvent::DataLost { at: &self.location(partition), from, to });
+    }
+
+    pub(super) fn report_ownership(&self, claimed: &Claimed, change: OwnershipChange) {
+        let at = self.location(claimed.partition);
+        self.crew.hooks.emit(&BusEvent::Ownership { at: &at, epoch: claimed.epoch, change });
+    }
+
+    pub(super) fn report_stalls(&self, now: Instant) {
+        let pool = &self.crew.pool;
+        for view in pool.stalled(self.settings.stall_after, now) {
+            let Some((position, age)) = view.head else { continue };
+            self.crew.telemetry.stalled();
+            let at = Location { position: Some(position), key: view.head_key, ..self.location(view.partition) };
+            self.crew.hooks.emit(&BusEvent::Stalled { at: &at, age, full: view.full });
+        }
+    }
+
+    /// Opens the pool for a partition that was claimed.
+    pub(super) fn open(&self, claimed: &Claimed, lease: Lease) {
+        let context = DeliveryContext {
+            topic: self.topic.clone(),
+            group: self.group.clone(),
+            member: self.member.clone(),
+            partition: claimed.partition,
+            epoch: claimed.epoch,
+            incarnation: claimed.incarnation.as_str().into(),
+        };
+        self.crew.pool.open(Opening {
+            context: Arc::new(context),
+            lease,
+            watermark: claimed.next,
+            finished: claimed.finished.clone(),
+            budget_bytes: self.settings.budget_bytes,
+            suspect_until: claimed.suspect_until,
+            tried: claimed.tried,
+            dedup_by_id: self.settings.dedup_by_id,
+            seam: self.crew.seam,
+        });
+        self.report_ownership(claimed, OwnershipChange::Claimed);
+    }
+}

@@ -1,0 +1,136 @@
+//! Metrics and spans of handling.
+
+use std::sync::Arc;
+
+use metrics::{Counter, Histogram, Label, counter, histogram};
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::handler::Delivery;
+use crate::model::{Group, Topic};
+use crate::observe::{Propagator, labels};
+
+/// Handling's side, one per subscription.
+pub(crate) struct HandleTelemetry {
+    system: &'static str,
+    topic: Topic,
+    group: Group,
+    consumed: Counter,
+    failed: Counter,
+    duration: Histogram,
+    skipped: Counter,
+    dead_lettered: Counter,
+    copies: Counter,
+    misplaced: Counter,
+    replays_ignored: Counter,
+    lost: Counter,
+    stalls: Counter,
+    propagator: Option<Arc<dyn Propagator>>,
+}
+
+impl HandleTelemetry {
+    pub(crate) fn new(
+        system: &'static str,
+        topic: Topic,
+        group: Group,
+        propagator: Option<Arc<dyn Propagator>>,
+    ) -> Self {
+        let mut labels = labels(system, &topic, "process");
+        labels.push(Label::new("messaging.consumer.group.name", group.as_str().to_owned()));
+        let count = |name: &'static str| counter!(name, labels.clone());
+        Self {
+            consumed: count("messaging.client.consumed.messages"),
+            failed: count("eventbus.handle.failed"),
+            skipped: count("eventbus.handle.skipped"),
+            dead_lettered: count("eventbus.handle.dead_lettered"),
+            copies: count("eventbus.handle.copies_dropped"),
+            misplaced: count("eventbus.handle.misplaced"),
+            replays_ignored: count("eventbus.handle.replays_ignored"),
+            lost: count("eventbus.handle.data_lost"),
+            stalls: count("eventbus.partition.stalls"),
+            duration: histogram!("messaging.process.duration", labels),
+            system,
+            topic,
+            group,
+            propagator,
+        }
+    }
+
+    /// An attempt starts, now.
+    pub(crate) fn start(&self, delivery: &Delivery, now: Instant) -> Observed<'_> {
+        let envelope = delivery.envelope();
+        let span = tracing::info_span!(
+            target: "eventbus",
+            "process",
+            otel.kind = "consumer",
+            messaging.system = self.system,
+            messaging.destination.name = self.topic.as_str(),
+            messaging.destination.partition.id = delivery.partition(),
+            messaging.consumer.group.name = self.group.as_str(),
+            messaging.operation.type = "process",
+            messaging.message.id = envelope.id(),
+            eventbus.position = delivery.position().get(),
+            eventbus.attempt = delivery.attempt(),
+            eventbus.epoch = delivery.epoch(),
+            traceparent = envelope.traceparent(),
+        );
+        if let (Some(propagator), Some(traceparent)) = (&self.propagator, envelope.traceparent()) {
+            propagator.link(&span, traceparent);
+        }
+        Observed { telemetry: self, span, since: now }
+    }
+
+    pub(crate) fn skipped(&self) {
+        self.skipped.increment(1);
+    }
+
+    pub(crate) fn dead_lettered(&self) {
+        self.dead_lettered.increment(1);
+    }
+
+    pub(crate) fn copy_dropped(&self) {
+        self.copies.increment(1);
+    }
+
+    pub(crate) fn misplaced(&self) {
+        self.misplaced.increment(1);
+    }
+
+    pub(crate) fn replay_ignored(&self) {
+        self.replays_ignored.increment(1);
+    }
+
+    pub(crate) fn data_lost(&self) {
+        self.lost.increment(1);
+    }
+
+    pub(crate) fn stalled(&self) {
+        self.stalls.increment(1);
+    }
+}
+
+/// One attempt under observation.
+pub(crate) struct Observed<'a> {
+    telemetry: &'a HandleTelemetry,
+    span: Span,
+    since: Instant,
+}
+
+impl Observed<'_> {
+    /// Runs inside the attempt's span.
+    pub(crate) fn in_span<T>(&self, run: impl FnOnce() -> T) -> T {
+        if self.span.is_disabled() { run() } else { self.span.in_scope(run) }
+    }
+
+    /// The attempt is over. Returns when: the clock is read once for each attempt.
+    pub(crate) fn end(self, ok: bool) -> Instant {
+        if ok {
+            self.telemetry.consumed.increment(1);
+        } else {
+            self.telemetry.failed.increment(1);
+        }
+        let now = Instant::now();
+        self.telemetry.duration.record(now.duration_since(self.since).as_secs_f64());
+        now
+    }
+}
