@@ -110,7 +110,7 @@ impl Bus {
         let own = Own::new(config.threads)?;
         let (lanes, driver) = {
             let config = config.publish.clone();
-            Lanes::new(backend.clone(), env.clone(), config, hooks.clone())?
+            Lanes::new(backend.clone(), env.clone(), config, hooks.clone())
         };
         own.spawn(driver.run());
         let traced = Arc::new(Traced::new(backend.system(), config.propagator.clone(), lanes.clone()));

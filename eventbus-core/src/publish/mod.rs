@@ -1,9 +1,7 @@
 //! Publishing.
 
 mod batch_confirmation;
-pub(crate) mod budget;
-mod budget_gate;
-pub(crate) mod budget_limits;
+mod budget;
 mod completion;
 mod config;
 mod confirmation;

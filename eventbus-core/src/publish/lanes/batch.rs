@@ -12,7 +12,7 @@ use super::queues::{Hashed, Kind};
 use super::shard::{Place, Shard};
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Key, Refusal};
-use crate::publish::budget_gate::Ask;
+use crate::publish::budget::BudgetRequest;
 use crate::publish::completion::{BatchRefused, PlacedBatch, Slot};
 use crate::publish::seal::Failure;
 use crate::runtime::sync::MutexGuard;
@@ -49,7 +49,7 @@ struct Placed {
     lane: usize,
     index: usize,
     place: Place,
-    ask: Ask,
+    request: BudgetRequest,
     slot: Arc<Slot>,
 }
 
@@ -123,21 +123,20 @@ impl TopicLanes {
         shards: &[usize],
         placed: &[Placed],
     ) -> Result<(), BatchRefused> {
-        let asks: Vec<Ask> = placed.iter().map(|one| one.ask).collect();
-        let mut admitted = vec![false; placed.len()];
-        let asked = self.engine().gate(Kind::Keyed).admit_batch(&asks, |which, has_room| {
-            admitted[which] = has_room;
-            waiter(self, placed[which].place)
-        });
-        if let Err(refused) = asked {
-            // From the last, so that queues shrink at their ends.
-            for one in placed.iter().rev() {
-                locked.with(fx, shards[one.which], |shard, fx| shard.leave(fx, one.lane, one.index));
+        let requests: Vec<BudgetRequest> = placed.iter().map(|one| one.request).collect();
+        let asked = self.engine().budget(Kind::Keyed).admit_batch(&requests, |which| waiter(self, placed[which].place));
+        let admitted = match asked {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                // From the last, so that queues shrink at their ends.
+                for one in placed.iter().rev() {
+                    locked.with(fx, shards[one.which], |shard, fx| shard.leave(fx, one.lane, one.index));
+                }
+                let which = placed.get(refused.index).map_or(0, |one| one.which);
+                let failure = entries[which].no_room(self, refused.admission);
+                return Err(self.refuse_batch(fx, locked, entries, shards, failure));
             }
-            let which = placed.get(refused.index).map_or(0, |one| one.which);
-            let failure = entries[which].no_room(self, refused.admission);
-            return Err(self.refuse_batch(fx, locked, entries, shards, failure));
-        }
+        };
         for (one, admitted) in placed.iter().zip(admitted) {
             if admitted {
                 one.slot.admit();
@@ -188,8 +187,9 @@ impl Shard {
         let (lane, index) = self.enter(fx, entry);
         let node = &self.store.nodes[index];
         let place = Place { shard: fx.shard, index, generation: node.generation };
-        let ask = Ask { lane: self.store.lanes[lane].room_key(), bytes: entry.bytes, number: entry.number };
-        Placed { which, lane, index, place, ask, slot: Arc::clone(&node.slot) }
+        let request =
+            BudgetRequest { lane: self.store.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
+        Placed { which, lane, index, place, request, slot: Arc::clone(&node.slot) }
     }
 
     fn drive_if_there(&mut self, fx: &mut Effects<'_>, one: &Placed) {

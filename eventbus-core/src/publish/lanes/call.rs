@@ -9,8 +9,7 @@ use super::shard::{Event, Place, Shard, fail, too_large};
 use super::shared::Stage;
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Stamp};
-use crate::publish::budget::Admission;
-use crate::publish::budget_gate::Ask;
+use crate::publish::budget::{Admission, BudgetRequest};
 use crate::publish::completion::Slot;
 use crate::publish::seal::Failure;
 
@@ -85,8 +84,9 @@ impl Shard {
         let (index, generation) = self.store.next_place();
         // Who is granted room meanwhile is looked for under the lock of this shard, and so not before it has its place.
         let place = Place { shard: fx.shard, index, generation };
-        let ask = Ask { lane: self.store.lanes[lane].room_key(), bytes: entry.bytes, number: entry.number };
-        let admitted = match engine.gate(entry.kind).admit(ask, || waiter(topic, place)) {
+        let request =
+            BudgetRequest { lane: self.store.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
+        let admitted = match engine.budget(entry.kind).admit(request, || waiter(topic, place)) {
             Admission::Granted => true,
             Admission::Waiting => false,
             refused => {

@@ -84,24 +84,21 @@ struct Inner {
 }
 
 impl Lanes {
-    /// Lanes before a backend, and the future that has to run for them.
-    ///
-    /// # Errors
-    /// `InvalidConfig` for a budget in which nothing could be published.
+    /// Lanes before a backend, and the future that has to run for them. The configuration is a valid one.
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         env: Arc<dyn Env>,
         config: PublishConfig,
         hooks: Hooks,
-    ) -> Result<(Arc<Self>, LanesDriver)> {
-        let engine = Engine::new(backend, env, config, hooks)?;
+    ) -> (Arc<Self>, LanesDriver) {
+        let engine = Engine::new(backend, env, config, hooks);
         let inner = Arc::new(Inner { engine: Arc::clone(&engine), topics: RwLock::default() });
         let (closing, topics) = (Arc::clone(&inner), Arc::downgrade(&inner));
         let topics = move || topics.upgrade().map_or_else(Vec::new, |inner| inner.all());
         let driver = LanesDriver::new(engine, topics, move || {
             closing.end();
         });
-        Ok((Arc::new(Self { inner }), driver))
+        (Arc::new(Self { inner }), driver)
     }
 
     /// Who the stamps of this bus name.

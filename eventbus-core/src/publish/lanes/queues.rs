@@ -66,7 +66,7 @@ impl Lane {
     }
 
     /// Its key in the room: keyless envelopes have no share.
-    pub(super) fn room_key(&self) -> Option<u64> {
+    pub(super) fn budget_key(&self) -> Option<u64> {
         (self.kind == Kind::Keyed).then_some(self.id)
     }
 }

@@ -20,7 +20,7 @@ use super::topic::TopicLanes;
 use crate::backend::{Fate, Outbound, Ticket};
 use crate::model::{Envelope, Error, ErrorKind, Key, Position, Receipt, Refusal, Stamp, Withdrawal};
 use crate::mutant::Mutant;
-use crate::publish::budget_gate::Ask;
+use crate::publish::budget::BudgetRequest;
 use crate::publish::completion::Slot;
 use crate::publish::seal::{Failure, Outcome, Root, Sealed, Seals};
 
@@ -74,13 +74,13 @@ pub(super) struct Ended {
     pub(super) envelope: Envelope,
     pub(super) admitted: bool,
     pub(super) kind: Kind,
-    pub(super) ask: Ask,
+    pub(super) request: BudgetRequest,
 }
 
 impl Ended {
-    fn new(node: Node, kind: Kind, room_key: Option<u64>) -> Self {
-        let ask = Ask { lane: room_key, bytes: node.bytes, number: node.number };
-        Self { slot: node.slot, envelope: node.envelope, admitted: node.admitted, kind, ask }
+    fn new(node: Node, kind: Kind, budget_key: Option<u64>) -> Self {
+        let request = BudgetRequest { lane: budget_key, bytes: node.bytes, ticket: node.number };
+        Self { slot: node.slot, envelope: node.envelope, admitted: node.admitted, kind, request }
     }
 }
 
@@ -111,10 +111,10 @@ impl Shard {
     /// Takes what is over from the head of the queue.
     fn tell_known(&mut self, fx: &mut Effects<'_>, lane: usize) {
         while let Some(head) = self.store.lanes[lane].head.filter(|head| self.store.nodes[*head].is_over()) {
-            let (kind, room_key) = (self.store.lanes[lane].kind, self.store.lanes[lane].room_key());
+            let (kind, budget_key) = (self.store.lanes[lane].kind, self.store.lanes[lane].budget_key());
             let mut node = self.store.dequeue(head);
             if let State::Over(outcome) = std::mem::replace(&mut node.state, State::Waiting) {
-                fx.event(Event::Over { ended: Ended::new(node, kind, room_key), outcome });
+                fx.event(Event::Over { ended: Ended::new(node, kind, budget_key), outcome });
             }
         }
     }
@@ -396,12 +396,12 @@ impl Shard {
         }
         let lane_index = node.lane;
         let lane = &self.store.lanes[lane_index];
-        let (kind, room_key) = (lane.kind, lane.room_key());
+        let (kind, budget_key) = (lane.kind, lane.budget_key());
         let error = Error::new(ErrorKind::Withdrawn, "the publish was withdrawn before it was handed to the broker")
             .with("topic", fx.topic.name());
         let node = self.store.dequeue(place.index);
         let outcome = Err(Failure::plain(error));
-        fx.event(Event::Over { ended: Ended::new(node, kind, room_key), outcome });
+        fx.event(Event::Over { ended: Ended::new(node, kind, budget_key), outcome });
         self.drive(fx, lane_index);
         Withdrawal::Withdrawn
     }

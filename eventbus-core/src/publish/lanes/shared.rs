@@ -14,11 +14,10 @@ use super::serial_queue::Turn;
 use super::shard::{LaneRef, Place};
 use super::topic::TopicLanes;
 use crate::backend::{Backend, Pipelining};
-use crate::model::{ProducerId, Result, Stamp};
+use crate::model::{ProducerId, Stamp};
 use crate::mutant::{Mutant, Seam};
 use crate::observe::Hooks;
-use crate::publish::budget_gate::Gate;
-use crate::publish::budget_limits::RoomLimits;
+use crate::publish::budget::{Budget, BudgetLimits};
 use crate::publish::config::PublishConfig;
 use crate::runtime::Env;
 use crate::runtime::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -52,9 +51,9 @@ pub(super) struct Engine {
     producer: ProducerId,
     next: AtomicU64,
     pub(super) hasher: DefaultHashBuilder,
-    room: Gate<Ready>,
+    budget: Budget<Ready>,
     /// Room and permits that users cannot take, for what the bus itself must write (S2).
-    reserve: Gate<Ready>,
+    reserve: Budget<Ready>,
     permits: Permits<LaneRef>,
     reserved_permits: Option<Permits<LaneRef>>,
     /// What lanes have waited for, worked off by one thread at a time and never nested: one grant leads to the next.
@@ -67,14 +66,9 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(
-        backend: Arc<dyn Backend>,
-        env: Arc<dyn Env>,
-        config: PublishConfig,
-        hooks: Hooks,
-    ) -> Result<Arc<Self>> {
+    pub(super) fn new(backend: Arc<dyn Backend>, env: Arc<dyn Env>, config: PublishConfig, hooks: Hooks) -> Arc<Self> {
         let (capabilities, seam) = (backend.capabilities(), config.seam);
-        let limits = RoomLimits {
+        let limits = BudgetLimits {
             envelopes: config.budget_envelopes,
             bytes: config.budget_bytes,
             share: if seam.is(Mutant::NoShare) { 1 } else { config.share },
@@ -83,7 +77,7 @@ impl Engine {
         // Who writes dead letters is bounded by what is handled, and must never be turned away.
         let record = capabilities.max_record_bytes.unwrap_or(limits.bytes);
         let own = limits.reserve();
-        let reserve = RoomLimits { bytes: own.bytes.max(record), waiting: usize::MAX, ..own };
+        let reserve = BudgetLimits { bytes: own.bytes.max(record), waiting: usize::MAX, ..own };
         let in_flight = capabilities.in_flight.max(1);
         let reserved = if in_flight == 1 { 0 } else { (in_flight / 16).max(1) };
         let per_key = match capabilities.pipelining {
@@ -93,15 +87,15 @@ impl Engine {
         };
         let drawn = u128::from(env.random()) << 64 | u128::from(env.random());
         let producer = if seam.is(Mutant::CounterRestarted) { 1 } else { drawn };
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             max_record_bytes: capabilities.max_record_bytes,
             resend_window: capabilities.resend_window,
             per_key,
             producer: ProducerId::new(producer),
             next: AtomicU64::new(1),
             hasher: DefaultHashBuilder::default(),
-            room: Gate::new(limits)?,
-            reserve: Gate::new(reserve)?,
+            budget: Budget::new(limits),
+            reserve: Budget::new(reserve),
             permits: Permits::new(in_flight - reserved),
             reserved_permits: (reserved > 0).then(|| Permits::new(reserved)),
             ready: Turn::new(),
@@ -114,7 +108,7 @@ impl Engine {
             config,
             hooks,
             seam,
-        }))
+        })
     }
 
     #[cfg(test)]
@@ -132,8 +126,8 @@ impl Engine {
         Stamp::new(self.producer, number)
     }
 
-    pub(super) fn gate(&self, kind: Kind) -> &Gate<Ready> {
-        if kind == Kind::Reserved { &self.reserve } else { &self.room }
+    pub(super) fn budget(&self, kind: Kind) -> &Budget<Ready> {
+        if kind == Kind::Reserved { &self.reserve } else { &self.budget }
     }
 
     pub(super) fn permits(&self, kind: Kind) -> &Permits<LaneRef> {

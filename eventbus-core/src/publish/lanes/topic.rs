@@ -168,7 +168,7 @@ impl TopicLanes {
                     self.ended(since, stamp, &ended.envelope, stored, result);
                 }
                 ended.slot.resolve(outcome);
-                let let_in = self.engine.gate(ended.kind).leave(ended.ask, ended.admitted);
+                let let_in = self.engine.budget(ended.kind).leave(ended.request, ended.admitted);
                 let any = !let_in.is_empty();
                 for ready in let_in {
                     self.engine.ready.push(ready);

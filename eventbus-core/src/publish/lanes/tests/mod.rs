@@ -98,7 +98,7 @@ impl Plan {
     pub(super) fn build(self) -> (World, LanesDriver) {
         let (fake, told) = (Arc::new(self.fake), Told::default());
         let hooks = Hooks::new(vec![told.hook()]);
-        let (lanes, driver) = Lanes::new(fake.clone(), Arc::new(TestEnv::default()), self.config, hooks).unwrap();
+        let (lanes, driver) = Lanes::new(fake.clone(), Arc::new(TestEnv::default()), self.config, hooks);
         (World { lanes, fake, told }, driver)
     }
 

@@ -142,8 +142,7 @@ async fn a_hook_that_publishes_the_same_key_does_not_deadlock() {
         envelope("k", id)
     }
     let hooks = Hooks::new(vec![Arc::new(hook)]);
-    let (lanes, driver) =
-        Lanes::new(fake.clone(), Arc::new(TestEnv::default()), PublishConfig::default(), hooks).unwrap();
+    let (lanes, driver) = Lanes::new(fake.clone(), Arc::new(TestEnv::default()), PublishConfig::default(), hooks);
     let _ = cell.set(lanes.clone());
     tokio::spawn(driver.run());
     lanes.topic_ready(&fake.description()).unwrap();
