@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::completion::{BatchRefused, PlacedBatch};
-use super::confirmation::{Place, Publishing};
+use super::confirmation::{Placement, Publishing};
 use super::seal::{Failure, Outcome};
 use crate::model::{Envelope, Error, Key, Receipt, Result, Withdrawal};
 
 /// One envelope of a batch.
 #[derive(Debug)]
-struct Entry {
+struct BatchEntry {
     key: Option<Key>,
-    place: Place,
+    place: Placement,
 }
 
 /// A batch whose envelopes have their places, all of them or none (P5). Resolves into a [`BatchConfirmation`] when
@@ -23,16 +23,16 @@ struct Entry {
 /// Cancel safe: dropping it withdraws nothing.
 #[derive(Debug)]
 #[must_use = "the envelopes are on their way, but nobody learns of a failure; `drop` it where that is meant"]
-pub struct BatchPublishing(std::result::Result<Entries, BatchRefused>);
+pub struct BatchPublishing(std::result::Result<BatchEntries, BatchRefused>);
 
 /// Polled from the first to the last, so that a batch of n costs n wakes and not n².
 #[derive(Debug, Default)]
-struct Entries {
-    list: Vec<Entry>,
+struct BatchEntries {
+    list: Vec<BatchEntry>,
     next: usize,
 }
 
-impl Entries {
+impl BatchEntries {
     /// Withdraws from the last to the first: what is left of a key is its prefix.
     fn cancel(&self) -> usize {
         self.list.iter().rev().filter(|entry| entry.place.cancel() == Withdrawal::Withdrawn).count()
@@ -47,20 +47,22 @@ impl BatchPublishing {
 
     /// A batch of single publishes with their keys, in call order: for layers and test doubles.
     pub fn of(publishes: impl IntoIterator<Item = (Option<Key>, Publishing)>) -> Self {
-        let entry = |(key, publishing): (Option<Key>, Publishing)| Entry { key, place: publishing.0 };
-        Self(Ok(Entries { list: publishes.into_iter().map(entry).collect(), next: 0 }))
+        let entry = |(key, publishing): (Option<Key>, Publishing)| BatchEntry { key, place: publishing.0 };
+        Self(Ok(BatchEntries { list: publishes.into_iter().map(entry).collect(), next: 0 }))
     }
 
     /// What the lanes made of these envelopes.
     pub(crate) fn placed(placed: PlacedBatch, envelopes: &[Envelope]) -> Self {
-        let entry =
-            |(envelope, placed): (&Envelope, _)| Entry { key: envelope.key().cloned(), place: Place::of(placed) };
-        Self(placed.map(|list| Entries { list: envelopes.iter().zip(list).map(entry).collect(), next: 0 }))
+        let entry = |(envelope, placed): (&Envelope, _)| BatchEntry {
+            key: envelope.key().cloned(),
+            place: Placement::of(placed),
+        };
+        Self(placed.map(|list| BatchEntries { list: envelopes.iter().zip(list).map(entry).collect(), next: 0 }))
     }
 
     /// Withdraws the envelopes that were not handed to the broker yet, and says how many.
     pub fn cancel(&self) -> usize {
-        self.0.as_ref().map_or(0, Entries::cancel)
+        self.0.as_ref().map_or(0, BatchEntries::cancel)
     }
 }
 
@@ -82,7 +84,7 @@ impl Future for BatchPublishing {
         }
         let list = std::mem::take(&mut entries.list);
         let outcomes = Vec::with_capacity(list.len());
-        Poll::Ready(Ok(BatchConfirmation { entries: Entries { list, next: 0 }, outcomes }))
+        Poll::Ready(Ok(BatchConfirmation { entries: BatchEntries { list, next: 0 }, outcomes }))
     }
 }
 
@@ -92,7 +94,7 @@ impl Future for BatchPublishing {
 #[derive(Debug)]
 #[must_use = "the envelopes are on their way, but nobody learns of a failure; `drop` it where that is meant"]
 pub struct BatchConfirmation {
-    entries: Entries,
+    entries: BatchEntries,
     outcomes: Vec<Outcome>,
 }
 

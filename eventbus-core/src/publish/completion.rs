@@ -16,18 +16,18 @@ pub(super) trait Withdraw: fmt::Debug + Send + Sync {
 }
 
 /// The caller's end of a publish: the one allocation that a publish makes.
-pub(crate) struct Slot {
+pub(crate) struct Completion {
     lanes: Arc<dyn Withdraw>,
-    /// Where the envelope is kept; see [`Place`](super::lanes::shard::Place).
-    place: u64,
+    /// Under which the lanes find its envelope.
+    ticket: u64,
     stamp: Stamp,
     /// When it was called.
     since: Instant,
-    state: Mutex<State>,
+    progress: Mutex<Progress>,
 }
 
 /// A batch whose envelopes each have a place or failed for themselves; or one of which nothing was taken.
-pub(crate) type PlacedBatch = Result<Vec<Result<Arc<Slot>, Failure>>, BatchRefused>;
+pub(crate) type PlacedBatch = Result<Vec<Result<Arc<Completion>, Failure>>, BatchRefused>;
 
 /// Why no envelope of a batch took a place, and the refusals that are seen with its error.
 #[derive(Debug)]
@@ -36,17 +36,23 @@ pub(crate) struct BatchRefused {
     pub(super) roots: Vec<Arc<Root>>,
 }
 
-struct State {
+struct Progress {
     admitted: bool,
     outcome: Option<Outcome>,
     waker: Option<Waker>,
 }
 
-impl Slot {
+impl Completion {
     /// Called at `since`.
-    pub(super) fn new(lanes: Arc<dyn Withdraw>, place: u64, stamp: Stamp, admitted: bool, since: Instant) -> Arc<Self> {
-        let state = State { admitted, outcome: None, waker: None };
-        Arc::new(Self { lanes, place, stamp, since, state: Mutex::new(state) })
+    pub(super) fn new(
+        lanes: Arc<dyn Withdraw>,
+        ticket: u64,
+        stamp: Stamp,
+        admitted: bool,
+        since: Instant,
+    ) -> Arc<Self> {
+        let progress = Progress { admitted, outcome: None, waker: None };
+        Arc::new(Self { lanes, ticket, stamp, since, progress: Mutex::new(progress) })
     }
 
     pub(super) fn since(&self) -> Instant {
@@ -59,19 +65,19 @@ impl Slot {
 
     /// Room was granted. Wakes; not to be called under a lock.
     pub(super) fn admit(&self) {
-        self.change(|state| state.admitted = true);
+        self.change(|progress| progress.admitted = true);
     }
 
     /// The publish is over. Wakes; not to be called under a lock.
     pub(super) fn resolve(&self, outcome: Outcome) {
-        self.change(|state| state.outcome = Some(outcome));
+        self.change(|progress| progress.outcome = Some(outcome));
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut Progress)) {
         let waker = {
-            let mut state = self.state.lock();
-            change(&mut state);
-            state.waker.take()
+            let mut progress = self.progress.lock();
+            change(&mut progress);
+            progress.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -79,28 +85,28 @@ impl Slot {
     }
 
     pub(crate) fn poll_admitted(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let mut state = self.state.lock();
-        match &state.outcome {
-            _ if state.admitted => Poll::Ready(Ok(())),
+        let mut progress = self.progress.lock();
+        match &progress.outcome {
+            _ if progress.admitted => Poll::Ready(Ok(())),
             Some(outcome) => Poll::Ready(outcome.clone().map(drop)),
-            None => state.wait(cx),
+            None => progress.wait(cx),
         }
     }
 
     pub(crate) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let mut state = self.state.lock();
-        match &state.outcome {
+        let mut progress = self.progress.lock();
+        match &progress.outcome {
             Some(outcome) => Poll::Ready(outcome.clone()),
-            None => state.wait(cx),
+            None => progress.wait(cx),
         }
     }
 
     pub(crate) fn cancel(&self) -> Withdrawal {
-        Arc::clone(&self.lanes).withdraw(self.place)
+        Arc::clone(&self.lanes).withdraw(self.ticket)
     }
 }
 
-impl State {
+impl Progress {
     fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
         match &mut self.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -110,14 +116,14 @@ impl State {
     }
 }
 
-impl fmt::Debug for Slot {
+impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.lock();
+        let progress = self.progress.lock();
         f.debug_struct("Publish")
             .field("lanes", &self.lanes)
             .field("stamp", &self.stamp)
-            .field("admitted", &state.admitted)
-            .field("over", &state.outcome.is_some())
+            .field("admitted", &progress.admitted)
+            .field("over", &progress.outcome.is_some())
             .finish()
     }
 }

@@ -12,26 +12,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::completion::Slot;
+use super::completion::Completion;
 use super::seal::{Failure, Outcome};
 use crate::model::{Error, ErrorKind, Receipt, Result, Withdrawal};
 
 /// Where a publish stands: in the key lanes, or over before it got there.
 #[derive(Clone)]
-pub(super) enum Place {
-    Lanes(Arc<Slot>),
+pub(super) enum Placement {
+    Lanes(Arc<Completion>),
     Over(Outcome),
 }
 
-impl Place {
-    pub(super) fn of(placed: Result<Arc<Slot>, Failure>) -> Self {
+impl Placement {
+    pub(super) fn of(placed: Result<Arc<Completion>, Failure>) -> Self {
         placed.map_or_else(|failure| Self::Over(Err(failure)), Self::Lanes)
     }
 
     /// Ready when room was granted or the publish is over; marks nothing as seen.
     pub(super) fn poll_admitted(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
-            Self::Lanes(slot) => slot.poll_admitted(cx),
+            Self::Lanes(completion) => completion.poll_admitted(cx),
             Self::Over(outcome) => Poll::Ready(outcome.clone().map(drop)),
         }
     }
@@ -39,23 +39,23 @@ impl Place {
     /// Ready when the publish is over; marks nothing as seen.
     pub(super) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match self {
-            Self::Lanes(slot) => slot.poll_outcome(cx),
+            Self::Lanes(completion) => completion.poll_outcome(cx),
             Self::Over(outcome) => Poll::Ready(outcome.clone()),
         }
     }
 
     pub(super) fn cancel(&self) -> Withdrawal {
         match self {
-            Self::Lanes(slot) => slot.cancel(),
+            Self::Lanes(completion) => completion.cancel(),
             Self::Over(_) => Withdrawal::TooLate,
         }
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lanes(slot) => slot.fmt(f),
+            Self::Lanes(completion) => completion.fmt(f),
             Self::Over(Ok(receipt)) => receipt.fmt(f),
             Self::Over(Err(failure)) => failure.error.fmt(f),
         }
@@ -68,7 +68,7 @@ impl fmt::Debug for Place {
 /// Cancel safe: dropping it withdraws nothing.
 #[derive(Debug)]
 #[must_use = "the envelope is on its way, but nobody learns of a failure; `drop` it where that is meant"]
-pub struct Publishing(pub(super) Place);
+pub struct Publishing(pub(super) Placement);
 
 impl Publishing {
     /// A publish that has failed: for layers that refuse, and for test doubles.
@@ -82,12 +82,12 @@ impl Publishing {
     }
 
     pub(crate) fn over(outcome: Outcome) -> Self {
-        Self(Place::Over(outcome))
+        Self(Placement::Over(outcome))
     }
 
     /// What the lanes made of a publish.
-    pub(crate) fn of(placed: Result<Arc<Slot>, Failure>) -> Self {
-        Self(Place::of(placed))
+    pub(crate) fn of(placed: Result<Arc<Completion>, Failure>) -> Self {
+        Self(Placement::of(placed))
     }
 
     /// Withdraws the envelope, if it was not handed to the broker yet. Not a refusal: what is queued behind it goes on.
@@ -114,7 +114,7 @@ impl Future for Publishing {
 /// Cancel safe: dropping it withdraws nothing, and a failure still reaches the bus's hook.
 #[derive(Debug)]
 #[must_use = "the envelope is on its way, but nobody learns of a failure; `drop` it where that is meant"]
-pub struct Confirmation(Place);
+pub struct Confirmation(Placement);
 
 impl Confirmation {
     /// A publish that has failed: for test doubles.
@@ -128,12 +128,12 @@ impl Confirmation {
     }
 
     pub(crate) fn over(outcome: Outcome) -> Self {
-        Self(Place::Over(outcome))
+        Self(Placement::Over(outcome))
     }
 
     /// What the lanes made of a publish.
-    pub(crate) fn of(placed: Result<Arc<Slot>, Failure>) -> Self {
-        Self(Place::of(placed))
+    pub(crate) fn of(placed: Result<Arc<Completion>, Failure>) -> Self {
+        Self(Placement::of(placed))
     }
 
     /// Waits for the broker's answer. The same as awaiting the confirmation itself.

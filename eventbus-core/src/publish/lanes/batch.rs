@@ -9,11 +9,11 @@ use hashbrown::hash_map::Entry;
 use super::call::Call;
 use super::effects::Effects;
 use super::queues::{Hashed, Kind};
-use super::shard::{Place, Shard};
+use super::shard::{Shard, TicketId};
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Key, Refusal};
 use crate::publish::budget::BudgetRequest;
-use crate::publish::completion::{BatchRefused, PlacedBatch, Slot};
+use crate::publish::completion::{BatchRefused, Completion, PlacedBatch};
 use crate::publish::seal::Failure;
 use crate::runtime::sync::MutexGuard;
 
@@ -48,9 +48,9 @@ struct Placed {
     which: usize,
     lane: usize,
     index: usize,
-    place: Place,
+    id: TicketId,
     request: BudgetRequest,
-    slot: Arc<Slot>,
+    completion: Arc<Completion>,
 }
 
 impl TopicLanes {
@@ -80,7 +80,7 @@ impl TopicLanes {
         shards: &[usize],
         first: u64,
     ) -> PlacedBatch {
-        let mut results: Vec<Option<Result<Arc<Slot>, Failure>>> = Vec::new();
+        let mut results: Vec<Option<Result<Arc<Completion>, Failure>>> = Vec::new();
         results.resize_with(entries.len(), || None);
         let turned_away: Vec<_> = entries
             .iter()
@@ -108,7 +108,7 @@ impl TopicLanes {
             }
         }
         for one in placed {
-            results[one.which] = Some(Ok(one.slot));
+            results[one.which] = Some(Ok(one.completion));
         }
         let lost = || Err(Failure::plain(Error::new(ErrorKind::Backend, "an envelope of the batch was lost")));
         Ok(results.into_iter().map(|result| result.unwrap_or_else(lost)).collect())
@@ -124,7 +124,7 @@ impl TopicLanes {
         placed: &[Placed],
     ) -> Result<(), BatchRefused> {
         let requests: Vec<BudgetRequest> = placed.iter().map(|one| one.request).collect();
-        let asked = self.engine().budget(Kind::Keyed).admit_batch(&requests, |which| waiter(self, placed[which].place));
+        let asked = self.engine().budget(Kind::Keyed).admit_batch(&requests, |which| waiter(self, placed[which].id));
         let admitted = match asked {
             Ok(admitted) => admitted,
             Err(refused) => {
@@ -139,8 +139,8 @@ impl TopicLanes {
         };
         for (one, admitted) in placed.iter().zip(admitted) {
             if admitted {
-                one.slot.admit();
-                locked.with(fx, shards[one.which], |shard, _| shard.store.nodes[one.index].admitted = true);
+                one.completion.admit();
+                locked.with(fx, shards[one.which], |shard, _| shard.store.envelopes[one.index].admitted = true);
             }
         }
         for one in placed {
@@ -185,15 +185,15 @@ impl TopicLanes {
 impl Shard {
     fn place(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, which: usize) -> Placed {
         let (lane, index) = self.enter(fx, entry);
-        let node = &self.store.nodes[index];
-        let place = Place { shard: fx.shard, index, generation: node.generation };
+        let queued = &self.store.envelopes[index];
+        let id = TicketId { shard: fx.shard, index, generation: queued.generation };
         let request =
             BudgetRequest { lane: self.store.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
-        Placed { which, lane, index, place, request, slot: Arc::clone(&node.slot) }
+        Placed { which, lane, index, id, request, completion: Arc::clone(&queued.completion) }
     }
 
     fn drive_if_there(&mut self, fx: &mut Effects<'_>, one: &Placed) {
-        if self.store.node(one.index, one.place.generation).is_some() {
+        if self.store.queued(one.index, one.id.generation).is_some() {
             self.drive(fx, one.lane);
         }
     }

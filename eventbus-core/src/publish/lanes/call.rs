@@ -4,13 +4,13 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::effects::Effects;
-use super::queues::{Hashed, Kind, Node};
-use super::shard::{Event, Place, Shard, fail, too_large};
+use super::queues::{Hashed, Kind, QueuedEnvelope};
+use super::shard::{Event, Shard, TicketId, fail, too_large};
 use super::shared::Stage;
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Stamp};
 use crate::publish::budget::{Admission, BudgetRequest};
-use crate::publish::completion::Slot;
+use crate::publish::completion::Completion;
 use crate::publish::seal::Failure;
 
 /// One envelope on its way into a shard.
@@ -24,7 +24,7 @@ pub(super) struct Call<'a> {
 }
 
 impl TopicLanes {
-    pub(super) fn publish(self: &Arc<Self>, envelope: Envelope) -> Result<Arc<Slot>, Failure> {
+    pub(super) fn publish(self: &Arc<Self>, envelope: Envelope) -> Result<Arc<Completion>, Failure> {
         let engine = self.engine();
         let bytes = envelope.size();
         let key = envelope.key().map(|key| Hashed { hash: engine.hasher.hash_one(key), key });
@@ -44,7 +44,11 @@ impl TopicLanes {
         })
     }
 
-    pub(super) fn publish_reserved(self: &Arc<Self>, stamp: Stamp, envelope: Envelope) -> Result<Arc<Slot>, Failure> {
+    pub(super) fn publish_reserved(
+        self: &Arc<Self>,
+        stamp: Stamp,
+        envelope: Envelope,
+    ) -> Result<Arc<Completion>, Failure> {
         let engine = self.engine();
         let (bytes, number) = (envelope.size(), engine.numbers(1));
         self.with(number as usize % SHARDS, |shard, fx| {
@@ -78,15 +82,15 @@ impl Shard {
     }
 
     /// Asks for room and takes a place. Without either nothing is left behind.
-    fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Slot>, Failure> {
+    fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Completion>, Failure> {
         let (topic, engine) = (fx.topic, fx.topic.engine());
         let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
-        let (index, generation) = self.store.next_place();
+        let (index, generation) = self.store.next_ticket_id();
         // Who is granted room meanwhile is looked for under the lock of this shard, and so not before it has its place.
-        let place = Place { shard: fx.shard, index, generation };
+        let id = TicketId { shard: fx.shard, index, generation };
         let request =
             BudgetRequest { lane: self.store.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
-        let admitted = match engine.budget(entry.kind).admit(request, || waiter(topic, place)) {
+        let admitted = match engine.budget(entry.kind).admit(request, || waiter(topic, id)) {
             Admission::Granted => true,
             Admission::Waiting => false,
             refused => {
@@ -94,30 +98,31 @@ impl Shard {
                 return Err(entry.no_room(topic, refused));
             }
         };
-        let slot = self.enqueue(fx, entry, lane, admitted);
+        let completion = self.enqueue(fx, entry, lane, admitted);
         if admitted {
             self.drive(fx, lane);
         }
-        Ok(slot)
+        Ok(completion)
     }
 
     /// Puts an envelope at the end of its key's queue, not admitted yet: its lane and its index.
     pub(super) fn enter(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> (usize, usize) {
         let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
-        let (index, _) = self.store.next_place();
+        let (index, _) = self.store.next_ticket_id();
         self.enqueue(fx, entry, lane, false);
         (lane, index)
     }
 
     /// Puts an envelope in the next place, at the end of a lane.
-    fn enqueue(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, lane: usize, admitted: bool) -> Arc<Slot> {
-        let (index, generation) = self.store.next_place();
-        let place = Place { shard: fx.shard, index, generation }.pack();
-        let slot = Slot::new(Arc::clone(fx.topic) as _, place, entry.stamp, admitted, fx.now());
-        let node = Node::new(Arc::clone(&slot), entry.envelope.clone(), entry.bytes, entry.number, admitted);
+    fn enqueue(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, lane: usize, admitted: bool) -> Arc<Completion> {
+        let (index, generation) = self.store.next_ticket_id();
+        let id = TicketId { shard: fx.shard, index, generation }.pack();
+        let completion = Completion::new(Arc::clone(fx.topic) as _, id, entry.stamp, admitted, fx.now());
+        let queued =
+            QueuedEnvelope::new(Arc::clone(&completion), entry.envelope.clone(), entry.bytes, entry.number, admitted);
         fx.topic.engine().one_more();
-        self.store.enqueue(lane, node);
-        slot
+        self.store.enqueue(lane, queued);
+        completion
     }
 
     /// Undoes [`enter`](Self::enter).

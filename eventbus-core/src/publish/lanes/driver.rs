@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::find_stamp::{Found, StampSearch, find_stamp};
-use super::shard::{LaneRef, Place};
+use super::shard::{LaneRef, TicketId};
 use super::shared::Engine;
 use super::topic::TopicLanes;
 use crate::backend::TopicDescription;
@@ -24,7 +24,7 @@ const SEARCHES: usize = 32;
 /// What the lanes ask of the driver.
 pub(super) enum Command {
     Describe(Arc<TopicLanes>, u64),
-    FindStamp(Arc<TopicLanes>, Place, StampSearch),
+    FindStamp(Arc<TopicLanes>, TicketId, StampSearch),
     Rest(Instant, LaneRef),
 }
 
@@ -70,7 +70,7 @@ impl Inbox {
 
 enum Done {
     Described(Arc<TopicLanes>, u64, Result<TopicDescription>),
-    Searched(Arc<TopicLanes>, Place, Result<Found>),
+    Searched(Arc<TopicLanes>, TicketId, Result<Found>),
     Counted(Arc<TopicLanes>, Result<u32>),
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct LanesDriver {
     jobs: FuturesUnordered<Job>,
     /// Logs that are being read.
     searching: usize,
-    searches: VecDeque<(Arc<TopicLanes>, Place, StampSearch)>,
+    searches: VecDeque<(Arc<TopicLanes>, TicketId, StampSearch)>,
     /// By instant, then by when they were set.
     timers: BTreeMap<(Instant, u64), LaneRef>,
     set: u64,

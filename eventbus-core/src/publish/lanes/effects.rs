@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::driver::Command;
 use super::find_stamp::StampSearch;
 use super::metadata::{Facts, Partition};
-use super::queues::{Kind, Node};
-use super::shard::{Event, LaneRef, Place};
+use super::queues::{Kind, QueuedEnvelope};
+use super::shard::{Event, LaneRef, TicketId};
 use super::topic::TopicLanes;
 use crate::backend::{Outbound, Ticket};
 use crate::model::{Error, ErrorKind};
@@ -85,16 +85,16 @@ impl<'a> Effects<'a> {
     }
 
     /// To be looked for in the log.
-    pub(super) fn find_stamp(&mut self, index: usize, node: &Node, facts: &Facts) {
-        let same_log = node.incarnation == facts.incarnation;
-        let place = Place { shard: self.shard, index, generation: node.generation };
+    pub(super) fn find_stamp(&mut self, index: usize, queued: &QueuedEnvelope, facts: &Facts) {
+        let same_log = queued.incarnation == facts.incarnation;
+        let id = TicketId { shard: self.shard, index, generation: queued.generation };
         let search = StampSearch {
-            partition: if same_log { node.partition } else { facts.partition_of(node.envelope.key()) },
-            from: if same_log { node.from } else { crate::Position::ZERO },
-            stamp: node.slot.stamp(),
+            partition: if same_log { queued.partition } else { facts.partition_of(queued.envelope.key()) },
+            from: if same_log { queued.from } else { crate::Position::ZERO },
+            stamp: queued.completion.stamp(),
             log: Arc::clone(&facts.log),
         };
-        self.topic.engine().inbox.push(Command::FindStamp(Arc::clone(self.topic), place, search));
+        self.topic.engine().inbox.push(Command::FindStamp(Arc::clone(self.topic), id, search));
     }
 
     /// Has the topic described anew where an error says that it is not what it was.

@@ -27,7 +27,7 @@
 //!                ▲  drive: tell what is over, pump                               │
 //!                ├──────────────── told(fate) ◄──────────────────── Ticket ◄─────┘
 //!                └── driver: described, rested, looked
-//! Turn per shard ─► hooks, slot (Confirmation), room given back ─► Turn of the ready ─► Shard
+//! Turn per shard ─► hooks, completion (Confirmation), room given back ─► Turn of the ready ─► Shard
 //! ```
 //!
 //! Locks: a shard's is taken first, then at most one of the leaves (room, permits, a turn's queue, the driver's inbox,

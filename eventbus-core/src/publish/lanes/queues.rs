@@ -10,7 +10,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::model::{Envelope, Error, Key, Position};
-use crate::publish::completion::Slot;
+use crate::publish::completion::Completion;
 use crate::publish::seal::{Outcome, Root};
 
 /// Capacity that an idle shard keeps.
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 
 /// Whether a lane may submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
+pub(super) enum LaneState {
     Open,
     /// Something came back, or was refused: nothing more goes out before all that is out has come back.
     Draining,
@@ -51,7 +51,7 @@ pub(super) struct Lane {
     /// The first envelope to be submitted next; what is before it is outstanding or over.
     pub(super) cursor: Option<usize>,
     pub(super) outstanding: usize,
-    pub(super) hold: Hold,
+    pub(super) hold: LaneState,
     /// Recoveries since an envelope of this lane was last stored.
     pub(super) attempt: u32,
     /// In line for a permit.
@@ -73,7 +73,7 @@ impl Lane {
 
 /// What is known of an envelope.
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum EnvelopeState {
     /// In the queue, not outstanding.
     Waiting,
     /// With the backend. `doomed`: behind one that was refused, so it must come back without being stored.
@@ -84,8 +84,8 @@ pub(super) enum State {
 
 /// One envelope in a lane.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) slot: Arc<Slot>,
+pub(super) struct QueuedEnvelope {
+    pub(super) completion: Arc<Completion>,
     pub(super) envelope: Envelope,
     pub(super) bytes: usize,
     pub(super) number: u64,
@@ -93,7 +93,7 @@ pub(super) struct Node {
     pub(super) lane: usize,
     before: Option<usize>,
     pub(super) behind: Option<usize>,
-    pub(super) state: State,
+    pub(super) state: EnvelopeState,
     /// Room is held.
     pub(super) admitted: bool,
     /// Submitted at least once: too late to withdraw.
@@ -112,10 +112,16 @@ pub(super) struct Node {
     pub(super) first_sent: Option<Instant>,
 }
 
-impl Node {
-    pub(super) fn new(slot: Arc<Slot>, envelope: Envelope, bytes: usize, number: u64, admitted: bool) -> Self {
+impl QueuedEnvelope {
+    pub(super) fn new(
+        completion: Arc<Completion>,
+        envelope: Envelope,
+        bytes: usize,
+        number: u64,
+        admitted: bool,
+    ) -> Self {
         Self {
-            slot,
+            completion,
             envelope,
             bytes,
             number,
@@ -123,7 +129,7 @@ impl Node {
             lane: 0,
             before: None,
             behind: None,
-            state: State::Waiting,
+            state: EnvelopeState::Waiting,
             admitted,
             sent: false,
             returned: false,
@@ -137,7 +143,7 @@ impl Node {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.state, State::Over(_))
+        matches!(self.state, EnvelopeState::Over(_))
     }
 }
 
@@ -153,7 +159,7 @@ pub(super) struct Hashed<'a> {
 pub(super) struct Store {
     index: HashTable<usize>,
     pub(super) lanes: Slab<Lane>,
-    pub(super) nodes: Slab<Node>,
+    pub(super) envelopes: Slab<QueuedEnvelope>,
     generation: u32,
 }
 
@@ -176,7 +182,7 @@ impl Store {
             tail: None,
             cursor: None,
             outstanding: 0,
-            hold: Hold::Open,
+            hold: LaneState::Open,
             attempt: 0,
             in_line: false,
             listed: false,
@@ -194,23 +200,23 @@ impl Store {
     }
 
     /// The envelope, if it is still the one of this generation.
-    pub(super) fn node(&self, node: usize, generation: u32) -> Option<&Node> {
-        self.nodes.get(node).filter(|node| node.generation == generation)
+    pub(super) fn queued(&self, queued: usize, generation: u32) -> Option<&QueuedEnvelope> {
+        self.envelopes.get(queued).filter(|queued| queued.generation == generation)
     }
 
     /// Where the next envelope will be: its index and generation.
-    pub(super) fn next_place(&self) -> (usize, u32) {
-        (self.nodes.vacant_key(), self.generation)
+    pub(super) fn next_ticket_id(&self) -> (usize, u32) {
+        (self.envelopes.vacant_key(), self.generation)
     }
 
     /// Puts an envelope at the end of a lane.
-    pub(super) fn enqueue(&mut self, lane_index: usize, mut node: Node) -> usize {
+    pub(super) fn enqueue(&mut self, lane_index: usize, mut queued: QueuedEnvelope) -> usize {
         let lane = &mut self.lanes[lane_index];
-        (node.lane, node.before, node.generation) = (lane_index, lane.tail, self.generation);
+        (queued.lane, queued.before, queued.generation) = (lane_index, lane.tail, self.generation);
         self.generation = (self.generation + 1) & 0x00ff_ffff;
-        let index = self.nodes.insert(node);
+        let index = self.envelopes.insert(queued);
         if let Some(tail) = lane.tail {
-            self.nodes[tail].behind = Some(index);
+            self.envelopes[tail].behind = Some(index);
         }
         lane.tail = Some(index);
         lane.head = lane.head.or(Some(index));
@@ -219,31 +225,31 @@ impl Store {
     }
 
     /// Takes an envelope out of its lane.
-    pub(super) fn dequeue(&mut self, index: usize) -> Node {
-        let node = self.nodes.remove(index);
-        let lane = &mut self.lanes[node.lane];
+    pub(super) fn dequeue(&mut self, index: usize) -> QueuedEnvelope {
+        let queued = self.envelopes.remove(index);
+        let lane = &mut self.lanes[queued.lane];
         if lane.cursor == Some(index) {
-            lane.cursor = node.behind;
+            lane.cursor = queued.behind;
         }
-        match node.before {
-            Some(before) => self.nodes[before].behind = node.behind,
-            None => lane.head = node.behind,
+        match queued.before {
+            Some(before) => self.envelopes[before].behind = queued.behind,
+            None => lane.head = queued.behind,
         }
-        match node.behind {
-            Some(behind) => self.nodes[behind].before = node.before,
-            None => lane.tail = node.before,
+        match queued.behind {
+            Some(behind) => self.envelopes[behind].before = queued.before,
+            None => lane.tail = queued.before,
         }
-        node
+        queued
     }
 
     /// Whether an envelope before this one in its lane came back unstored.
     pub(super) fn follows_returned(&self, index: usize) -> bool {
-        let mut before = self.nodes.get(index).and_then(|node| node.before);
-        while let Some(node) = before.and_then(|index| self.nodes.get(index)) {
-            if node.returned {
+        let mut before = self.envelopes.get(index).and_then(|queued| queued.before);
+        while let Some(queued) = before.and_then(|index| self.envelopes.get(index)) {
+            if queued.returned {
                 return true;
             }
-            before = node.before;
+            before = queued.before;
         }
         false
     }
@@ -259,8 +265,8 @@ impl Store {
         {
             entry.remove();
         }
-        if self.lanes.is_empty() && self.nodes.capacity().max(self.lanes.capacity()) > KEPT_CAPACITY {
-            (self.index, self.lanes, self.nodes) = (HashTable::new(), Slab::new(), Slab::new());
+        if self.lanes.is_empty() && self.envelopes.capacity().max(self.lanes.capacity()) > KEPT_CAPACITY {
+            (self.index, self.lanes, self.envelopes) = (HashTable::new(), Slab::new(), Slab::new());
         }
     }
 }

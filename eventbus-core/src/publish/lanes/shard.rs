@@ -5,7 +5,7 @@
 //! - **P1**: number and place in the queue are taken in one critical section, so numbers rise along every queue; envelopes
 //!   leave a queue for the partition's turn in queue order ([`Shard::pump`] is the only place that submits, and its cursor
 //!   only moves forward, but for a recovery, which moves it to the head).
-//! - **P2**: a lane that is not [`Hold::Open`] submits nothing. An envelope that comes back unstored closes it, and it opens
+//! - **P2**: a lane that is not [`LaneState::Open`] submits nothing. An envelope that comes back unstored closes it, and it opens
 //!   only when nothing of it is outstanding, at the first envelope whose fate is not known. A refusal takes everything
 //!   behind it out of reach of `pump` in the same critical section.
 //! - Results leave a queue from its head only, so they are told in the key's order.
@@ -15,25 +15,25 @@ use std::sync::Arc;
 use super::effects::Effects;
 use super::find_stamp::Found;
 use super::metadata::Facts;
-use super::queues::{Hold, Kind, Node, State, Store};
+use super::queues::{EnvelopeState, Kind, LaneState, QueuedEnvelope, Store};
 use super::topic::TopicLanes;
 use crate::backend::{Fate, Outbound, Ticket};
 use crate::model::{Envelope, Error, ErrorKind, Key, Position, Receipt, Refusal, Stamp, Withdrawal};
 use crate::mutant::Mutant;
 use crate::publish::budget::BudgetRequest;
-use crate::publish::completion::Slot;
+use crate::publish::completion::Completion;
 use crate::publish::seal::{Failure, Outcome, Root, Sealed, Seals};
 
 /// Where an envelope is: shard, index in its slab, and a generation that tells it from others that were there.
 /// Packed into a number, it is the id of tickets.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct TicketId {
     pub(super) shard: usize,
     pub(super) index: usize,
     pub(super) generation: u32,
 }
 
-impl Place {
+impl TicketId {
     pub(super) fn pack(self) -> u64 {
         (self.shard as u64) << 56 | u64::from(self.generation & 0x00ff_ffff) << 32 | self.index as u64 & 0xffff_ffff
     }
@@ -70,7 +70,7 @@ pub(super) enum Event {
 /// What is left of a publish that is over.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) slot: Arc<Slot>,
+    pub(super) completion: Arc<Completion>,
     pub(super) envelope: Envelope,
     pub(super) admitted: bool,
     pub(super) kind: Kind,
@@ -78,9 +78,9 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    fn new(node: Node, kind: Kind, budget_key: Option<u64>) -> Self {
-        let request = BudgetRequest { lane: budget_key, bytes: node.bytes, ticket: node.number };
-        Self { slot: node.slot, envelope: node.envelope, admitted: node.admitted, kind, request }
+    fn new(queued: QueuedEnvelope, kind: Kind, budget_key: Option<u64>) -> Self {
+        let request = BudgetRequest { lane: budget_key, bytes: queued.bytes, ticket: queued.number };
+        Self { completion: queued.completion, envelope: queued.envelope, admitted: queued.admitted, kind, request }
     }
 }
 
@@ -110,11 +110,11 @@ impl Shard {
 
     /// Takes what is over from the head of the queue.
     fn tell_known(&mut self, fx: &mut Effects<'_>, lane: usize) {
-        while let Some(head) = self.store.lanes[lane].head.filter(|head| self.store.nodes[*head].is_over()) {
+        while let Some(head) = self.store.lanes[lane].head.filter(|head| self.store.envelopes[*head].is_over()) {
             let (kind, budget_key) = (self.store.lanes[lane].kind, self.store.lanes[lane].budget_key());
-            let mut node = self.store.dequeue(head);
-            if let State::Over(outcome) = std::mem::replace(&mut node.state, State::Waiting) {
-                fx.event(Event::Over { ended: Ended::new(node, kind, budget_key), outcome });
+            let mut queued = self.store.dequeue(head);
+            if let EnvelopeState::Over(outcome) = std::mem::replace(&mut queued.state, EnvelopeState::Waiting) {
+                fx.event(Event::Over { ended: Ended::new(queued, kind, budget_key), outcome });
             }
         }
     }
@@ -127,27 +127,27 @@ impl Shard {
         loop {
             let lane = &mut self.store.lanes[lane_index];
             let Some(index) = lane.cursor else { return false };
-            let node = &self.store.nodes[index];
-            if node.is_over() {
-                lane.cursor = node.behind;
+            let queued = &self.store.envelopes[index];
+            if queued.is_over() {
+                lane.cursor = queued.behind;
                 continue;
             }
-            if !node.admitted || lane.outstanding >= fx.topic.engine().per_key {
+            if !queued.admitted || lane.outstanding >= fx.topic.engine().per_key {
                 return false;
             }
             let Some(facts) = self.facts.clone() else {
                 self.list(fx, lane_index);
                 return false;
             };
-            if !node.sent && facts.max_record_bytes.is_some_and(|most| node.bytes > most) {
-                let error = too_large(fx.topic, node.bytes, facts.max_record_bytes);
+            if !queued.sent && facts.max_record_bytes.is_some_and(|most| queued.bytes > most) {
+                let error = too_large(fx.topic, queued.bytes, facts.max_record_bytes);
                 self.refuse(fx, index, error);
                 return true;
             }
-            if needs_look(node, &facts) {
+            if needs_look(queued, &facts) {
                 if lane.head == Some(index) && lane.outstanding == 0 {
-                    lane.hold = Hold::Looking;
-                    fx.find_stamp(index, node, &facts);
+                    lane.hold = LaneState::Looking;
+                    fx.find_stamp(index, queued, &facts);
                 }
                 return false;
             }
@@ -162,14 +162,14 @@ impl Shard {
     fn opened(&mut self, fx: &mut Effects<'_>, lane_index: usize) -> bool {
         let lane = &mut self.store.lanes[lane_index];
         match lane.hold {
-            Hold::Open => return true,
-            Hold::Resting | Hold::Looking => return false,
-            Hold::Draining if lane.outstanding > 0 => return false,
-            Hold::Draining => {}
+            LaneState::Open => return true,
+            LaneState::Resting | LaneState::Looking => return false,
+            LaneState::Draining if lane.outstanding > 0 => return false,
+            LaneState::Draining => {}
         }
         lane.cursor = lane.head;
-        lane.hold = Hold::Open;
-        if lane.head.is_some_and(|head| self.store.nodes[head].returned) {
+        lane.hold = LaneState::Open;
+        if lane.head.is_some_and(|head| self.store.envelopes[head].returned) {
             self.rest(fx, lane_index);
             return false;
         }
@@ -179,7 +179,7 @@ impl Shard {
     /// Lets some time pass before the lane goes on at its head.
     pub(super) fn rest(&mut self, fx: &mut Effects<'_>, lane_index: usize) {
         let lane = &mut self.store.lanes[lane_index];
-        lane.hold = Hold::Resting;
+        lane.hold = LaneState::Resting;
         lane.attempt = lane.attempt.saturating_add(1);
         let (id, attempt) = (lane.id, lane.attempt);
         fx.rest(lane_index, id, attempt);
@@ -212,42 +212,49 @@ impl Shard {
     }
 
     fn submit(&mut self, fx: &mut Effects<'_>, lane_index: usize, index: usize, facts: &Facts) {
-        let node = &mut self.store.nodes[index];
+        let queued = &mut self.store.envelopes[index];
         let lane = &mut self.store.lanes[lane_index];
-        if !node.sent || node.incarnation != facts.incarnation {
+        if !queued.sent || queued.incarnation != facts.incarnation {
             let one = fx.topic.engine().seam.is(Mutant::OnePartition);
-            node.partition = if one { 0 } else { facts.partition_of(node.envelope.key()) };
-            node.from = if node.sent { Position::ZERO } else { facts.partition(node.partition).end() };
-            node.incarnation = facts.incarnation;
+            queued.partition = if one { 0 } else { facts.partition_of(queued.envelope.key()) };
+            queued.from = if queued.sent { Position::ZERO } else { facts.partition(queued.partition).end() };
+            queued.incarnation = facts.incarnation;
         }
-        if node.first_sent.is_none() && facts.resend_window.is_some() {
-            node.first_sent = Some(fx.now());
+        if queued.first_sent.is_none() && facts.resend_window.is_some() {
+            queued.first_sent = Some(fx.now());
         }
-        node.sent = true;
-        node.returned = false;
-        node.state = State::Outstanding { doomed: None };
+        queued.sent = true;
+        queued.returned = false;
+        queued.state = EnvelopeState::Outstanding { doomed: None };
         lane.outstanding += 1;
-        lane.cursor = node.behind;
-        let place = Place { shard: fx.shard, index, generation: node.generation };
-        let ticket = Ticket::new(Arc::clone(fx.topic) as _, place.pack());
-        let record = Outbound::new(fx.topic.name().clone(), node.partition, node.slot.stamp(), node.envelope.clone());
-        fx.submit(facts.partition(node.partition), record, ticket);
+        lane.cursor = queued.behind;
+        let id = TicketId { shard: fx.shard, index, generation: queued.generation };
+        let ticket = Ticket::new(Arc::clone(fx.topic) as _, id.pack());
+        let record = Outbound::new(
+            fx.topic.name().clone(),
+            queued.partition,
+            queued.completion.stamp(),
+            queued.envelope.clone(),
+        );
+        fx.submit(facts.partition(queued.partition), record, ticket);
     }
 
     /// Whether what was submitted under this ticket may still be stored. See [`Ticket::stands`].
-    pub(super) fn stands(&self, place: Place) -> bool {
-        self.store.node(place.index, place.generation).is_some_and(|node| {
-            matches!(node.state, State::Outstanding { doomed: None })
-                && (self.store.lanes[node.lane].hold == Hold::Open || !self.store.follows_returned(place.index))
+    pub(super) fn stands(&self, id: TicketId) -> bool {
+        self.store.queued(id.index, id.generation).is_some_and(|queued| {
+            matches!(queued.state, EnvelopeState::Outstanding { doomed: None })
+                && (self.store.lanes[queued.lane].hold == LaneState::Open || !self.store.follows_returned(id.index))
         })
     }
 
     /// A fate came. Nothing happens where the envelope is over already, because the bus was closed.
-    pub(super) fn told(&mut self, fx: &mut Effects<'_>, place: Place, fate: Fate) {
-        let index = place.index;
-        let Some(lane_index) = self.store.node(index, place.generation).map(|node| node.lane) else { return };
-        let node = &mut self.store.nodes[index];
-        let State::Outstanding { doomed } = std::mem::replace(&mut node.state, State::Waiting) else { return };
+    pub(super) fn told(&mut self, fx: &mut Effects<'_>, id: TicketId, fate: Fate) {
+        let index = id.index;
+        let Some(lane_index) = self.store.queued(index, id.generation).map(|queued| queued.lane) else { return };
+        let queued = &mut self.store.envelopes[index];
+        let EnvelopeState::Outstanding { doomed } = std::mem::replace(&mut queued.state, EnvelopeState::Waiting) else {
+            return;
+        };
         let lane = &mut self.store.lanes[lane_index];
         lane.outstanding -= 1;
         // Before the lane looks for its next one, so that who stands in line comes first.
@@ -255,18 +262,18 @@ impl Shard {
         match (fate, doomed) {
             (Fate::Stored { position, duplicate }, doomed) => self.stored(fx, index, position, duplicate, doomed),
             (Fate::NotStored(_) | Fate::Refused(_) | Fate::Unknown(_), Some(root)) => {
-                node.state = State::Over(Err(Failure::cascaded(fx.topic.name(), &root)));
+                queued.state = EnvelopeState::Over(Err(Failure::cascaded(fx.topic.name(), &root)));
             }
             (Fate::NotStored(error), None) => self.returned(fx, index, &error, false),
             (Fate::Unknown(error), None) if fx.topic.engine().seam.is(Mutant::UnknownGivenUp) => {
-                node.state = State::Over(Err(Failure::plain(error)));
+                queued.state = EnvelopeState::Over(Err(Failure::plain(error)));
             }
             (Fate::Unknown(error), None) => self.returned(fx, index, &error, true),
-            (Fate::Refused(error), None) if node.unknown => {
+            (Fate::Refused(error), None) if queued.unknown => {
                 fx.stale_facts(&error);
-                node.refused = Some(error);
-                node.returned = true;
-                self.store.lanes[lane_index].hold = Hold::Draining;
+                queued.refused = Some(error);
+                queued.returned = true;
+                self.store.lanes[lane_index].hold = LaneState::Draining;
             }
             (Fate::Refused(error), None) => {
                 fx.stale_facts(&error);
@@ -284,54 +291,58 @@ impl Shard {
         duplicate: bool,
         doomed: Option<Arc<Root>>,
     ) {
-        let node = &self.store.nodes[index];
-        let lane = &self.store.lanes[node.lane];
-        if doomed.is_some() || (lane.hold == Hold::Draining && !node.unknown && self.store.follows_returned(index)) {
+        let queued = &self.store.envelopes[index];
+        let lane = &self.store.lanes[queued.lane];
+        if doomed.is_some()
+            || (lane.hold == LaneState::Draining && !queued.unknown && self.store.follows_returned(index))
+        {
             tracing::error!(
-                topic = %fx.topic.name(), stamp = %node.slot.stamp(), partition = node.partition, %position,
+                topic = %fx.topic.name(), stamp = %queued.completion.stamp(), partition = queued.partition, %position,
                 "the backend stored an envelope behind one of its key that it had not stored: order is broken (P2)"
             );
         }
-        if let Some(facts) = self.facts.as_ref().filter(|facts| facts.incarnation == node.incarnation) {
-            facts.partition(node.partition).saw(position);
+        if let Some(facts) = self.facts.as_ref().filter(|facts| facts.incarnation == queued.incarnation) {
+            facts.partition(queued.partition).saw(position);
         }
         self.confirm(fx, index, position, duplicate);
     }
 
     fn confirm(&mut self, fx: &Effects<'_>, index: usize, position: Position, duplicate: bool) {
-        let node = &mut self.store.nodes[index];
-        let receipt = Receipt::new(fx.topic.name().clone(), node.partition, position, node.slot.stamp());
-        node.state = State::Over(Ok(receipt.duplicate(duplicate)));
-        self.store.lanes[node.lane].attempt = 0;
+        let queued = &mut self.store.envelopes[index];
+        let receipt = Receipt::new(fx.topic.name().clone(), queued.partition, position, queued.completion.stamp());
+        queued.state = EnvelopeState::Over(Ok(receipt.duplicate(duplicate)));
+        self.store.lanes[queued.lane].attempt = 0;
     }
 
     fn returned(&mut self, fx: &mut Effects<'_>, index: usize, error: &Error, unknown: bool) {
         tracing::debug!(topic = %fx.topic.name(), %error, unknown, "an envelope is to be sent again");
         fx.stale_facts(error);
-        let node = &mut self.store.nodes[index];
-        node.returned = true;
-        node.unknown |= unknown;
-        self.store.lanes[node.lane].hold = Hold::Draining;
+        let queued = &mut self.store.envelopes[index];
+        queued.returned = true;
+        queued.unknown |= unknown;
+        self.store.lanes[queued.lane].hold = LaneState::Draining;
     }
 
     /// Ends an envelope and everything of its key behind it (P2).
     pub(super) fn refuse(&mut self, fx: &mut Effects<'_>, index: usize, error: Error) {
-        let node = &mut self.store.nodes[index];
-        let lane = &mut self.store.lanes[node.lane];
-        let failure = fail(fx.topic, lane.key(), node.slot.stamp(), &node.envelope, error);
-        lane.hold = Hold::Draining;
-        node.state = State::Over(Err(failure.clone()));
-        let (kind, mut behind) = (lane.kind, node.behind);
+        let queued = &mut self.store.envelopes[index];
+        let lane = &mut self.store.lanes[queued.lane];
+        let failure = fail(fx.topic, lane.key(), queued.completion.stamp(), &queued.envelope, error);
+        lane.hold = LaneState::Draining;
+        queued.state = EnvelopeState::Over(Err(failure.clone()));
+        let (kind, mut behind) = (lane.kind, queued.behind);
         let key = lane.key().cloned();
         let Some(root) = &failure.root else { return };
         let seam = fx.topic.engine().seam;
         while let Some(later) = behind.filter(|_| !seam.is(Mutant::NoCascade)) {
-            let node = &mut self.store.nodes[later];
-            behind = node.behind;
-            match &mut node.state {
-                State::Outstanding { doomed } => *doomed = Some(Arc::clone(root)),
-                State::Waiting => node.state = State::Over(Err(Failure::cascaded(fx.topic.name(), root))),
-                State::Over(_) => {}
+            let queued = &mut self.store.envelopes[later];
+            behind = queued.behind;
+            match &mut queued.state {
+                EnvelopeState::Outstanding { doomed } => *doomed = Some(Arc::clone(root)),
+                EnvelopeState::Waiting => {
+                    queued.state = EnvelopeState::Over(Err(Failure::cascaded(fx.topic.name(), root)))
+                }
+                EnvelopeState::Over(_) => {}
             }
         }
         if let (Kind::Keyed, Some(key)) = (kind, key.filter(|_| !seam.is(Mutant::NoSeal))) {
@@ -352,23 +363,23 @@ impl Shard {
     }
 
     /// The log was read for an envelope's stamp.
-    pub(super) fn searched(&mut self, fx: &mut Effects<'_>, place: Place, found: Result<Found, Error>) {
-        let Some(lane_index) = self.store.node(place.index, place.generation).map(|node| node.lane) else { return };
-        let node = &mut self.store.nodes[place.index];
-        self.store.lanes[lane_index].hold = Hold::Open;
+    pub(super) fn searched(&mut self, fx: &mut Effects<'_>, id: TicketId, found: Result<Found, Error>) {
+        let Some(lane_index) = self.store.queued(id.index, id.generation).map(|queued| queued.lane) else { return };
+        let queued = &mut self.store.envelopes[id.index];
+        self.store.lanes[lane_index].hold = LaneState::Open;
         match found {
-            Ok(Found::At(position)) => self.confirm(fx, place.index, position, true),
+            Ok(Found::At(position)) => self.confirm(fx, id.index, position, true),
             Ok(told @ (Found::Absent | Found::Untold)) => {
                 // It is not there, so what comes now is as good as a first send.
-                (node.unknown, node.first_sent) = (false, None);
-                if let Some(error) = node.refused.take() {
+                (queued.unknown, queued.first_sent) = (false, None);
+                if let Some(error) = queued.refused.take() {
                     let error = if told == Found::Untold { perhaps_gone(error) } else { error };
-                    self.refuse(fx, place.index, error);
+                    self.refuse(fx, id.index, error);
                 }
             }
             Err(error) if error.kind() == ErrorKind::UnknownTopic => {
                 fx.stale_facts(&error);
-                self.refuse(fx, place.index, error);
+                self.refuse(fx, id.index, error);
             }
             Err(error) => {
                 tracing::debug!(topic = %fx.topic.name(), %error, "the log could not be read for a stamp");
@@ -381,27 +392,27 @@ impl Shard {
 
     /// A lane's rest is over.
     pub(super) fn rested(&mut self, fx: &mut Effects<'_>, lane_index: usize, id: u64) {
-        if self.store.lane(lane_index, id).is_some_and(|lane| lane.hold == Hold::Resting) {
+        if self.store.lane(lane_index, id).is_some_and(|lane| lane.hold == LaneState::Resting) {
             let lane = &mut self.store.lanes[lane_index];
-            (lane.hold, lane.cursor) = (Hold::Open, lane.head);
+            (lane.hold, lane.cursor) = (LaneState::Open, lane.head);
             self.drive(fx, lane_index);
         }
     }
 
     /// Takes an envelope back that was never submitted.
-    pub(super) fn withdraw(&mut self, fx: &mut Effects<'_>, place: Place) -> Withdrawal {
-        let Some(node) = self.store.node(place.index, place.generation) else { return Withdrawal::TooLate };
-        if node.sent || !matches!(node.state, State::Waiting) {
+    pub(super) fn withdraw(&mut self, fx: &mut Effects<'_>, id: TicketId) -> Withdrawal {
+        let Some(queued) = self.store.queued(id.index, id.generation) else { return Withdrawal::TooLate };
+        if queued.sent || !matches!(queued.state, EnvelopeState::Waiting) {
             return Withdrawal::TooLate;
         }
-        let lane_index = node.lane;
+        let lane_index = queued.lane;
         let lane = &self.store.lanes[lane_index];
         let (kind, budget_key) = (lane.kind, lane.budget_key());
         let error = Error::new(ErrorKind::Withdrawn, "the publish was withdrawn before it was handed to the broker")
             .with("topic", fx.topic.name());
-        let node = self.store.dequeue(place.index);
+        let queued = self.store.dequeue(id.index);
         let outcome = Err(Failure::plain(error));
-        fx.event(Event::Over { ended: Ended::new(node, kind, budget_key), outcome });
+        fx.event(Event::Over { ended: Ended::new(queued, kind, budget_key), outcome });
         self.drive(fx, lane_index);
         Withdrawal::Withdrawn
     }
@@ -413,12 +424,12 @@ impl Shard {
         for lane_index in lanes {
             let mut next = self.store.lanes[lane_index].head;
             while let Some(index) = next {
-                let node = &mut self.store.nodes[index];
-                next = node.behind;
-                if !node.is_over() {
+                let queued = &mut self.store.envelopes[index];
+                next = queued.behind;
+                if !queued.is_over() {
                     abandoned += 1;
-                    let perhaps_stored = node.unknown || matches!(node.state, State::Outstanding { .. });
-                    node.state = State::Over(Err(closed(fx.topic, node, perhaps_stored)));
+                    let perhaps_stored = queued.unknown || matches!(queued.state, EnvelopeState::Outstanding { .. });
+                    queued.state = EnvelopeState::Over(Err(closed(fx.topic, queued, perhaps_stored)));
                 }
             }
             self.tell_known(fx, lane_index);
@@ -435,12 +446,12 @@ impl Shard {
 }
 
 /// Whether the log has to be read before this envelope is sent again (P3).
-fn needs_look(node: &Node, facts: &Facts) -> bool {
-    if node.refused.is_some() {
+fn needs_look(queued: &QueuedEnvelope, facts: &Facts) -> bool {
+    if queued.refused.is_some() {
         return true;
     }
-    let Some(window) = facts.resend_window.filter(|_| node.unknown) else { return false };
-    node.first_sent.is_none_or(|first| first.elapsed() >= window)
+    let Some(window) = facts.resend_window.filter(|_| queued.unknown) else { return false };
+    queued.first_sent.is_none_or(|first| first.elapsed() >= window)
 }
 
 /// Sent again it was refused, and whether it was stored before cannot be known any more. Those behind it fail all the same:
@@ -462,11 +473,11 @@ pub(super) fn too_large(topic: &TopicLanes, bytes: usize, most: Option<usize>) -
     Error::new(ErrorKind::TooLarge, format!("the envelope has {bytes} bytes, expected at most {most}"))
 }
 
-fn closed(topic: &TopicLanes, node: &Node, perhaps_stored: bool) -> Failure {
+fn closed(topic: &TopicLanes, queued: &QueuedEnvelope, perhaps_stored: bool) -> Failure {
     if perhaps_stored {
         let message = "the bus was closed before the broker answered; the envelope may be stored";
         return Failure::plain(Error::new(ErrorKind::Unknown, message).with("topic", topic.name()));
     }
     let error = Error::new(ErrorKind::Closed, "the bus was closed before the envelope was stored");
-    fail(topic, node.envelope.key(), node.slot.stamp(), &node.envelope, error)
+    fail(topic, queued.envelope.key(), queued.completion.stamp(), &queued.envelope, error)
 }

@@ -11,7 +11,7 @@ use super::effects;
 use super::permits::Permits;
 use super::queues::Kind;
 use super::serial_queue::Turn;
-use super::shard::{LaneRef, Place};
+use super::shard::{LaneRef, TicketId};
 use super::topic::TopicLanes;
 use crate::backend::{Backend, Pipelining};
 use crate::model::{ProducerId, Stamp};
@@ -25,7 +25,7 @@ use crate::runtime::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 /// Something that a lane has been waiting for.
 pub(super) enum Ready {
     /// Room for an envelope.
-    Granted(Arc<TopicLanes>, Place),
+    Granted(Arc<TopicLanes>, TicketId),
     /// A permit for a lane.
     Permit(LaneRef, Kind),
 }

@@ -14,9 +14,9 @@ use super::effects::Effects;
 use super::find_stamp::Found;
 use super::metadata::{Facts, Partition, Source, usable_window};
 use super::partitions::{Count, Numbers};
-use super::queues::{Hold, Kind};
+use super::queues::{Kind, LaneState};
 use super::serial_queue::Turn;
-use super::shard::{Event, LaneRef, Place, Shard};
+use super::shard::{Event, LaneRef, Shard, TicketId};
 use super::shared::{Engine, Ready};
 use crate::backend::{Fate, TicketSink, TopicDescription};
 use crate::model::{
@@ -161,13 +161,13 @@ impl TopicLanes {
                 false
             }
             Event::Over { ended, outcome } => {
-                let stamp = ended.slot.stamp();
+                let stamp = ended.completion.stamp();
                 if ended.kind != Kind::Reserved {
                     let result = || outcome.clone().map_err(|failure| failure.error);
-                    let (since, stored) = (Some(ended.slot.since()), outcome.is_ok());
+                    let (since, stored) = (Some(ended.completion.since()), outcome.is_ok());
                     self.ended(since, stamp, &ended.envelope, stored, result);
                 }
-                ended.slot.resolve(outcome);
+                ended.completion.resolve(outcome);
                 let let_in = self.engine.budget(ended.kind).leave(ended.request, ended.admitted);
                 let any = !let_in.is_empty();
                 for ready in let_in {
@@ -197,17 +197,17 @@ impl TopicLanes {
     }
 
     /// Room was granted to a waiting envelope.
-    pub(super) fn granted(self: &Arc<Self>, place: Place) {
-        let slot = self.with(place.shard, |shard, fx| {
-            let lane = shard.store.node(place.index, place.generation)?.lane;
-            let node = &mut shard.store.nodes[place.index];
-            node.admitted = true;
-            let slot = Arc::clone(&node.slot);
+    pub(super) fn granted(self: &Arc<Self>, id: TicketId) {
+        let completion = self.with(id.shard, |shard, fx| {
+            let lane = shard.store.queued(id.index, id.generation)?.lane;
+            let queued = &mut shard.store.envelopes[id.index];
+            queued.admitted = true;
+            let completion = Arc::clone(&queued.completion);
             shard.drive(fx, lane);
-            Some(slot)
+            Some(completion)
         });
-        if let Some(slot) = slot {
-            slot.admit();
+        if let Some(completion) = completion {
+            completion.admit();
         }
     }
 
@@ -227,8 +227,8 @@ impl TopicLanes {
     }
 
     /// The log was read for a stamp.
-    pub(super) fn searched(self: &Arc<Self>, place: Place, found: Result<Found>) {
-        self.with(place.shard, |shard, fx| shard.searched(fx, place, found));
+    pub(super) fn searched(self: &Arc<Self>, id: TicketId, found: Result<Found>) {
+        self.with(id.shard, |shard, fx| shard.searched(fx, id, found));
     }
 
     /// A lane's rest is over.
@@ -424,9 +424,9 @@ impl Shard {
     /// The topic of a waiting lane cannot be described, and trying again cannot help.
     fn undescribed(&mut self, fx: &mut Effects<'_>, lane_index: usize, error: &Error) {
         let lane = &self.store.lanes[lane_index];
-        let Some(first) = lane.cursor.filter(|_| lane.hold == Hold::Open) else { return };
+        let Some(first) = lane.cursor.filter(|_| lane.hold == LaneState::Open) else { return };
         // What may be in the log is not refused by a missing permission to look at its topic.
-        if self.store.nodes[first].unknown && error.kind() != ErrorKind::UnknownTopic {
+        if self.store.envelopes[first].unknown && error.kind() != ErrorKind::UnknownTopic {
             return self.rest(fx, lane_index);
         }
         self.refuse(fx, first, error.clone());
@@ -436,20 +436,20 @@ impl Shard {
 
 impl Withdraw for TopicLanes {
     fn withdraw(self: Arc<Self>, ticket: u64) -> Withdrawal {
-        let place = Place::unpack(ticket);
-        self.with(place.shard, |shard, fx| shard.withdraw(fx, place))
+        let id = TicketId::unpack(ticket);
+        self.with(id.shard, |shard, fx| shard.withdraw(fx, id))
     }
 }
 
 impl TicketSink for TopicLanes {
     fn told(self: Arc<Self>, id: u64, fate: Fate) {
-        let place = Place::unpack(id);
-        self.with(place.shard, |shard, fx| shard.told(fx, place, fate));
+        let id = TicketId::unpack(id);
+        self.with(id.shard, |shard, fx| shard.told(fx, id, fate));
     }
 
     fn stands(&self, id: u64) -> bool {
-        let place = Place::unpack(id);
-        self.lock(place.shard).stands(place)
+        let id = TicketId::unpack(id);
+        self.lock(id.shard).stands(id)
     }
 }
 
@@ -460,6 +460,6 @@ impl fmt::Debug for TopicLanes {
 }
 
 /// Who waits for room is found again by this.
-pub(super) fn waiter(topic: &Arc<TopicLanes>, place: Place) -> Ready {
-    Ready::Granted(Arc::clone(topic), place)
+pub(super) fn waiter(topic: &Arc<TopicLanes>, id: TicketId) -> Ready {
+    Ready::Granted(Arc::clone(topic), id)
 }

@@ -176,6 +176,7 @@ impl Numbers {
         self.insert_elsewhere(number, window)
     }
 
+    #[inline(never)]
     fn insert_elsewhere(&mut self, number: u64, window: u64) -> bool {
         if self.words.is_empty() {
             self.words.push_back(0);

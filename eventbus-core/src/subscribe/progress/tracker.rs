@@ -239,6 +239,7 @@ impl Tracker {
     }
 
     /// Takes what is finished off the front.
+    #[inline(never)]
     fn take_run(&mut self) -> Option<Position> {
         let mut last = None;
         while let Some(word) = self.done.front() {

@@ -15,7 +15,7 @@ pub(crate) const TOPIC: &str = "orders";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Keeps the submission until the test answers it.
-    Hold,
+    LaneState,
     /// Stores it and says so within the call.
     StoreAtOnce,
 }
@@ -69,7 +69,7 @@ impl Fake {
     pub(crate) fn new(pipelining: Pipelining) -> Self {
         let capabilities = Capabilities { pipelining, resend_window: None, ..Capabilities::default() };
         let state = State {
-            mode: Mode::Hold,
+            mode: Mode::LaneState,
             held: VecDeque::new(),
             log: Vec::new(),
             submitted: Vec::new(),
@@ -244,7 +244,7 @@ impl Backend for Fake {
     fn submit(&self, record: Outbound, ticket: Ticket) {
         self.state().submitted.push(record.envelope.id().into());
         let mode = self.state().mode;
-        if mode == Mode::Hold {
+        if mode == Mode::LaneState {
             self.state().held.push_back((record, ticket));
             return;
         }
