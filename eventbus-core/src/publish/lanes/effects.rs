@@ -68,7 +68,7 @@ impl<'a> Effects<'a> {
 
     /// To be submitted, after all that was to be submitted to this partition before.
     pub(super) fn submit(&mut self, partition: &Arc<Partition>, record: Outbound, ticket: Ticket) {
-        partition.turn.push((record, ticket));
+        partition.submissions.push((record, ticket));
         match &self.partition {
             Some(first) if Arc::ptr_eq(first, partition) => {}
             Some(_) => self.more.push(Arc::clone(partition)),

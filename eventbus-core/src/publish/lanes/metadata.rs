@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::serial_queue::Turn;
+use super::serial_queue::SerialQueue;
 use crate::backend::{Backend, Outbound, Ticket};
 use crate::model::{Key, Position};
 use crate::runtime::sync::atomic::{AtomicU64, Ordering};
@@ -44,12 +44,12 @@ impl Facts {
 pub(super) struct Partition {
     /// No record that is submitted from now on can be below.
     pub(super) end: AtomicU64,
-    pub(super) turn: Turn<(Outbound, Ticket)>,
+    pub(super) submissions: SerialQueue<(Outbound, Ticket)>,
 }
 
 impl Partition {
     pub(super) fn new(end: Position) -> Arc<Self> {
-        Arc::new(Self { end: AtomicU64::new(end.get()), turn: Turn::new() })
+        Arc::new(Self { end: AtomicU64::new(end.get()), submissions: SerialQueue::new() })
     }
 
     pub(super) fn end(&self) -> Position {
@@ -63,7 +63,7 @@ impl Partition {
 
     /// Hands what is queued to the backend, one at a time and in order.
     pub(super) fn submit_all(&self, backend: &dyn Backend) {
-        self.turn.work(|(record, ticket)| backend.submit(record, ticket));
+        self.submissions.work(|(record, ticket)| backend.submit(record, ticket));
     }
 }
 

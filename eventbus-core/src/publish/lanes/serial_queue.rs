@@ -14,16 +14,16 @@ use crate::runtime::Mutex;
 /// Capacity that an empty queue keeps.
 const KEPT_CAPACITY: usize = 256;
 
-pub(super) struct Turn<T>(Mutex<State<T>>);
+pub(super) struct SerialQueue<T>(Mutex<QueueState<T>>);
 
-struct State<T> {
+struct QueueState<T> {
     queue: VecDeque<T>,
     taken: bool,
 }
 
-impl<T> Turn<T> {
+impl<T> SerialQueue<T> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(State { queue: VecDeque::new(), taken: false }))
+        Self(Mutex::new(QueueState { queue: VecDeque::new(), taken: false }))
     }
 
     pub(super) fn push(&self, item: T) {
@@ -33,7 +33,7 @@ impl<T> Turn<T> {
     /// Works off the queue, unless somebody is at it.
     pub(super) fn work(&self, mut each: impl FnMut(T)) {
         let Some(mut item) = self.begin() else { return };
-        let turn = Held(self);
+        let turn = Busy(self);
         loop {
             each(item);
             match self.next() {
@@ -69,9 +69,9 @@ impl<T> Turn<T> {
 }
 
 /// Gives the turn back where the work panicked, so that the next one goes on.
-struct Held<'a, T>(&'a Turn<T>);
+struct Busy<'a, T>(&'a SerialQueue<T>);
 
-impl<T> Drop for Held<'_, T> {
+impl<T> Drop for Busy<'_, T> {
     fn drop(&mut self) {
         self.0.0.lock().taken = false;
     }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn work_that_pushes_to_its_own_turn_is_not_nested() {
-        let turn = Turn::new();
+        let turn = SerialQueue::new();
         let (mut order, depth) = (Vec::new(), std::cell::Cell::new(0));
         turn.push(3);
         turn.work(|n: u32| {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_panic_does_not_keep_the_turn() {
-        let turn = Turn::new();
+        let turn = SerialQueue::new();
         turn.push(1);
         turn.push(2);
         let work = std::panic::AssertUnwindSafe(|| turn.work(|_| panic!("odd backend")));

@@ -10,7 +10,7 @@ use super::driver::Inbox;
 use super::effects;
 use super::permits::Permits;
 use super::queues::Kind;
-use super::serial_queue::Turn;
+use super::serial_queue::SerialQueue;
 use super::shard::{LaneRef, TicketId};
 use super::topic::TopicLanes;
 use crate::backend::{Backend, Pipelining};
@@ -57,7 +57,7 @@ pub(super) struct Engine {
     permits: Permits<LaneRef>,
     reserved_permits: Option<Permits<LaneRef>>,
     /// What lanes have waited for, worked off by one thread at a time and never nested: one grant leads to the next.
-    pub(super) ready: Turn<Ready>,
+    pub(super) ready: SerialQueue<Ready>,
     pub(super) inbox: Inbox,
     pub(super) seam: Seam,
     stage: AtomicU8,
@@ -98,7 +98,7 @@ impl Engine {
             reserve: Budget::new(reserve),
             permits: Permits::new(in_flight - reserved),
             reserved_permits: (reserved > 0).then(|| Permits::new(reserved)),
-            ready: Turn::new(),
+            ready: SerialQueue::new(),
             inbox: Inbox::default(),
             stage: AtomicU8::new(Stage::Open as u8),
             pending: AtomicUsize::new(0),

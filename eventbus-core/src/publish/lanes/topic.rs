@@ -15,7 +15,7 @@ use super::find_stamp::Found;
 use super::metadata::{Facts, Partition, Source, usable_window};
 use super::partitions::{Count, Numbers};
 use super::queues::{Kind, LaneState};
-use super::serial_queue::Turn;
+use super::serial_queue::SerialQueue;
 use super::shard::{Event, LaneRef, Shard, TicketId};
 use super::shared::{Engine, Ready};
 use crate::backend::{Fate, TicketSink, TopicDescription};
@@ -52,7 +52,7 @@ struct Described {
 
 struct ShardCell {
     state: Mutex<Shard>,
-    outbox: Turn<Event>,
+    outbox: SerialQueue<Event>,
 }
 
 /// All lanes of a topic.
@@ -71,7 +71,7 @@ pub(crate) struct TopicLanes {
 
 impl TopicLanes {
     pub(super) fn new(name: Topic, engine: Arc<Engine>) -> Arc<Self> {
-        let cell = |_| ShardCell { state: Mutex::new(Shard::default()), outbox: Turn::new() };
+        let cell = |_| ShardCell { state: Mutex::new(Shard::default()), outbox: SerialQueue::new() };
         Arc::new(Self {
             telemetry: PublishTelemetry::new(engine.backend.system(), &name),
             name,
@@ -93,7 +93,7 @@ impl TopicLanes {
         &self.engine
     }
 
-    pub(super) fn outbox(&self, shard: usize) -> &Turn<Event> {
+    pub(super) fn outbox(&self, shard: usize) -> &SerialQueue<Event> {
         &self.shards[shard].outbox
     }
 
