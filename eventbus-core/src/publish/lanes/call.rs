@@ -72,11 +72,11 @@ impl Shard {
             return Some(failure);
         }
         if entry.key.is_some()
-            && let Some(numbers) = topic.count.difference()
+            && let Some(numbers) = topic.partitions.difference()
         {
             return Some(entry.refused(topic, numbers.error(topic.name())));
         }
-        let most = self.facts.as_ref().and_then(|facts| facts.max_record_bytes);
+        let most = self.metadata.as_ref().and_then(|facts| facts.max_record_bytes);
         let too_many = most.is_some_and(|most| entry.bytes > most);
         too_many.then(|| entry.refused(topic, too_large(topic, entry.bytes, most)))
     }

@@ -191,7 +191,7 @@ impl LanesDriver {
     }
 
     fn recount(&mut self) {
-        for topic in (self.topics)().into_iter().filter(|topic| topic.count.is_known()) {
+        for topic in (self.topics)().into_iter().filter(|topic| topic.partitions.is_known()) {
             let engine = Arc::clone(&self.engine);
             self.jobs.push(Box::pin(async move {
                 let count = engine.backend.count_partitions(topic.name()).await;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::driver::Command;
 use super::find_stamp::StampSearch;
-use super::metadata::{Facts, Partition};
+use super::metadata::{Partition, TopicMetadata};
 use super::queues::{Kind, QueuedEnvelope};
 use super::shard::{Event, LaneRef, TicketId};
 use super::topic::TopicLanes;
@@ -85,7 +85,7 @@ impl<'a> Effects<'a> {
     }
 
     /// To be looked for in the log.
-    pub(super) fn find_stamp(&mut self, index: usize, queued: &QueuedEnvelope, facts: &Facts) {
+    pub(super) fn find_stamp(&mut self, index: usize, queued: &QueuedEnvelope, facts: &TopicMetadata) {
         let same_log = queued.incarnation == facts.incarnation;
         let id = TicketId { shard: self.shard, index, generation: queued.generation };
         let search = StampSearch {
@@ -98,7 +98,7 @@ impl<'a> Effects<'a> {
     }
 
     /// Has the topic described anew where an error says that it is not what it was.
-    pub(super) fn stale_facts(&mut self, error: &Error) {
+    pub(super) fn stale_metadata(&mut self, error: &Error) {
         self.forget |= matches!(error.kind(), ErrorKind::UnknownTopic | ErrorKind::TopicMismatch);
     }
 
@@ -119,7 +119,7 @@ impl<'a> Effects<'a> {
             engine.work_ready();
         }
         if self.forget {
-            self.topic.forget_facts();
+            self.topic.forget_metadata();
         }
     }
 }

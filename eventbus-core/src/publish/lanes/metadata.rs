@@ -11,7 +11,7 @@ use crate::runtime::sync::atomic::{AtomicU64, Ordering};
 
 /// A topic as its lanes see it.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct TopicMetadata {
     pub(super) partitions: Vec<Arc<Partition>>,
     /// By so many of them keys go; all, unless the topic has grown.
     pub(super) keyed: u32,
@@ -25,7 +25,7 @@ pub(super) struct Facts {
     pub(super) keyless: AtomicU64,
 }
 
-impl Facts {
+impl TopicMetadata {
     /// The partition of a key; keyless envelopes go round.
     pub(super) fn partition_of(&self, key: Option<&Key>) -> u32 {
         let count = self.partitions.len().max(1);
@@ -75,7 +75,7 @@ impl fmt::Debug for Partition {
 
 /// Where a description comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum MetadataSource {
     /// The driver looked.
     Looked,
     /// Somebody ensured the topic through this bus.

@@ -57,7 +57,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use driver::LanesDriver;
-use metadata::Source;
+use metadata::MetadataSource;
 use shared::{Engine, Stage};
 use topic::{SHARDS, TopicLanes};
 
@@ -149,7 +149,7 @@ impl Lanes {
 
     /// The topic was just ensured, so it need not be described; its policy after a refusal is this description's.
     pub(crate) fn topic_ready(&self, description: &TopicDescription) -> Result<()> {
-        self.inner.topic(&description.spec.topic).map(|topic| topic.install(description, Source::Ensured))
+        self.inner.topic(&description.spec.topic).map(|topic| topic.apply(description, MetadataSource::Ensured))
     }
 
     /// Has a topic's keys go by this number of partitions. See [`EventBus::accept_partitions`](crate::EventBus::accept_partitions).
@@ -160,7 +160,7 @@ impl Lanes {
     /// The topic was deleted: the next publish asks for it again.
     pub(crate) fn forget_topic(&self, topic: &Topic) {
         if let Some(topic) = self.inner.topics.read().get(topic.as_str()) {
-            topic.forget_facts();
+            topic.forget_metadata();
         }
     }
 

@@ -8,27 +8,27 @@
 //!
 //! A topic that is deleted, or is another one of its name, has no envelopes that a new number could part from others: it begins anew.
 
-use super::metadata::Source;
+use super::metadata::MetadataSource;
 use crate::model::{Error, ErrorKind, Topic};
 use crate::runtime::Mutex;
 use crate::runtime::sync::atomic::{AtomicBool, Ordering};
 
 /// The numbers of a topic.
 #[derive(Debug, Default)]
-pub(super) struct Count {
+pub(super) struct PartitionCounts {
     /// Looked at by every publish, without a lock.
     differs: AtomicBool,
-    numbers: Mutex<Numbers>,
+    numbers: Mutex<PartitionCount>,
 }
 
 /// Zero where nothing is known.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub(super) struct PartitionCount {
     pub(super) in_force: u32,
     pub(super) found: u32,
 }
 
-impl Numbers {
+impl PartitionCount {
     pub(super) fn differ(self) -> bool {
         self.in_force != self.found
     }
@@ -39,15 +39,21 @@ impl Numbers {
     }
 }
 
-impl Count {
+impl PartitionCounts {
     /// The topic was found with so many partitions. `begins`: it is another topic than before, if there was one.
-    pub(super) fn found(&self, found: u32, begins: bool, source: Source, expected: Option<u32>) -> Numbers {
+    pub(super) fn found(
+        &self,
+        found: u32,
+        begins: bool,
+        source: MetadataSource,
+        expected: Option<u32>,
+    ) -> PartitionCount {
         let mut numbers = self.numbers.lock();
         numbers.found = found;
         numbers.in_force = match source {
-            Source::Accepted => found,
-            Source::Ensured if begins || numbers.in_force == 0 => found,
-            Source::Looked if begins || numbers.in_force == 0 => expected.unwrap_or(found),
+            MetadataSource::Accepted => found,
+            MetadataSource::Ensured if begins || numbers.in_force == 0 => found,
+            MetadataSource::Looked if begins || numbers.in_force == 0 => expected.unwrap_or(found),
             _ => numbers.in_force,
         };
         if numbers.differ() {
@@ -57,7 +63,7 @@ impl Count {
     }
 
     /// All shards go by these numbers: only now may keys go by them.
-    pub(super) fn installed(&self) {
+    pub(super) fn applied(&self) {
         let numbers = self.numbers.lock();
         self.differs.store(numbers.differ(), Ordering::Release);
     }
@@ -65,12 +71,12 @@ impl Count {
     /// The topic is gone.
     pub(super) fn forget(&self) {
         let mut numbers = self.numbers.lock();
-        *numbers = Numbers::default();
+        *numbers = PartitionCount::default();
         self.differs.store(false, Ordering::Release);
     }
 
     /// The numbers, where they differ. To be asked under a shard's lock.
-    pub(super) fn difference(&self) -> Option<Numbers> {
+    pub(super) fn difference(&self) -> Option<PartitionCount> {
         self.differs.load(Ordering::Acquire).then(|| *self.numbers.lock())
     }
 
@@ -79,7 +85,7 @@ impl Count {
         self.numbers().found != 0
     }
 
-    pub(super) fn numbers(&self) -> Numbers {
+    pub(super) fn numbers(&self) -> PartitionCount {
         *self.numbers.lock()
     }
 }

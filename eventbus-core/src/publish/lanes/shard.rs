@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::effects::Effects;
 use super::find_stamp::Found;
-use super::metadata::Facts;
+use super::metadata::TopicMetadata;
 use super::queues::{EnvelopeState, Kind, LaneState, QueuedEnvelope, Store};
 use super::topic::TopicLanes;
 use crate::backend::{Fate, Outbound, Ticket};
@@ -88,7 +88,7 @@ impl Ended {
 pub(super) struct Shard {
     pub(super) store: Store,
     pub(super) seals: Seals,
-    pub(super) facts: Option<Arc<Facts>>,
+    pub(super) metadata: Option<Arc<TopicMetadata>>,
     /// Lanes that wait for the topic to be described, oldest first.
     pub(super) listed: Vec<(usize, u64)>,
 }
@@ -135,7 +135,7 @@ impl Shard {
             if !queued.admitted || lane.outstanding >= fx.topic.engine().per_key {
                 return false;
             }
-            let Some(facts) = self.facts.clone() else {
+            let Some(facts) = self.metadata.clone() else {
                 self.list(fx, lane_index);
                 return false;
             };
@@ -192,7 +192,7 @@ impl Shard {
             lane.listed = true;
             self.listed.push((lane_index, lane.id));
         }
-        fx.topic.need_facts();
+        fx.topic.request_metadata();
     }
 
     /// Takes a permit, or puts the lane in line for one.
@@ -211,7 +211,7 @@ impl Shard {
         permitted
     }
 
-    fn submit(&mut self, fx: &mut Effects<'_>, lane_index: usize, index: usize, facts: &Facts) {
+    fn submit(&mut self, fx: &mut Effects<'_>, lane_index: usize, index: usize, facts: &TopicMetadata) {
         let queued = &mut self.store.envelopes[index];
         let lane = &mut self.store.lanes[lane_index];
         if !queued.sent || queued.incarnation != facts.incarnation {
@@ -270,13 +270,13 @@ impl Shard {
             }
             (Fate::Unknown(error), None) => self.returned(fx, index, &error, true),
             (Fate::Refused(error), None) if queued.unknown => {
-                fx.stale_facts(&error);
+                fx.stale_metadata(&error);
                 queued.refused = Some(error);
                 queued.returned = true;
                 self.store.lanes[lane_index].hold = LaneState::Draining;
             }
             (Fate::Refused(error), None) => {
-                fx.stale_facts(&error);
+                fx.stale_metadata(&error);
                 self.refuse(fx, index, error);
             }
         }
@@ -301,7 +301,7 @@ impl Shard {
                 "the backend stored an envelope behind one of its key that it had not stored: order is broken (P2)"
             );
         }
-        if let Some(facts) = self.facts.as_ref().filter(|facts| facts.incarnation == queued.incarnation) {
+        if let Some(facts) = self.metadata.as_ref().filter(|facts| facts.incarnation == queued.incarnation) {
             facts.partition(queued.partition).saw(position);
         }
         self.confirm(fx, index, position, duplicate);
@@ -316,7 +316,7 @@ impl Shard {
 
     fn returned(&mut self, fx: &mut Effects<'_>, index: usize, error: &Error, unknown: bool) {
         tracing::debug!(topic = %fx.topic.name(), %error, unknown, "an envelope is to be sent again");
-        fx.stale_facts(error);
+        fx.stale_metadata(error);
         let queued = &mut self.store.envelopes[index];
         queued.returned = true;
         queued.unknown |= unknown;
@@ -378,12 +378,12 @@ impl Shard {
                 }
             }
             Err(error) if error.kind() == ErrorKind::UnknownTopic => {
-                fx.stale_facts(&error);
+                fx.stale_metadata(&error);
                 self.refuse(fx, id.index, error);
             }
             Err(error) => {
                 tracing::debug!(topic = %fx.topic.name(), %error, "the log could not be read for a stamp");
-                fx.stale_facts(&error);
+                fx.stale_metadata(&error);
                 self.rest(fx, lane_index);
             }
         }
@@ -446,7 +446,7 @@ impl Shard {
 }
 
 /// Whether the log has to be read before this envelope is sent again (P3).
-fn needs_look(queued: &QueuedEnvelope, facts: &Facts) -> bool {
+fn needs_look(queued: &QueuedEnvelope, facts: &TopicMetadata) -> bool {
     if queued.refused.is_some() {
         return true;
     }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::driver::Command;
 use super::effects::Effects;
 use super::find_stamp::Found;
-use super::metadata::{Facts, Partition, Source, usable_window};
-use super::partitions::{Count, Numbers};
+use super::metadata::{MetadataSource, Partition, TopicMetadata, usable_window};
+use super::partitions::{PartitionCount, PartitionCounts};
 use super::queues::{Kind, LaneState};
 use super::serial_queue::SerialQueue;
 use super::shard::{Event, LaneRef, Shard, TicketId};
@@ -47,7 +47,7 @@ struct Described {
     incarnation: Option<String>,
     incarnations: u32,
     /// The facts of that incarnation, kept when the shards forget them.
-    last: Option<Arc<Facts>>,
+    last: Option<Arc<TopicMetadata>>,
 }
 
 struct ShardCell {
@@ -62,11 +62,11 @@ pub(crate) struct TopicLanes {
     engine: Arc<Engine>,
     shards: Vec<ShardCell>,
     pub(super) seal: TopicSeal,
-    pub(super) count: Count,
+    pub(super) partitions: PartitionCounts,
     policy: AtomicU8,
     described: Mutex<Described>,
     /// Held while facts are put into the shards, so that all have the same.
-    installing: Mutex<()>,
+    applying: Mutex<()>,
 }
 
 impl TopicLanes {
@@ -78,10 +78,10 @@ impl TopicLanes {
             seal: TopicSeal::new(engine.config.sealed_limit),
             engine,
             shards: (0..SHARDS).map(cell).collect(),
-            count: Count::default(),
+            partitions: PartitionCounts::default(),
             policy: AtomicU8::new(0),
             described: Mutex::new(Described::default()),
-            installing: Mutex::new(()),
+            applying: Mutex::new(()),
         })
     }
 
@@ -242,7 +242,7 @@ impl TopicLanes {
     }
 
     /// Asks for a description, unless one is under way. May be called under a shard's lock.
-    pub(super) fn need_facts(self: &Arc<Self>) {
+    pub(super) fn request_metadata(self: &Arc<Self>) {
         let mut described = self.described.lock();
         if !described.under_way {
             described.under_way = true;
@@ -261,7 +261,7 @@ impl TopicLanes {
             }
         }
         match answer {
-            Ok(description) => self.install(&description, Source::Looked),
+            Ok(description) => self.apply(&description, MetadataSource::Looked),
             Err(error) => self.refuse_listed(&error),
         }
     }
@@ -270,24 +270,24 @@ impl TopicLanes {
     fn ask_again(self: &Arc<Self>) {
         let waits = |shard: usize| {
             let shard = self.lock(shard);
-            shard.facts.is_none() && !shard.listed.is_empty()
+            shard.metadata.is_none() && !shard.listed.is_empty()
         };
         if (0..SHARDS).any(waits) {
-            self.need_facts();
+            self.request_metadata();
         }
     }
 
     /// Takes a description for true, and lets go what waited for it.
-    pub(super) fn install(self: &Arc<Self>, description: &TopicDescription, source: Source) {
-        let installing = self.installing.lock();
-        let before = self.count.difference();
-        let (facts, numbers, begins) = self.facts_of(description, source);
+    pub(super) fn apply(self: &Arc<Self>, description: &TopicDescription, source: MetadataSource) {
+        let installing = self.applying.lock();
+        let before = self.partitions.difference();
+        let (facts, numbers, begins) = self.metadata_of(description, source);
         let refused = (begins && numbers.differ()).then(|| numbers.error(&self.name));
         let mut effects = Vec::new();
         for index in 0..SHARDS {
             let mut fx = Effects::new(self, index);
             let mut shard = self.lock(index);
-            shard.facts = Some(Arc::clone(&facts));
+            shard.metadata = Some(Arc::clone(&facts));
             for (lane, id) in std::mem::take(&mut shard.listed) {
                 if shard.store.lane(lane, id).is_some() {
                     shard.store.lanes[lane].listed = false;
@@ -302,19 +302,23 @@ impl TopicLanes {
             drop(shard);
             effects.push(fx);
         }
-        self.count.installed();
+        self.partitions.applied();
         drop(installing);
         effects.into_iter().for_each(Effects::settle);
         if numbers.differ() && before != Some(numbers) {
-            let Numbers { in_force, found } = numbers;
+            let PartitionCount { in_force, found } = numbers;
             tracing::warn!(target: "eventbus", topic = %self.name, in_force, found, "the number of partitions has changed");
             self.engine.hooks.emit(&BusEvent::PartitionsChanged { topic: &self.name, in_force, found });
         }
     }
 
     /// The facts, by how many partitions keys go, and whether this is another topic than before.
-    fn facts_of(&self, description: &TopicDescription, source: Source) -> (Arc<Facts>, Numbers, bool) {
-        let given = source == Source::Ensured;
+    fn metadata_of(
+        &self,
+        description: &TopicDescription,
+        source: MetadataSource,
+    ) -> (Arc<TopicMetadata>, PartitionCount, bool) {
+        let given = source == MetadataSource::Ensured;
         let mut described = self.described.lock();
         if given {
             described.version += 1;
@@ -342,9 +346,9 @@ impl TopicLanes {
             count => count,
         };
         let found = u32::try_from(count).unwrap_or(u32::MAX);
-        let numbers = self.count.found(found, !same, source, self.engine.config.partitions);
+        let numbers = self.partitions.found(found, !same, source, self.engine.config.partitions);
         let own_window = description.spec.duplicate_window;
-        let facts = Arc::new(Facts {
+        let facts = Arc::new(TopicMetadata {
             partitions: (0..count).map(partition).collect(),
             keyed: numbers.in_force.min(found),
             incarnation: described.incarnations,
@@ -358,12 +362,12 @@ impl TopicLanes {
     }
 
     /// Has the topic described anew before anything more is submitted.
-    pub(super) fn forget_facts(&self) {
-        let _installing = self.installing.lock();
+    pub(super) fn forget_metadata(&self) {
+        let _installing = self.applying.lock();
         self.described.lock().version += 1;
-        self.count.forget();
+        self.partitions.forget();
         for shard in 0..SHARDS {
-            self.lock(shard).facts = None;
+            self.lock(shard).metadata = None;
         }
     }
 
@@ -371,7 +375,7 @@ impl TopicLanes {
     fn refuse_listed(self: &Arc<Self>, error: &Error) {
         for index in 0..SHARDS {
             self.with(index, |shard, fx| {
-                if shard.facts.is_some() {
+                if shard.metadata.is_some() {
                     return;
                 }
                 for (lane, id) in std::mem::take(&mut shard.listed) {
@@ -389,9 +393,9 @@ impl TopicLanes {
     /// The topic has so many partitions by now; where that is news, it is described anew.
     pub(super) fn counted(self: &Arc<Self>, found: u32) {
         // One look: the topic may be forgotten meanwhile.
-        let known = self.count.numbers().found;
+        let known = self.partitions.numbers().found;
         if known != 0 && known != found {
-            self.need_facts();
+            self.request_metadata();
         }
     }
 
@@ -405,12 +409,12 @@ impl TopicLanes {
             let message = format!("expected the number that the topic has, {found}, got {partitions}");
             return Err(Error::new(ErrorKind::TopicMismatch, message).with("setting", "partitions"));
         }
-        self.install(&described, Source::Looked);
-        if self.count.difference().is_some() {
+        self.apply(&described, MetadataSource::Looked);
+        if self.partitions.difference().is_some() {
             while self.has_keyed() {
                 tokio::time::sleep(AGAIN).await;
             }
-            self.install(&described, Source::Accepted);
+            self.apply(&described, MetadataSource::Accepted);
         }
         Ok(())
     }
