@@ -55,7 +55,7 @@ struct Placed {
 
 impl TopicLanes {
     pub(super) fn publish_batch(self: &Arc<Self>, envelopes: &[Envelope]) -> PlacedBatch {
-        let engine = self.engine();
+        let engine = self.shared();
         let hashed = |envelope: &Envelope| envelope.key().map(|key| engine.hasher.hash_one(key));
         let hashes: Vec<Option<u64>> = envelopes.iter().map(hashed).collect();
         let shard_of = |(which, envelope): (usize, &Envelope)| envelope.key().map_or(which % SHARDS, Self::shard_of);
@@ -124,7 +124,7 @@ impl TopicLanes {
         placed: &[Placed],
     ) -> Result<(), BatchRefused> {
         let requests: Vec<BudgetRequest> = placed.iter().map(|one| one.request).collect();
-        let asked = self.engine().budget(Kind::Keyed).admit_batch(&requests, |which| waiter(self, placed[which].id));
+        let asked = self.shared().budget(Kind::Keyed).admit_batch(&requests, |which| waiter(self, placed[which].id));
         let admitted = match asked {
             Ok(admitted) => admitted,
             Err(refused) => {
@@ -202,7 +202,7 @@ impl Shard {
 type Numbered<'a> = ((u64, &'a Envelope), &'a Option<u64>);
 
 fn entry<'a>(topic: &TopicLanes) -> impl Fn(Numbered<'a>) -> Call<'a> {
-    let engine = Arc::clone(topic.engine());
+    let engine = Arc::clone(topic.shared());
     move |((number, envelope), hash)| {
         let key = envelope.key().zip(*hash).map(|(key, hash)| Hashed { hash, key });
         let kind = if key.is_some() { Kind::Keyed } else { Kind::Free };
@@ -217,7 +217,7 @@ fn number(topic: &TopicLanes, entries: &mut [Call<'_>], turned_away: &[Option<Fa
     for away in [false, true] {
         for (entry, failure) in entries.iter_mut().zip(turned_away) {
             if failure.is_some() == away {
-                (entry.number, entry.stamp) = (next, topic.engine().stamp(next));
+                (entry.number, entry.stamp) = (next, topic.shared().stamp(next));
                 next += 1;
             }
         }

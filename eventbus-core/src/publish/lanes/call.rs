@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::effects::Effects;
 use super::queues::{Hashed, Kind, QueuedEnvelope};
 use super::shard::{Event, Shard, TicketId, fail, too_large};
-use super::shared::Stage;
+use super::shared::Lifecycle;
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Stamp};
 use crate::publish::budget::{Admission, BudgetRequest};
@@ -25,7 +25,7 @@ pub(super) struct Call<'a> {
 
 impl TopicLanes {
     pub(super) fn publish(self: &Arc<Self>, envelope: Envelope) -> Result<Arc<Completion>, Failure> {
-        let engine = self.engine();
+        let engine = self.shared();
         let bytes = envelope.size();
         let key = envelope.key().map(|key| Hashed { hash: engine.hasher.hash_one(key), key });
         let (shard, kind, taken) = match key {
@@ -49,7 +49,7 @@ impl TopicLanes {
         stamp: Stamp,
         envelope: Envelope,
     ) -> Result<Arc<Completion>, Failure> {
-        let engine = self.engine();
+        let engine = self.shared();
         let (bytes, number) = (envelope.size(), engine.numbers(1));
         self.with(number as usize % SHARDS, |shard, fx| {
             let entry = Call { kind: Kind::Reserved, key: None, bytes, number, stamp, envelope: &envelope };
@@ -62,8 +62,8 @@ impl Shard {
     /// Why a publish fails before a place is taken.
     pub(super) fn turned_away(&mut self, fx: &Effects<'_>, entry: &Call<'_>) -> Option<Failure> {
         let topic = fx.topic;
-        let last = if entry.kind == Kind::Reserved { Stage::Closing } else { Stage::Open };
-        if topic.engine().stage() > last {
+        let last = if entry.kind == Kind::Reserved { Lifecycle::Closing } else { Lifecycle::Open };
+        if topic.shared().lifecycle() > last {
             return Some(entry.refused(topic, Error::new(ErrorKind::Closed, "the bus is closed")));
         }
         if let Some(hashed) = entry.key
@@ -83,7 +83,7 @@ impl Shard {
 
     /// Asks for room and takes a place. Without either nothing is left behind.
     fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Completion>, Failure> {
-        let (topic, engine) = (fx.topic, fx.topic.engine());
+        let (topic, engine) = (fx.topic, fx.topic.shared());
         let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
         let (index, generation) = self.store.next_ticket_id();
         // Who is granted room meanwhile is looked for under the lock of this shard, and so not before it has its place.
@@ -120,7 +120,7 @@ impl Shard {
         let completion = Completion::new(Arc::clone(fx.topic) as _, id, entry.stamp, admitted, fx.now());
         let queued =
             QueuedEnvelope::new(Arc::clone(&completion), entry.envelope.clone(), entry.bytes, entry.number, admitted);
-        fx.topic.engine().one_more();
+        fx.topic.shared().one_more();
         self.store.enqueue(lane, queued);
         completion
     }
@@ -129,7 +129,7 @@ impl Shard {
     pub(super) fn leave(&mut self, fx: &Effects<'_>, lane: usize, index: usize) {
         drop(self.store.dequeue(index));
         self.store.close_if_idle(lane);
-        fx.topic.engine().one_less();
+        fx.topic.shared().one_less();
     }
 
     /// A publish failed at the call: it is told, and the key is sealed by it.
@@ -161,7 +161,7 @@ impl Call<'_> {
         let error = match admission {
             Admission::TooLarge => too_large(topic, self.bytes, None),
             _ => {
-                let limit = topic.engine().config.waiting_limit;
+                let limit = topic.shared().config.waiting_limit;
                 Error::new(ErrorKind::Overloaded, format!("as many envelopes wait for room as may, {limit}"))
             }
         };

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::find_stamp::{Found, StampSearch, find_stamp};
 use super::shard::{LaneRef, TicketId};
-use super::shared::Engine;
+use super::shared::Shared;
 use super::topic::TopicLanes;
 use crate::backend::TopicDescription;
 use crate::model::{Error, Result};
@@ -80,7 +80,7 @@ type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
 /// nothing is sent again. Dropping it closes the lanes.
 #[must_use = "nothing is published before the driver runs"]
 pub(crate) struct LanesDriver {
-    engine: Arc<Engine>,
+    shared: Arc<Shared>,
     topics: Box<dyn Fn() -> Vec<Arc<TopicLanes>> + Send>,
     close: Box<dyn Fn() + Send>,
     /// When partitions are counted again, where their number can change.
@@ -97,12 +97,12 @@ pub(crate) struct LanesDriver {
 impl LanesDriver {
     /// `topics` lists them; `close` ends the lanes at once.
     pub(super) fn new(
-        engine: Arc<Engine>,
+        engine: Arc<Shared>,
         topics: impl Fn() -> Vec<Arc<TopicLanes>> + Send + 'static,
         close: impl Fn() + Send + 'static,
     ) -> Self {
         Self {
-            engine,
+            shared: engine,
             topics: Box::new(topics),
             close: Box::new(close),
             recount_at: None,
@@ -116,10 +116,10 @@ impl LanesDriver {
 
     /// Runs until the lanes are closed or dropped.
     pub(crate) async fn run(mut self) {
-        let recounts = self.engine.backend.capabilities().partitions_change;
-        self.recount_at = recounts.then(|| Instant::now() + self.engine.config.recount);
+        let recounts = self.shared.backend.capabilities().partitions_change;
+        self.recount_at = recounts.then(|| Instant::now() + self.shared.config.recount);
         loop {
-            let (commands, stopped) = self.engine.inbox.take();
+            let (commands, stopped) = self.shared.inbox.take();
             if stopped {
                 return;
             }
@@ -135,7 +135,7 @@ impl LanesDriver {
             };
             tokio::select! {
                 biased;
-                () = self.engine.inbox.news.notified() => {}
+                () = self.shared.inbox.news.notified() => {}
                 Some(done) = self.jobs.next() => self.finish(done),
                 () = timer => {}
             }
@@ -145,7 +145,7 @@ impl LanesDriver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Describe(topic, version) => {
-                let engine = Arc::clone(&self.engine);
+                let engine = Arc::clone(&self.shared);
                 self.jobs.push(Box::pin(async move {
                     let answer = describe(&engine, &topic).await;
                     Done::Described(topic, version, answer)
@@ -167,7 +167,7 @@ impl LanesDriver {
             && let Some((topic, place, search)) = self.searches.pop_front()
         {
             self.searching += 1;
-            let backend = Arc::clone(&self.engine.backend);
+            let backend = Arc::clone(&self.shared.backend);
             self.jobs.push(Box::pin(async move {
                 let found = find_stamp(&*backend, topic.name(), &search).await;
                 Done::Searched(topic, place, found)
@@ -192,7 +192,7 @@ impl LanesDriver {
 
     fn recount(&mut self) {
         for topic in (self.topics)().into_iter().filter(|topic| topic.partitions.is_known()) {
-            let engine = Arc::clone(&self.engine);
+            let engine = Arc::clone(&self.shared);
             self.jobs.push(Box::pin(async move {
                 let count = engine.backend.count_partitions(topic.name()).await;
                 Done::Counted(topic, count)
@@ -205,7 +205,7 @@ impl LanesDriver {
         let now = Instant::now();
         if self.recount_at.is_some_and(|at| at <= now) {
             self.recount();
-            self.recount_at = Some(now + self.engine.config.recount);
+            self.recount_at = Some(now + self.shared.config.recount);
         }
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             let lane = timer.remove();
@@ -221,7 +221,7 @@ impl Drop for LanesDriver {
 }
 
 /// Asks until there is an answer that asking again cannot change.
-async fn describe(engine: &Engine, topic: &TopicLanes) -> Result<TopicDescription, Error> {
+async fn describe(engine: &Shared, topic: &TopicLanes) -> Result<TopicDescription, Error> {
     let mut attempt = 0;
     loop {
         match engine.backend.describe_topic(topic.name()).await {

@@ -57,7 +57,7 @@ impl<'a> Effects<'a> {
 
     /// A record came back: its permit goes to who stands in line.
     pub(super) fn release_permit(&mut self, kind: Kind) {
-        self.ready |= self.topic.engine().release_permit(kind);
+        self.ready |= self.topic.shared().release_permit(kind);
     }
 
     /// To be told, after all that was to be told of this shard before.
@@ -78,7 +78,7 @@ impl<'a> Effects<'a> {
 
     /// To be driven again after the back-off that follows so many recoveries.
     pub(super) fn rest(&mut self, lane: usize, id: u64, attempt: u32) {
-        let engine = self.topic.engine();
+        let engine = self.topic.shared();
         let at = Instant::now() + engine.resend_delay(attempt);
         let lane = LaneRef { topic: Arc::clone(self.topic), shard: self.shard, lane, id };
         engine.inbox.push(Command::Rest(at, lane));
@@ -94,7 +94,7 @@ impl<'a> Effects<'a> {
             stamp: queued.completion.stamp(),
             log: Arc::clone(&facts.log),
         };
-        self.topic.engine().inbox.push(Command::FindStamp(Arc::clone(self.topic), id, search));
+        self.topic.shared().inbox.push(Command::FindStamp(Arc::clone(self.topic), id, search));
     }
 
     /// Has the topic described anew where an error says that it is not what it was.
@@ -104,7 +104,7 @@ impl<'a> Effects<'a> {
 
     /// Does it. Not to be called under a lock.
     pub(super) fn settle(mut self) {
-        let engine = self.topic.engine();
+        let engine = self.topic.shared();
         if let Some(partition) = self.partition.take() {
             partition.submit_all(&*engine.backend);
         }

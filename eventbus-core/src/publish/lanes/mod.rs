@@ -58,7 +58,7 @@ use std::time::Duration;
 
 pub(crate) use driver::LanesDriver;
 use metadata::MetadataSource;
-use shared::{Engine, Stage};
+use shared::{Lifecycle, Shared};
 use topic::{SHARDS, TopicLanes};
 
 use super::batch_confirmation::BatchPublishing;
@@ -74,12 +74,12 @@ type Topics = RwLock<BTreeMap<Box<str>, Arc<TopicLanes>>>;
 
 /// The publishing side of a bus. Dropping it resolves everything that is pending (S7).
 pub(crate) struct Lanes {
-    inner: Arc<Inner>,
+    inner: Arc<AllLanes>,
 }
 
 /// What the driver may close too.
-struct Inner {
-    engine: Arc<Engine>,
+struct AllLanes {
+    shared: Arc<Shared>,
     topics: Topics,
 }
 
@@ -91,8 +91,8 @@ impl Lanes {
         config: PublishConfig,
         hooks: Hooks,
     ) -> (Arc<Self>, LanesDriver) {
-        let engine = Engine::new(backend, env, config, hooks);
-        let inner = Arc::new(Inner { engine: Arc::clone(&engine), topics: RwLock::default() });
+        let engine = Shared::new(backend, env, config, hooks);
+        let inner = Arc::new(AllLanes { shared: Arc::clone(&engine), topics: RwLock::default() });
         let (closing, topics) = (Arc::clone(&inner), Arc::downgrade(&inner));
         let topics = move || topics.upgrade().map_or_else(Vec::new, |inner| inner.all());
         let driver = LanesDriver::new(engine, topics, move || {
@@ -105,12 +105,12 @@ impl Lanes {
     #[cfg(test)]
     #[allow(dead_code)] // by no test of explored schedules
     pub(crate) fn producer(&self) -> crate::model::ProducerId {
-        self.inner.engine.producer()
+        self.inner.shared.producer()
     }
 
     /// Publishes that are not over.
     pub(crate) fn pending(&self) -> usize {
-        self.inner.engine.pending()
+        self.inner.shared.pending()
     }
 
     /// Publishes one envelope: takes its place and hands it over, at the call.
@@ -176,7 +176,7 @@ impl Lanes {
     pub(crate) async fn close(&self, deadline: Duration) -> usize {
         self.inner.stop_intake();
         // The time-out is one of the waiting only; what is left is counted by ending it.
-        let _ = tokio::time::timeout(deadline, self.inner.engine.idle()).await;
+        let _ = tokio::time::timeout(deadline, self.inner.shared.idle()).await;
         self.inner.end()
     }
 }
@@ -199,19 +199,19 @@ impl fmt::Debug for Lanes {
     }
 }
 
-impl Inner {
+impl AllLanes {
     fn topic(&self, name: &str) -> Result<Arc<TopicLanes>> {
         if let Some(topic) = self.topics.read().get(name) {
             return Ok(Arc::clone(topic));
         }
         let checked: Topic = name.parse()?;
         let mut topics = self.topics.write();
-        let topic = topics.entry(name.into()).or_insert_with(|| TopicLanes::new(checked, Arc::clone(&self.engine)));
+        let topic = topics.entry(name.into()).or_insert_with(|| TopicLanes::new(checked, Arc::clone(&self.shared)));
         Ok(Arc::clone(topic))
     }
 
     fn stop_intake(&self) {
-        self.engine.enter(Stage::Closing);
+        self.shared.enter(Lifecycle::Closing);
         self.pass_all_shards();
     }
 
@@ -228,10 +228,10 @@ impl Inner {
 
     /// Ends the lanes with everything in them.
     fn end(&self) -> usize {
-        self.engine.enter(Stage::Closed);
+        self.shared.enter(Lifecycle::Closed);
         self.pass_all_shards();
         let abandoned = self.all().iter().map(TopicLanes::abandon).sum();
-        self.engine.dismiss();
+        self.shared.dismiss();
         abandoned
     }
 }

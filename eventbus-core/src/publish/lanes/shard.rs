@@ -132,7 +132,7 @@ impl Shard {
                 lane.cursor = queued.behind;
                 continue;
             }
-            if !queued.admitted || lane.outstanding >= fx.topic.engine().per_key {
+            if !queued.admitted || lane.outstanding >= fx.topic.shared().per_key {
                 return false;
             }
             let Some(facts) = self.metadata.clone() else {
@@ -206,7 +206,7 @@ impl Shard {
             return false;
         }
         let waiter = || LaneRef { topic: Arc::clone(fx.topic), shard: fx.shard, lane: lane_index, id: lane.id };
-        let permitted = fx.topic.engine().permits(lane.kind).acquire(waiter);
+        let permitted = fx.topic.shared().permits(lane.kind).acquire(waiter);
         lane.in_line = !permitted;
         permitted
     }
@@ -215,7 +215,7 @@ impl Shard {
         let queued = &mut self.store.envelopes[index];
         let lane = &mut self.store.lanes[lane_index];
         if !queued.sent || queued.incarnation != facts.incarnation {
-            let one = fx.topic.engine().seam.is(Mutant::OnePartition);
+            let one = fx.topic.shared().seam.is(Mutant::OnePartition);
             queued.partition = if one { 0 } else { facts.partition_of(queued.envelope.key()) };
             queued.from = if queued.sent { Position::ZERO } else { facts.partition(queued.partition).end() };
             queued.incarnation = facts.incarnation;
@@ -265,7 +265,7 @@ impl Shard {
                 queued.state = EnvelopeState::Over(Err(Failure::cascaded(fx.topic.name(), &root)));
             }
             (Fate::NotStored(error), None) => self.returned(fx, index, &error, false),
-            (Fate::Unknown(error), None) if fx.topic.engine().seam.is(Mutant::UnknownGivenUp) => {
+            (Fate::Unknown(error), None) if fx.topic.shared().seam.is(Mutant::UnknownGivenUp) => {
                 queued.state = EnvelopeState::Over(Err(Failure::plain(error)));
             }
             (Fate::Unknown(error), None) => self.returned(fx, index, &error, true),
@@ -333,7 +333,7 @@ impl Shard {
         let (kind, mut behind) = (lane.kind, queued.behind);
         let key = lane.key().cloned();
         let Some(root) = &failure.root else { return };
-        let seam = fx.topic.engine().seam;
+        let seam = fx.topic.shared().seam;
         while let Some(later) = behind.filter(|_| !seam.is(Mutant::NoCascade)) {
             let queued = &mut self.store.envelopes[later];
             behind = queued.behind;
@@ -469,7 +469,7 @@ pub(super) fn fail(topic: &TopicLanes, key: Option<&Key>, stamp: Stamp, envelope
 }
 
 pub(super) fn too_large(topic: &TopicLanes, bytes: usize, most: Option<usize>) -> Error {
-    let most = most.unwrap_or_else(|| topic.engine().config.budget_bytes);
+    let most = most.unwrap_or_else(|| topic.shared().config.budget_bytes);
     Error::new(ErrorKind::TooLarge, format!("the envelope has {bytes} bytes, expected at most {most}"))
 }
 

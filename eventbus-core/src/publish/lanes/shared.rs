@@ -32,14 +32,14 @@ pub(super) enum Ready {
 
 /// How far the lanes are in their life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(super) enum Lifecycle {
     Open,
     /// No more publishes of users; the bus's own still pass.
     Closing,
     Closed,
 }
 
-pub(super) struct Engine {
+pub(super) struct Shared {
     pub(super) backend: Arc<dyn Backend>,
     env: Arc<dyn Env>,
     pub(super) config: PublishConfig,
@@ -60,12 +60,12 @@ pub(super) struct Engine {
     pub(super) ready: SerialQueue<Ready>,
     pub(super) inbox: Inbox,
     pub(super) seam: Seam,
-    stage: AtomicU8,
+    lifecycle: AtomicU8,
     pending: AtomicUsize,
     idle: Notify,
 }
 
-impl Engine {
+impl Shared {
     pub(super) fn new(backend: Arc<dyn Backend>, env: Arc<dyn Env>, config: PublishConfig, hooks: Hooks) -> Arc<Self> {
         let (capabilities, seam) = (backend.capabilities(), config.seam);
         let limits = BudgetLimits {
@@ -100,7 +100,7 @@ impl Engine {
             reserved_permits: (reserved > 0).then(|| Permits::new(reserved)),
             ready: SerialQueue::new(),
             inbox: Inbox::default(),
-            stage: AtomicU8::new(Stage::Open as u8),
+            lifecycle: AtomicU8::new(Lifecycle::Open as u8),
             pending: AtomicUsize::new(0),
             idle: Notify::new(),
             backend,
@@ -163,17 +163,17 @@ impl Engine {
         effects::delay(self.config.retry_first, self.config.retry_max, attempt, self.env.random())
     }
 
-    pub(super) fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::SeqCst) {
-            0 => Stage::Open,
-            1 => Stage::Closing,
-            _ => Stage::Closed,
+    pub(super) fn lifecycle(&self) -> Lifecycle {
+        match self.lifecycle.load(Ordering::SeqCst) {
+            0 => Lifecycle::Open,
+            1 => Lifecycle::Closing,
+            _ => Lifecycle::Closed,
         }
     }
 
     /// Stages only rise.
-    pub(super) fn enter(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
+    pub(super) fn enter(&self, stage: Lifecycle) {
+        self.lifecycle.fetch_max(stage as u8, Ordering::SeqCst);
     }
 
     pub(super) fn one_more(&self) {
@@ -182,7 +182,7 @@ impl Engine {
 
     pub(super) fn one_less(&self) {
         // Nobody waits for it while the bus is open; whoever does has closed the intake before it looks.
-        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 && self.stage() != Stage::Open {
+        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 && self.lifecycle() != Lifecycle::Open {
             self.idle.notify_waiters();
         }
     }

@@ -17,7 +17,7 @@ use super::partitions::{PartitionCount, PartitionCounts};
 use super::queues::{Kind, LaneState};
 use super::serial_queue::SerialQueue;
 use super::shard::{Event, LaneRef, Shard, TicketId};
-use super::shared::{Engine, Ready};
+use super::shared::{Ready, Shared};
 use crate::backend::{Fate, TicketSink, TopicDescription};
 use crate::model::{
     AfterRefusal, Envelope, Error, ErrorKind, Key, Position, Receipt, Result, Stamp, Topic, Withdrawal, murmur2,
@@ -59,7 +59,7 @@ struct ShardCell {
 pub(crate) struct TopicLanes {
     telemetry: PublishTelemetry,
     name: Topic,
-    engine: Arc<Engine>,
+    shared: Arc<Shared>,
     shards: Vec<ShardCell>,
     pub(super) seal: TopicSeal,
     pub(super) partitions: PartitionCounts,
@@ -70,13 +70,13 @@ pub(crate) struct TopicLanes {
 }
 
 impl TopicLanes {
-    pub(super) fn new(name: Topic, engine: Arc<Engine>) -> Arc<Self> {
+    pub(super) fn new(name: Topic, engine: Arc<Shared>) -> Arc<Self> {
         let cell = |_| ShardCell { state: Mutex::new(Shard::default()), outbox: SerialQueue::new() };
         Arc::new(Self {
             telemetry: PublishTelemetry::new(engine.backend.system(), &name),
             name,
             seal: TopicSeal::new(engine.config.sealed_limit),
-            engine,
+            shared: engine,
             shards: (0..SHARDS).map(cell).collect(),
             partitions: PartitionCounts::default(),
             policy: AtomicU8::new(0),
@@ -89,8 +89,8 @@ impl TopicLanes {
         &self.name
     }
 
-    pub(super) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(super) fn outbox(&self, shard: usize) -> &SerialQueue<Event> {
@@ -144,7 +144,7 @@ impl TopicLanes {
         let mut let_in = false;
         self.outbox(shard).work(|event| let_in |= self.tell_one(event));
         if let_in {
-            self.engine.work_ready();
+            self.shared.work_ready();
         }
     }
 
@@ -153,7 +153,7 @@ impl TopicLanes {
         match event {
             Event::Sealed { key, error } => {
                 let (topic, key, error) = (&self.name, key.as_ref(), &error);
-                self.engine.hooks.emit(&BusEvent::Sealed { topic, key, error });
+                self.shared.hooks.emit(&BusEvent::Sealed { topic, key, error });
                 false
             }
             Event::Failed { stamp, envelope, error } => {
@@ -168,12 +168,12 @@ impl TopicLanes {
                     self.ended(since, stamp, &ended.envelope, stored, result);
                 }
                 ended.completion.resolve(outcome);
-                let let_in = self.engine.budget(ended.kind).leave(ended.request, ended.admitted);
+                let let_in = self.shared.budget(ended.kind).leave(ended.request, ended.admitted);
                 let any = !let_in.is_empty();
                 for ready in let_in {
-                    self.engine.ready.push(ready);
+                    self.shared.ready.push(ready);
                 }
-                self.engine.one_less();
+                self.shared.one_less();
                 any
             }
         }
@@ -190,9 +190,9 @@ impl TopicLanes {
         result: impl FnOnce() -> Result<Receipt>,
     ) {
         self.telemetry.over(since, stored);
-        if self.engine.hooks.any() {
+        if self.shared.hooks.any() {
             let (topic, result) = (&self.name, &result());
-            self.engine.hooks.emit(&BusEvent::Published { topic, stamp, envelope, result });
+            self.shared.hooks.emit(&BusEvent::Published { topic, stamp, envelope, result });
         }
     }
 
@@ -221,8 +221,8 @@ impl TopicLanes {
             }
             fx.permit_in_hand
         });
-        if unused && self.engine.release_permit(kind) {
-            self.engine.work_ready();
+        if unused && self.shared.release_permit(kind) {
+            self.shared.work_ready();
         }
     }
 
@@ -246,7 +246,7 @@ impl TopicLanes {
         let mut described = self.described.lock();
         if !described.under_way {
             described.under_way = true;
-            self.engine.inbox.push(Command::Describe(Arc::clone(self), described.version));
+            self.shared.inbox.push(Command::Describe(Arc::clone(self), described.version));
         }
     }
 
@@ -308,7 +308,7 @@ impl TopicLanes {
         if numbers.differ() && before != Some(numbers) {
             let PartitionCount { in_force, found } = numbers;
             tracing::warn!(target: "eventbus", topic = %self.name, in_force, found, "the number of partitions has changed");
-            self.engine.hooks.emit(&BusEvent::PartitionsChanged { topic: &self.name, in_force, found });
+            self.shared.hooks.emit(&BusEvent::PartitionsChanged { topic: &self.name, in_force, found });
         }
     }
 
@@ -346,15 +346,15 @@ impl TopicLanes {
             count => count,
         };
         let found = u32::try_from(count).unwrap_or(u32::MAX);
-        let numbers = self.partitions.found(found, !same, source, self.engine.config.partitions);
+        let numbers = self.partitions.found(found, !same, source, self.shared.config.partitions);
         let own_window = description.spec.duplicate_window;
         let facts = Arc::new(TopicMetadata {
             partitions: (0..count).map(partition).collect(),
             keyed: numbers.in_force.min(found),
             incarnation: described.incarnations,
             log: description.incarnation.as_str().into(),
-            max_record_bytes: description.max_record_bytes.or(self.engine.max_record_bytes),
-            resend_window: self.engine.resend_window.map(|least| usable_window(least, own_window)),
+            max_record_bytes: description.max_record_bytes.or(self.shared.max_record_bytes),
+            resend_window: self.shared.resend_window.map(|least| usable_window(least, own_window)),
             keyless: AtomicU64::new(before.as_ref().map_or(0, |facts| facts.keyless.load(Ordering::Relaxed))),
         });
         described.last = Some(Arc::clone(&facts));
@@ -403,7 +403,7 @@ impl TopicLanes {
     ///
     /// Cancel safe: what was noticed stays so.
     pub(super) async fn accept_partitions(self: &Arc<Self>, partitions: u32) -> Result<()> {
-        let described = self.engine().backend.describe_topic(self.name()).await?;
+        let described = self.shared().backend.describe_topic(self.name()).await?;
         let found = described.spec.partitions;
         if found != partitions {
             let message = format!("expected the number that the topic has, {found}, got {partitions}");
