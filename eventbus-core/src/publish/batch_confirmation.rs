@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use super::completion::{BatchRefused, PlacedBatch};
 use super::confirmation::{Placement, Publishing};
-use super::seal::{Failure, Outcome};
+use super::seal::{Failure, PublishOutcome};
 use crate::model::{Envelope, Error, Key, Receipt, Result, Withdrawal};
 
 /// One envelope of a batch.
@@ -95,7 +95,7 @@ impl Future for BatchPublishing {
 #[must_use = "the envelopes are on their way, but nobody learns of a failure; `drop` it where that is meant"]
 pub struct BatchConfirmation {
     entries: BatchEntries,
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<PublishOutcome>,
 }
 
 impl BatchConfirmation {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::seal::{Failure, Outcome, Root};
+use super::seal::{Failure, PublishOutcome, RefusalRoot};
 use crate::model::{Stamp, Withdrawal};
 use crate::runtime::Mutex;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub(crate) struct Completion {
     stamp: Stamp,
     /// When it was called.
     since: Instant,
-    progress: Mutex<Progress>,
+    progress: Mutex<CompletionState>,
 }
 
 /// A batch whose envelopes each have a place or failed for themselves; or one of which nothing was taken.
@@ -33,12 +33,12 @@ pub(crate) type PlacedBatch = Result<Vec<Result<Arc<Completion>, Failure>>, Batc
 #[derive(Debug)]
 pub(crate) struct BatchRefused {
     pub(super) failure: Failure,
-    pub(super) roots: Vec<Arc<Root>>,
+    pub(super) roots: Vec<Arc<RefusalRoot>>,
 }
 
-struct Progress {
+struct CompletionState {
     admitted: bool,
-    outcome: Option<Outcome>,
+    outcome: Option<PublishOutcome>,
     waker: Option<Waker>,
 }
 
@@ -51,7 +51,7 @@ impl Completion {
         admitted: bool,
         since: Instant,
     ) -> Arc<Self> {
-        let progress = Progress { admitted, outcome: None, waker: None };
+        let progress = CompletionState { admitted, outcome: None, waker: None };
         Arc::new(Self { lanes, ticket, stamp, since, progress: Mutex::new(progress) })
     }
 
@@ -69,11 +69,11 @@ impl Completion {
     }
 
     /// The publish is over. Wakes; not to be called under a lock.
-    pub(super) fn resolve(&self, outcome: Outcome) {
+    pub(super) fn resolve(&self, outcome: PublishOutcome) {
         self.change(|progress| progress.outcome = Some(outcome));
     }
 
-    fn change(&self, change: impl FnOnce(&mut Progress)) {
+    fn change(&self, change: impl FnOnce(&mut CompletionState)) {
         let waker = {
             let mut progress = self.progress.lock();
             change(&mut progress);
@@ -93,7 +93,7 @@ impl Completion {
         }
     }
 
-    pub(crate) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    pub(crate) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<PublishOutcome> {
         let mut progress = self.progress.lock();
         match &progress.outcome {
             Some(outcome) => Poll::Ready(outcome.clone()),
@@ -106,7 +106,7 @@ impl Completion {
     }
 }
 
-impl Progress {
+impl CompletionState {
     fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
         match &mut self.waker {
             Some(waker) => waker.clone_from(cx.waker()),

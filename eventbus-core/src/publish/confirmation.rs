@@ -13,14 +13,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::completion::Completion;
-use super::seal::{Failure, Outcome};
+use super::seal::{Failure, PublishOutcome};
 use crate::model::{Error, ErrorKind, Receipt, Result, Withdrawal};
 
 /// Where a publish stands: in the key lanes, or over before it got there.
 #[derive(Clone)]
 pub(super) enum Placement {
     Lanes(Arc<Completion>),
-    Over(Outcome),
+    Over(PublishOutcome),
 }
 
 impl Placement {
@@ -37,7 +37,7 @@ impl Placement {
     }
 
     /// Ready when the publish is over; marks nothing as seen.
-    pub(super) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    pub(super) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<PublishOutcome> {
         match self {
             Self::Lanes(completion) => completion.poll_outcome(cx),
             Self::Over(outcome) => Poll::Ready(outcome.clone()),
@@ -81,7 +81,7 @@ impl Publishing {
         Self::over(Ok(receipt))
     }
 
-    pub(crate) fn over(outcome: Outcome) -> Self {
+    pub(crate) fn over(outcome: PublishOutcome) -> Self {
         Self(Placement::Over(outcome))
     }
 
@@ -127,7 +127,7 @@ impl Confirmation {
         Self::over(Ok(receipt))
     }
 
-    pub(crate) fn over(outcome: Outcome) -> Self {
+    pub(crate) fn over(outcome: PublishOutcome) -> Self {
         Self(Placement::Over(outcome))
     }
 

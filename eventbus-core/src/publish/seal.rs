@@ -23,12 +23,12 @@ use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A refused publish that others fail by.
 #[derive(Debug)]
-pub(crate) struct Root {
+pub(crate) struct RefusalRoot {
     refusal: Refusal,
     seen: AtomicBool,
 }
 
-impl Root {
+impl RefusalRoot {
     pub(crate) fn new(refusal: Refusal) -> Arc<Self> {
         Arc::new(Self { refusal, seen: AtomicBool::new(false) })
     }
@@ -51,7 +51,7 @@ impl Root {
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
-    pub(crate) root: Option<Arc<Root>>,
+    pub(crate) root: Option<Arc<RefusalRoot>>,
 }
 
 impl Failure {
@@ -62,23 +62,23 @@ impl Failure {
 
     /// The refused publish's own failure: its error names it.
     pub(crate) fn refused(error: Error, refusal: Refusal) -> Self {
-        Self { error: error.naming(refusal.clone()), root: Some(Root::new(refusal)) }
+        Self { error: error.naming(refusal.clone()), root: Some(RefusalRoot::new(refusal)) }
     }
 
     /// The failure of what was queued behind a refused one.
-    pub(crate) fn cascaded(topic: &Topic, root: &Arc<Root>) -> Self {
+    pub(crate) fn cascaded(topic: &Topic, root: &Arc<RefusalRoot>) -> Self {
         let message = "an earlier envelope of this key was refused, so this one was not stored";
         let error = Error::new(ErrorKind::Cascaded, message).with("topic", topic).naming(root.refusal.clone());
         Self { error, root: Some(Arc::clone(root)) }
     }
 
-    fn sealed(topic: &Topic, key: &Key, root: Arc<Root>) -> Self {
+    fn sealed(topic: &Topic, key: &Key, root: Arc<RefusalRoot>) -> Self {
         let message = "the key is sealed until this refusal was seen or the key is resumed";
         let error = Error::new(ErrorKind::KeySealed, message).with("topic", topic).with("key", key);
         Self { error: error.naming(root.refusal.clone()), root: Some(root) }
     }
 
-    fn topic_sealed(topic: &Topic, limit: usize, root: Arc<Root>) -> Self {
+    fn topic_sealed(topic: &Topic, limit: usize, root: Arc<RefusalRoot>) -> Self {
         let message =
             format!("more than {limit} keys are sealed, so the topic is until it is resumed or this was seen");
         let error = Error::new(ErrorKind::KeySealed, message).with("topic", topic);
@@ -95,7 +95,7 @@ impl Failure {
 }
 
 /// What became of a publish.
-pub(crate) type Outcome = Result<Receipt, Failure>;
+pub(crate) type PublishOutcome = Result<Receipt, Failure>;
 
 /// What a refusal did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub(crate) struct TopicSeal {
     keys: AtomicUsize,
     /// Whether `root` is there; read without its lock.
     shut: AtomicBool,
-    root: Mutex<Option<Arc<Root>>>,
+    root: Mutex<Option<Arc<RefusalRoot>>>,
 }
 
 impl TopicSeal {
@@ -144,7 +144,7 @@ impl TopicSeal {
     }
 
     fn shut(&self, refusal: &Refusal) -> Sealed {
-        let before = self.root.lock().replace(Root::new(refusal.clone()));
+        let before = self.root.lock().replace(RefusalRoot::new(refusal.clone()));
         self.shut.store(true, Ordering::Release);
         if before.is_none() { Sealed::Topic } else { Sealed::Nothing }
     }
@@ -157,7 +157,7 @@ impl TopicSeal {
 }
 
 /// Whether a seal no longer holds.
-fn opens(policy: AfterRefusal, root: &Root) -> bool {
+fn opens(policy: AfterRefusal, root: &RefusalRoot) -> bool {
     match policy {
         AfterRefusal::SealKey => root.is_seen(),
         AfterRefusal::SealUntilResumed => false,
@@ -167,7 +167,7 @@ fn opens(policy: AfterRefusal, root: &Root) -> bool {
 
 /// The sealed keys of one shard of a topic.
 #[derive(Debug, Default)]
-pub(crate) struct Seals(HashMap<Key, Vec<Arc<Root>>>);
+pub(crate) struct Seals(HashMap<Key, Vec<Arc<RefusalRoot>>>);
 
 impl Seals {
     /// Whether a publish of this key must fail now; takes away what no longer holds.
@@ -194,7 +194,13 @@ impl Seals {
     }
 
     /// Seals a key by a refusal.
-    pub(crate) fn seal(&mut self, whole: &TopicSeal, policy: AfterRefusal, key: &Key, root: &Arc<Root>) -> Sealed {
+    pub(crate) fn seal(
+        &mut self,
+        whole: &TopicSeal,
+        policy: AfterRefusal,
+        key: &Key,
+        root: &Arc<RefusalRoot>,
+    ) -> Sealed {
         if policy == AfterRefusal::Continue {
             return Sealed::Nothing;
         }
@@ -225,8 +231,8 @@ mod tests {
     use super::*;
     use crate::model::{ProducerId, Stamp};
 
-    fn root(number: u64) -> Arc<Root> {
-        Root::new(Refusal::new(Stamp::new(ProducerId::new(1), number), number.to_string()))
+    fn root(number: u64) -> Arc<RefusalRoot> {
+        RefusalRoot::new(Refusal::new(Stamp::new(ProducerId::new(1), number), number.to_string()))
     }
 
     fn world(limit: usize) -> (Topic, TopicSeal, Seals, Key, Key) {

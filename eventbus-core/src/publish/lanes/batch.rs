@@ -8,7 +8,7 @@ use hashbrown::hash_map::Entry;
 
 use super::call::Call;
 use super::effects::Effects;
-use super::queues::{Hashed, Kind};
+use super::queues::{Hashed, LaneKind};
 use super::shard::{Shard, TicketId};
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Key, Refusal};
@@ -124,7 +124,8 @@ impl TopicLanes {
         placed: &[Placed],
     ) -> Result<(), BatchRefused> {
         let requests: Vec<BudgetRequest> = placed.iter().map(|one| one.request).collect();
-        let asked = self.shared().budget(Kind::Keyed).admit_batch(&requests, |which| waiter(self, placed[which].id));
+        let asked =
+            self.shared().budget(LaneKind::Keyed).admit_batch(&requests, |which| waiter(self, placed[which].id));
         let admitted = match asked {
             Ok(admitted) => admitted,
             Err(refused) => {
@@ -140,7 +141,7 @@ impl TopicLanes {
         for (one, admitted) in placed.iter().zip(admitted) {
             if admitted {
                 one.completion.admit();
-                locked.with(fx, shards[one.which], |shard, _| shard.store.envelopes[one.index].admitted = true);
+                locked.with(fx, shards[one.which], |shard, _| shard.queues.envelopes[one.index].admitted = true);
             }
         }
         for one in placed {
@@ -185,15 +186,15 @@ impl TopicLanes {
 impl Shard {
     fn place(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, which: usize) -> Placed {
         let (lane, index) = self.enter(fx, entry);
-        let queued = &self.store.envelopes[index];
+        let queued = &self.queues.envelopes[index];
         let id = TicketId { shard: fx.shard, index, generation: queued.generation };
         let request =
-            BudgetRequest { lane: self.store.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
+            BudgetRequest { lane: self.queues.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
         Placed { which, lane, index, id, request, completion: Arc::clone(&queued.completion) }
     }
 
     fn drive_if_there(&mut self, fx: &mut Effects<'_>, one: &Placed) {
-        if self.store.queued(one.index, one.id.generation).is_some() {
+        if self.queues.queued(one.index, one.id.generation).is_some() {
             self.drive(fx, one.lane);
         }
     }
@@ -205,7 +206,7 @@ fn entry<'a>(topic: &TopicLanes) -> impl Fn(Numbered<'a>) -> Call<'a> {
     let engine = Arc::clone(topic.shared());
     move |((number, envelope), hash)| {
         let key = envelope.key().zip(*hash).map(|(key, hash)| Hashed { hash, key });
-        let kind = if key.is_some() { Kind::Keyed } else { Kind::Free };
+        let kind = if key.is_some() { LaneKind::Keyed } else { LaneKind::Free };
         Call { kind, key, bytes: envelope.size(), number, stamp: engine.stamp(number), envelope }
     }
 }

@@ -4,8 +4,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::effects::Effects;
-use super::queues::{Hashed, Kind, QueuedEnvelope};
-use super::shard::{Event, Shard, TicketId, fail, too_large};
+use super::queues::{Hashed, LaneKind, QueuedEnvelope};
+use super::shard::{LaneEvent, Shard, TicketId, fail, too_large};
 use super::shared::Lifecycle;
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Stamp};
@@ -15,7 +15,7 @@ use crate::publish::seal::Failure;
 
 /// One envelope on its way into a shard.
 pub(super) struct Call<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: LaneKind,
     pub(super) key: Option<Hashed<'a>>,
     pub(super) bytes: usize,
     pub(super) number: u64,
@@ -29,10 +29,10 @@ impl TopicLanes {
         let bytes = envelope.size();
         let key = envelope.key().map(|key| Hashed { hash: engine.hasher.hash_one(key), key });
         let (shard, kind, taken) = match key {
-            Some(hashed) => (Self::shard_of(hashed.key), Kind::Keyed, None),
+            Some(hashed) => (Self::shard_of(hashed.key), LaneKind::Keyed, None),
             None => {
                 let number = engine.numbers(1);
-                (number as usize % SHARDS, Kind::Free, Some(number))
+                (number as usize % SHARDS, LaneKind::Free, Some(number))
             }
         };
         self.with(shard, |shard, fx| {
@@ -52,7 +52,7 @@ impl TopicLanes {
         let engine = self.shared();
         let (bytes, number) = (envelope.size(), engine.numbers(1));
         self.with(number as usize % SHARDS, |shard, fx| {
-            let entry = Call { kind: Kind::Reserved, key: None, bytes, number, stamp, envelope: &envelope };
+            let entry = Call { kind: LaneKind::Reserved, key: None, bytes, number, stamp, envelope: &envelope };
             shard.turned_away(fx, &entry).map_or_else(|| shard.admit(fx, &entry), Err)
         })
     }
@@ -62,7 +62,7 @@ impl Shard {
     /// Why a publish fails before a place is taken.
     pub(super) fn turned_away(&mut self, fx: &Effects<'_>, entry: &Call<'_>) -> Option<Failure> {
         let topic = fx.topic;
-        let last = if entry.kind == Kind::Reserved { Lifecycle::Closing } else { Lifecycle::Open };
+        let last = if entry.kind == LaneKind::Reserved { Lifecycle::Closing } else { Lifecycle::Open };
         if topic.shared().lifecycle() > last {
             return Some(entry.refused(topic, Error::new(ErrorKind::Closed, "the bus is closed")));
         }
@@ -84,17 +84,17 @@ impl Shard {
     /// Asks for room and takes a place. Without either nothing is left behind.
     fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Completion>, Failure> {
         let (topic, engine) = (fx.topic, fx.topic.shared());
-        let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
-        let (index, generation) = self.store.next_ticket_id();
+        let lane = self.queues.lane_of(entry.key, entry.kind, entry.number);
+        let (index, generation) = self.queues.next_ticket_id();
         // Who is granted room meanwhile is looked for under the lock of this shard, and so not before it has its place.
         let id = TicketId { shard: fx.shard, index, generation };
         let request =
-            BudgetRequest { lane: self.store.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
+            BudgetRequest { lane: self.queues.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
         let admitted = match engine.budget(entry.kind).admit(request, || waiter(topic, id)) {
             Admission::Granted => true,
             Admission::Waiting => false,
             refused => {
-                self.store.close_if_idle(lane);
+                self.queues.close_if_idle(lane);
                 return Err(entry.no_room(topic, refused));
             }
         };
@@ -107,28 +107,28 @@ impl Shard {
 
     /// Puts an envelope at the end of its key's queue, not admitted yet: its lane and its index.
     pub(super) fn enter(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> (usize, usize) {
-        let lane = self.store.lane_of(entry.key, entry.kind, entry.number);
-        let (index, _) = self.store.next_ticket_id();
+        let lane = self.queues.lane_of(entry.key, entry.kind, entry.number);
+        let (index, _) = self.queues.next_ticket_id();
         self.enqueue(fx, entry, lane, false);
         (lane, index)
     }
 
     /// Puts an envelope in the next place, at the end of a lane.
     fn enqueue(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, lane: usize, admitted: bool) -> Arc<Completion> {
-        let (index, generation) = self.store.next_ticket_id();
+        let (index, generation) = self.queues.next_ticket_id();
         let id = TicketId { shard: fx.shard, index, generation }.pack();
         let completion = Completion::new(Arc::clone(fx.topic) as _, id, entry.stamp, admitted, fx.now());
         let queued =
             QueuedEnvelope::new(Arc::clone(&completion), entry.envelope.clone(), entry.bytes, entry.number, admitted);
         fx.topic.shared().one_more();
-        self.store.enqueue(lane, queued);
+        self.queues.enqueue(lane, queued);
         completion
     }
 
     /// Undoes [`enter`](Self::enter).
     pub(super) fn leave(&mut self, fx: &Effects<'_>, lane: usize, index: usize) {
-        drop(self.store.dequeue(index));
-        self.store.close_if_idle(lane);
+        drop(self.queues.dequeue(index));
+        self.queues.close_if_idle(lane);
         fx.topic.shared().one_less();
     }
 
@@ -140,7 +140,7 @@ impl Shard {
 
     pub(super) fn told_failed(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, failure: &Failure) {
         let (stamp, envelope, error) = (entry.stamp, entry.envelope.clone(), failure.error.clone());
-        fx.event(Event::Failed { stamp, envelope, error });
+        fx.event(LaneEvent::Failed { stamp, envelope, error });
     }
 
     /// A seal's own error seals nothing; a closed bus will publish nothing that could overtake.

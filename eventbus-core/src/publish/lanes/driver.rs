@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::find_stamp::{Found, StampSearch, find_stamp};
+use super::find_stamp::{StampOutcome, StampSearch, find_stamp};
 use super::shard::{LaneRef, TicketId};
 use super::shared::Shared;
 use super::topic::TopicLanes;
@@ -22,10 +22,10 @@ use crate::runtime::Mutex;
 const SEARCHES: usize = 32;
 
 /// What the lanes ask of the driver.
-pub(super) enum Command {
+pub(super) enum DriverCommand {
     Describe(Arc<TopicLanes>, u64),
     FindStamp(Arc<TopicLanes>, TicketId, StampSearch),
-    Rest(Instant, LaneRef),
+    BackOff(Instant, LaneRef),
 }
 
 /// The way to the driver; never blocks.
@@ -37,12 +37,12 @@ pub(super) struct Inbox {
 
 #[derive(Default)]
 struct InboxState {
-    commands: Vec<Command>,
+    commands: Vec<DriverCommand>,
     stopped: bool,
 }
 
 impl Inbox {
-    pub(super) fn push(&self, command: Command) {
+    pub(super) fn push(&self, command: DriverCommand) {
         let mut state = self.state.lock();
         // A command holds its topic, and nobody reads it any more.
         if !state.stopped {
@@ -62,19 +62,19 @@ impl Inbox {
         self.news.notify_one();
     }
 
-    fn take(&self) -> (Vec<Command>, bool) {
+    fn take(&self) -> (Vec<DriverCommand>, bool) {
         let mut state = self.state.lock();
         (std::mem::take(&mut state.commands), state.stopped)
     }
 }
 
-enum Done {
+enum DriverResult {
     Described(Arc<TopicLanes>, u64, Result<TopicDescription>),
-    Searched(Arc<TopicLanes>, TicketId, Result<Found>),
+    Searched(Arc<TopicLanes>, TicketId, Result<StampOutcome>),
     Counted(Arc<TopicLanes>, Result<u32>),
 }
 
-type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
+type DriverJob = Pin<Box<dyn Future<Output = DriverResult> + Send>>;
 
 /// Drives what the lanes cannot do at the call. Run it on the bus's own thread: without it no topic is described and
 /// nothing is sent again. Dropping it closes the lanes.
@@ -85,7 +85,7 @@ pub(crate) struct LanesDriver {
     close: Box<dyn Fn() + Send>,
     /// When partitions are counted again, where their number can change.
     recount_at: Option<Instant>,
-    jobs: FuturesUnordered<Job>,
+    jobs: FuturesUnordered<DriverJob>,
     /// Logs that are being read.
     searching: usize,
     searches: VecDeque<(Arc<TopicLanes>, TicketId, StampSearch)>,
@@ -142,20 +142,20 @@ impl LanesDriver {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: DriverCommand) {
         match command {
-            Command::Describe(topic, version) => {
+            DriverCommand::Describe(topic, version) => {
                 let engine = Arc::clone(&self.shared);
                 self.jobs.push(Box::pin(async move {
                     let answer = describe(&engine, &topic).await;
-                    Done::Described(topic, version, answer)
+                    DriverResult::Described(topic, version, answer)
                 }));
             }
-            Command::FindStamp(topic, place, search) => {
+            DriverCommand::FindStamp(topic, place, search) => {
                 self.searches.push_back((topic, place, search));
                 self.start_searches();
             }
-            Command::Rest(at, lane) => {
+            DriverCommand::BackOff(at, lane) => {
                 self.timers.insert((at, self.set), lane);
                 self.set += 1;
             }
@@ -170,19 +170,19 @@ impl LanesDriver {
             let backend = Arc::clone(&self.shared.backend);
             self.jobs.push(Box::pin(async move {
                 let found = find_stamp(&*backend, topic.name(), &search).await;
-                Done::Searched(topic, place, found)
+                DriverResult::Searched(topic, place, found)
             }));
         }
     }
 
-    fn finish(&mut self, done: Done) {
+    fn finish(&mut self, done: DriverResult) {
         match done {
-            Done::Described(topic, version, answer) => topic.described(version, answer),
-            Done::Counted(topic, Ok(count)) => topic.counted(count),
-            Done::Counted(topic, Err(error)) => {
+            DriverResult::Described(topic, version, answer) => topic.described(version, answer),
+            DriverResult::Counted(topic, Ok(count)) => topic.counted(count),
+            DriverResult::Counted(topic, Err(error)) => {
                 tracing::debug!(target: "eventbus", topic = %topic.name(), %error, "partitions could not be counted");
             }
-            Done::Searched(topic, place, found) => {
+            DriverResult::Searched(topic, place, found) => {
                 self.searching -= 1;
                 topic.searched(place, found);
                 self.start_searches();
@@ -195,7 +195,7 @@ impl LanesDriver {
             let engine = Arc::clone(&self.shared);
             self.jobs.push(Box::pin(async move {
                 let count = engine.backend.count_partitions(topic.name()).await;
-                Done::Counted(topic, count)
+                DriverResult::Counted(topic, count)
             }));
         }
     }
@@ -209,7 +209,7 @@ impl LanesDriver {
         }
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             let lane = timer.remove();
-            lane.topic.rested(&lane);
+            lane.topic.backed_off(&lane);
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::driver::Command;
+use super::driver::DriverCommand;
 use super::find_stamp::StampSearch;
 use super::metadata::{Partition, TopicMetadata};
-use super::queues::{Kind, QueuedEnvelope};
-use super::shard::{Event, LaneRef, TicketId};
+use super::queues::{LaneKind, QueuedEnvelope};
+use super::shard::{LaneEvent, LaneRef, TicketId};
 use super::topic::TopicLanes;
 use crate::backend::{Outbound, Ticket};
 use crate::model::{Error, ErrorKind};
@@ -56,12 +56,12 @@ impl<'a> Effects<'a> {
     }
 
     /// A record came back: its permit goes to who stands in line.
-    pub(super) fn release_permit(&mut self, kind: Kind) {
+    pub(super) fn release_permit(&mut self, kind: LaneKind) {
         self.ready |= self.topic.shared().release_permit(kind);
     }
 
     /// To be told, after all that was to be told of this shard before.
-    pub(super) fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, event: LaneEvent) {
         self.topic.outbox(self.shard).push(event);
         self.telling |= 1 << self.shard;
     }
@@ -77,11 +77,11 @@ impl<'a> Effects<'a> {
     }
 
     /// To be driven again after the back-off that follows so many recoveries.
-    pub(super) fn rest(&mut self, lane: usize, id: u64, attempt: u32) {
+    pub(super) fn back_off(&mut self, lane: usize, id: u64, attempt: u32) {
         let engine = self.topic.shared();
         let at = Instant::now() + engine.resend_delay(attempt);
         let lane = LaneRef { topic: Arc::clone(self.topic), shard: self.shard, lane, id };
-        engine.inbox.push(Command::Rest(at, lane));
+        engine.inbox.push(DriverCommand::BackOff(at, lane));
     }
 
     /// To be looked for in the log.
@@ -94,7 +94,7 @@ impl<'a> Effects<'a> {
             stamp: queued.completion.stamp(),
             log: Arc::clone(&facts.log),
         };
-        self.topic.shared().inbox.push(Command::FindStamp(Arc::clone(self.topic), id, search));
+        self.topic.shared().inbox.push(DriverCommand::FindStamp(Arc::clone(self.topic), id, search));
     }
 
     /// Has the topic described anew where an error says that it is not what it was.

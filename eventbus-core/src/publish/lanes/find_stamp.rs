@@ -16,7 +16,7 @@ pub(super) struct StampSearch {
 
 /// What the log says of a stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum StampOutcome {
     /// It is there.
     At(Position),
     /// It is not, and never was in this log.
@@ -27,15 +27,15 @@ pub(super) enum Found {
 
 /// P3: reads the log from its end as known before the first send, unless it is another one by now: then that end says nothing,
 /// and what was sent since may stand anywhere in it.
-pub(super) async fn find_stamp(backend: &dyn Backend, topic: &Topic, search: &StampSearch) -> Result<Found> {
+pub(super) async fn find_stamp(backend: &dyn Backend, topic: &Topic, search: &StampSearch) -> Result<StampOutcome> {
     let described = backend.describe_topic(topic).await?;
     let same = described.incarnation == *search.log;
     let from = if same { search.from } else { Position::ZERO };
     if let Some(position) = backend.find_stamp(topic, search.partition, from, search.stamp).await? {
-        return Ok(Found::At(position));
+        return Ok(StampOutcome::At(position));
     }
     // Looked at again: retention may have passed while the log was read.
     let described = backend.describe_topic(topic).await?;
     let first = described.partitions.get(search.partition as usize).map_or(Position::ZERO, |log| log.first);
-    Ok(if same && first <= from { Found::Absent } else { Found::Untold })
+    Ok(if same && first <= from { StampOutcome::Absent } else { StampOutcome::Untold })
 }

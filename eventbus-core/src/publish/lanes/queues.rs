@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 use crate::model::{Envelope, Error, Key, Position};
 use crate::publish::completion::Completion;
-use crate::publish::seal::{Outcome, Root};
+use crate::publish::seal::{PublishOutcome, RefusalRoot};
 
 /// Capacity that an idle shard keeps.
 const KEPT_CAPACITY: usize = 256;
 
 /// Whose envelopes a lane holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LaneKind {
     /// A key's.
     Keyed,
     /// A single keyless one: a lane of its own, since it is related to nothing.
@@ -34,9 +34,9 @@ pub(super) enum LaneState {
     /// Something came back, or was refused: nothing more goes out before all that is out has come back.
     Draining,
     /// Until a timer ends.
-    Resting,
+    BackingOff,
     /// While the log is read for the first envelope's stamp.
-    Looking,
+    FindingStamp,
 }
 
 /// One key's queue.
@@ -44,7 +44,7 @@ pub(super) enum LaneState {
 pub(super) struct Lane {
     /// The number of the publish that opened it: never used twice.
     pub(super) id: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: LaneKind,
     key: Option<(u64, Key)>,
     pub(super) head: Option<usize>,
     tail: Option<usize>,
@@ -67,7 +67,7 @@ impl Lane {
 
     /// Its key in the room: keyless envelopes have no share.
     pub(super) fn budget_key(&self) -> Option<u64> {
-        (self.kind == Kind::Keyed).then_some(self.id)
+        (self.kind == LaneKind::Keyed).then_some(self.id)
     }
 }
 
@@ -77,9 +77,9 @@ pub(super) enum EnvelopeState {
     /// In the queue, not outstanding.
     Waiting,
     /// With the backend. `doomed`: behind one that was refused, so it must come back without being stored.
-    Outstanding { doomed: Option<Arc<Root>> },
+    Outstanding { doomed: Option<Arc<RefusalRoot>> },
     /// Known, and told when everything before it is.
-    Over(Outcome),
+    Over(PublishOutcome),
 }
 
 /// One envelope in a lane.
@@ -156,16 +156,16 @@ pub(super) struct Hashed<'a> {
 
 /// The lanes of one shard. Looked up by key, and walked only in order of the slab: the hash never shows.
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(super) struct LaneQueues {
     index: HashTable<usize>,
     pub(super) lanes: Slab<Lane>,
     pub(super) envelopes: Slab<QueuedEnvelope>,
     generation: u32,
 }
 
-impl Store {
+impl LaneQueues {
     /// The lane of a key, opened with this id where there is none; without a key always a new one.
-    pub(super) fn lane_of(&mut self, key: Option<Hashed<'_>>, kind: Kind, id: u64) -> usize {
+    pub(super) fn lane_of(&mut self, key: Option<Hashed<'_>>, kind: LaneKind, id: u64) -> usize {
         let lanes = &mut self.lanes;
         let known = |lane: &usize| {
             let (lane, wanted) = (lanes.get(*lane).and_then(Lane::key), key.map(|hashed| hashed.key));

@@ -13,16 +13,16 @@
 use std::sync::Arc;
 
 use super::effects::Effects;
-use super::find_stamp::Found;
+use super::find_stamp::StampOutcome;
 use super::metadata::TopicMetadata;
-use super::queues::{EnvelopeState, Kind, LaneState, QueuedEnvelope, Store};
+use super::queues::{EnvelopeState, LaneKind, LaneQueues, LaneState, QueuedEnvelope};
 use super::topic::TopicLanes;
 use crate::backend::{Fate, Outbound, Ticket};
 use crate::model::{Envelope, Error, ErrorKind, Key, Position, Receipt, Refusal, Stamp, Withdrawal};
 use crate::mutant::Mutant;
 use crate::publish::budget::BudgetRequest;
 use crate::publish::completion::Completion;
-use crate::publish::seal::{Failure, Outcome, Root, Sealed, Seals};
+use crate::publish::seal::{Failure, PublishOutcome, RefusalRoot, Sealed, Seals};
 
 /// Where an envelope is: shard, index in its slab, and a generation that tells it from others that were there.
 /// Packed into a number, it is the id of tickets.
@@ -58,9 +58,9 @@ pub(super) struct LaneRef {
 
 /// What is told outside of the lock, in this order.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum LaneEvent {
     /// A publish that had a place is over.
-    Over { ended: Ended, outcome: Outcome },
+    Over { ended: EndedPublish, outcome: PublishOutcome },
     /// A publish failed at the call.
     Failed { stamp: Stamp, envelope: Envelope, error: Error },
     /// A key or the topic was sealed.
@@ -69,16 +69,16 @@ pub(super) enum Event {
 
 /// What is left of a publish that is over.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct EndedPublish {
     pub(super) completion: Arc<Completion>,
     pub(super) envelope: Envelope,
     pub(super) admitted: bool,
-    pub(super) kind: Kind,
+    pub(super) kind: LaneKind,
     pub(super) request: BudgetRequest,
 }
 
-impl Ended {
-    fn new(queued: QueuedEnvelope, kind: Kind, budget_key: Option<u64>) -> Self {
+impl EndedPublish {
+    fn new(queued: QueuedEnvelope, kind: LaneKind, budget_key: Option<u64>) -> Self {
         let request = BudgetRequest { lane: budget_key, bytes: queued.bytes, ticket: queued.number };
         Self { completion: queued.completion, envelope: queued.envelope, admitted: queued.admitted, kind, request }
     }
@@ -86,7 +86,7 @@ impl Ended {
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
-    pub(super) store: Store,
+    pub(super) queues: LaneQueues,
     pub(super) seals: Seals,
     pub(super) metadata: Option<Arc<TopicMetadata>>,
     /// Lanes that wait for the topic to be described, oldest first.
@@ -98,8 +98,8 @@ impl Shard {
     pub(super) fn drive(&mut self, fx: &mut Effects<'_>, lane: usize) {
         loop {
             self.tell_known(fx, lane);
-            if self.store.lanes[lane].head.is_none() {
-                self.store.close_if_idle(lane);
+            if self.queues.lanes[lane].head.is_none() {
+                self.queues.close_if_idle(lane);
                 return;
             }
             if !self.pump(fx, lane) {
@@ -110,11 +110,11 @@ impl Shard {
 
     /// Takes what is over from the head of the queue.
     fn tell_known(&mut self, fx: &mut Effects<'_>, lane: usize) {
-        while let Some(head) = self.store.lanes[lane].head.filter(|head| self.store.envelopes[*head].is_over()) {
-            let (kind, budget_key) = (self.store.lanes[lane].kind, self.store.lanes[lane].budget_key());
-            let mut queued = self.store.dequeue(head);
+        while let Some(head) = self.queues.lanes[lane].head.filter(|head| self.queues.envelopes[*head].is_over()) {
+            let (kind, budget_key) = (self.queues.lanes[lane].kind, self.queues.lanes[lane].budget_key());
+            let mut queued = self.queues.dequeue(head);
             if let EnvelopeState::Over(outcome) = std::mem::replace(&mut queued.state, EnvelopeState::Waiting) {
-                fx.event(Event::Over { ended: Ended::new(queued, kind, budget_key), outcome });
+                fx.event(LaneEvent::Over { ended: EndedPublish::new(queued, kind, budget_key), outcome });
             }
         }
     }
@@ -125,9 +125,9 @@ impl Shard {
             return false;
         }
         loop {
-            let lane = &mut self.store.lanes[lane_index];
+            let lane = &mut self.queues.lanes[lane_index];
             let Some(index) = lane.cursor else { return false };
-            let queued = &self.store.envelopes[index];
+            let queued = &self.queues.envelopes[index];
             if queued.is_over() {
                 lane.cursor = queued.behind;
                 continue;
@@ -144,9 +144,9 @@ impl Shard {
                 self.refuse(fx, index, error);
                 return true;
             }
-            if needs_look(queued, &facts) {
+            if needs_search(queued, &facts) {
                 if lane.head == Some(index) && lane.outstanding == 0 {
-                    lane.hold = LaneState::Looking;
+                    lane.hold = LaneState::FindingStamp;
                     fx.find_stamp(index, queued, &facts);
                 }
                 return false;
@@ -160,16 +160,16 @@ impl Shard {
 
     /// Whether the lane may submit now. Ends a drain when everything has come back.
     fn opened(&mut self, fx: &mut Effects<'_>, lane_index: usize) -> bool {
-        let lane = &mut self.store.lanes[lane_index];
+        let lane = &mut self.queues.lanes[lane_index];
         match lane.hold {
             LaneState::Open => return true,
-            LaneState::Resting | LaneState::Looking => return false,
+            LaneState::BackingOff | LaneState::FindingStamp => return false,
             LaneState::Draining if lane.outstanding > 0 => return false,
             LaneState::Draining => {}
         }
         lane.cursor = lane.head;
         lane.hold = LaneState::Open;
-        if lane.head.is_some_and(|head| self.store.envelopes[head].returned) {
+        if lane.head.is_some_and(|head| self.queues.envelopes[head].returned) {
             self.rest(fx, lane_index);
             return false;
         }
@@ -178,16 +178,16 @@ impl Shard {
 
     /// Lets some time pass before the lane goes on at its head.
     pub(super) fn rest(&mut self, fx: &mut Effects<'_>, lane_index: usize) {
-        let lane = &mut self.store.lanes[lane_index];
-        lane.hold = LaneState::Resting;
+        let lane = &mut self.queues.lanes[lane_index];
+        lane.hold = LaneState::BackingOff;
         lane.attempt = lane.attempt.saturating_add(1);
         let (id, attempt) = (lane.id, lane.attempt);
-        fx.rest(lane_index, id, attempt);
+        fx.back_off(lane_index, id, attempt);
     }
 
     /// Has the lane wait until the topic is described.
     fn list(&mut self, fx: &mut Effects<'_>, lane_index: usize) {
-        let lane = &mut self.store.lanes[lane_index];
+        let lane = &mut self.queues.lanes[lane_index];
         if !lane.listed {
             lane.listed = true;
             self.listed.push((lane_index, lane.id));
@@ -201,7 +201,7 @@ impl Shard {
             fx.permit_in_hand = false;
             return true;
         }
-        let lane = &mut self.store.lanes[lane_index];
+        let lane = &mut self.queues.lanes[lane_index];
         if lane.in_line {
             return false;
         }
@@ -212,8 +212,8 @@ impl Shard {
     }
 
     fn submit(&mut self, fx: &mut Effects<'_>, lane_index: usize, index: usize, facts: &TopicMetadata) {
-        let queued = &mut self.store.envelopes[index];
-        let lane = &mut self.store.lanes[lane_index];
+        let queued = &mut self.queues.envelopes[index];
+        let lane = &mut self.queues.lanes[lane_index];
         if !queued.sent || queued.incarnation != facts.incarnation {
             let one = fx.topic.shared().seam.is(Mutant::OnePartition);
             queued.partition = if one { 0 } else { facts.partition_of(queued.envelope.key()) };
@@ -241,21 +241,21 @@ impl Shard {
 
     /// Whether what was submitted under this ticket may still be stored. See [`Ticket::stands`].
     pub(super) fn stands(&self, id: TicketId) -> bool {
-        self.store.queued(id.index, id.generation).is_some_and(|queued| {
+        self.queues.queued(id.index, id.generation).is_some_and(|queued| {
             matches!(queued.state, EnvelopeState::Outstanding { doomed: None })
-                && (self.store.lanes[queued.lane].hold == LaneState::Open || !self.store.follows_returned(id.index))
+                && (self.queues.lanes[queued.lane].hold == LaneState::Open || !self.queues.follows_returned(id.index))
         })
     }
 
     /// A fate came. Nothing happens where the envelope is over already, because the bus was closed.
     pub(super) fn told(&mut self, fx: &mut Effects<'_>, id: TicketId, fate: Fate) {
         let index = id.index;
-        let Some(lane_index) = self.store.queued(index, id.generation).map(|queued| queued.lane) else { return };
-        let queued = &mut self.store.envelopes[index];
+        let Some(lane_index) = self.queues.queued(index, id.generation).map(|queued| queued.lane) else { return };
+        let queued = &mut self.queues.envelopes[index];
         let EnvelopeState::Outstanding { doomed } = std::mem::replace(&mut queued.state, EnvelopeState::Waiting) else {
             return;
         };
-        let lane = &mut self.store.lanes[lane_index];
+        let lane = &mut self.queues.lanes[lane_index];
         lane.outstanding -= 1;
         // Before the lane looks for its next one, so that who stands in line comes first.
         fx.release_permit(lane.kind);
@@ -273,7 +273,7 @@ impl Shard {
                 fx.stale_metadata(&error);
                 queued.refused = Some(error);
                 queued.returned = true;
-                self.store.lanes[lane_index].hold = LaneState::Draining;
+                self.queues.lanes[lane_index].hold = LaneState::Draining;
             }
             (Fate::Refused(error), None) => {
                 fx.stale_metadata(&error);
@@ -289,12 +289,12 @@ impl Shard {
         index: usize,
         position: Position,
         duplicate: bool,
-        doomed: Option<Arc<Root>>,
+        doomed: Option<Arc<RefusalRoot>>,
     ) {
-        let queued = &self.store.envelopes[index];
-        let lane = &self.store.lanes[queued.lane];
+        let queued = &self.queues.envelopes[index];
+        let lane = &self.queues.lanes[queued.lane];
         if doomed.is_some()
-            || (lane.hold == LaneState::Draining && !queued.unknown && self.store.follows_returned(index))
+            || (lane.hold == LaneState::Draining && !queued.unknown && self.queues.follows_returned(index))
         {
             tracing::error!(
                 topic = %fx.topic.name(), stamp = %queued.completion.stamp(), partition = queued.partition, %position,
@@ -308,25 +308,25 @@ impl Shard {
     }
 
     fn confirm(&mut self, fx: &Effects<'_>, index: usize, position: Position, duplicate: bool) {
-        let queued = &mut self.store.envelopes[index];
+        let queued = &mut self.queues.envelopes[index];
         let receipt = Receipt::new(fx.topic.name().clone(), queued.partition, position, queued.completion.stamp());
         queued.state = EnvelopeState::Over(Ok(receipt.duplicate(duplicate)));
-        self.store.lanes[queued.lane].attempt = 0;
+        self.queues.lanes[queued.lane].attempt = 0;
     }
 
     fn returned(&mut self, fx: &mut Effects<'_>, index: usize, error: &Error, unknown: bool) {
         tracing::debug!(topic = %fx.topic.name(), %error, unknown, "an envelope is to be sent again");
         fx.stale_metadata(error);
-        let queued = &mut self.store.envelopes[index];
+        let queued = &mut self.queues.envelopes[index];
         queued.returned = true;
         queued.unknown |= unknown;
-        self.store.lanes[queued.lane].hold = LaneState::Draining;
+        self.queues.lanes[queued.lane].hold = LaneState::Draining;
     }
 
     /// Ends an envelope and everything of its key behind it (P2).
     pub(super) fn refuse(&mut self, fx: &mut Effects<'_>, index: usize, error: Error) {
-        let queued = &mut self.store.envelopes[index];
-        let lane = &mut self.store.lanes[queued.lane];
+        let queued = &mut self.queues.envelopes[index];
+        let lane = &mut self.queues.lanes[queued.lane];
         let failure = fail(fx.topic, lane.key(), queued.completion.stamp(), &queued.envelope, error);
         lane.hold = LaneState::Draining;
         queued.state = EnvelopeState::Over(Err(failure.clone()));
@@ -335,7 +335,7 @@ impl Shard {
         let Some(root) = &failure.root else { return };
         let seam = fx.topic.shared().seam;
         while let Some(later) = behind.filter(|_| !seam.is(Mutant::NoCascade)) {
-            let queued = &mut self.store.envelopes[later];
+            let queued = &mut self.queues.envelopes[later];
             behind = queued.behind;
             match &mut queued.state {
                 EnvelopeState::Outstanding { doomed } => *doomed = Some(Arc::clone(root)),
@@ -345,7 +345,7 @@ impl Shard {
                 EnvelopeState::Over(_) => {}
             }
         }
-        if let (Kind::Keyed, Some(key)) = (kind, key.filter(|_| !seam.is(Mutant::NoSeal))) {
+        if let (LaneKind::Keyed, Some(key)) = (kind, key.filter(|_| !seam.is(Mutant::NoSeal))) {
             self.seal(fx, &key, &failure);
         }
     }
@@ -359,21 +359,21 @@ impl Shard {
             Sealed::Topic => None,
             Sealed::Nothing => return,
         };
-        fx.event(Event::Sealed { key, error: failure.error.clone() });
+        fx.event(LaneEvent::Sealed { key, error: failure.error.clone() });
     }
 
     /// The log was read for an envelope's stamp.
-    pub(super) fn searched(&mut self, fx: &mut Effects<'_>, id: TicketId, found: Result<Found, Error>) {
-        let Some(lane_index) = self.store.queued(id.index, id.generation).map(|queued| queued.lane) else { return };
-        let queued = &mut self.store.envelopes[id.index];
-        self.store.lanes[lane_index].hold = LaneState::Open;
+    pub(super) fn searched(&mut self, fx: &mut Effects<'_>, id: TicketId, found: Result<StampOutcome, Error>) {
+        let Some(lane_index) = self.queues.queued(id.index, id.generation).map(|queued| queued.lane) else { return };
+        let queued = &mut self.queues.envelopes[id.index];
+        self.queues.lanes[lane_index].hold = LaneState::Open;
         match found {
-            Ok(Found::At(position)) => self.confirm(fx, id.index, position, true),
-            Ok(told @ (Found::Absent | Found::Untold)) => {
+            Ok(StampOutcome::At(position)) => self.confirm(fx, id.index, position, true),
+            Ok(told @ (StampOutcome::Absent | StampOutcome::Untold)) => {
                 // It is not there, so what comes now is as good as a first send.
                 (queued.unknown, queued.first_sent) = (false, None);
                 if let Some(error) = queued.refused.take() {
-                    let error = if told == Found::Untold { perhaps_gone(error) } else { error };
+                    let error = if told == StampOutcome::Untold { perhaps_gone(error) } else { error };
                     self.refuse(fx, id.index, error);
                 }
             }
@@ -391,9 +391,9 @@ impl Shard {
     }
 
     /// A lane's rest is over.
-    pub(super) fn rested(&mut self, fx: &mut Effects<'_>, lane_index: usize, id: u64) {
-        if self.store.lane(lane_index, id).is_some_and(|lane| lane.hold == LaneState::Resting) {
-            let lane = &mut self.store.lanes[lane_index];
+    pub(super) fn backed_off(&mut self, fx: &mut Effects<'_>, lane_index: usize, id: u64) {
+        if self.queues.lane(lane_index, id).is_some_and(|lane| lane.hold == LaneState::BackingOff) {
+            let lane = &mut self.queues.lanes[lane_index];
             (lane.hold, lane.cursor) = (LaneState::Open, lane.head);
             self.drive(fx, lane_index);
         }
@@ -401,18 +401,18 @@ impl Shard {
 
     /// Takes an envelope back that was never submitted.
     pub(super) fn withdraw(&mut self, fx: &mut Effects<'_>, id: TicketId) -> Withdrawal {
-        let Some(queued) = self.store.queued(id.index, id.generation) else { return Withdrawal::TooLate };
+        let Some(queued) = self.queues.queued(id.index, id.generation) else { return Withdrawal::TooLate };
         if queued.sent || !matches!(queued.state, EnvelopeState::Waiting) {
             return Withdrawal::TooLate;
         }
         let lane_index = queued.lane;
-        let lane = &self.store.lanes[lane_index];
+        let lane = &self.queues.lanes[lane_index];
         let (kind, budget_key) = (lane.kind, lane.budget_key());
         let error = Error::new(ErrorKind::Withdrawn, "the publish was withdrawn before it was handed to the broker")
             .with("topic", fx.topic.name());
-        let queued = self.store.dequeue(id.index);
+        let queued = self.queues.dequeue(id.index);
         let outcome = Err(Failure::plain(error));
-        fx.event(Event::Over { ended: Ended::new(queued, kind, budget_key), outcome });
+        fx.event(LaneEvent::Over { ended: EndedPublish::new(queued, kind, budget_key), outcome });
         self.drive(fx, lane_index);
         Withdrawal::Withdrawn
     }
@@ -420,11 +420,11 @@ impl Shard {
     /// Ends everything, because the bus is closed.
     pub(super) fn abandon(&mut self, fx: &mut Effects<'_>) -> usize {
         let mut abandoned = 0;
-        let lanes: Vec<usize> = self.store.lanes.iter().map(|(index, _)| index).collect();
+        let lanes: Vec<usize> = self.queues.lanes.iter().map(|(index, _)| index).collect();
         for lane_index in lanes {
-            let mut next = self.store.lanes[lane_index].head;
+            let mut next = self.queues.lanes[lane_index].head;
             while let Some(index) = next {
-                let queued = &mut self.store.envelopes[index];
+                let queued = &mut self.queues.envelopes[index];
                 next = queued.behind;
                 if !queued.is_over() {
                     abandoned += 1;
@@ -433,7 +433,7 @@ impl Shard {
                 }
             }
             self.tell_known(fx, lane_index);
-            self.store.close_if_idle(lane_index);
+            self.queues.close_if_idle(lane_index);
         }
         self.listed = Vec::new();
         abandoned
@@ -441,12 +441,12 @@ impl Shard {
 
     /// Whether an envelope with a key is on its way.
     pub(super) fn has_keyed(&self) -> bool {
-        self.store.lanes.iter().any(|(_, lane)| lane.kind == Kind::Keyed)
+        self.queues.lanes.iter().any(|(_, lane)| lane.kind == LaneKind::Keyed)
     }
 }
 
 /// Whether the log has to be read before this envelope is sent again (P3).
-fn needs_look(queued: &QueuedEnvelope, facts: &TopicMetadata) -> bool {
+fn needs_search(queued: &QueuedEnvelope, facts: &TopicMetadata) -> bool {
     if queued.refused.is_some() {
         return true;
     }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::driver::Inbox;
 use super::effects;
 use super::permits::Permits;
-use super::queues::Kind;
+use super::queues::LaneKind;
 use super::serial_queue::SerialQueue;
 use super::shard::{LaneRef, TicketId};
 use super::topic::TopicLanes;
@@ -27,7 +27,7 @@ pub(super) enum Ready {
     /// Room for an envelope.
     Granted(Arc<TopicLanes>, TicketId),
     /// A permit for a lane.
-    Permit(LaneRef, Kind),
+    Permit(LaneRef, LaneKind),
 }
 
 /// How far the lanes are in their life.
@@ -126,17 +126,17 @@ impl Shared {
         Stamp::new(self.producer, number)
     }
 
-    pub(super) fn budget(&self, kind: Kind) -> &Budget<Ready> {
-        if kind == Kind::Reserved { &self.reserve } else { &self.budget }
+    pub(super) fn budget(&self, kind: LaneKind) -> &Budget<Ready> {
+        if kind == LaneKind::Reserved { &self.reserve } else { &self.budget }
     }
 
-    pub(super) fn permits(&self, kind: Kind) -> &Permits<LaneRef> {
-        let reserved = self.reserved_permits.as_ref().filter(|_| kind == Kind::Reserved);
+    pub(super) fn permits(&self, kind: LaneKind) -> &Permits<LaneRef> {
+        let reserved = self.reserved_permits.as_ref().filter(|_| kind == LaneKind::Reserved);
         reserved.unwrap_or(&self.permits)
     }
 
     /// Returns a permit. True where somebody waited for it, who is [ready](Self::work_ready) now.
-    pub(super) fn release_permit(&self, kind: Kind) -> bool {
+    pub(super) fn release_permit(&self, kind: LaneKind) -> bool {
         let Some(lane) = self.permits(kind).release() else { return false };
         self.ready.push(Ready::Permit(lane, kind));
         true

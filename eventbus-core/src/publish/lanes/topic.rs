@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::driver::Command;
+use super::driver::DriverCommand;
 use super::effects::Effects;
-use super::find_stamp::Found;
+use super::find_stamp::StampOutcome;
 use super::metadata::{MetadataSource, Partition, TopicMetadata, usable_window};
 use super::partitions::{PartitionCount, PartitionCounts};
-use super::queues::{Kind, LaneState};
+use super::queues::{LaneKind, LaneState};
 use super::serial_queue::SerialQueue;
-use super::shard::{Event, LaneRef, Shard, TicketId};
+use super::shard::{LaneEvent, LaneRef, Shard, TicketId};
 use super::shared::{Ready, Shared};
 use crate::backend::{Fate, TicketSink, TopicDescription};
 use crate::model::{
@@ -52,7 +52,7 @@ struct Described {
 
 struct ShardCell {
     state: Mutex<Shard>,
-    outbox: SerialQueue<Event>,
+    outbox: SerialQueue<LaneEvent>,
 }
 
 /// All lanes of a topic.
@@ -93,7 +93,7 @@ impl TopicLanes {
         &self.shared
     }
 
-    pub(super) fn outbox(&self, shard: usize) -> &SerialQueue<Event> {
+    pub(super) fn outbox(&self, shard: usize) -> &SerialQueue<LaneEvent> {
         &self.shards[shard].outbox
     }
 
@@ -149,20 +149,20 @@ impl TopicLanes {
     }
 
     /// True where it let others in.
-    fn tell_one(&self, event: Event) -> bool {
+    fn tell_one(&self, event: LaneEvent) -> bool {
         match event {
-            Event::Sealed { key, error } => {
+            LaneEvent::Sealed { key, error } => {
                 let (topic, key, error) = (&self.name, key.as_ref(), &error);
                 self.shared.hooks.emit(&BusEvent::Sealed { topic, key, error });
                 false
             }
-            Event::Failed { stamp, envelope, error } => {
+            LaneEvent::Failed { stamp, envelope, error } => {
                 self.ended(None, stamp, &envelope, false, || Err(error));
                 false
             }
-            Event::Over { ended, outcome } => {
+            LaneEvent::Over { ended, outcome } => {
                 let stamp = ended.completion.stamp();
-                if ended.kind != Kind::Reserved {
+                if ended.kind != LaneKind::Reserved {
                     let result = || outcome.clone().map_err(|failure| failure.error);
                     let (since, stored) = (Some(ended.completion.since()), outcome.is_ok());
                     self.ended(since, stamp, &ended.envelope, stored, result);
@@ -199,8 +199,8 @@ impl TopicLanes {
     /// Room was granted to a waiting envelope.
     pub(super) fn granted(self: &Arc<Self>, id: TicketId) {
         let completion = self.with(id.shard, |shard, fx| {
-            let lane = shard.store.queued(id.index, id.generation)?.lane;
-            let queued = &mut shard.store.envelopes[id.index];
+            let lane = shard.queues.queued(id.index, id.generation)?.lane;
+            let queued = &mut shard.queues.envelopes[id.index];
             queued.admitted = true;
             let completion = Arc::clone(&queued.completion);
             shard.drive(fx, lane);
@@ -212,11 +212,11 @@ impl TopicLanes {
     }
 
     /// A permit came to a lane that stood in line; what it does not use is returned.
-    pub(super) fn permitted(self: &Arc<Self>, lane: &LaneRef, kind: Kind) {
+    pub(super) fn permitted(self: &Arc<Self>, lane: &LaneRef, kind: LaneKind) {
         let unused = self.with(lane.shard, |shard, fx| {
             fx.permit_in_hand = true;
-            if shard.store.lane(lane.lane, lane.id).is_some() {
-                shard.store.lanes[lane.lane].in_line = false;
+            if shard.queues.lane(lane.lane, lane.id).is_some() {
+                shard.queues.lanes[lane.lane].in_line = false;
                 shard.drive(fx, lane.lane);
             }
             fx.permit_in_hand
@@ -227,13 +227,13 @@ impl TopicLanes {
     }
 
     /// The log was read for a stamp.
-    pub(super) fn searched(self: &Arc<Self>, id: TicketId, found: Result<Found>) {
+    pub(super) fn searched(self: &Arc<Self>, id: TicketId, found: Result<StampOutcome>) {
         self.with(id.shard, |shard, fx| shard.searched(fx, id, found));
     }
 
     /// A lane's rest is over.
-    pub(super) fn rested(self: &Arc<Self>, lane: &LaneRef) {
-        self.with(lane.shard, |shard, fx| shard.rested(fx, lane.lane, lane.id));
+    pub(super) fn backed_off(self: &Arc<Self>, lane: &LaneRef) {
+        self.with(lane.shard, |shard, fx| shard.backed_off(fx, lane.lane, lane.id));
     }
 
     /// Ends everything; returns how many envelopes had no known fate.
@@ -246,7 +246,7 @@ impl TopicLanes {
         let mut described = self.described.lock();
         if !described.under_way {
             described.under_way = true;
-            self.shared.inbox.push(Command::Describe(Arc::clone(self), described.version));
+            self.shared.inbox.push(DriverCommand::Describe(Arc::clone(self), described.version));
         }
     }
 
@@ -289,10 +289,10 @@ impl TopicLanes {
             let mut shard = self.lock(index);
             shard.metadata = Some(Arc::clone(&facts));
             for (lane, id) in std::mem::take(&mut shard.listed) {
-                if shard.store.lane(lane, id).is_some() {
-                    shard.store.lanes[lane].listed = false;
+                if shard.queues.lane(lane, id).is_some() {
+                    shard.queues.lanes[lane].listed = false;
                     match &refused {
-                        Some(error) if shard.store.lanes[lane].kind == Kind::Keyed => {
+                        Some(error) if shard.queues.lanes[lane].kind == LaneKind::Keyed => {
                             shard.undescribed(&mut fx, lane, error);
                         }
                         _ => shard.drive(&mut fx, lane),
@@ -379,8 +379,8 @@ impl TopicLanes {
                     return;
                 }
                 for (lane, id) in std::mem::take(&mut shard.listed) {
-                    if shard.store.lane(lane, id).is_some() {
-                        shard.store.lanes[lane].listed = false;
+                    if shard.queues.lane(lane, id).is_some() {
+                        shard.queues.lanes[lane].listed = false;
                         shard.undescribed(fx, lane, error);
                     }
                 }
@@ -427,10 +427,10 @@ impl TopicLanes {
 impl Shard {
     /// The topic of a waiting lane cannot be described, and trying again cannot help.
     fn undescribed(&mut self, fx: &mut Effects<'_>, lane_index: usize, error: &Error) {
-        let lane = &self.store.lanes[lane_index];
+        let lane = &self.queues.lanes[lane_index];
         let Some(first) = lane.cursor.filter(|_| lane.hold == LaneState::Open) else { return };
         // What may be in the log is not refused by a missing permission to look at its topic.
-        if self.store.envelopes[first].unknown && error.kind() != ErrorKind::UnknownTopic {
+        if self.queues.envelopes[first].unknown && error.kind() != ErrorKind::UnknownTopic {
             return self.rest(fx, lane_index);
         }
         self.refuse(fx, first, error.clone());
