@@ -18,11 +18,11 @@ use crate::observe::Hooks;
 use crate::runtime::{Mutex, SystemEnv};
 use crate::subscribe::HandleTelemetry;
 use crate::subscribe::{
-    Crew, Delivery, DeliveryContext, FinishedSet, Handler, Next, Opening, Pool, Scope, Settings, handler_fn,
+    Delivery, DeliveryContext, FinishedSet, Handler, NextAttempt, Opening, Pool, Scope, Settings, Workers, handler_fn,
 };
 
 /// The workers' side of a subscription that owns partition 0, with nothing around it.
-pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Crew> {
+pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Workers> {
     let (topic, group): (Topic, Group) = ("measured".parse()?, "group".parse()?);
     let pool = Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, Seam::default());
     let context = DeliveryContext {
@@ -45,7 +45,7 @@ pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Crew
         seam: Seam::default(),
     });
     pool.set_concurrency(settings.concurrency);
-    Ok(Crew {
+    Ok(Workers {
         pool: Arc::new(pool),
         handler,
         settings,
@@ -68,7 +68,7 @@ fn named(keys: usize) -> Result<Vec<Envelope>> {
 
 /// One partition, one worker, and a handler that does nothing.
 pub struct Dispatch {
-    crew: Arc<Crew>,
+    crew: Arc<Workers>,
     worker: Pin<Box<dyn Future<Output = ()> + Send>>,
     envelopes: Vec<Envelope>,
     next: u64,
@@ -130,7 +130,7 @@ impl Dispatch {
     pub fn pass(&mut self, records: Vec<Inbound>) {
         let now = self.look(records);
         let mut done = None;
-        while let Next::Run(job) = self.crew.pool.next(0, done.take(), now) {
+        while let NextAttempt::Run(job) = self.crew.pool.next(0, done.take(), now) {
             done = Some((job.lane, job.finished()));
         }
     }

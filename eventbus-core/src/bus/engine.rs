@@ -22,8 +22,8 @@ use crate::publish::{BatchPublishing, Lanes, Publish, Publishing, Traced};
 use crate::runtime::{Env, Mutex, OwnThread};
 use crate::subscribe::HandleTelemetry;
 use crate::subscribe::{
-    CloseBy, Crew, FailurePolicy, HAND_BACK_GRACE, HandleLayer, Handler, Pool, Running, Scope, Session, Shared,
-    StartFrom, Subscribe, Subscription, dead_letter,
+    CloseBy, FailurePolicy, HAND_BACK_GRACE, HandleLayer, Handler, Pool, Running, Scope, Session, Shared, StartFrom,
+    Subscribe, Subscription, Workers, dead_letter,
 };
 
 /// Numbers buses and subscriptions of this process, so that a handler's own can be told from others.
@@ -156,7 +156,7 @@ impl Bus {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let capabilities = self.backend.capabilities();
         let handler = self.handle_layers.iter().fold(handler, |inner, layer| layer.layer(inner));
-        let crew = Arc::new(Crew {
+        let crew = Arc::new(Workers {
             pool: Arc::new(Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, self.seam)),
             handler,
             settings: settings.clone(),
@@ -185,7 +185,7 @@ impl Bus {
             member: member.clone(),
             close_by: CloseBy::default(),
             dead_letters,
-            crew: crew.clone(),
+            workers: crew.clone(),
             settings,
         });
         let concurrency = shared.settings.concurrency;
@@ -193,7 +193,7 @@ impl Bus {
         let (tell_ended, ended) = watch::channel(None);
         let handlers = current_runtime()?;
         let backend = self.backend.clone();
-        let running = Arc::new(Running { topic, group, member, commands, ended, crew, backend, handlers });
+        let running = Arc::new(Running { topic, group, member, commands, ended, workers: crew, backend, handlers });
         if !self.remember(number, &running) {
             self.own.run(async move { shared.membership.leave().await }).await?;
             return Err(closed());

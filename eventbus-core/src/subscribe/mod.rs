@@ -24,7 +24,7 @@ pub use options::{FailurePolicy, OnDataLoss, OnLogReset, StartFrom, Subscribe};
 pub use pool::PartitionView;
 pub(crate) use pool::Pool;
 #[cfg(any(test, feature = "bench"))]
-pub(crate) use pool::{Next, Opening};
+pub(crate) use pool::{NextAttempt, Opening};
 pub(crate) use progress::{FinishedSet, Note};
 pub use router::{Router, RouterBuilder, Unknown};
 pub(crate) use session::{CloseBy, HAND_BACK_GRACE, Session, Shared};
@@ -32,4 +32,4 @@ pub(crate) use shield::Scope;
 pub(crate) use subscription::Running;
 pub use subscription::Subscription;
 pub(crate) use telemetry::HandleTelemetry;
-pub(crate) use worker::Crew;
+pub(crate) use worker::Workers;

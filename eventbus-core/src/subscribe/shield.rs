@@ -68,7 +68,7 @@ impl Drop for Outside {
 }
 
 /// How a handler's future ended.
-pub(super) enum End {
+pub(super) enum HandlerEnd {
     Ok,
     Failed(HandlerError),
     Abandoned,
@@ -84,20 +84,20 @@ pub(super) struct Shielded<'a> {
 }
 
 impl Shielded<'_> {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<HandlerEnd> {
         let Some(future) = &mut self.future else {
-            return Poll::Ready(End::Failed(HandlerError::retry("polled after its end")));
+            return Poll::Ready(HandlerEnd::Failed(HandlerError::retry("polled after its end")));
         };
         let scope = self.scope;
         match catch_unwind(AssertUnwindSafe(|| scope.enter(|| future.as_mut().poll(cx)))) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(()))) => Poll::Ready(End::Ok),
-            Ok(Poll::Ready(Err(error))) => Poll::Ready(End::Failed(error)),
+            Ok(Poll::Ready(Ok(()))) => Poll::Ready(HandlerEnd::Ok),
+            Ok(Poll::Ready(Err(error))) => Poll::Ready(HandlerEnd::Failed(error)),
             Err(panic) if self.seam.is(Mutant::DeadLaneAfterPanic) => {
                 drop(panicked(panic));
-                Poll::Ready(End::Abandoned)
+                Poll::Ready(HandlerEnd::Abandoned)
             }
-            Err(panic) => Poll::Ready(End::Failed(panicked(panic))),
+            Err(panic) => Poll::Ready(HandlerEnd::Failed(panicked(panic))),
         }
     }
 

@@ -12,7 +12,7 @@ use super::options::StartFrom;
 use super::pool::PartitionView;
 use super::session::{Command, Drained};
 use super::shield::Scope;
-use super::worker::Crew;
+use super::worker::Workers;
 use crate::backend::{Backend, GroupPartition};
 use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
 
@@ -30,7 +30,7 @@ pub(crate) struct Running {
     pub(crate) member: Arc<str>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) ended: watch::Receiver<Option<Option<Error>>>,
-    pub(crate) crew: Arc<Crew>,
+    pub(crate) workers: Arc<Workers>,
     pub(crate) backend: Arc<dyn Backend>,
     /// Where handlers run.
     pub(crate) handlers: Handle,
@@ -57,12 +57,12 @@ impl Subscription {
 
     /// Starts no more handlers until [`resume`](Self::resume). What runs goes on; intake goes on within its budgets.
     pub fn pause(&self) {
-        self.inner.crew.pool.set_paused(true);
+        self.inner.workers.pool.set_paused(true);
     }
 
     /// Ends a pause.
     pub fn resume(&self) {
-        self.inner.crew.pool.set_paused(false);
+        self.inner.workers.pool.set_paused(false);
     }
 
     /// Changes the most handlers at once, with work queued or not. Running handlers are not interrupted.
@@ -103,7 +103,7 @@ impl Subscription {
     /// runs.
     #[must_use]
     pub fn inspect(&self) -> Vec<PartitionView> {
-        self.inner.crew.pool.view(Instant::now())
+        self.inner.workers.pool.view(Instant::now())
     }
 
     /// Stops intake, waits for running handlers, commits and leaves the group (S7). What was queued but not started, and
@@ -137,8 +137,8 @@ impl Subscription {
 impl Running {
     /// Sets the concurrency and starts the workers that are missing.
     pub(crate) fn start_workers(&self, concurrency: usize) {
-        for worker in self.crew.pool.set_concurrency(concurrency) {
-            self.handlers.spawn(self.crew.clone().work(worker));
+        for worker in self.workers.pool.set_concurrency(concurrency) {
+            self.handlers.spawn(self.workers.clone().work(worker));
         }
     }
 
@@ -150,7 +150,7 @@ impl Running {
     }
 
     fn not_inside(&self) -> Result<()> {
-        if Scope::current() == Some(self.crew.scope) {
+        if Scope::current() == Some(self.workers.scope) {
             let message = "this waits for the handler that waits for it";
             return Err(Error::new(ErrorKind::WouldDeadlock, message).with("topic", &self.topic));
         }

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::dead_letter;
 use super::handler::{Delivery, Handler, HandlerError};
 use super::options::{FailurePolicy, Settings};
-use super::pool::{DeadJob, Job, Next, Outcome, Pool};
+use super::pool::{Attempt, AttemptResult, DeadJob, NextAttempt, Pool};
 use super::retry::{self, after_failure};
-use super::shield::{Control, End, Scope, Shielded, panicked};
+use super::shield::{Control, HandlerEnd, Scope, Shielded, panicked};
 use super::telemetry::{HandleTelemetry, Observed};
 use crate::backend::{Body, Inbound};
 use crate::model::{Envelope, Error, ErrorKind};
@@ -25,7 +25,7 @@ use crate::runtime::{Env, Mutex};
 use crate::wire::{self, DecodeContext};
 
 /// What all workers of a subscription share.
-pub(crate) struct Crew {
+pub(crate) struct Workers {
     pub(crate) pool: Arc<Pool>,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) settings: Settings,
@@ -54,15 +54,15 @@ enum Conclusion {
 
 impl Conclusion {
     /// With what the pool needs to act on it.
-    fn of(self, job: Job) -> Outcome {
+    fn of(self, job: Attempt) -> AttemptResult {
         match self {
             Self::Finished => job.finished(),
-            Self::Retry(at) => Outcome::Retry(at, job.record),
+            Self::Retry(at) => AttemptResult::Retry(at, job.record),
             Self::DeadLetter { attempts, error } => {
-                let Job { lane, record, context, .. } = job;
-                Outcome::DeadLetter(Box::new(DeadJob { lane, record, attempts, error, context }))
+                let Attempt { lane, record, context, .. } = job;
+                AttemptResult::DeadLetter(Box::new(DeadJob { lane, record, attempts, error, context }))
             }
-            Self::Abandoned => Outcome::Abandoned,
+            Self::Abandoned => AttemptResult::Abandoned,
         }
     }
 }
@@ -70,8 +70,8 @@ impl Conclusion {
 /// A worker at its post. One that falls - its runtime was shut down, or something panicked around a handler, where nothing
 /// is caught - must not be missed in silence: what it had taken would never be finished. The subscription stops with an
 /// error, and the broker delivers again.
-struct Post {
-    crew: Arc<Crew>,
+struct WorkerGuard {
+    workers: Arc<Workers>,
     worker: usize,
     /// The lane that it has in hand.
     lane: Option<usize>,
@@ -79,28 +79,28 @@ struct Post {
     left: bool,
 }
 
-impl Drop for Post {
+impl Drop for WorkerGuard {
     fn drop(&mut self) {
         if !self.left {
             let message = "a worker ended: the runtime of the handlers is gone, or something around a handler panicked";
-            self.crew.stop.lock().get_or_insert(Error::new(ErrorKind::HandlerFailed, message));
-            self.crew.pool.set_paused(true);
-            self.crew.pool.fallen(self.worker, self.lane);
+            self.workers.stop.lock().get_or_insert(Error::new(ErrorKind::HandlerFailed, message));
+            self.workers.pool.set_paused(true);
+            self.workers.pool.worker_died(self.worker, self.lane);
         }
     }
 }
 
-impl Crew {
+impl Workers {
     /// One worker's life. It is at its post from the call on: a runtime that is gone drops a task that was never polled.
     pub(crate) fn work(self: Arc<Self>, worker: usize) -> impl Future<Output = ()> + Send + 'static {
-        let mut post = Post { crew: self, worker, lane: None, left: false };
+        let mut post = WorkerGuard { workers: self, worker, lane: None, left: false };
         async move {
-            let crew = post.crew.clone();
+            let crew = post.workers.clone();
             crew.take_jobs(&mut post).await;
         }
     }
 
-    async fn take_jobs(&self, post: &mut Post) {
+    async fn take_jobs(&self, post: &mut WorkerGuard) {
         let worker = post.worker;
         let control = self.control(worker);
         let mut done = None;
@@ -108,7 +108,7 @@ impl Crew {
         let mut now = Instant::now();
         loop {
             match self.pool.next(worker, done.take(), now) {
-                Next::Run(job) => {
+                NextAttempt::Run(job) => {
                     post.lane = Some(job.lane);
                     let conclusion = self.attempt(&control, &job, &mut now).await;
                     done = Some((job.lane, conclusion.of(job)));
@@ -116,11 +116,11 @@ impl Crew {
                     // Handlers that are always ready must not keep the thread from everybody else.
                     tokio::task::coop::consume_budget().await;
                 }
-                Next::Idle => {
+                NextAttempt::Idle => {
                     poll_fn(|cx| self.idle(worker, cx)).await;
                     now = Instant::now();
                 }
-                Next::Exit => {
+                NextAttempt::Exit => {
                     post.left = true;
                     return;
                 }
@@ -141,7 +141,7 @@ impl Crew {
     }
 
     /// Makes one attempt and says what follows. `now` is moved on to its end.
-    async fn attempt(&self, control: &Control, job: &Job, now: &mut Instant) -> Conclusion {
+    async fn attempt(&self, control: &Control, job: &Attempt, now: &mut Instant) -> Conclusion {
         if job.copy {
             self.drop_copy(job);
             return Conclusion::Finished;
@@ -176,11 +176,11 @@ impl Crew {
         }
         let observed = self.telemetry.start(&delivery, *now);
         let end = self.run(control, job.number, delivery, &observed).await;
-        *now = observed.end(matches!(end, End::Ok));
+        *now = observed.end(matches!(end, HandlerEnd::Ok));
         match end {
-            End::Ok => Conclusion::Finished,
-            End::Abandoned => Conclusion::Abandoned,
-            End::Failed(error) => self.failed(job, &error, *now),
+            HandlerEnd::Ok => Conclusion::Finished,
+            HandlerEnd::Abandoned => Conclusion::Abandoned,
+            HandlerEnd::Failed(error) => self.failed(job, &error, *now),
         }
     }
 
@@ -188,18 +188,18 @@ impl Crew {
     async fn attempt_until_decided(
         &self,
         control: &Control,
-        job: &Job,
+        job: &Attempt,
         delivery: Delivery,
         now: &mut Instant,
     ) -> Conclusion {
         loop {
             let observed = self.telemetry.start(&delivery, *now);
             let end = self.run(control, job.number, delivery.clone(), &observed).await;
-            *now = observed.end(matches!(end, End::Ok));
+            *now = observed.end(matches!(end, HandlerEnd::Ok));
             match end {
-                End::Ok => return Conclusion::Finished,
-                End::Abandoned => return Conclusion::Abandoned,
-                End::Failed(error) => match self.failed(job, &error, *now) {
+                HandlerEnd::Ok => return Conclusion::Finished,
+                HandlerEnd::Abandoned => return Conclusion::Abandoned,
+                HandlerEnd::Failed(error) => match self.failed(job, &error, *now) {
                     Conclusion::Retry(at) => tokio::time::sleep_until(at).await,
                     conclusion => return conclusion,
                 },
@@ -207,7 +207,7 @@ impl Crew {
         }
     }
 
-    fn failed(&self, job: &Job, error: &HandlerError, now: Instant) -> Conclusion {
+    fn failed(&self, job: &Attempt, error: &HandlerError, now: Instant) -> Conclusion {
         if self.hooks.any() {
             let at = self.location(job);
             self.hooks.emit(&BusEvent::AttemptFailed { at: &at, attempt: job.attempt, error: error.message() });
@@ -219,7 +219,7 @@ impl Crew {
     }
 
     /// The attempts are used up (S2).
-    fn give_up(&self, job: &Job, attempts: u32, error: String) -> Conclusion {
+    fn give_up(&self, job: &Attempt, attempts: u32, error: String) -> Conclusion {
         match self.settings.policy {
             // Another owner handles it again: nothing is reported that has no effect (S5).
             FailurePolicy::Skip if !self.pool.owns(&job.context) => Conclusion::Abandoned,
@@ -245,7 +245,7 @@ impl Crew {
         }
     }
 
-    fn decode(&self, job: &Job) -> Result<Envelope, Error> {
+    fn decode(&self, job: &Attempt) -> Result<Envelope, Error> {
         let envelope = match &job.record.body {
             Body::Envelope(envelope) => envelope.clone(),
             Body::Encoded { record, binding } => {
@@ -261,7 +261,7 @@ impl Crew {
     }
 
     /// P3: a second copy is dropped and counted, in its place in the key's line.
-    fn drop_copy(&self, job: &Job) {
+    fn drop_copy(&self, job: &Attempt) {
         self.telemetry.copy_dropped();
         if let Some(stamp) = job.record.stamp {
             self.hooks.emit(&BusEvent::CopyDropped { at: &self.location(job), stamp });
@@ -269,7 +269,7 @@ impl Crew {
     }
 
     /// Counts a record that its key's hash puts elsewhere; the error where the topic refuses it.
-    fn misplaced(&self, job: &Job) -> Option<String> {
+    fn misplaced(&self, job: &Attempt) -> Option<String> {
         let expected = job.record.key.as_ref()?.partition(self.partitions);
         if expected == job.record.partition {
             return None;
@@ -286,28 +286,28 @@ impl Crew {
         }
     }
 
-    fn location(&self, job: &Job) -> Location {
+    fn location(&self, job: &Attempt) -> Location {
         dead_letter::location(&job.context, &job.record)
     }
 
     /// Runs the handler's future, with its panics caught, its time limited, and open to being abandoned.
-    async fn run(&self, control: &Control, number: u64, delivery: Delivery, observed: &Observed<'_>) -> End {
+    async fn run(&self, control: &Control, number: u64, delivery: Delivery, observed: &Observed<'_>) -> HandlerEnd {
         let called = catch_unwind(AssertUnwindSafe(|| self.scope.enter(|| self.handler.handle(delivery))));
         let mut running = match called {
             Ok(future) => Shielded { future: Some(future), scope: self.scope, seam: self.seam },
-            Err(panic) => return End::Failed(panicked(panic)),
+            Err(panic) => return HandlerEnd::Failed(panicked(panic)),
         };
         let end = {
             let attempt = poll_fn(|cx| {
                 if control.is_abandoned(number) {
-                    return Poll::Ready(End::Abandoned);
+                    return Poll::Ready(HandlerEnd::Abandoned);
                 }
                 let polled = observed.in_span(|| running.poll(cx));
                 if polled.is_pending() {
                     control.waker.register(cx.waker());
                     // It may have come before there was anybody to wake.
                     if control.is_abandoned(number) {
-                        return Poll::Ready(End::Abandoned);
+                        return Poll::Ready(HandlerEnd::Abandoned);
                     }
                 }
                 polled
@@ -316,12 +316,12 @@ impl Crew {
                 None => attempt.await,
                 Some(limit) => match tokio::time::timeout(limit, attempt).await {
                     Ok(end) => end,
-                    Err(_) => End::Failed(HandlerError::retry(format!("took longer than {limit:?}"))),
+                    Err(_) => HandlerEnd::Failed(HandlerError::retry(format!("took longer than {limit:?}"))),
                 },
             }
         };
         match running.discard() {
-            Some(panic) if matches!(end, End::Ok) => End::Failed(panic),
+            Some(panic) if matches!(end, HandlerEnd::Ok) => HandlerEnd::Failed(panic),
             _ => end,
         }
     }
@@ -387,7 +387,7 @@ mod tests {
     }
 
     /// Two workers and a session that looks when it is told, on the paused clock.
-    fn start(handler: Arc<dyn Handler>, change: impl FnOnce(&mut Settings)) -> Arc<Crew> {
+    fn start(handler: Arc<dyn Handler>, change: impl FnOnce(&mut Settings)) -> Arc<Workers> {
         let mut settings = Settings { concurrency: 2, ..Settings::default() };
         change(&mut settings);
         let crew = Arc::new(bench::crew(handler, settings).unwrap());
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(stop.kind(), ErrorKind::HandlerFailed);
     }
 
-    fn view(crew: &Crew) -> PartitionView {
+    fn view(crew: &Workers) -> PartitionView {
         crew.pool.view(Instant::now()).remove(0)
     }
 
@@ -501,7 +501,7 @@ mod tests {
         });
         let crew = start(handler, |_| {});
         crew.pool.offer(records(&["a", "b", "c"]), Instant::now());
-        let running = |crew: &Crew| crew.pool.busy_with(0);
+        let running = |crew: &Workers| crew.pool.busy_with(0);
         poll_until(|| running(&crew).len() == 2).await;
         let (worker, job, position) = running(&crew)[0];
         // A number of another job, as one that ended just before would have.

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::job::DeadJob;
 use super::lane::{LaneState, NONE};
-use super::partition::{Partition, Turn};
-use super::{KEPT_CAPACITY, Pool, State, wake_workers};
+use super::partition::{OneAtATime, Partition};
+use super::{KEPT_CAPACITY, Pool, PoolState, wake_workers};
 use crate::model::Position;
 use crate::mutant::Mutant;
 use crate::subscribe::handler::DeliveryContext;
@@ -17,7 +17,7 @@ use crate::subscribe::progress::note::Trying;
 
 /// What a commit of one partition would store.
 #[derive(Debug, Clone)]
-pub(crate) struct Progress {
+pub(crate) struct PartitionProgress {
     pub(crate) partition: u32,
     pub(crate) epoch: u64,
     pub(crate) next: Position,
@@ -84,20 +84,20 @@ impl Pool {
     }
 
     /// What can be committed; only partitions with something new, unless `all`.
-    pub(crate) fn progress(&self, all: bool) -> Vec<Progress> {
+    pub(crate) fn progress(&self, all: bool) -> Vec<PartitionProgress> {
         let state = self.state.lock();
         let owned = state.partitions.values();
         owned.filter(|owned| all || owned.dirty()).map(|owned| state.progress_of(owned)).collect()
     }
 
     /// The same for one partition.
-    pub(crate) fn progress_of(&self, partition: u32) -> Option<Progress> {
+    pub(crate) fn progress_of(&self, partition: u32) -> Option<PartitionProgress> {
         let state = self.state.lock();
         state.partitions.get(partition).map(|owned| state.progress_of(owned))
     }
 
     /// A commit is confirmed.
-    pub(crate) fn committed(&self, progress: &Progress) {
+    pub(crate) fn committed(&self, progress: &PartitionProgress) {
         let mut state = self.state.lock();
         if let Some(owned) = state.partitions.get_mut(progress.partition)
             && owned.context.epoch == progress.epoch
@@ -240,14 +240,14 @@ impl Pool {
     }
 }
 
-impl State {
+impl PoolState {
     fn awaits_letter(&self, lane: usize, context: &DeliveryContext) -> bool {
         self.lanes.get(lane).is_some_and(|found| {
             found.state == LaneState::DeadLetter && found.epoch == context.epoch && found.partition == context.partition
         })
     }
 
-    fn progress_of(&self, owned: &Partition) -> Progress {
+    fn progress_of(&self, owned: &Partition) -> PartitionProgress {
         let (mut next, mut finished) = owned.progress();
         if self.seam.is(Mutant::CommitPastHole)
             && let Some(run) = finished.runs().last()
@@ -255,7 +255,7 @@ impl State {
             (next, finished) = (run.last.next(), FinishedSet::default());
         }
         let alone = owned.alone.as_ref();
-        Progress {
+        PartitionProgress {
             partition: owned.context.partition,
             epoch: owned.context.epoch,
             next,
@@ -263,8 +263,8 @@ impl State {
             count: owned.tracker.finished_since_commit(),
             suspect_until: alone.map(|alone| alone.until),
             trying: alone.and_then(|alone| match alone.turn {
-                Turn::Free => None,
-                Turn::Writing(trying) | Turn::Granted(trying) => Some(trying),
+                OneAtATime::Free => None,
+                OneAtATime::Writing(trying) | OneAtATime::Granted(trying) => Some(trying),
             }),
         }
     }

@@ -11,11 +11,11 @@ use crate::subscribe::handler::DeliveryContext;
 
 /// One attempt to make.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct Attempt {
     /// Counts all jobs of the pool, from 1 on.
     pub(crate) number: u64,
     pub(crate) lane: usize,
-    pub(crate) record: Parcel,
+    pub(crate) record: RecordBox,
     /// From 1 on.
     pub(crate) attempt: u32,
     /// A second copy: not to be handled.
@@ -25,21 +25,21 @@ pub(crate) struct Job {
     pub(crate) context: Arc<DeliveryContext>,
 }
 
-impl Job {
+impl Attempt {
     /// Done with. The record is let go here, and not under the pool's lock.
-    pub(crate) fn finished(mut self) -> Outcome {
+    pub(crate) fn finished(mut self) -> AttemptResult {
         *self.record.0 = None;
-        Outcome::Finished(self.record)
+        AttemptResult::Finished(self.record)
     }
 }
 
 /// A record in a box: it is large to move. Emptied, the box goes back to the pool for another record, so that in the
 /// steady state nothing is allocated.
 #[derive(Debug, Default)]
-pub(crate) struct Parcel(pub(super) Box<Option<Inbound>>);
+pub(crate) struct RecordBox(pub(super) Box<Option<Inbound>>);
 
 /// Empty, it reads as a record of nothing.
-impl Deref for Parcel {
+impl Deref for RecordBox {
     type Target = Inbound;
 
     fn deref(&self) -> &Inbound {
@@ -50,11 +50,11 @@ impl Deref for Parcel {
 
 /// How an attempt ended.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum AttemptResult {
     /// Finished: handled, skipped, or not for this group. With the box of its record, empty.
-    Finished(Parcel),
+    Finished(RecordBox),
     /// Failed; the head is tried again at this time.
-    Retry(Instant, Parcel),
+    Retry(Instant, RecordBox),
     /// Failed for good; the head waits until its dead letter is confirmed.
     DeadLetter(Box<DeadJob>),
     /// Dropped without an end: stays unfinished, and nothing more of its partition starts in this ownership.
@@ -65,7 +65,7 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct DeadJob {
     pub(crate) lane: usize,
-    pub(crate) record: Parcel,
+    pub(crate) record: RecordBox,
     pub(crate) attempts: u32,
     pub(crate) error: String,
     pub(crate) context: Arc<DeliveryContext>,
@@ -73,15 +73,15 @@ pub(crate) struct DeadJob {
 
 /// What a worker does next.
 #[derive(Debug)]
-pub(crate) enum Next {
-    Run(Job),
+pub(crate) enum NextAttempt {
+    Run(Attempt),
     Idle,
     Exit,
 }
 
 /// What an offered batch asks of the intake, and what it wants reported.
 #[derive(Debug, Default)]
-pub(crate) struct Offered {
+pub(crate) struct OfferResult {
     /// Partitions whose intake must pause.
     pub(crate) pause: Vec<u32>,
     /// A delivery that the watermark has passed already.

@@ -2,24 +2,24 @@
 
 use tokio::time::Instant;
 
-use super::job::Parcel;
+use super::job::RecordBox;
 use crate::model::{Key, Position};
 use crate::subscribe::progress::tracker::Ordinal;
 
 /// A queued or running record.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(super) struct QueuedRecord {
     /// None where it is running, or waits for its dead letter.
-    pub(super) record: Option<Parcel>,
+    pub(super) record: Option<RecordBox>,
     pub(super) position: Position,
     pub(super) bytes: usize,
-    pub(super) queued: Queued,
+    pub(super) queued: LedgerEntry,
     pub(super) next: usize,
 }
 
 /// What a queued record's ledger entry says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Queued {
+pub(super) struct LedgerEntry {
     pub(super) ordinal: Ordinal,
     pub(super) attempts: u32,
     /// A second copy, dropped when its turn comes (P3).

@@ -7,24 +7,24 @@ use std::vec;
 use hashbrown::hash_table::Entry;
 use tokio::time::Instant;
 
-use super::job::Offered;
-use super::lane::{Item, Lane, LaneState, NONE, Queued};
+use super::job::OfferResult;
+use super::lane::{Lane, LaneState, LedgerEntry, NONE, QueuedRecord};
 use super::partition::Admit;
-use super::{State, owner};
+use super::{PoolState, owner};
 use crate::backend::Inbound;
 use crate::model::Key;
 use crate::mutant::Mutant;
 
 /// What to do with a record that was taken into the ledger.
 struct Admitted {
-    queued: Queued,
+    queued: LedgerEntry,
     epoch: u64,
 }
 
-impl State {
+impl PoolState {
     /// Takes the next record of a batch: into its lane, if it is to be handled.
     #[inline]
-    pub(super) fn offer_one(&mut self, batch: &mut vec::IntoIter<Inbound>, now: Instant, offered: &mut Offered) {
+    pub(super) fn offer_one(&mut self, batch: &mut vec::IntoIter<Inbound>, now: Instant, offered: &mut OfferResult) {
         // Looked at where it is, and moved once: a record is large.
         let Some(record) = batch.as_slice().first() else { return };
         let Some(Admitted { queued, epoch }) = self.admit(record, now, offered) else {
@@ -50,7 +50,7 @@ impl State {
         if parcel.0.is_none() {
             *parcel.0 = batch.next();
         }
-        self.items.insert(Item { record: Some(parcel), position, bytes, queued, next: NONE });
+        self.items.insert(QueuedRecord { record: Some(parcel), position, bytes, queued, next: NONE });
         if let Some(lane) = lane {
             self.line_up(lane);
         }
@@ -58,7 +58,7 @@ impl State {
 
     /// Takes a record into the ledger and says whether it is to be queued.
     #[inline]
-    fn admit(&mut self, record: &Inbound, now: Instant, offered: &mut Offered) -> Option<Admitted> {
+    fn admit(&mut self, record: &Inbound, now: Instant, offered: &mut OfferResult) -> Option<Admitted> {
         let partition = self.partitions.get_mut(record.partition)?;
         if partition.draining {
             // As if it had never come: what is committed last must not count it as seen.
@@ -75,7 +75,7 @@ impl State {
         if partition.head_since.is_none() {
             partition.note_head(now);
         }
-        let queued = Queued { ordinal, attempts: partition.charged(record.position), copy };
+        let queued = LedgerEntry { ordinal, attempts: partition.charged(record.position), copy };
         Some(Admitted { queued, epoch: partition.epoch })
     }
 

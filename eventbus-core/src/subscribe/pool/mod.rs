@@ -46,12 +46,12 @@ mod one_at_a_time;
 mod partition;
 mod view;
 
-pub(crate) use control::Progress;
-pub(crate) use job::{DeadJob, Job, Next, Offered, Outcome, Parcel};
+pub(crate) use control::PartitionProgress;
+pub(crate) use job::{Attempt, AttemptResult, DeadJob, NextAttempt, OfferResult, RecordBox};
 pub(crate) use partition::Opening;
 pub use view::PartitionView;
 
-use lane::{Item, Lane, LaneState, NONE, Queued};
+use lane::{Lane, LaneState, LedgerEntry, NONE, QueuedRecord};
 
 #[cfg(test)]
 mod tests;
@@ -62,7 +62,7 @@ const KEPT_CAPACITY: usize = 8_192;
 /// Hands envelopes to workers. Shared by the session, which offers, and the workers, which take.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     /// Wakes the session: something was put down for it.
     pub(crate) session: Notify,
     /// Wakes whoever waits for handlers to end.
@@ -70,7 +70,7 @@ pub(crate) struct Pool {
 }
 
 #[derive(Debug)]
-struct State {
+struct PoolState {
     partitions: Partitions,
     /// Whether a partition handles one at a time.
     any_alone: bool,
@@ -78,9 +78,9 @@ struct State {
     index: HashTable<usize>,
     /// Randomly seeded. Fast rather than proof against somebody who can measure the table: keys hash once a record.
     hasher: DefaultHashBuilder,
-    items: Slab<Item>,
+    items: Slab<QueuedRecord>,
     /// Boxes for records to come: in the steady state nothing is allocated.
-    spare: Vec<Parcel>,
+    spare: Vec<RecordBox>,
     ready: VecDeque<usize>,
     timers: BTreeMap<(Instant, u64), usize>,
     timer_count: u64,
@@ -113,7 +113,7 @@ struct WorkerSlot {
 impl Pool {
     pub(crate) fn new(concurrency: usize, window: usize, commit_every: u64, seam: Seam) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(PoolState {
                 partitions: Partitions::default(),
                 any_alone: false,
                 lanes: Slab::new(),
@@ -158,8 +158,8 @@ impl Pool {
     }
 
     /// Takes delivered records into their keys' lanes and wakes as many workers as there is new work for.
-    pub(crate) fn offer(&self, records: Vec<Inbound>, now: Instant) -> Offered {
-        let mut offered = Offered::default();
+    pub(crate) fn offer(&self, records: Vec<Inbound>, now: Instant) -> OfferResult {
+        let mut offered = OfferResult::default();
         let mut records = records.into_iter();
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -178,7 +178,7 @@ impl Pool {
     }
 
     /// Gives back what a worker did and takes its next job.
-    pub(crate) fn next(&self, worker: usize, done: Option<(usize, Outcome)>, now: Instant) -> Next {
+    pub(crate) fn next(&self, worker: usize, done: Option<(usize, AttemptResult)>, now: Instant) -> NextAttempt {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut tell_session = false;
@@ -196,12 +196,12 @@ impl Pool {
     }
 
     /// A worker is gone that was not told to go; what it had in hand counts as abandoned.
-    pub(crate) fn fallen(&self, worker: usize, lane: Option<usize>) {
+    pub(crate) fn worker_died(&self, worker: usize, lane: Option<usize>) {
         let mut state = self.state.lock();
         state.workers[worker].job = None;
         state.workers[worker].alive = false;
         if let Some(lane) = lane {
-            state.complete(lane, Outcome::Abandoned, Instant::now());
+            state.complete(lane, AttemptResult::Abandoned, Instant::now());
         }
         drop(state);
         self.session.notify_one();
@@ -222,7 +222,7 @@ impl Pool {
     }
 }
 
-impl State {
+impl PoolState {
     fn may_start(&self) -> bool {
         !self.paused && !self.closed && self.running < self.concurrency
     }
@@ -238,11 +238,11 @@ impl State {
     }
 
     /// The start check, and the only place where a head is taken.
-    fn take(&mut self, worker: usize, now: Instant, tell_session: &mut bool) -> Next {
+    fn take(&mut self, worker: usize, now: Instant, tell_session: &mut bool) -> NextAttempt {
         if self.closed || worker >= self.concurrency {
             self.workers[worker].alive = false;
             *tell_session = true;
-            return Next::Exit;
+            return NextAttempt::Exit;
         }
         while self.may_start() {
             let Some(number) = self.ready.pop_front() else { break };
@@ -265,7 +265,7 @@ impl State {
             // A ready lane's head is always here; a lane without it is running, and must not start twice.
             let Some(record) = item.record.take() else { continue };
             item.queued.attempts += 1;
-            let Queued { ordinal, attempts: attempt, copy } = item.queued;
+            let LedgerEntry { ordinal, attempts: attempt, copy } = item.queued;
             partition.running += 1;
             if self.seam.is(Mutant::AckBeforeHandling) {
                 partition.tracker.finish(ordinal);
@@ -275,13 +275,21 @@ impl State {
             self.running += 1;
             self.jobs += 1;
             self.workers[worker].job = Some((self.jobs, lane.partition, item.position));
-            return Next::Run(Job { number: self.jobs, lane: number, record, attempt, copy, checked, context });
+            return NextAttempt::Run(Attempt {
+                number: self.jobs,
+                lane: number,
+                record,
+                attempt,
+                copy,
+                checked,
+                context,
+            });
         }
-        Next::Idle
+        NextAttempt::Idle
     }
 
     /// Takes back a lane from a worker. Returns whether the session must look.
-    fn complete(&mut self, number: usize, outcome: Outcome, now: Instant) -> bool {
+    fn complete(&mut self, number: usize, outcome: AttemptResult, now: Instant) -> bool {
         self.running -= 1;
         let lane = &self.lanes[number];
         let Some(partition) = owner(&mut self.partitions, lane) else {
@@ -293,7 +301,7 @@ impl State {
         let turn_over = partition.free_turn();
         let draining = partition.draining;
         let tell = match outcome {
-            Outcome::Finished(empty) => {
+            AttemptResult::Finished(empty) => {
                 let head = &self.items[lane.head];
                 let resumes = partition.finish(head.queued.ordinal, head.bytes, now, self.window);
                 if self.spare.len() < KEPT_CAPACITY && empty.0.is_none() {
@@ -301,7 +309,7 @@ impl State {
                 }
                 self.leave_head(number) || resumes
             }
-            Outcome::Abandoned => {
+            AttemptResult::Abandoned => {
                 // Its key's next must not start, nor may a later delivery of the key: nothing more of the partition does.
                 let partition = lane.partition;
                 self.drain(partition);
@@ -312,8 +320,8 @@ impl State {
                 self.drop_lane(number);
                 true
             }
-            Outcome::Retry(at, record) => self.wait_for_retry(number, at, record, now),
-            Outcome::DeadLetter(job) => {
+            AttemptResult::Retry(at, record) => self.wait_for_retry(number, at, record, now),
+            AttemptResult::DeadLetter(job) => {
                 self.lanes[number].state = LaneState::DeadLetter;
                 self.dead.push_back(*job);
                 true
@@ -334,7 +342,7 @@ impl State {
         }
     }
 
-    fn wait_for_retry(&mut self, lane: usize, at: Instant, record: Parcel, now: Instant) -> bool {
+    fn wait_for_retry(&mut self, lane: usize, at: Instant, record: RecordBox, now: Instant) -> bool {
         let head = self.lanes[lane].head;
         self.items[head].record = Some(record);
         let behind = self.items[head].next;
@@ -361,7 +369,7 @@ impl State {
 }
 
 /// Lets go of the lock and wakes workers for what was made ready under it.
-fn wake_workers(mut state: MutexGuard<'_, State>) {
+fn wake_workers(mut state: MutexGuard<'_, PoolState>) {
     let wakers = state.workers_to_wake();
     drop(state);
     wakers.into_iter().for_each(Waker::wake);

@@ -5,8 +5,8 @@
 //! turn is granted only after the note that names it is stored, and the next is asked for only when nothing runs.
 
 use super::lane::LaneState;
-use super::partition::Turn;
-use super::{Pool, State, wake_workers};
+use super::partition::OneAtATime;
+use super::{Pool, PoolState, wake_workers};
 use crate::subscribe::progress::note::Trying;
 
 impl Pool {
@@ -18,15 +18,17 @@ impl Pool {
     }
 }
 
-impl State {
+impl PoolState {
     fn grant(&mut self, partition: u32, trying: Trying) {
         let Some(owned) = self.partitions.get_mut(partition) else { return };
-        let Some(alone) = owned.alone.as_mut().filter(|alone| alone.turn == Turn::Writing(trying)) else { return };
-        let Some(lane) = owned.held.remove(&trying.position) else {
-            alone.turn = Turn::Free;
+        let Some(alone) = owned.alone.as_mut().filter(|alone| alone.turn == OneAtATime::Writing(trying)) else {
             return;
         };
-        alone.turn = Turn::Granted(trying);
+        let Some(lane) = owned.held.remove(&trying.position) else {
+            alone.turn = OneAtATime::Free;
+            return;
+        };
+        alone.turn = OneAtATime::Granted(trying);
         self.make_ready(lane);
     }
 
@@ -52,7 +54,7 @@ impl State {
                 back.extend(std::mem::take(&mut owned.held).into_values());
                 continue;
             }
-            if alone.turn != Turn::Free || owned.running > 0 || owned.draining {
+            if alone.turn != OneAtATime::Free || owned.running > 0 || owned.draining {
                 continue;
             }
             if let Some((position, lane)) = owned.held.first_key_value()
@@ -61,7 +63,7 @@ impl State {
             {
                 let attempts = self.items[self.lanes[*lane].head].queued.attempts + 1;
                 let trying = Trying { position: *position, attempts };
-                alone.turn = Turn::Writing(trying);
+                alone.turn = OneAtATime::Writing(trying);
                 turns.push((owned.context.partition, trying));
             }
         }

@@ -83,19 +83,19 @@ pub(crate) struct Partition {
 #[derive(Debug)]
 pub(crate) struct Alone {
     pub(crate) until: Position,
-    pub(crate) turn: Turn,
+    pub(crate) turn: OneAtATime,
 }
 
 impl Alone {
     /// Whether the record at this position may run now.
     pub(crate) fn is_granted(&self, position: Position) -> bool {
-        matches!(self.turn, Turn::Granted(trying) if trying.position == position)
+        matches!(self.turn, OneAtATime::Granted(trying) if trying.position == position)
     }
 }
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum OneAtATime {
     /// Nobody's.
     Free,
     /// The note that names this one is being written.
@@ -132,7 +132,7 @@ impl Partition {
             draining: false,
             running: 0,
             held: BTreeMap::new(),
-            alone: opening.suspect_until.map(|until| Alone { until, turn: Turn::Free }),
+            alone: opening.suspect_until.map(|until| Alone { until, turn: OneAtATime::Free }),
             tried: opening.tried,
             head_since: None,
             stall_reported: None,
@@ -163,7 +163,7 @@ impl Partition {
 
     /// Ends the turn of what ran alone; whether the partition handles one at a time.
     pub(crate) fn free_turn(&mut self) -> bool {
-        self.alone.as_mut().map(|alone| alone.turn = Turn::Free).is_some()
+        self.alone.as_mut().map(|alone| alone.turn = OneAtATime::Free).is_some()
     }
 
     /// Takes over the memory of copies of the epoch before.

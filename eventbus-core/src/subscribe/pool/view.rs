@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::partition::Partition;
-use super::{Pool, State};
+use super::{Pool, PoolState};
 use crate::model::{Key, Position};
 
 /// One partition for inspection.
@@ -62,7 +62,7 @@ impl Pool {
     }
 }
 
-impl State {
+impl PoolState {
     fn view_of(&self, owned: &Partition, now: Instant) -> PartitionView {
         let head = owned.head_since;
         PartitionView {

@@ -13,7 +13,7 @@ use crate::backend::{Assignment, Commit, LogState, Membership};
 use crate::model::{Error, ErrorKind, Position, Result};
 use crate::mutant::Mutant;
 use crate::subscribe::options::StartFrom;
-use crate::subscribe::pool::Progress;
+use crate::subscribe::pool::PartitionProgress;
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Note;
 
@@ -26,7 +26,7 @@ const SUSPICIOUS: u32 = 3;
 /// `Fenced` where somebody else was faster, `LogReset` and `DataLost` where the subscription is to stop on them.
 pub(crate) async fn claim(shared: &Arc<Shared>, assignment: &Assignment) -> Result<Claimed> {
     let log = &assignment.log;
-    let found = resume::find(assignment.committed.as_ref(), log, &shared.settings, shared.crew.seam)?;
+    let found = resume::find(assignment.committed.as_ref(), log, &shared.settings, shared.workers.seam)?;
     shared.report_found(assignment.partition, &found);
     if let Some((from, to)) = found.lost {
         resume::check_loss(from, to, &shared.settings)?;
@@ -68,10 +68,10 @@ pub(crate) async fn claim_anew(shared: &Arc<Shared>, old: &Claimed, log: &LogSta
 
 /// S5: strictly greater at every change of owner; the clock's milliseconds keep it rising when progress was deleted.
 fn next_epoch(shared: &Shared, before: u64) -> u64 {
-    if shared.crew.seam.is(Mutant::EpochKept) && before > 0 {
+    if shared.workers.seam.is(Mutant::EpochKept) && before > 0 {
         return before;
     }
-    before.saturating_add(1).max(shared.crew.env.unix_millis())
+    before.saturating_add(1).max(shared.workers.env.unix_millis())
 }
 
 /// How many starts in a row, this one included, found an unclean end and no progress since. A partition with nothing
@@ -110,7 +110,7 @@ pub(crate) async fn start(shared: &Shared, partition: u32, log: &LogState, from:
 }
 
 async fn store(shared: &Shared, membership: &dyn Membership, claimed: &Claimed) -> Result<()> {
-    let progress = Progress {
+    let progress = PartitionProgress {
         partition: claimed.partition,
         epoch: claimed.epoch,
         next: claimed.next,
@@ -126,13 +126,13 @@ async fn store(shared: &Shared, membership: &dyn Membership, claimed: &Claimed) 
 /// The commit that stores this progress with its note.
 pub(crate) fn commit_of(
     shared: &Shared,
-    progress: &Progress,
+    progress: &PartitionProgress,
     incarnation: &str,
     unclean_starts: u32,
     clean: bool,
 ) -> Result<Commit> {
     let mut finished = progress.finished.clone();
-    if shared.crew.seam.is(Mutant::NoteWithHoles) {
+    if shared.workers.seam.is(Mutant::NoteWithHoles) {
         // Claims the hole between two runs as finished too.
         let runs: Vec<_> = finished.runs().collect();
         if let (Some(first), Some(last)) = (runs.first(), runs.last()) {

@@ -36,7 +36,7 @@ impl Session {
 
     /// Ends the subscription with an error: running handlers finish and are committed first.
     pub(super) fn stop(&mut self, error: Option<Error>) {
-        self.shared.crew.pool.set_paused(true);
+        self.shared.workers.pool.set_paused(true);
         self.close(Instant::now() + self.shared.settings.drain_deadline, error);
     }
 
@@ -67,7 +67,7 @@ impl Session {
     fn orphans_are_gone(&mut self) -> bool {
         let Some(closing) = &mut self.closing else { return false };
         let left = closing.orphans.get_or_insert_with(|| {
-            let partitions = self.shared.crew.pool.orphaned();
+            let partitions = self.shared.workers.pool.orphaned();
             for partition in &partitions {
                 self.jobs.push(jobs::dismiss(self.shared.clone(), *partition, closing.deadline));
             }
@@ -85,7 +85,7 @@ impl Session {
     }
 
     pub(super) async fn leave(mut self) -> Ended {
-        self.shared.crew.pool.close();
+        self.shared.workers.pool.close();
         let left = tokio::time::timeout(CALL_GRACE, self.shared.membership.leave()).await;
         if !matches!(left, Ok(Ok(()))) {
             tracing::debug!(target: "eventbus", group = %self.shared.group, "leaving the group failed; its session will expire");

@@ -17,7 +17,7 @@ use crate::subscribe::options::Settings;
 use crate::subscribe::pool::Opening;
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Trying;
-use crate::subscribe::worker::Crew;
+use crate::subscribe::worker::Workers;
 
 /// What the session and its jobs share.
 pub(crate) struct Shared {
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     /// Where dead letters go, by the policy that needs it.
     pub(crate) dead_letters: Option<Topic>,
     pub(crate) settings: Settings,
-    pub(crate) crew: Arc<Crew>,
+    pub(crate) workers: Arc<Workers>,
 }
 
 /// A partition that was claimed.
@@ -155,26 +155,26 @@ impl Shared {
     }
 
     pub(super) fn report_reset(&self, partition: u32) {
-        self.crew.hooks.emit(&BusEvent::LogReset { at: &self.location(partition) });
+        self.workers.hooks.emit(&BusEvent::LogReset { at: &self.location(partition) });
     }
 
     pub(super) fn report_loss(&self, partition: u32, from: Position, to: Position) {
-        self.crew.telemetry.data_lost();
-        self.crew.hooks.emit(&BusEvent::DataLost { at: &self.location(partition), from, to });
+        self.workers.telemetry.data_lost();
+        self.workers.hooks.emit(&BusEvent::DataLost { at: &self.location(partition), from, to });
     }
 
     pub(super) fn report_ownership(&self, claimed: &Claimed, change: OwnershipChange) {
         let at = self.location(claimed.partition);
-        self.crew.hooks.emit(&BusEvent::Ownership { at: &at, epoch: claimed.epoch, change });
+        self.workers.hooks.emit(&BusEvent::Ownership { at: &at, epoch: claimed.epoch, change });
     }
 
     pub(super) fn report_stalls(&self, now: Instant) {
-        let pool = &self.crew.pool;
+        let pool = &self.workers.pool;
         for view in pool.stalled(self.settings.stall_after, now) {
             let Some((position, age)) = view.head else { continue };
-            self.crew.telemetry.stalled();
+            self.workers.telemetry.stalled();
             let at = Location { position: Some(position), key: view.head_key, ..self.location(view.partition) };
-            self.crew.hooks.emit(&BusEvent::Stalled { at: &at, age, full: view.full });
+            self.workers.hooks.emit(&BusEvent::Stalled { at: &at, age, full: view.full });
         }
     }
 
@@ -188,7 +188,7 @@ impl Shared {
             epoch: claimed.epoch,
             incarnation: claimed.incarnation.as_str().into(),
         };
-        self.crew.pool.open(Opening {
+        self.workers.pool.open(Opening {
             context: Arc::new(context),
             lease,
             watermark: claimed.next,
@@ -197,7 +197,7 @@ impl Shared {
             suspect_until: claimed.suspect_until,
             tried: claimed.tried,
             dedup_by_id: self.settings.dedup_by_id,
-            seam: self.crew.seam,
+            seam: self.workers.seam,
         });
         self.report_ownership(claimed, OwnershipChange::Claimed);
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::claim::{commit_of, commit_until_known};
 use super::context::{Claimed, Drained, Shared};
 use crate::model::Result;
-use crate::subscribe::pool::Progress;
+use crate::subscribe::pool::PartitionProgress;
 
 /// How long a dropped future may take to go away before its handler counts as blocking.
 const DROP_GRACE: Duration = Duration::from_secs(1);
@@ -27,14 +27,14 @@ pub(crate) const HAND_BACK_GRACE: Duration = Duration::from_secs(6);
 /// Waits until nothing of the partition runs, dropping what runs at the deadline.
 pub(crate) async fn quiesce(shared: &Arc<Shared>, partition: u32, deadline: Instant) -> Drained {
     let mut drained = Drained::default();
-    let pool = &shared.crew.pool;
+    let pool = &shared.workers.pool;
     pool.drain(partition);
     if by(shared, deadline, Duration::ZERO, pool.at_rest(partition)).await.is_some() {
         return drained;
     }
     for (worker, job, position) in pool.busy_with(partition) {
         drained.abandoned.push((partition, position));
-        shared.crew.abandon(worker, job);
+        shared.workers.abandon(worker, job);
     }
     if timeout_at(Instant::now() + DROP_GRACE, pool.at_rest(partition)).await.is_err() {
         drained.stuck.extend(pool.busy_with(partition).into_iter().map(|(_, _, position)| (partition, position)));
@@ -67,18 +67,18 @@ pub(crate) async fn hand_back(shared: Arc<Shared>, claimed: Claimed, deadline: I
     if !drained.stuck.is_empty() {
         return drained;
     }
-    if let Some(progress) = shared.crew.pool.progress_of(partition)
+    if let Some(progress) = shared.workers.pool.progress_of(partition)
         && progress.epoch == claimed.epoch
     {
         let stored = last_commit(&shared, &claimed, &progress);
         if by(&shared, deadline, CALL_GRACE, stored).await.is_some_and(|stored| stored.is_ok()) {
-            shared.crew.pool.committed(&progress);
+            shared.workers.pool.committed(&progress);
         } else {
             tracing::warn!(target: "eventbus", partition, "the last commit of a partition did not go through");
             drained.uncommitted.push(partition);
         }
     }
-    shared.crew.pool.remove(partition);
+    shared.workers.pool.remove(partition);
     let released = by(&shared, deadline, CALL_GRACE, shared.membership.release(partition)).await;
     if !matches!(released, Some(Ok(()))) {
         tracing::debug!(target: "eventbus", partition, "a partition could not be released; its session will expire");
@@ -86,7 +86,7 @@ pub(crate) async fn hand_back(shared: Arc<Shared>, claimed: Claimed, deadline: I
     drained
 }
 
-async fn last_commit(shared: &Shared, claimed: &Claimed, progress: &Progress) -> Result<()> {
+async fn last_commit(shared: &Shared, claimed: &Claimed, progress: &PartitionProgress) -> Result<()> {
     let commit = commit_of(shared, progress, &claimed.incarnation, 0, true)?;
     commit_until_known(&*shared.membership, commit).await
 }

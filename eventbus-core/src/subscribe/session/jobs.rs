@@ -18,7 +18,7 @@ use crate::mutant::Mutant;
 use crate::observe::BusEvent;
 use crate::subscribe::dead_letter;
 use crate::subscribe::options::StartFrom;
-use crate::subscribe::pool::{DeadJob, Progress};
+use crate::subscribe::pool::{DeadJob, PartitionProgress};
 use crate::subscribe::progress::note::Trying;
 
 /// Waits before something is asked of the broker again.
@@ -26,7 +26,7 @@ const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)]
 
 pub(super) enum Job {
     Open(Box<Assignment>),
-    Commit(Box<Progress>),
+    Commit(Box<PartitionProgress>),
     Turn(Trying),
     Read,
     Seek(StartFrom, Logs, SeekReply),
@@ -61,7 +61,7 @@ type Place = (u32, u64);
 pub(super) enum Done {
     /// Without a look at the log where the partition was wanted back before there was one.
     Opened(Place, Result<(Claimed, Option<Looked>)>),
-    Committed(Place, Box<Progress>, Result<()>),
+    Committed(Place, Box<PartitionProgress>, Result<()>),
     Granted(Place, Trying, Result<()>),
     Read(Place, Result<Option<Looked>>),
     HandedBack(Place, Drained),
@@ -142,7 +142,7 @@ impl Job {
 /// Claims, waits for handlers of an earlier ownership, opens the pool, reads.
 async fn open(shared: &Arc<Shared>, at: &At, assignment: &Assignment) -> Result<(Claimed, Option<Looked>)> {
     let claimed = claim::claim(shared, assignment).await?;
-    shared.crew.pool.at_rest(claimed.partition).await;
+    shared.workers.pool.at_rest(claimed.partition).await;
     shared.open(&claimed, assignment.lease.clone());
     let looked = read(shared, at).await?;
     Ok((claimed, looked))
@@ -150,7 +150,7 @@ async fn open(shared: &Arc<Shared>, at: &At, assignment: &Assignment) -> Result<
 
 /// Reads on from what was delivered last, until the broker answers.
 async fn read(shared: &Shared, at: &At) -> Result<Option<Looked>> {
-    read_from(shared, at, || shared.crew.pool.begin_read(at.partition, shared.settings.lookback)).await
+    read_from(shared, at, || shared.workers.pool.begin_read(at.partition, shared.settings.lookback)).await
 }
 
 /// Reads until the broker answers, or until the partition is wanted back.
@@ -188,7 +188,7 @@ async fn read_until_known(
 }
 
 /// One try to commit; what failed is committed with the next.
-async fn commit(shared: Arc<Shared>, at: At, progress: Box<Progress>) -> Done {
+async fn commit(shared: Arc<Shared>, at: At, progress: Box<PartitionProgress>) -> Done {
     let place = (at.partition, at.generation);
     let result = match &at.claimed {
         None => Ok(()),
@@ -207,7 +207,7 @@ async fn commit(shared: Arc<Shared>, at: At, progress: Box<Progress>) -> Done {
 
 /// Writes the note that names the envelope whose turn it is (S2, one at a time).
 async fn turn(shared: &Arc<Shared>, at: &At) -> Result<()> {
-    let (Some(claimed), Some(progress)) = (&at.claimed, shared.crew.pool.progress_of(at.partition)) else {
+    let (Some(claimed), Some(progress)) = (&at.claimed, shared.workers.pool.progress_of(at.partition)) else {
         return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
     };
     let commit = commit_of(shared, &progress, &claimed.incarnation, at.unclean, false)?;
@@ -236,7 +236,7 @@ async fn seek(
     let partition = at.partition;
     hand_back::quiesce(shared, partition, Instant::now() + shared.settings.drain_deadline).await;
     let claimed = claim::claim_anew(shared, old, log, next).await?;
-    let pool = &shared.crew.pool;
+    let pool = &shared.workers.pool;
     pool.at_rest(partition).await;
     // The delivery before goes on until the new one has begun. Parked at the log's end, it brings nothing from below that.
     let parked = log.end;
@@ -274,19 +274,19 @@ pub(super) fn bury(shared: Arc<Shared>, job: DeadJob) -> BoxFuture<'static, Done
             by_reference |= matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Refused);
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(longest);
-            if !shared.crew.pool.awaits_letter(job.lane, &job.context) {
+            if !shared.workers.pool.awaits_letter(job.lane, &job.context) {
                 break;
             }
         }
         // Its ownership may be over by now: then whoever has the partition decides about it, and nothing is told here.
-        if !shared.crew.pool.awaits_letter(job.lane, &job.context) {
+        if !shared.workers.pool.awaits_letter(job.lane, &job.context) {
             return Done::Buried;
         }
         // Told before the next of the key may start.
         let at = dead_letter::location(&job.context, &job.record);
-        shared.crew.hooks.emit(&BusEvent::DeadLettered { at: &at, attempts: job.attempts, error: &job.error });
-        shared.crew.telemetry.dead_lettered();
-        shared.crew.pool.buried(job.lane, &job.context, Instant::now());
+        shared.workers.hooks.emit(&BusEvent::DeadLettered { at: &at, attempts: job.attempts, error: &job.error });
+        shared.workers.telemetry.dead_lettered();
+        shared.workers.pool.buried(job.lane, &job.context, Instant::now());
         Done::Buried
     }
     .boxed()
@@ -300,7 +300,7 @@ async fn write_letter(shared: &Shared, job: &DeadJob, by_reference: bool) -> Res
     }
     let stamp = dead_letter::stamp(&job.context, job.record.position);
     let confirmation = shared.lanes.publish_reserved(topic, stamp, letter);
-    if shared.crew.seam.is(Mutant::DeadLetterUnconfirmed) {
+    if shared.workers.seam.is(Mutant::DeadLetterUnconfirmed) {
         return Ok(());
     }
     confirmation.await.map(|_| ())

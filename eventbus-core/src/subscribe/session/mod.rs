@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::options::StartFrom;
-use super::pool::Progress;
+use super::pool::PartitionProgress;
 use super::progress::note::Trying;
 use crate::backend::{Assignment, GroupEvent, Inbound, Lease};
 use crate::model::{Error, ErrorKind, Position, Result};
@@ -119,7 +119,7 @@ impl Session {
                     Ok(event) => self.event(event),
                     Err(error) => self.membership_over(error),
                 },
-                () = self.shared.crew.pool.session.notified() => Ok(()),
+                () = self.shared.workers.pool.session.notified() => Ok(()),
                 () = sleep_until(wake) => Ok(()),
             };
             if let Err(error) = step {
@@ -132,7 +132,7 @@ impl Session {
     /// Looks at the pool and the clock, and starts what is due. Returns when the next retry is due.
     fn duties(&mut self) -> Option<Instant> {
         let now = Instant::now();
-        let pool = self.shared.crew.pool.clone();
+        let pool = self.shared.workers.pool.clone();
         let duties = pool.duties(now);
         for job in duties.dead {
             self.jobs.push(jobs::bury(self.shared.clone(), job));
@@ -148,7 +148,7 @@ impl Session {
             self.next_commit = now + self.shared.settings.commit_interval;
             self.shared.report_stalls(now);
         }
-        let stop = self.shared.crew.stop.lock().take();
+        let stop = self.shared.workers.stop.lock().take();
         if let Some(error) = stop {
             self.stop(Some(error));
         }
@@ -156,7 +156,7 @@ impl Session {
     }
 
     fn commit_all(&mut self) {
-        let progress = self.shared.crew.pool.progress(false);
+        let progress = self.shared.workers.pool.progress(false);
         for progress in progress {
             let idle = self.stages.get(&progress.partition).is_some_and(|stage| !stage.busy);
             if idle {
@@ -203,7 +203,7 @@ impl Session {
     fn event(&mut self, event: GroupEvent) -> Result<()> {
         match event {
             GroupEvent::Records(records) => self.records(records)?,
-            GroupEvent::CaughtUp { partition, next } => self.shared.crew.pool.lift(partition, next),
+            GroupEvent::CaughtUp { partition, next } => self.shared.workers.pool.lift(partition, next),
             GroupEvent::Assigned(assignments) => assignments.into_iter().for_each(|given| self.assigned(given)),
             GroupEvent::Revoked(partitions) => {
                 let deadline = Instant::now() + self.shared.settings.drain_deadline;
@@ -214,17 +214,17 @@ impl Session {
                 partitions.into_iter().for_each(|partition| self.enqueue(partition, Job::Read));
             }
             GroupEvent::Truncated { partition, first } => self.truncated(partition, first)?,
-            GroupEvent::Connection(state) => self.shared.crew.hooks.emit(&BusEvent::Connection(state)),
+            GroupEvent::Connection(state) => self.shared.workers.hooks.emit(&BusEvent::Connection(state)),
         }
         Ok(())
     }
 
     fn records(&mut self, mut records: Vec<Inbound>) -> Result<()> {
-        if self.shared.crew.seam.is(Mutant::ReverseReplay) {
+        if self.shared.workers.seam.is(Mutant::ReverseReplay) {
             // Swaps neighbours of a key without the ledger noticing: positions stay where they are.
             jobs::swap_neighbours(&mut records);
         }
-        let offered = self.shared.crew.pool.offer(records, Instant::now());
+        let offered = self.shared.workers.pool.offer(records, Instant::now());
         for partition in offered.pause {
             self.shared.membership.pause(partition);
         }
@@ -262,12 +262,12 @@ impl Session {
         // What has not begun need not begin. Draining begins now, whatever is under way.
         stage.queue.clear();
         stage.wanted_back.notify_one();
-        self.shared.crew.pool.drain(partition);
+        self.shared.workers.pool.drain(partition);
         self.enqueue(partition, Job::HandBack(deadline));
     }
 
     fn lost(&mut self, partition: u32) {
-        if !self.shared.crew.seam.is(Mutant::StaleOwner) {
+        if !self.shared.workers.seam.is(Mutant::StaleOwner) {
             self.forget(partition);
         }
     }
@@ -275,14 +275,14 @@ impl Session {
     fn forget(&mut self, partition: u32) {
         let Some(stage) = self.stages.remove(&partition) else { return };
         stage.lease.revoke();
-        self.shared.crew.pool.remove(partition);
+        self.shared.workers.pool.remove(partition);
         if let Some(claimed) = stage.claimed {
             self.shared.report_ownership(&claimed, OwnershipChange::Lost);
         }
     }
 
     fn truncated(&mut self, partition: u32, first: Position) -> Result<()> {
-        let Some(expected) = self.shared.crew.pool.expected(partition) else { return Ok(()) };
+        let Some(expected) = self.shared.workers.pool.expected(partition) else { return Ok(()) };
         self.check_loss(partition, expected, first)
     }
 
@@ -380,12 +380,12 @@ impl Session {
             }
             self.shared.report_reset(partition);
             // Nothing of this log may be handled as if it followed on the other one.
-            self.shared.crew.pool.drain(partition);
+            self.shared.workers.pool.drain(partition);
             self.enqueue(partition, Job::Restart(log.clone()));
             return Ok(());
         }
         self.check_loss(partition, *expected, log.first)?;
-        self.shared.crew.pool.read_is_good(partition);
+        self.shared.workers.pool.read_is_good(partition);
         Ok(())
     }
 
@@ -403,13 +403,13 @@ impl Session {
         }
     }
 
-    fn committed(&mut self, partition: u32, progress: &Progress, result: Result<()>) -> Result<()> {
+    fn committed(&mut self, partition: u32, progress: &PartitionProgress, result: Result<()>) -> Result<()> {
         match result {
             Ok(()) => {
                 if let Some(stage) = self.stages.get_mut(&partition) {
                     stage.progressed = true;
                 }
-                self.shared.crew.pool.committed(progress);
+                self.shared.workers.pool.committed(progress);
             }
             Err(error) if error.kind() == ErrorKind::Fenced => self.lost(partition),
             Err(error) if error.is_retryable() || self.closing.is_some() => {
@@ -422,7 +422,7 @@ impl Session {
 
     fn granted(&mut self, partition: u32, trying: Trying, result: Result<()>) -> Result<()> {
         match result {
-            Ok(()) => self.shared.crew.pool.grant(partition, trying),
+            Ok(()) => self.shared.workers.pool.grant(partition, trying),
             Err(error) if error.kind() == ErrorKind::Fenced => self.lost(partition),
             Err(_) if self.closing.is_some() => {}
             Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),

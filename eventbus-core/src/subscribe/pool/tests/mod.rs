@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::job::{Job, Next, Outcome, Parcel};
+use super::job::{Attempt, AttemptResult, NextAttempt, RecordBox};
 use super::partition::Opening;
 use crate::backend::Lease;
 use crate::model::Position;
@@ -89,7 +89,7 @@ fn a_resume_never_starts_the_next_after_an_abandoned_head() {
     rig.offer(0, &[(1, "a"), (2, "a"), (3, "b"), (4, "c")]);
     assert_eq!((rig.take(0), rig.take(1)), (Some(1), Some(3)));
     rig.pool.set_paused(true);
-    rig.end(0, |_| Outcome::Abandoned);
+    rig.end(0, |_| AttemptResult::Abandoned);
     rig.pool.set_paused(false);
     rig.offer(0, &[(5, "a")]);
     assert_eq!(rig.take(0), None);
@@ -134,7 +134,7 @@ fn a_letter_not_yet_taken_is_never_written_after_a_drain() {
     // Not through the rig, which takes letters at once as the session does.
     let job = rig.running[0].take().expect("it runs");
     let letter = rig::letter(&job);
-    let _ = rig.pool.next(0, Some((job.lane, Outcome::DeadLetter(Box::new(letter)))), rig.now);
+    let _ = rig.pool.next(0, Some((job.lane, AttemptResult::DeadLetter(Box::new(letter)))), rig.now);
     rig.pool.drain(0);
     assert!(rig.pool.duties(rig.now).dead.is_empty());
 }
@@ -269,7 +269,10 @@ fn a_retiring_worker_never_leaves_a_ready_lane_to_sleepers() {
     assert!(rig.pool.sleep(0, &waker), "the one slot is used by the worker that retires");
     // It takes no other lane; the session, which it tells, wakes the one that may.
     let lane = rig.running[1].take().expect("it runs").lane;
-    assert!(matches!(rig.pool.next(1, Some((lane, Outcome::Finished(Parcel::default()))), rig.now), Next::Exit));
+    assert!(matches!(
+        rig.pool.next(1, Some((lane, AttemptResult::Finished(RecordBox::default()))), rig.now),
+        NextAttempt::Exit
+    ));
     assert!(rig.told());
     rig.look();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
@@ -285,7 +288,7 @@ fn a_pause_of_intake_never_flaps() {
     let mut resumed = Vec::new();
     for expected in 1..=5 {
         assert_eq!(rig.take(0), Some(expected));
-        rig.end(0, Job::finished);
+        rig.end(0, Attempt::finished);
         resumed.push(rig.pool.duties(rig.now).resume.len());
     }
     assert_eq!(resumed, [0, 0, 1, 0, 0], "once, with half of the window free");
@@ -299,7 +302,7 @@ fn a_commit_is_never_asked_for_twice_for_the_same_records() {
     let mut asked = Vec::new();
     for _ in 0..4 {
         rig.take(0);
-        rig.end(0, Job::finished);
+        rig.end(0, Attempt::finished);
         asked.push(rig.pool.duties(rig.now).commit);
     }
     assert_eq!(asked, [false, true, false, true]);

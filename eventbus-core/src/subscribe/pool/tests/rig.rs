@@ -11,7 +11,7 @@ use crate::model::{Envelope, Key, Position};
 use crate::mutant::Seam;
 use crate::subscribe::handler::DeliveryContext;
 use crate::subscribe::pool::Pool;
-use crate::subscribe::pool::job::{DeadJob, Job, Next, Outcome, Parcel};
+use crate::subscribe::pool::job::{Attempt, AttemptResult, DeadJob, NextAttempt, RecordBox};
 use crate::subscribe::pool::partition::Opening;
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Trying;
@@ -23,7 +23,7 @@ pub(super) struct Rig {
     pub(super) pool: Pool,
     pub(super) now: Instant,
     pub(super) leases: [Lease; PARTITIONS],
-    pub(super) running: Vec<Option<Job>>,
+    pub(super) running: Vec<Option<Attempt>>,
     /// Taken by the session, not yet confirmed.
     pub(super) letters: Vec<DeadJob>,
     /// Whose note is being written.
@@ -65,8 +65,8 @@ pub(super) fn opening(partition: u32, epoch: u64, lease: &Lease, suspect_until: 
     }
 }
 
-pub(super) fn letter(job: &Job) -> DeadJob {
-    let (lane, record, context) = (job.lane, Parcel(Box::new(Some(job.record.clone()))), job.context.clone());
+pub(super) fn letter(job: &Attempt) -> DeadJob {
+    let (lane, record, context) = (job.lane, RecordBox(Box::new(Some(job.record.clone()))), job.context.clone());
     DeadJob { lane, record, attempts: job.attempt, error: "refuted".into(), context }
 }
 
@@ -145,12 +145,12 @@ impl Rig {
     pub(super) fn take(&mut self, worker: usize) -> Option<u64> {
         assert!(self.running[worker].is_none(), "it is at work");
         let position = match self.pool.next(worker, None, self.now) {
-            Next::Run(job) => {
+            NextAttempt::Run(job) => {
                 let position = job.record.position.get();
                 self.running[worker] = Some(job);
                 Some(position)
             }
-            Next::Idle | Next::Exit => None,
+            NextAttempt::Idle | NextAttempt::Exit => None,
         };
         if self.told() {
             self.look();
@@ -158,22 +158,22 @@ impl Rig {
         position
     }
 
-    pub(super) fn job(&self, worker: usize) -> &Job {
+    pub(super) fn job(&self, worker: usize) -> &Attempt {
         self.running[worker].as_ref().expect("it is at work")
     }
 
     /// A worker gives back what it did, and takes nothing; nobody looks yet.
-    pub(super) fn end(&mut self, worker: usize, outcome: impl FnOnce(Job) -> Outcome) {
+    pub(super) fn end(&mut self, worker: usize, outcome: impl FnOnce(Attempt) -> AttemptResult) {
         let job = self.running[worker].take().expect("it is at work");
         let lane = job.lane;
         // It ends while starting is not allowed, so that ending and taking are two steps of a test.
         let paused = std::mem::replace(&mut self.pool.state.lock().paused, true);
         let next = self.pool.next(worker, Some((lane, outcome(job))), self.now);
-        assert!(!matches!(next, Next::Run(_)));
+        assert!(!matches!(next, NextAttempt::Run(_)));
         self.pool.state.lock().paused = paused;
     }
 
-    fn end_and_look(&mut self, worker: usize, outcome: impl FnOnce(Job) -> Outcome) {
+    fn end_and_look(&mut self, worker: usize, outcome: impl FnOnce(Attempt) -> AttemptResult) {
         self.end(worker, outcome);
         if self.told() {
             self.look();
@@ -181,20 +181,20 @@ impl Rig {
     }
 
     pub(super) fn finish(&mut self, worker: usize) {
-        self.end_and_look(worker, Job::finished);
+        self.end_and_look(worker, Attempt::finished);
     }
 
     pub(super) fn retry(&mut self, worker: usize, wait: Duration) {
         let at = self.now + wait;
-        self.end_and_look(worker, |job| Outcome::Retry(at, job.record));
+        self.end_and_look(worker, |job| AttemptResult::Retry(at, job.record));
     }
 
     pub(super) fn dead_letter(&mut self, worker: usize) {
-        self.end_and_look(worker, |job| Outcome::DeadLetter(Box::new(letter(&job))));
+        self.end_and_look(worker, |job| AttemptResult::DeadLetter(Box::new(letter(&job))));
     }
 
     pub(super) fn abandon(&mut self, worker: usize) {
-        self.end_and_look(worker, |_| Outcome::Abandoned);
+        self.end_and_look(worker, |_| AttemptResult::Abandoned);
     }
 
     pub(super) fn watermark(&self, partition: u32) -> Position {

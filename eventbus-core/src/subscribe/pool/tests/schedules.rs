@@ -21,7 +21,7 @@ use crate::backend::Lease;
 use crate::model::Position;
 use crate::mutant::Seam;
 use crate::subscribe::pool::Pool;
-use crate::subscribe::pool::job::{Job, Next, Outcome};
+use crate::subscribe::pool::job::{Attempt, AttemptResult, NextAttempt};
 
 /// Schedules of each scheduler and scenario.
 const SCHEDULES: usize = 500;
@@ -69,18 +69,18 @@ impl Stage {
         let mut done = None;
         loop {
             match self.pool.next(worker, done.take(), self.start) {
-                Next::Run(job) => done = Some((job.lane, self.handle(job).await)),
-                Next::Idle => {
+                NextAttempt::Run(job) => done = Some((job.lane, self.handle(job).await)),
+                NextAttempt::Idle => {
                     poll_fn(|cx| if self.pool.sleep(worker, cx.waker()) { Poll::Pending } else { Poll::Ready(()) })
                         .await;
                 }
-                Next::Exit => return,
+                NextAttempt::Exit => return,
             }
         }
     }
 
     /// Every third record fails once, and waits for the session to look at the clock.
-    async fn handle(&self, job: Job) -> Outcome {
+    async fn handle(&self, job: Attempt) -> AttemptResult {
         let position = job.record.position.get();
         let key = job.record.key.as_ref().map(ToString::to_string).unwrap_or_default();
         {
@@ -94,7 +94,7 @@ impl Stage {
         let mut history = self.history.lock().unwrap();
         history.running.remove(&key);
         if position.is_multiple_of(3) && job.attempt == 1 {
-            return Outcome::Retry(self.start + Duration::from_millis(1), job.record);
+            return AttemptResult::Retry(self.start + Duration::from_millis(1), job.record);
         }
         history.finished.insert(key, position);
         history.handled += 1;
