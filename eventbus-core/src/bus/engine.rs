@@ -22,8 +22,8 @@ use crate::publish::{BatchPublishing, Lanes, Publish, Publishing, Traced};
 use crate::runtime::{Env, Mutex, OwnThread};
 use crate::subscribe::HandleTelemetry;
 use crate::subscribe::{
-    CloseBy, FailurePolicy, HAND_BACK_GRACE, HandleLayer, Handler, Pool, Running, Scope, Session, Shared, StartFrom,
-    Subscribe, Subscription, Workers, dead_letter,
+    CloseBy, FailurePolicy, HAND_BACK_GRACE, HandleLayer, Handler, Pool, Running, Scope, Session, SessionContext,
+    StartFrom, Subscribe, Subscription, Workers, dead_letter,
 };
 
 /// Numbers buses and subscriptions of this process, so that a handler's own can be told from others.
@@ -175,7 +175,7 @@ impl Bus {
             stop: Mutex::new(None),
             seam: self.seam,
         });
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SessionContext {
             backend: self.backend.clone(),
             capabilities,
             membership,

@@ -27,7 +27,7 @@ pub(crate) use pool::Pool;
 pub(crate) use pool::{NextAttempt, Opening};
 pub(crate) use progress::{FinishedSet, Note};
 pub use router::{Router, RouterBuilder, Unknown};
-pub(crate) use session::{CloseBy, HAND_BACK_GRACE, Session, Shared};
+pub(crate) use session::{CloseBy, HAND_BACK_GRACE, Session, SessionContext};
 pub(crate) use shield::Scope;
 pub(crate) use subscription::Running;
 pub use subscription::Subscription;

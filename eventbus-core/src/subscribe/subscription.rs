@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::options::StartFrom;
 use super::pool::PartitionView;
-use super::session::{Command, Drained};
+use super::session::{DrainReport, SessionCommand};
 use super::shield::Scope;
 use super::worker::Workers;
 use crate::backend::{Backend, GroupPartition};
@@ -28,7 +28,7 @@ pub(crate) struct Running {
     pub(crate) topic: Topic,
     pub(crate) group: Group,
     pub(crate) member: Arc<str>,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) commands: mpsc::Sender<SessionCommand>,
     pub(crate) ended: watch::Receiver<Option<Option<Error>>>,
     pub(crate) workers: Arc<Workers>,
     pub(crate) backend: Arc<dyn Backend>,
@@ -86,7 +86,7 @@ impl Subscription {
     pub async fn seek(&self, to: StartFrom) -> Result<()> {
         self.inner.not_inside()?;
         let (reply, answer) = oneshot::channel();
-        self.inner.commands.send(Command::Seek(to, reply)).await.map_err(|_| closed())?;
+        self.inner.commands.send(SessionCommand::Seek(to, reply)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -146,7 +146,7 @@ impl Running {
     pub(crate) fn stop(&self) {
         let (reply, _) = oneshot::channel();
         // A full queue means that a close is under way already, or that the session will see the last handle go.
-        let _ = self.commands.try_send(Command::Close(Duration::ZERO, reply));
+        let _ = self.commands.try_send(SessionCommand::Close(Duration::ZERO, reply));
     }
 
     fn not_inside(&self) -> Result<()> {
@@ -160,7 +160,7 @@ impl Running {
     pub(crate) async fn drain(&self, within: Duration) -> Result<()> {
         self.not_inside()?;
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Close(within, reply)).await.is_ok()
+        if self.commands.send(SessionCommand::Close(within, reply)).await.is_ok()
             && let Ok(drained) = answer.await
         {
             self.wait_ended().await;
@@ -169,7 +169,7 @@ impl Running {
         self.closed().await
     }
 
-    fn outcome(&self, drained: &Drained) -> Result<()> {
+    fn outcome(&self, drained: &DrainReport) -> Result<()> {
         if drained.abandoned.is_empty() && drained.stuck.is_empty() && drained.uncommitted.is_empty() {
             return Ok(());
         }

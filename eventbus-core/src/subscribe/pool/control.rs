@@ -62,7 +62,7 @@ impl Pool {
     }
 
     /// A dead letter is confirmed: its head is finished.
-    pub(crate) fn buried(&self, lane: usize, context: &Arc<DeliveryContext>, now: Instant) -> bool {
+    pub(crate) fn dead_lettered(&self, lane: usize, context: &Arc<DeliveryContext>, now: Instant) -> bool {
         let mut state = self.state.lock();
         let known = state.awaits_letter(lane, context);
         if known {
@@ -108,13 +108,13 @@ impl Pool {
     }
 
     /// Nothing of this partition is left below `next`.
-    pub(crate) fn lift(&self, partition: u32, next: Position) {
+    pub(crate) fn advance_to(&self, partition: u32, next: Position) {
         let mut state = self.state.lock();
         if let Some(owned) = state.partitions.get_mut(partition)
             && !owned.draining
             && !owned.beginning
         {
-            owned.tracker.lift(next);
+            owned.tracker.advance_to(next);
         }
     }
 
@@ -143,7 +143,7 @@ impl Pool {
     /// The partition was opened elsewhere while the delivery before it goes on, which brings nothing from below `parked`.
     /// Where the new one begins below that, what comes from there on is of the old one until something comes from below;
     /// where it begins above, the old one brings nothing that the new one would not, in the same order.
-    pub(crate) fn distrust(&self, partition: u32, parked: Position, lookback: u64) {
+    pub(crate) fn expect_new_read(&self, partition: u32, parked: Position, lookback: u64) {
         let mut state = self.state.lock();
         if let Some(owned) = state.partitions.get_mut(partition) {
             let begin = owned.read_from(lookback);
@@ -153,7 +153,7 @@ impl Pool {
     }
 
     /// The new delivery has begun, and the old one is over. Whether nothing of the new one was recognised yet.
-    pub(crate) fn trust(&self, partition: u32) -> bool {
+    pub(crate) fn new_read_began(&self, partition: u32) -> bool {
         let mut state = self.state.lock();
         state.partitions.get_mut(partition).is_some_and(|owned| {
             owned.beginning = false;

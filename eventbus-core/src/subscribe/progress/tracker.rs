@@ -151,7 +151,7 @@ impl Tracker {
     /// were not pushed belong to other partitions or to nobody. Returns whether the watermark rose; it
     /// goes to the first unfinished record, or to `next` where none is pending. The bound is
     /// remembered for records that finish later.
-    pub(crate) fn lift(&mut self, next: Position) -> bool {
+    pub(crate) fn advance_to(&mut self, next: Position) -> bool {
         self.lifted = self.lifted.max(next);
         let before = self.watermark;
         self.settle(None);

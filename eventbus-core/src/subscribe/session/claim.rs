@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use super::context::{Claimed, Shared};
-use super::resume::{self, Found};
+use super::context::{Claimed, SessionContext};
+use super::resume::{self, ResumePoint};
 use crate::backend::{Assignment, Commit, LogState, Membership};
 use crate::model::{Error, ErrorKind, Position, Result};
 use crate::mutant::Mutant;
@@ -24,7 +24,7 @@ const SUSPICIOUS: u32 = 3;
 ///
 /// # Errors
 /// `Fenced` where somebody else was faster, `LogReset` and `DataLost` where the subscription is to stop on them.
-pub(crate) async fn claim(shared: &Arc<Shared>, assignment: &Assignment) -> Result<Claimed> {
+pub(crate) async fn claim(shared: &Arc<SessionContext>, assignment: &Assignment) -> Result<Claimed> {
     let log = &assignment.log;
     let found = resume::find(assignment.committed.as_ref(), log, &shared.settings, shared.workers.seam)?;
     shared.report_found(assignment.partition, &found);
@@ -51,7 +51,12 @@ pub(crate) async fn claim(shared: &Arc<Shared>, assignment: &Assignment) -> Resu
 }
 
 /// A claim for another start of a partition that is held (a seek): a new epoch, the note cleared.
-pub(crate) async fn claim_anew(shared: &Arc<Shared>, old: &Claimed, log: &LogState, next: Position) -> Result<Claimed> {
+pub(crate) async fn claim_anew(
+    shared: &Arc<SessionContext>,
+    old: &Claimed,
+    log: &LogState,
+    next: Position,
+) -> Result<Claimed> {
     let claimed = Claimed {
         epoch: next_epoch(shared, old.epoch),
         incarnation: log.incarnation.clone(),
@@ -67,7 +72,7 @@ pub(crate) async fn claim_anew(shared: &Arc<Shared>, old: &Claimed, log: &LogSta
 }
 
 /// S5: strictly greater at every change of owner; the clock's milliseconds keep it rising when progress was deleted.
-fn next_epoch(shared: &Shared, before: u64) -> u64 {
+fn next_epoch(shared: &SessionContext, before: u64) -> u64 {
     if shared.workers.seam.is(Mutant::EpochKept) && before > 0 {
         return before;
     }
@@ -76,7 +81,7 @@ fn next_epoch(shared: &Shared, before: u64) -> u64 {
 
 /// How many starts in a row, this one included, found an unclean end and no progress since. A partition with nothing
 /// outstanding does not count, nor does the same member's return.
-fn unclean_starts(found: &Found, member: &str, next: Position, log: &LogState) -> u32 {
+fn unclean_starts(found: &ResumePoint, member: &str, next: Position, log: &LogState) -> u32 {
     match &found.note {
         None => 1,
         Some(note) if note.clean => 1,
@@ -87,7 +92,7 @@ fn unclean_starts(found: &Found, member: &str, next: Position, log: &LogState) -
 }
 
 /// S2: which envelopes may have ended a process. What ran was delivered, so it is below the log's end and within the window.
-fn with_suspicion(mut claimed: Claimed, found: &Found, window: usize, log: &LogState) -> Claimed {
+fn with_suspicion(mut claimed: Claimed, found: &ResumePoint, window: usize, log: &LogState) -> Claimed {
     let before = found.note.as_ref().and_then(|note| note.suspect_until).filter(|until| *until > claimed.next);
     if claimed.unclean_starts >= SUSPICIOUS {
         let reach = Position::new(claimed.next.get().saturating_add(window as u64));
@@ -99,7 +104,12 @@ fn with_suspicion(mut claimed: Claimed, found: &Found, window: usize, log: &LogS
 }
 
 /// Where a group without progress starts, or a seek goes.
-pub(crate) async fn start(shared: &Shared, partition: u32, log: &LogState, from: &StartFrom) -> Result<Position> {
+pub(crate) async fn start(
+    shared: &SessionContext,
+    partition: u32,
+    log: &LogState,
+    from: &StartFrom,
+) -> Result<Position> {
     let position = match from {
         StartFrom::Earliest => log.first,
         StartFrom::Latest => log.end,
@@ -109,7 +119,7 @@ pub(crate) async fn start(shared: &Shared, partition: u32, log: &LogState, from:
     Ok(position.clamp(log.first, log.end.max(log.first)))
 }
 
-async fn store(shared: &Shared, membership: &dyn Membership, claimed: &Claimed) -> Result<()> {
+async fn store(shared: &SessionContext, membership: &dyn Membership, claimed: &Claimed) -> Result<()> {
     let progress = PartitionProgress {
         partition: claimed.partition,
         epoch: claimed.epoch,
@@ -125,7 +135,7 @@ async fn store(shared: &Shared, membership: &dyn Membership, claimed: &Claimed) 
 
 /// The commit that stores this progress with its note.
 pub(crate) fn commit_of(
-    shared: &Shared,
+    shared: &SessionContext,
     progress: &PartitionProgress,
     incarnation: &str,
     unclean_starts: u32,

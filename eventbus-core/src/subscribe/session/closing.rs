@@ -5,16 +5,16 @@
 
 use tokio::time::Instant;
 
-use super::context::{Closing, Drained, Ended};
+use super::context::{Closing, DrainReport, Ended};
 use super::hand_back::CALL_GRACE;
-use super::{Command, Session, jobs};
+use super::{Session, SessionCommand, jobs};
 use crate::model::Error;
 use crate::observe::OwnershipChange;
 
 impl Session {
-    pub(super) fn handed_back(&mut self, partition: u32, drained: Drained) {
+    pub(super) fn handed_back(&mut self, partition: u32, drained: DrainReport) {
         let stuck = !drained.stuck.is_empty();
-        if let Some(stage) = self.stages.remove(&partition) {
+        if let Some(stage) = self.owned.remove(&partition) {
             // A stuck handler keeps its partition: nobody else may have it before this member's session ends.
             stage.lease.revoke();
             if let Some(claimed) = stage.claimed.filter(|_| !stuck) {
@@ -25,7 +25,7 @@ impl Session {
     }
 
     /// What closing tells of a partition.
-    fn drained(&mut self, drained: Drained) {
+    fn drained(&mut self, drained: DrainReport) {
         for (partition, position) in &drained.stuck {
             tracing::error!(target: "eventbus", partition, %position, "a handler blocks its thread and keeps its partition");
         }
@@ -44,7 +44,7 @@ impl Session {
         let closing = self.closing.get_or_insert(Closing {
             deadline,
             replies: Vec::new(),
-            drained: Drained::default(),
+            drained: DrainReport::default(),
             error: None,
             orphans: None,
         });
@@ -52,7 +52,7 @@ impl Session {
         closing.error = closing.error.take().or(error);
         let deadline = closing.deadline;
         self.shared.close_by.set(deadline);
-        let partitions: Vec<u32> = self.stages.keys().copied().collect();
+        let partitions: Vec<u32> = self.owned.keys().copied().collect();
         for partition in partitions {
             self.hand_back(partition, deadline);
         }
@@ -60,7 +60,7 @@ impl Session {
 
     /// Whether all is given back, and nothing runs any more.
     pub(super) fn is_over(&mut self) -> bool {
-        self.closing.is_some() && self.stages.is_empty() && self.orphans_are_gone()
+        self.closing.is_some() && self.owned.is_empty() && self.orphans_are_gone()
     }
 
     /// Handlers of partitions that were lost may still run. They are waited for as others are, once nothing can be lost any more.
@@ -77,7 +77,7 @@ impl Session {
     }
 
     /// The handlers of a partition that was lost are gone.
-    pub(super) fn dismissed(&mut self, drained: Drained) {
+    pub(super) fn dismissed(&mut self, drained: DrainReport) {
         if let Some(closing) = &mut self.closing {
             closing.orphans = closing.orphans.map(|left| left.saturating_sub(1));
         }
@@ -93,7 +93,7 @@ impl Session {
         // Whoever asked while it was closing already gets the same answer.
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
-            if let (Command::Close(_, reply), Some(closing)) = (command, &mut self.closing) {
+            if let (SessionCommand::Close(_, reply), Some(closing)) = (command, &mut self.closing) {
                 closing.replies.push(reply);
             }
         }

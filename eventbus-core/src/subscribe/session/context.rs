@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::resume::Found;
+use super::resume::ResumePoint;
 use crate::backend::{Backend, Capabilities, Lease, Membership};
 use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
 use crate::observe::{BusEvent, Location, OwnershipChange};
@@ -20,7 +20,7 @@ use crate::subscribe::progress::note::Trying;
 use crate::subscribe::worker::Workers;
 
 /// What the session and its jobs share.
-pub(crate) struct Shared {
+pub(crate) struct SessionContext {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) capabilities: Capabilities,
     pub(crate) membership: Arc<dyn Membership>,
@@ -82,7 +82,7 @@ impl CloseBy {
 
 /// What became of a drain.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Drained {
+pub(crate) struct DrainReport {
     /// Positions whose handlers were dropped at the deadline.
     pub(crate) abandoned: Vec<(u32, Position)>,
     /// Positions whose handlers could not be dropped.
@@ -91,7 +91,7 @@ pub(crate) struct Drained {
     pub(crate) uncommitted: Vec<u32>,
 }
 
-impl Drained {
+impl DrainReport {
     pub(crate) fn merge(&mut self, other: Self) {
         self.abandoned.extend(other.abandoned);
         self.stuck.extend(other.stuck);
@@ -101,8 +101,8 @@ impl Drained {
 
 pub(super) struct Closing {
     pub(super) deadline: Instant,
-    pub(super) replies: Vec<oneshot::Sender<Drained>>,
-    pub(super) drained: Drained,
+    pub(super) replies: Vec<oneshot::Sender<DrainReport>>,
+    pub(super) drained: DrainReport,
     pub(super) error: Option<Error>,
     /// Partitions that were lost and whose handlers still run; none counted before all others are given back.
     pub(super) orphans: Option<usize>,
@@ -111,7 +111,7 @@ pub(super) struct Closing {
 /// Why the session ended.
 pub(crate) type Ended = Option<Error>;
 
-impl Shared {
+impl SessionContext {
     /// A call to the broker, given up when closing must be through.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Shared {
 }
 
 /// What the session reports: each through the hook and the metrics.
-impl Shared {
+impl SessionContext {
     fn location(&self, partition: u32) -> Location {
         Location {
             topic: self.topic.clone(),
@@ -145,7 +145,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn report_found(&self, partition: u32, found: &Found) {
+    pub(crate) fn report_found(&self, partition: u32, found: &ResumePoint) {
         if found.reset {
             self.report_reset(partition);
         }

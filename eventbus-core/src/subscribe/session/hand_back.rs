@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::claim::{commit_of, commit_until_known};
-use super::context::{Claimed, Drained, Shared};
+use super::context::{Claimed, DrainReport, SessionContext};
 use crate::model::Result;
 use crate::subscribe::pool::PartitionProgress;
 
@@ -25,8 +25,8 @@ pub(crate) const CALL_GRACE: Duration = Duration::from_secs(2);
 pub(crate) const HAND_BACK_GRACE: Duration = Duration::from_secs(6);
 
 /// Waits until nothing of the partition runs, dropping what runs at the deadline.
-pub(crate) async fn quiesce(shared: &Arc<Shared>, partition: u32, deadline: Instant) -> Drained {
-    let mut drained = Drained::default();
+pub(crate) async fn drain(shared: &Arc<SessionContext>, partition: u32, deadline: Instant) -> DrainReport {
+    let mut drained = DrainReport::default();
     let pool = &shared.workers.pool;
     pool.drain(partition);
     if by(shared, deadline, Duration::ZERO, pool.at_rest(partition)).await.is_some() {
@@ -45,7 +45,12 @@ pub(crate) async fn quiesce(shared: &Arc<Shared>, partition: u32, deadline: Inst
 
 /// What comes of something by the deadline, or within this grace from now where that is later. Closing may bring the deadline
 /// forward.
-async fn by<T>(shared: &Shared, deadline: Instant, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+async fn by<T>(
+    shared: &SessionContext,
+    deadline: Instant,
+    grace: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let mut work = std::pin::pin!(work);
     let least = Instant::now() + grace;
     loop {
@@ -61,9 +66,9 @@ async fn by<T>(shared: &Shared, deadline: Instant, grace: Duration, work: impl F
 }
 
 /// Gives a partition back, or keeps it where a handler cannot be dropped.
-pub(crate) async fn hand_back(shared: Arc<Shared>, claimed: Claimed, deadline: Instant) -> Drained {
+pub(crate) async fn hand_back(shared: Arc<SessionContext>, claimed: Claimed, deadline: Instant) -> DrainReport {
     let partition = claimed.partition;
-    let mut drained = quiesce(&shared, partition, deadline).await;
+    let mut drained = drain(&shared, partition, deadline).await;
     if !drained.stuck.is_empty() {
         return drained;
     }
@@ -86,7 +91,7 @@ pub(crate) async fn hand_back(shared: Arc<Shared>, claimed: Claimed, deadline: I
     drained
 }
 
-async fn last_commit(shared: &Shared, claimed: &Claimed, progress: &PartitionProgress) -> Result<()> {
+async fn last_commit(shared: &SessionContext, claimed: &Claimed, progress: &PartitionProgress) -> Result<()> {
     let commit = commit_of(shared, progress, &claimed.incarnation, 0, true)?;
     commit_until_known(&*shared.membership, commit).await
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::claim::{self, commit_of};
-use super::context::{Claimed, Drained, Shared};
+use super::context::{Claimed, DrainReport, SessionContext};
 use super::hand_back;
 use crate::backend::{Assignment, Inbound, Lease, LogState, TopicDescription};
 use crate::model::{ErrorKind, Position, Result};
@@ -24,7 +24,7 @@ use crate::subscribe::progress::note::Trying;
 /// Waits before something is asked of the broker again.
 const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
 
-pub(super) enum Job {
+pub(super) enum SessionJob {
     Open(Box<Assignment>),
     Commit(Box<PartitionProgress>),
     Turn(Trying),
@@ -39,14 +39,14 @@ pub(super) enum Job {
 pub(super) type Logs = Arc<OnceCell<TopicDescription>>;
 
 /// The log as a read found it.
-pub(super) struct Looked {
+pub(super) struct LogRead {
     /// What was expected next when the read was asked for: records that came before its answer do not count.
     pub(super) expected: Position,
     pub(super) log: LogState,
 }
 
 /// The ownership that a job belongs to.
-pub(super) struct At {
+pub(super) struct JobContext {
     pub(super) partition: u32,
     pub(super) generation: u64,
     pub(super) claimed: Option<Claimed>,
@@ -56,26 +56,26 @@ pub(super) struct At {
     pub(super) wanted_back: Arc<Notify>,
 }
 
-type Place = (u32, u64);
+type Ownership = (u32, u64);
 
-pub(super) enum Done {
+pub(super) enum JobResult {
     /// Without a look at the log where the partition was wanted back before there was one.
-    Opened(Place, Result<(Claimed, Option<Looked>)>),
-    Committed(Place, Box<PartitionProgress>, Result<()>),
-    Granted(Place, Trying, Result<()>),
-    Read(Place, Result<Option<Looked>>),
-    HandedBack(Place, Drained),
+    Opened(Ownership, Result<(Claimed, Option<LogRead>)>),
+    Committed(Ownership, Box<PartitionProgress>, Result<()>),
+    Granted(Ownership, Trying, Result<()>),
+    Read(Ownership, Result<Option<LogRead>>),
+    HandedBack(Ownership, DrainReport),
     /// A seek that found no place to go to; nothing was touched.
-    NotSought(Place),
-    Buried,
+    NotSought(Ownership),
+    DeadLettered,
     /// The handlers of a partition that was lost are gone, or cannot be.
-    Dismissed(Drained),
+    Dismissed(DrainReport),
     /// Its ownership ended before it did.
     Aborted,
 }
 
-impl Done {
-    pub(super) fn place(&self) -> Option<Place> {
+impl JobResult {
+    pub(super) fn place(&self) -> Option<Ownership> {
         match self {
             Self::Opened(place, _)
             | Self::Committed(place, ..)
@@ -83,45 +83,50 @@ impl Done {
             | Self::Read(place, _)
             | Self::NotSought(place)
             | Self::HandedBack(place, _) => Some(*place),
-            Self::Buried | Self::Dismissed(_) | Self::Aborted => None,
+            Self::DeadLettered | Self::Dismissed(_) | Self::Aborted => None,
         }
     }
 }
 
-impl Job {
-    pub(super) fn start(self, shared: Arc<Shared>, at: At, lease: Lease) -> BoxFuture<'static, Done> {
+impl SessionJob {
+    pub(super) fn start(
+        self,
+        shared: Arc<SessionContext>,
+        at: JobContext,
+        lease: Lease,
+    ) -> BoxFuture<'static, JobResult> {
         let place = (at.partition, at.generation);
         match self {
             Self::Open(assignment) => async move {
                 let opened = shared.until_closed(open(&shared, &at, &assignment)).await;
-                Done::Opened(place, opened)
+                JobResult::Opened(place, opened)
             }
             .boxed(),
             Self::Commit(progress) => commit(shared, at, progress).boxed(),
             Self::Turn(trying) => async move {
                 let granted = shared.until_closed(turn(&shared, &at)).await;
-                Done::Granted(place, trying, granted)
+                JobResult::Granted(place, trying, granted)
             }
             .boxed(),
             Self::Read => async move {
                 let looked = shared.until_closed(read(&shared, &at)).await;
-                Done::Read(place, looked)
+                JobResult::Read(place, looked)
             }
             .boxed(),
             Self::Seek(to, logs, reply) => async move {
                 let target = shared.until_closed(target(&shared, at.partition, &to, &logs)).await;
                 let Ok((log, next)) = target else {
                     reply.tell(&target);
-                    return Done::NotSought(place);
+                    return JobResult::NotSought(place);
                 };
                 let result = shared.until_closed(seek(&shared, &at, lease, &log, next)).await;
                 reply.tell(&result);
-                Done::Opened(place, result)
+                JobResult::Opened(place, result)
             }
             .boxed(),
             Self::Restart(log) => async move {
                 let restarted = shared.until_closed(seek(&shared, &at, lease, &log, log.first)).await;
-                Done::Opened(place, restarted)
+                JobResult::Opened(place, restarted)
             }
             .boxed(),
             Self::HandBack(deadline) => async move {
@@ -129,10 +134,10 @@ impl Job {
                     Some(claimed) => hand_back::hand_back(shared, claimed, deadline).await,
                     None => {
                         let _ = shared.membership.release(at.partition).await;
-                        Drained::default()
+                        DrainReport::default()
                     }
                 };
-                Done::HandedBack(place, drained)
+                JobResult::HandedBack(place, drained)
             }
             .boxed(),
         }
@@ -140,7 +145,11 @@ impl Job {
 }
 
 /// Claims, waits for handlers of an earlier ownership, opens the pool, reads.
-async fn open(shared: &Arc<Shared>, at: &At, assignment: &Assignment) -> Result<(Claimed, Option<Looked>)> {
+async fn open(
+    shared: &Arc<SessionContext>,
+    at: &JobContext,
+    assignment: &Assignment,
+) -> Result<(Claimed, Option<LogRead>)> {
     let claimed = claim::claim(shared, assignment).await?;
     shared.workers.pool.at_rest(claimed.partition).await;
     shared.open(&claimed, assignment.lease.clone());
@@ -149,16 +158,16 @@ async fn open(shared: &Arc<Shared>, at: &At, assignment: &Assignment) -> Result<
 }
 
 /// Reads on from what was delivered last, until the broker answers.
-async fn read(shared: &Shared, at: &At) -> Result<Option<Looked>> {
+async fn read(shared: &SessionContext, at: &JobContext) -> Result<Option<LogRead>> {
     read_from(shared, at, || shared.workers.pool.begin_read(at.partition, shared.settings.lookback)).await
 }
 
 /// Reads until the broker answers, or until the partition is wanted back.
 async fn read_from(
-    shared: &Shared,
-    at: &At,
+    shared: &SessionContext,
+    at: &JobContext,
     place: impl Fn() -> Option<(Position, Position)>,
-) -> Result<Option<Looked>> {
+) -> Result<Option<LogRead>> {
     tokio::select! {
         biased;
         () = at.wanted_back.notified() => Ok(None),
@@ -168,10 +177,10 @@ async fn read_from(
 
 /// Reads until the broker answers; each try looks anew where it begins, and what is expected there.
 async fn read_until_known(
-    shared: &Shared,
+    shared: &SessionContext,
     partition: u32,
     place: impl Fn() -> Option<(Position, Position)>,
-) -> Result<Looked> {
+) -> Result<LogRead> {
     let [mut wait, longest] = RETRY;
     loop {
         let Some((from, expected)) = place() else {
@@ -182,13 +191,13 @@ async fn read_until_known(
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(longest);
             }
-            known => return known.map(|log| Looked { expected, log }),
+            known => return known.map(|log| LogRead { expected, log }),
         }
     }
 }
 
 /// One try to commit; what failed is committed with the next.
-async fn commit(shared: Arc<Shared>, at: At, progress: Box<PartitionProgress>) -> Done {
+async fn commit(shared: Arc<SessionContext>, at: JobContext, progress: Box<PartitionProgress>) -> JobResult {
     let place = (at.partition, at.generation);
     let result = match &at.claimed {
         None => Ok(()),
@@ -202,11 +211,11 @@ async fn commit(shared: Arc<Shared>, at: At, progress: Box<PartitionProgress>) -
             Err(error) => Err(error),
         },
     };
-    Done::Committed(place, progress, result)
+    JobResult::Committed(place, progress, result)
 }
 
 /// Writes the note that names the envelope whose turn it is (S2, one at a time).
-async fn turn(shared: &Arc<Shared>, at: &At) -> Result<()> {
+async fn turn(shared: &Arc<SessionContext>, at: &JobContext) -> Result<()> {
     let (Some(claimed), Some(progress)) = (&at.claimed, shared.workers.pool.progress_of(at.partition)) else {
         return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
     };
@@ -215,7 +224,7 @@ async fn turn(shared: &Arc<Shared>, at: &At) -> Result<()> {
 }
 
 /// Where a seek goes.
-async fn target(shared: &Shared, partition: u32, to: &StartFrom, logs: &Logs) -> Result<(LogState, Position)> {
+async fn target(shared: &SessionContext, partition: u32, to: &StartFrom, logs: &Logs) -> Result<(LogState, Position)> {
     let description = logs.get_or_try_init(|| shared.backend.describe_topic(&shared.topic)).await?;
     let log = description.partitions.get(partition as usize).cloned().unwrap_or_default();
     let next = claim::start(shared, partition, &log, to).await?;
@@ -224,17 +233,17 @@ async fn target(shared: &Shared, partition: u32, to: &StartFrom, logs: &Logs) ->
 
 /// A new epoch from elsewhere: what runs finishes first, note and memory of copies are cleared (S3).
 async fn seek(
-    shared: &Arc<Shared>,
-    at: &At,
+    shared: &Arc<SessionContext>,
+    at: &JobContext,
     lease: Lease,
     log: &LogState,
     next: Position,
-) -> Result<(Claimed, Option<Looked>)> {
+) -> Result<(Claimed, Option<LogRead>)> {
     let Some(old) = &at.claimed else {
         return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
     };
     let partition = at.partition;
-    hand_back::quiesce(shared, partition, Instant::now() + shared.settings.drain_deadline).await;
+    hand_back::drain(shared, partition, Instant::now() + shared.settings.drain_deadline).await;
     let claimed = claim::claim_anew(shared, old, log, next).await?;
     let pool = &shared.workers.pool;
     pool.at_rest(partition).await;
@@ -244,12 +253,12 @@ async fn seek(
         return Ok((claimed, None));
     }
     shared.open(&claimed, lease);
-    pool.distrust(partition, parked, shared.settings.lookback);
+    pool.expect_new_read(partition, parked, shared.settings.lookback);
     // Nothing of the old start is held any more: an intake that was paused for it goes on.
     shared.membership.resume(partition);
     let mut looked = read(shared, at).await?;
     if let Some(found) = &looked
-        && pool.trust(partition)
+        && pool.new_read_began(partition)
         && parked <= found.log.first
     {
         // Retention took all that would have told the new delivery from the old one.
@@ -259,12 +268,12 @@ async fn seek(
 }
 
 /// Waits for what still runs of a partition that was lost, and drops it at the deadline.
-pub(super) fn dismiss(shared: Arc<Shared>, partition: u32, deadline: Instant) -> BoxFuture<'static, Done> {
-    async move { Done::Dismissed(hand_back::quiesce(&shared, partition, deadline).await) }.boxed()
+pub(super) fn dismiss(shared: Arc<SessionContext>, partition: u32, deadline: Instant) -> BoxFuture<'static, JobResult> {
+    async move { JobResult::Dismissed(hand_back::drain(&shared, partition, deadline).await) }.boxed()
 }
 
 /// Writes a dead letter until it is confirmed; only then is its envelope finished (S2).
-pub(super) fn bury(shared: Arc<Shared>, job: DeadJob) -> BoxFuture<'static, Done> {
+pub(super) fn dead_letter_job(shared: Arc<SessionContext>, job: DeadJob) -> BoxFuture<'static, JobResult> {
     async move {
         let [mut wait, longest] = RETRY;
         let mut by_reference = false;
@@ -280,19 +289,19 @@ pub(super) fn bury(shared: Arc<Shared>, job: DeadJob) -> BoxFuture<'static, Done
         }
         // Its ownership may be over by now: then whoever has the partition decides about it, and nothing is told here.
         if !shared.workers.pool.awaits_letter(job.lane, &job.context) {
-            return Done::Buried;
+            return JobResult::DeadLettered;
         }
         // Told before the next of the key may start.
         let at = dead_letter::location(&job.context, &job.record);
         shared.workers.hooks.emit(&BusEvent::DeadLettered { at: &at, attempts: job.attempts, error: &job.error });
         shared.workers.telemetry.dead_lettered();
-        shared.workers.pool.buried(job.lane, &job.context, Instant::now());
-        Done::Buried
+        shared.workers.pool.dead_lettered(job.lane, &job.context, Instant::now());
+        JobResult::DeadLettered
     }
     .boxed()
 }
 
-async fn write_letter(shared: &Shared, job: &DeadJob, by_reference: bool) -> Result<()> {
+async fn write_letter(shared: &SessionContext, job: &DeadJob, by_reference: bool) -> Result<()> {
     let Some(topic) = &shared.dead_letters else { return Ok(()) };
     let mut letter = dead_letter::wrap(&job.record, &job.context, job.attempts, &job.error)?;
     if by_reference {

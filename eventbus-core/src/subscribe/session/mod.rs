@@ -31,29 +31,29 @@ mod hand_back;
 mod jobs;
 mod resume;
 
-pub(super) use context::Drained;
+pub(super) use context::DrainReport;
 use context::{Claimed, Closing, Ended};
-pub(crate) use context::{CloseBy, Shared};
+pub(crate) use context::{CloseBy, SessionContext};
 pub(crate) use hand_back::HAND_BACK_GRACE;
-use jobs::{Done, Job, Looked};
+use jobs::{JobResult, LogRead, SessionJob};
 
 /// What the handle asks of the session.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum SessionCommand {
     /// Stop, within this time.
-    Close(Duration, oneshot::Sender<Drained>),
+    Close(Duration, oneshot::Sender<DrainReport>),
     /// Go on from elsewhere.
     Seek(StartFrom, oneshot::Sender<Result<()>>),
 }
 
 /// One owned partition.
-struct Stage {
+struct OwnedPartition {
     lease: Lease,
     claimed: Option<Claimed>,
     /// Whether it was committed since the claim: then the next start is no unclean one.
     progressed: bool,
     busy: bool,
-    queue: VecDeque<Job>,
+    queue: VecDeque<SessionJob>,
     /// Tells jobs of this ownership from those of an earlier one.
     generation: u64,
     job: UnderWay,
@@ -74,10 +74,10 @@ impl Drop for UnderWay {
 }
 
 pub(crate) struct Session {
-    shared: Arc<Shared>,
-    commands: mpsc::Receiver<Command>,
-    stages: BTreeMap<u32, Stage>,
-    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+    shared: Arc<SessionContext>,
+    commands: mpsc::Receiver<SessionCommand>,
+    owned: BTreeMap<u32, OwnedPartition>,
+    jobs: FuturesUnordered<BoxFuture<'static, JobResult>>,
     generations: u64,
     next_commit: Instant,
     closing: Option<Closing>,
@@ -88,12 +88,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+    pub(crate) fn new(shared: Arc<SessionContext>, commands: mpsc::Receiver<SessionCommand>) -> Self {
         let next_commit = Instant::now() + shared.settings.commit_interval;
         Self {
             shared,
             commands,
-            stages: BTreeMap::new(),
+            owned: BTreeMap::new(),
             jobs: FuturesUnordered::new(),
             generations: 0,
             next_commit,
@@ -135,10 +135,10 @@ impl Session {
         let pool = self.shared.workers.pool.clone();
         let duties = pool.duties(now);
         for job in duties.dead {
-            self.jobs.push(jobs::bury(self.shared.clone(), job));
+            self.jobs.push(jobs::dead_letter_job(self.shared.clone(), job));
         }
         for (partition, trying) in duties.turns {
-            self.enqueue(partition, Job::Turn(trying));
+            self.enqueue(partition, SessionJob::Turn(trying));
         }
         for partition in duties.resume {
             self.shared.membership.resume(partition);
@@ -158,22 +158,22 @@ impl Session {
     fn commit_all(&mut self) {
         let progress = self.shared.workers.pool.progress(false);
         for progress in progress {
-            let idle = self.stages.get(&progress.partition).is_some_and(|stage| !stage.busy);
+            let idle = self.owned.get(&progress.partition).is_some_and(|stage| !stage.busy);
             if idle {
-                self.enqueue(progress.partition, Job::Commit(Box::new(progress)));
+                self.enqueue(progress.partition, SessionJob::Commit(Box::new(progress)));
             }
         }
     }
 
-    fn command(&mut self, command: Option<Command>) -> Result<()> {
+    fn command(&mut self, command: Option<SessionCommand>) -> Result<()> {
         match command {
-            Some(Command::Close(within, reply)) => {
+            Some(SessionCommand::Close(within, reply)) => {
                 self.close(Instant::now() + within, None);
                 if let Some(closing) = &mut self.closing {
                     closing.replies.push(reply);
                 }
             }
-            Some(Command::Seek(to, reply)) => self.seek(&to, reply),
+            Some(SessionCommand::Seek(to, reply)) => self.seek(&to, reply),
             // Every handle is gone: the same as closing at once.
             None => {
                 self.handled = false;
@@ -186,24 +186,24 @@ impl Session {
     /// The membership ended: what it owned is lost.
     fn membership_over(&mut self, error: Error) -> Result<()> {
         self.member = false;
-        let partitions: Vec<u32> = self.stages.keys().copied().collect();
+        let partitions: Vec<u32> = self.owned.keys().copied().collect();
         partitions.into_iter().for_each(|partition| self.forget(partition));
         Err(error)
     }
 
     fn seek(&mut self, to: &StartFrom, reply: oneshot::Sender<Result<()>>) {
-        let waiting = jobs::SeekReply::new(self.stages.len(), reply);
+        let waiting = jobs::SeekReply::new(self.owned.len(), reply);
         let logs = Arc::new(tokio::sync::OnceCell::new());
-        let partitions: Vec<u32> = self.stages.keys().copied().collect();
+        let partitions: Vec<u32> = self.owned.keys().copied().collect();
         for partition in partitions {
-            self.enqueue(partition, Job::Seek(to.clone(), logs.clone(), waiting.clone()));
+            self.enqueue(partition, SessionJob::Seek(to.clone(), logs.clone(), waiting.clone()));
         }
     }
 
     fn event(&mut self, event: GroupEvent) -> Result<()> {
         match event {
             GroupEvent::Records(records) => self.records(records)?,
-            GroupEvent::CaughtUp { partition, next } => self.shared.workers.pool.lift(partition, next),
+            GroupEvent::CaughtUp { partition, next } => self.shared.workers.pool.advance_to(partition, next),
             GroupEvent::Assigned(assignments) => assignments.into_iter().for_each(|given| self.assigned(given)),
             GroupEvent::Revoked(partitions) => {
                 let deadline = Instant::now() + self.shared.settings.drain_deadline;
@@ -211,7 +211,7 @@ impl Session {
             }
             GroupEvent::Lost(partitions) => partitions.into_iter().for_each(|partition| self.lost(partition)),
             GroupEvent::Interrupted(partitions) => {
-                partitions.into_iter().for_each(|partition| self.enqueue(partition, Job::Read));
+                partitions.into_iter().for_each(|partition| self.enqueue(partition, SessionJob::Read));
             }
             GroupEvent::Truncated { partition, first } => self.truncated(partition, first)?,
             GroupEvent::Connection(state) => self.shared.workers.hooks.emit(&BusEvent::Connection(state)),
@@ -243,7 +243,7 @@ impl Session {
         }
         let partition = assignment.partition;
         self.generations += 1;
-        let stage = Stage {
+        let stage = OwnedPartition {
             lease: assignment.lease.clone(),
             claimed: None,
             progressed: false,
@@ -253,17 +253,17 @@ impl Session {
             job: UnderWay::default(),
             wanted_back: Arc::default(),
         };
-        self.stages.insert(partition, stage);
-        self.enqueue(partition, Job::Open(Box::new(assignment)));
+        self.owned.insert(partition, stage);
+        self.enqueue(partition, SessionJob::Open(Box::new(assignment)));
     }
 
     fn hand_back(&mut self, partition: u32, deadline: Instant) {
-        let Some(stage) = self.stages.get_mut(&partition) else { return };
+        let Some(stage) = self.owned.get_mut(&partition) else { return };
         // What has not begun need not begin. Draining begins now, whatever is under way.
         stage.queue.clear();
         stage.wanted_back.notify_one();
         self.shared.workers.pool.drain(partition);
-        self.enqueue(partition, Job::HandBack(deadline));
+        self.enqueue(partition, SessionJob::HandBack(deadline));
     }
 
     fn lost(&mut self, partition: u32) {
@@ -273,7 +273,7 @@ impl Session {
     }
 
     fn forget(&mut self, partition: u32) {
-        let Some(stage) = self.stages.remove(&partition) else { return };
+        let Some(stage) = self.owned.remove(&partition) else { return };
         stage.lease.revoke();
         self.shared.workers.pool.remove(partition);
         if let Some(claimed) = stage.claimed {
@@ -296,14 +296,14 @@ impl Session {
     }
 
     /// Queues a job of a partition, and starts it if nothing is under way there.
-    fn enqueue(&mut self, partition: u32, job: Job) {
-        let Some(stage) = self.stages.get_mut(&partition) else { return };
+    fn enqueue(&mut self, partition: u32, job: SessionJob) {
+        let Some(stage) = self.owned.get_mut(&partition) else { return };
         stage.queue.push_back(job);
         self.start_next(partition);
     }
 
     fn start_next(&mut self, partition: u32) {
-        let Some(stage) = self.stages.get_mut(&partition) else { return };
+        let Some(stage) = self.owned.get_mut(&partition) else { return };
         if stage.busy {
             return;
         }
@@ -314,41 +314,41 @@ impl Session {
             _ => 0,
         };
         let (claimed, wanted_back) = (stage.claimed.clone(), stage.wanted_back.clone());
-        let at = jobs::At { partition, generation: stage.generation, claimed, unclean, wanted_back };
+        let at = jobs::JobContext { partition, generation: stage.generation, claimed, unclean, wanted_back };
         let (job, handle) = abortable(job.start(self.shared.clone(), at, stage.lease.clone()));
         stage.job = UnderWay(Some(handle));
-        self.jobs.push(job.map(|done| done.unwrap_or(Done::Aborted)).boxed());
+        self.jobs.push(job.map(|done| done.unwrap_or(JobResult::Aborted)).boxed());
     }
 
     /// A job has ended.
-    fn done(&mut self, done: Done) -> Result<()> {
+    fn done(&mut self, done: JobResult) -> Result<()> {
         let Some((partition, generation)) = done.place() else {
-            if let Done::Dismissed(drained) = done {
+            if let JobResult::Dismissed(drained) = done {
                 self.dismissed(drained);
             }
             return Ok(());
         };
-        let stage = match self.stages.get_mut(&partition) {
+        let stage = match self.owned.get_mut(&partition) {
             Some(stage) if stage.generation == generation => stage,
             _ => return Ok(()),
         };
         (stage.busy, stage.job) = (false, UnderWay::default());
         let result = match done {
-            Done::Opened(_, result) => self.opened(partition, result),
-            Done::Committed(_, progress, result) => self.committed(partition, &progress, result),
-            Done::Granted(_, trying, result) => self.granted(partition, trying, result),
-            Done::Read(_, result) => self.read(partition, result),
-            Done::HandedBack(_, drained) => {
+            JobResult::Opened(_, result) => self.opened(partition, result),
+            JobResult::Committed(_, progress, result) => self.committed(partition, &progress, result),
+            JobResult::Granted(_, trying, result) => self.granted(partition, trying, result),
+            JobResult::Read(_, result) => self.read(partition, result),
+            JobResult::HandedBack(_, drained) => {
                 self.handed_back(partition, drained);
                 Ok(())
             }
-            Done::NotSought(..) | Done::Buried | Done::Dismissed(_) | Done::Aborted => Ok(()),
+            JobResult::NotSought(..) | JobResult::DeadLettered | JobResult::Dismissed(_) | JobResult::Aborted => Ok(()),
         };
         self.start_next(partition);
         result
     }
 
-    fn opened(&mut self, partition: u32, result: Result<(Claimed, Option<Looked>)>) -> Result<()> {
+    fn opened(&mut self, partition: u32, result: Result<(Claimed, Option<LogRead>)>) -> Result<()> {
         let (claimed, looked) = match result {
             Ok(opened) => opened,
             Err(error) if error.kind() == ErrorKind::Fenced => {
@@ -358,30 +358,30 @@ impl Session {
             Err(_) if self.closing.is_some() => return Ok(()),
             Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
         };
-        let Some(stage) = self.stages.get_mut(&partition) else { return Ok(()) };
+        let Some(stage) = self.owned.get_mut(&partition) else { return Ok(()) };
         stage.claimed = Some(claimed);
         stage.progressed = false;
         looked.map_or(Ok(()), |looked| self.check_log(partition, &looked))
     }
 
     /// A log that changed under a running ownership (S3).
-    fn check_log(&mut self, partition: u32, looked: &Looked) -> Result<()> {
-        let Looked { expected, log } = looked;
-        let Some(claimed) = self.stages.get(&partition).and_then(|stage| stage.claimed.as_ref()) else { return Ok(()) };
+    fn check_log(&mut self, partition: u32, looked: &LogRead) -> Result<()> {
+        let LogRead { expected, log } = looked;
+        let Some(claimed) = self.owned.get(&partition).and_then(|stage| stage.claimed.as_ref()) else { return Ok(()) };
         if log.is_another_than(&claimed.incarnation) || *expected > log.end {
             if self.shared.settings.on_log_reset == super::options::OnLogReset::Stop {
                 return Err(resume::log_reset(*expected, log)
                     .with("topic", &self.shared.topic)
                     .with("partition", partition));
             }
-            let stage = self.stages.get(&partition);
-            if stage.is_some_and(|stage| stage.queue.iter().any(|job| matches!(job, Job::Restart(_)))) {
+            let stage = self.owned.get(&partition);
+            if stage.is_some_and(|stage| stage.queue.iter().any(|job| matches!(job, SessionJob::Restart(_)))) {
                 return Ok(());
             }
             self.shared.report_reset(partition);
             // Nothing of this log may be handled as if it followed on the other one.
             self.shared.workers.pool.drain(partition);
-            self.enqueue(partition, Job::Restart(log.clone()));
+            self.enqueue(partition, SessionJob::Restart(log.clone()));
             return Ok(());
         }
         self.check_loss(partition, *expected, log.first)?;
@@ -389,7 +389,7 @@ impl Session {
         Ok(())
     }
 
-    fn read(&mut self, partition: u32, result: Result<Option<Looked>>) -> Result<()> {
+    fn read(&mut self, partition: u32, result: Result<Option<LogRead>>) -> Result<()> {
         match result {
             Ok(Some(looked)) => self.check_log(partition, &looked),
             // Wanted back before.
@@ -406,7 +406,7 @@ impl Session {
     fn committed(&mut self, partition: u32, progress: &PartitionProgress, result: Result<()>) -> Result<()> {
         match result {
             Ok(()) => {
-                if let Some(stage) = self.stages.get_mut(&partition) {
+                if let Some(stage) = self.owned.get_mut(&partition) {
                     stage.progressed = true;
                 }
                 self.shared.workers.pool.committed(progress);

@@ -14,7 +14,7 @@ use crate::subscribe::progress::note::Note;
 
 /// What was found of earlier progress.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Found {
+pub(crate) struct ResumePoint {
     /// Where to go on; `None` where the group has no progress and its start decides.
     pub(crate) next: Option<Position>,
     /// What is finished beyond it.
@@ -33,9 +33,14 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// `LogReset` where the subscription is to stop on it.
-pub(crate) fn find(committed: Option<&Committed>, log: &LogState, settings: &Settings, seam: Seam) -> Result<Found> {
+pub(crate) fn find(
+    committed: Option<&Committed>,
+    log: &LogState,
+    settings: &Settings,
+    seam: Seam,
+) -> Result<ResumePoint> {
     let Some(committed) = committed else {
-        return Ok(Found { next: None, finished: nothing(), note: None, epoch: 0, reset: false, lost: None });
+        return Ok(ResumePoint { next: None, finished: nothing(), note: None, epoch: 0, reset: false, lost: None });
     };
     let note = read_note(committed);
     let foreign = note.as_ref().is_some_and(|note| log.is_another_than(&note.incarnation));
@@ -45,9 +50,9 @@ pub(crate) fn find(committed: Option<&Committed>, log: &LogState, settings: &Set
             return Err(log_reset(committed.next, log));
         }
         let epoch = committed.epoch;
-        return Ok(Found { next: Some(log.first), finished: nothing(), note: None, epoch, reset, lost: None });
+        return Ok(ResumePoint { next: Some(log.first), finished: nothing(), note: None, epoch, reset, lost: None });
     }
-    let mut found = Found {
+    let mut found = ResumePoint {
         next: Some(committed.next),
         finished: note
             .as_ref()

@@ -77,7 +77,7 @@ fn a_key_with_a_dead_letter_on_its_way_never_starts_nor_holds_a_slot() {
     assert_eq!(rig.take(0), None);
     assert_eq!(rig.watermark(0), Position::new(1));
     let dead = rig.letters.remove(0);
-    assert!(rig.pool.buried(dead.lane, &dead.context, rig.now));
+    assert!(rig.pool.dead_lettered(dead.lane, &dead.context, rig.now));
     assert_eq!(rig.take(0), Some(2));
     assert_eq!(rig.watermark(0), Position::new(2));
 }
@@ -240,7 +240,7 @@ fn a_letter_confirmed_late_never_ends_the_turn_of_another() {
     rig.grant();
     assert_eq!(rig.take(0), Some(2));
     let dead = rig.letters.remove(0);
-    rig.pool.buried(dead.lane, &dead.context, rig.now);
+    rig.pool.dead_lettered(dead.lane, &dead.context, rig.now);
     rig.look();
     assert!(rig.turns.is_empty(), "one is running");
 }
@@ -340,7 +340,7 @@ fn a_delivery_below_the_last_is_never_handled_again() {
 fn a_delivery_that_the_watermark_has_passed_is_told_not_dropped() {
     let rig = Rig::new(1);
     rig.pool.open(opening(0, 7, &rig.leases[0], None));
-    rig.pool.lift(0, Position::new(10));
+    rig.pool.advance_to(0, Position::new(10));
     let offered = rig.pool.offer(vec![rig::record(0, 4, Some("a"))], rig.now);
     assert_eq!(offered.broken, Some((0, Position::new(4))));
 }
@@ -349,6 +349,6 @@ fn a_delivery_that_the_watermark_has_passed_is_told_not_dropped() {
 fn what_was_lifted_over_is_expected_no_more() {
     let rig = Rig::new(1);
     rig.pool.open(opening(0, 7, &rig.leases[0], None));
-    rig.pool.lift(0, Position::new(10));
+    rig.pool.advance_to(0, Position::new(10));
     assert_eq!(rig.pool.expected(0), Some(Position::new(10)));
 }

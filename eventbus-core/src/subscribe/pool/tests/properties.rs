@@ -246,7 +246,7 @@ impl Judge {
             return;
         }
         let letter = self.rig.letters.remove(letter);
-        let known = self.rig.pool.buried(letter.lane, &letter.context, self.rig.now);
+        let known = self.rig.pool.dead_lettered(letter.lane, &letter.context, self.rig.now);
         if known {
             let owned = self.owned.get_mut(&letter.context.partition).expect("owned");
             let position = letter.record.position.get();

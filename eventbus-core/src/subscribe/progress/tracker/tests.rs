@@ -63,7 +63,7 @@ fn deliveries_that_do_not_rise_are_refused() {
     assert_eq!(tracker.push(at(4)), refused(4, 5));
     tracker.push(at(7)).unwrap();
     assert_eq!(tracker.push(at(7)), refused(7, 8));
-    tracker.lift(at(20));
+    tracker.advance_to(at(20));
     assert_eq!(tracker.push(at(19)), refused(19, 20));
     assert_eq!(tracker.push(Position::MAX), Err(PushError::OutOfRange(Position::MAX)));
     assert!(tracker.push(at(20)).is_ok());
@@ -74,13 +74,13 @@ fn lifting_stops_at_the_first_unfinished_record_and_is_remembered() {
     let mut tracker = Tracker::new(at(0), 10);
     let first = tracker.push(at(30)).unwrap();
     let second = tracker.push(at(60)).unwrap();
-    assert!(tracker.lift(at(100)));
+    assert!(tracker.advance_to(at(100)));
     assert_eq!(tracker.watermark(), at(30));
     assert!(tracker.finish(first));
     assert_eq!(tracker.watermark(), at(60));
     assert!(tracker.finish(second));
     assert_eq!(tracker.watermark(), at(100));
-    assert!(!tracker.lift(at(50)));
+    assert!(!tracker.advance_to(at(50)));
     assert_eq!(tracker.watermark(), at(100));
 }
 
@@ -228,7 +228,7 @@ proptest! {
                     next = at(next.get() + ahead);
                     model.lifted = model.lifted.max(next);
                     model.settle();
-                    prop_assert_eq!(tracker.lift(next), model.watermark > before);
+                    prop_assert_eq!(tracker.advance_to(next), model.watermark > before);
                 }
             }
             prop_assert_eq!(tracker.watermark(), model.watermark);
