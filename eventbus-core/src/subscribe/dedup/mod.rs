@@ -4,4 +4,4 @@ mod ids;
 mod stamps;
 
 pub(crate) use ids::Names;
-pub(crate) use stamps::{Copies, Seen};
+pub(crate) use stamps::{Sighting, StampWindow};

@@ -30,7 +30,7 @@ const WORD: u64 = 64;
 
 /// What a delivery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Sighting {
     /// Not known to be a second copy: to be handled.
     First,
     /// A second copy: to be dropped and counted.
@@ -39,7 +39,7 @@ pub(crate) enum Seen {
 
 /// The stamps seen in one session of one partition. See the [module](self) for the invariant.
 #[derive(Debug)]
-pub(crate) struct Copies {
+pub(crate) struct StampWindow {
     window: u64,
     most_producers: usize,
     highest: Option<Position>,
@@ -55,22 +55,22 @@ pub(crate) struct Copies {
 struct Producer {
     id: u128,
     last_seen: u64,
-    numbers: Numbers,
+    numbers: NumberWindow,
 }
 
-impl Default for Copies {
+impl Default for StampWindow {
     fn default() -> Self {
-        Copies::new(DEFAULT_WINDOW, DEFAULT_PRODUCERS)
+        StampWindow::new(DEFAULT_WINDOW, DEFAULT_PRODUCERS)
     }
 }
 
-impl Copies {
+impl StampWindow {
     /// Remembers the last `window` numbers (at least one) of each of at most `producers` producers (at
     /// least one). At most `window / 8` bytes for each producer; less while its numbers lie close
     /// together.
     #[must_use]
     pub(crate) fn new(window: u64, producers: usize) -> Self {
-        Copies {
+        StampWindow {
             window: window.max(1),
             most_producers: producers.max(1),
             highest: None,
@@ -83,7 +83,7 @@ impl Copies {
     /// Takes note of a delivery and says whether it is a second copy. `stamp` is the producer's id and
     /// its number.
     #[inline]
-    pub(crate) fn observe(&mut self, stamp: (u128, u64), position: Position) -> Seen {
+    pub(crate) fn observe(&mut self, stamp: (u128, u64), position: Position) -> Sighting {
         self.clock += 1;
         let (id, number) = stamp;
         let (clock, window) = (self.clock, self.window);
@@ -97,7 +97,7 @@ impl Copies {
         if risen {
             self.highest = Some(position);
         }
-        if known && risen { Seen::Copy } else { Seen::First }
+        if known && risen { Sighting::Copy } else { Sighting::First }
     }
 
     /// Forgets everything; for a seek or a new session.
@@ -132,7 +132,7 @@ impl Copies {
         }
         self.make_room();
         let index = self.producers.partition_point(|producer| producer.id < id);
-        let producer = Producer { id, last_seen: self.clock, numbers: Numbers::default() };
+        let producer = Producer { id, last_seen: self.clock, numbers: NumberWindow::default() };
         self.producers.insert(index, producer);
         index
     }
@@ -153,14 +153,14 @@ impl Copies {
 /// The last numbers of one producer: a bitmap that slides with the highest and grows with the distance
 /// from the lowest.
 #[derive(Debug, Default)]
-struct Numbers {
+struct NumberWindow {
     highest: u64,
     /// Words from the one that holds the lowest remembered number to the one that holds `highest`, at
     /// most as many as the window can touch.
     words: VecDeque<u64>,
 }
 
-impl Numbers {
+impl NumberWindow {
     /// Remembers `number` and says whether it was remembered already. Numbers out of reach are neither.
     #[inline]
     fn insert(&mut self, number: u64, window: u64) -> bool {
@@ -236,30 +236,30 @@ mod tests {
 
     #[test]
     fn the_same_position_again_is_no_copy() {
-        let mut copies = Copies::default();
-        assert_eq!(copies.observe((1, 5), at(10)), Seen::First);
-        assert_eq!(copies.observe((1, 5), at(10)), Seen::First);
-        assert_eq!(copies.observe((1, 6), at(11)), Seen::First);
-        assert_eq!(copies.observe((1, 5), at(10)), Seen::First);
+        let mut copies = StampWindow::default();
+        assert_eq!(copies.observe((1, 5), at(10)), Sighting::First);
+        assert_eq!(copies.observe((1, 5), at(10)), Sighting::First);
+        assert_eq!(copies.observe((1, 6), at(11)), Sighting::First);
+        assert_eq!(copies.observe((1, 5), at(10)), Sighting::First);
     }
 
     #[test]
     fn the_same_stamp_at_a_higher_position_is_a_copy() {
-        let mut copies = Copies::default();
-        assert_eq!(copies.observe((1, 5), at(10)), Seen::First);
-        assert_eq!(copies.observe((1, 4), at(11)), Seen::First);
-        assert_eq!(copies.observe((1, 5), at(12)), Seen::Copy);
-        assert_eq!(copies.observe((1, 5), at(13)), Seen::Copy);
-        assert_eq!(copies.observe((2, 5), at(14)), Seen::First);
+        let mut copies = StampWindow::default();
+        assert_eq!(copies.observe((1, 5), at(10)), Sighting::First);
+        assert_eq!(copies.observe((1, 4), at(11)), Sighting::First);
+        assert_eq!(copies.observe((1, 5), at(12)), Sighting::Copy);
+        assert_eq!(copies.observe((1, 5), at(13)), Sighting::Copy);
+        assert_eq!(copies.observe((2, 5), at(14)), Sighting::First);
     }
 
     #[test]
     fn a_counter_that_starts_again_under_a_new_producer_is_no_copy() {
-        let mut copies = Copies::default();
+        let mut copies = StampWindow::default();
         let mut position = 0;
         for producer in 0..100 {
             for number in 0..50 {
-                assert_eq!(copies.observe((producer, number), at(position)), Seen::First);
+                assert_eq!(copies.observe((producer, number), at(position)), Sighting::First);
                 position += 1;
             }
         }
@@ -267,39 +267,39 @@ mod tests {
 
     #[test]
     fn a_number_out_of_reach_counts_as_not_seen() {
-        let mut copies = Copies::new(100, 8);
-        assert_eq!(copies.observe((1, 0), at(0)), Seen::First);
-        assert_eq!(copies.observe((1, 1), at(1)), Seen::First);
-        assert_eq!(copies.observe((1, 100), at(2)), Seen::First);
-        assert_eq!(copies.observe((1, 0), at(3)), Seen::First);
-        assert_eq!(copies.observe((1, 0), at(4)), Seen::First);
-        assert_eq!(copies.observe((1, 1), at(5)), Seen::Copy);
+        let mut copies = StampWindow::new(100, 8);
+        assert_eq!(copies.observe((1, 0), at(0)), Sighting::First);
+        assert_eq!(copies.observe((1, 1), at(1)), Sighting::First);
+        assert_eq!(copies.observe((1, 100), at(2)), Sighting::First);
+        assert_eq!(copies.observe((1, 0), at(3)), Sighting::First);
+        assert_eq!(copies.observe((1, 0), at(4)), Sighting::First);
+        assert_eq!(copies.observe((1, 1), at(5)), Sighting::Copy);
     }
 
     #[test]
     fn clearing_forgets_stamps_and_positions() {
-        let mut copies = Copies::default();
+        let mut copies = StampWindow::default();
         copies.observe((1, 5), at(10));
         copies.clear();
-        assert_eq!(copies.observe((1, 5), at(3)), Seen::First);
-        assert_eq!(copies.observe((1, 5), at(4)), Seen::Copy);
+        assert_eq!(copies.observe((1, 5), at(3)), Sighting::First);
+        assert_eq!(copies.observe((1, 5), at(4)), Sighting::Copy);
     }
 
     #[test]
     fn the_least_recently_seen_producer_is_forgotten_first() {
-        let mut copies = Copies::new(64, 2);
+        let mut copies = StampWindow::new(64, 2);
         copies.observe((1, 0), at(0));
         copies.observe((2, 0), at(1));
-        assert_eq!(copies.observe((1, 0), at(2)), Seen::Copy);
+        assert_eq!(copies.observe((1, 0), at(2)), Sighting::Copy);
         copies.observe((3, 0), at(3));
         assert_eq!(copies.producers(), 2);
-        assert_eq!(copies.observe((1, 0), at(4)), Seen::Copy);
-        assert_eq!(copies.observe((2, 0), at(5)), Seen::First);
+        assert_eq!(copies.observe((1, 0), at(4)), Sighting::Copy);
+        assert_eq!(copies.observe((2, 0), at(5)), Sighting::First);
     }
 
     #[test]
     fn a_handful_of_messages_costs_little_and_a_jump_no_more_than_the_window() {
-        let mut copies = Copies::default();
+        let mut copies = StampWindow::default();
         for number in 1_000_000..1_000_100 {
             copies.observe((1, number), at(number));
         }
@@ -309,7 +309,7 @@ mod tests {
         copies.observe((1, u64::MAX - DEFAULT_WINDOW + 1), at(2_000_002));
         let words = copies.producers[0].numbers.words.len() as u64;
         assert!(words <= DEFAULT_WINDOW / WORD + 1);
-        assert_eq!(copies.observe((1, u64::MAX), at(2_000_003)), Seen::Copy);
+        assert_eq!(copies.observe((1, u64::MAX), at(2_000_003)), Sighting::Copy);
     }
 
     /// All stamps by producer; reach and eviction by their definitions.
@@ -321,7 +321,7 @@ mod tests {
     }
 
     impl Model {
-        fn observe(&mut self, (id, number): (u128, u64), position: Position, window: u64, most: usize) -> Seen {
+        fn observe(&mut self, (id, number): (u128, u64), position: Position, window: u64, most: usize) -> Sighting {
             self.order.retain(|known| *known != id);
             if self.order.len() == most {
                 self.numbers.remove(&self.order.remove(0));
@@ -333,7 +333,7 @@ mod tests {
             numbers.retain(|number| highest - number < window);
             let risen = self.highest.is_none_or(|highest| position > highest);
             self.highest = self.highest.max(Some(position));
-            if known && risen { Seen::Copy } else { Seen::First }
+            if known && risen { Sighting::Copy } else { Sighting::First }
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
                 0..400,
             ),
         ) {
-            let mut copies = Copies::new(window, most);
+            let mut copies = StampWindow::new(window, most);
             let mut model = Model::default();
             let mut position = 100;
             for (id, number, gap, again) in steps {
@@ -366,10 +366,10 @@ mod tests {
         fn first_or_copy_is_as_defined_within_the_window(
             stamps in prop::collection::vec((0..3_u128, 0..60_u64), 0..300),
         ) {
-            let mut copies = Copies::default();
+            let mut copies = StampWindow::default();
             let mut seen = BTreeSet::new();
             for (position, stamp) in stamps.into_iter().enumerate() {
-                let expected = if seen.insert(stamp) { Seen::First } else { Seen::Copy };
+                let expected = if seen.insert(stamp) { Sighting::First } else { Sighting::Copy };
                 prop_assert_eq!(copies.observe(stamp, at(position as u64)), expected);
             }
         }

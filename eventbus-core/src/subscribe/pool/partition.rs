@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::backend::{Inbound, Lease};
 use crate::model::Position;
 use crate::mutant::{Mutant, Seam};
-use crate::subscribe::dedup::{Copies, Names, Seen};
+use crate::subscribe::dedup::{Names, Sighting, StampWindow};
 use crate::subscribe::handler::DeliveryContext;
 use crate::subscribe::progress::finished::{FinishedSet, Run};
 use crate::subscribe::progress::note::Trying;
@@ -46,7 +46,7 @@ pub(crate) struct Partition {
     pub(crate) context: Arc<DeliveryContext>,
     pub(crate) lease: Lease,
     pub(crate) tracker: Tracker,
-    copies: Copies,
+    copies: StampWindow,
     names: Option<Box<Names>>,
     finished: FinishedSet,
     /// Deliveries below it were handled before this session and only feed the memory of copies.
@@ -121,7 +121,7 @@ impl Partition {
     pub(crate) fn new(opening: Opening) -> Self {
         Self {
             tracker: Tracker::new(opening.watermark, usize::MAX),
-            copies: Copies::new(COPY_WINDOW, COPY_PRODUCERS),
+            copies: StampWindow::new(COPY_WINDOW, COPY_PRODUCERS),
             names: opening.dedup_by_id.then(Box::default),
             finished: opening.finished,
             start: opening.watermark,
@@ -213,7 +213,7 @@ impl Partition {
         {
             identity = (0, sequence);
         }
-        self.copies.observe(identity, record.position) == Seen::Copy
+        self.copies.observe(identity, record.position) == Sighting::Copy
     }
 
     /// What a commit says: the next position, and what is finished beyond it. Of what was delivered the ledger knows; of
