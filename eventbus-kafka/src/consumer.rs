@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use eventbus_core::backend::{Inbound, Join, LogState};
 use eventbus_core::toolkit::coordinated::{
-    Answer, Ask, Client, DRAIN_MARGIN, Entry, Member, Polled, Refused, Renewed, Seat,
+    Client, CommitEntry, CommitError, DRAIN_MARGIN, Member, MemberConfig, Polled, RebalanceListener,
+    ReconnectingMember, Revocation,
 };
 use eventbus_core::{Error, ErrorKind, Position, Result};
 use rdkafka::config::FromClientConfigAndContext;
@@ -32,7 +33,7 @@ use crate::topics::{count, watermarks};
 use crate::wire::{self, number};
 
 /// One member of a group.
-pub(crate) type KafkaMember = Renewed<GroupConsumer>;
+pub(crate) type KafkaMember = ReconnectingMember<GroupConsumer>;
 
 /// The consumer of a member.
 pub(crate) struct GroupConsumer(BaseConsumer<Context<Place>>);
@@ -43,7 +44,7 @@ pub(crate) struct Place {
     /// The topic's name on the broker.
     topic: String,
     eager: bool,
-    seat: Seat<GroupConsumer>,
+    seat: RebalanceListener<GroupConsumer>,
     stranded: AtomicBool,
 }
 
@@ -68,7 +69,7 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
         client.set("session.timeout.ms", join.session_timeout.as_millis().to_string());
         client.set("heartbeat.interval.ms", (join.session_timeout.as_millis() / 10).max(1).to_string());
     }
-    let (ask, link) = (Ask::of(join, config.lease_of(join.session_timeout)), Arc::clone(link));
+    let (ask, link) = (MemberConfig::of(join, config.lease_of(join.session_timeout)), Arc::clone(link));
     let (topic, eager) = (config.topic(&topic), config.protocol == Protocol::Eager);
     let consumer = move |seat| {
         let (link, topic, stranded) = (Arc::clone(&link), topic.clone(), AtomicBool::new(false));
@@ -76,7 +77,7 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
         let consumer = BaseConsumer::from_config_and_context(&client, context);
         Ok(GroupConsumer(consumer.map_err(|error| refused_setting(&error))?))
     };
-    Renewed::join(move || Member::join(ask.clone(), &consumer))
+    ReconnectingMember::join(move || Member::join(ask.clone(), &consumer))
 }
 
 impl Place {
@@ -115,7 +116,7 @@ impl Place {
 impl ConsumerContext for Context<Place> {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         if what != RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            if self.of.seat.revoked(&partitions(list), consumer.assignment_lost()) == Answer::Now {
+            if self.of.seat.revoked(&partitions(list), consumer.assignment_lost()) == Revocation::Now {
                 self.of.unassign(consumer, list);
             }
             return;
@@ -197,7 +198,7 @@ impl Client for GroupConsumer {
         self.0.unsubscribe();
     }
 
-    fn commit(&self, entries: &[Entry<'_>]) -> Result<(), Refused> {
+    fn commit(&self, entries: &[CommitEntry<'_>]) -> Result<(), CommitError> {
         let sent = self.list_of(entries).and_then(|list| self.0.commit(&list, CommitMode::Sync));
         sent.map_err(|error| refused(&error))
     }
@@ -237,7 +238,7 @@ impl Client for GroupConsumer {
 }
 
 impl GroupConsumer {
-    fn list_of(&self, entries: &[Entry<'_>]) -> KafkaResult<TopicPartitionList> {
+    fn list_of(&self, entries: &[CommitEntry<'_>]) -> KafkaResult<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
         for entry in entries {
             let mut added = list.add_partition(&self.place().topic, number(entry.partition));
@@ -270,17 +271,17 @@ fn trouble<R>(error: &KafkaError) -> Polled<R> {
 }
 
 /// What a refusal of a commit means.
-fn refused(error: &KafkaError) -> Refused {
+fn refused(error: &KafkaError) -> CommitError {
     match error.rdkafka_error_code() {
         Some(Code::UnknownMemberId | Code::FencedInstanceId | Code::FencedMemberEpoch) => {
-            Refused::Fenced(error.to_string())
+            CommitError::Fenced(error.to_string())
         }
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Refused::UnknownTopic,
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => CommitError::UnknownTopic,
         Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed) => {
-            Refused::PermissionDenied(error.to_string())
+            CommitError::PermissionDenied(error.to_string())
         }
-        Some(Code::OffsetMetadataTooLarge) => Refused::TooLarge(error.to_string()),
-        _ => Refused::Later(error.to_string()),
+        Some(Code::OffsetMetadataTooLarge) => CommitError::TooLarge(error.to_string()),
+        _ => CommitError::Later(error.to_string()),
     }
 }
 

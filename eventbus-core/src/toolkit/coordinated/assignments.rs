@@ -10,7 +10,7 @@ use crate::backend::Lease;
 use crate::model::Position;
 
 /// A partition that this member owns.
-pub(super) struct Held {
+pub(super) struct OwnedPartition {
     /// Which assignment it came with: what is said of an earlier one is not about this one.
     pub(super) number: u64,
     /// The core was told of it, and will release it when it is wanted back.
@@ -33,7 +33,7 @@ pub(super) struct Held {
 }
 
 /// What the coordinator wants back.
-pub(super) struct Revocation {
+pub(super) struct PendingRevocation {
     pub(super) partitions: HashSet<u32>,
     /// What the core has not released yet.
     pub(super) left: HashSet<u32>,
@@ -51,9 +51,9 @@ pub(super) enum Rejoin {
 
 /// All that changes of a member.
 #[derive(Default)]
-pub(super) struct State {
-    pub(super) held: HashMap<u32, Held>,
-    pub(super) revocation: Option<Revocation>,
+pub(super) struct Assignments {
+    pub(super) held: HashMap<u32, OwnedPartition>,
+    pub(super) revocation: Option<PendingRevocation>,
     pub(super) rejoin: Rejoin,
     /// What the request to the coordinator that is under way commits: not given up before its answer.
     pub(super) committing: HashSet<u32>,
@@ -63,9 +63,9 @@ pub(super) struct State {
     pub(super) assignments: u64,
 }
 
-impl State {
+impl Assignments {
     /// The partition, if it is still of this assignment.
-    pub(super) fn of(&mut self, partition: u32, number: u64) -> Option<&mut Held> {
+    pub(super) fn of(&mut self, partition: u32, number: u64) -> Option<&mut OwnedPartition> {
         self.held.get_mut(&partition).filter(|held| held.number == number)
     }
 
@@ -80,7 +80,7 @@ impl State {
     }
 }
 
-impl Held {
+impl OwnedPartition {
     /// Until a claim is accepted nothing may start.
     pub(super) fn new(number: u64) -> Self {
         Self {

@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::assignments::Held;
+use super::assignments::OwnedPartition;
 use super::commit_metadata::Stored;
-use super::rebalance::Seat;
-use super::{Client, Entry, Refused, not_held};
+use super::rebalance::RebalanceListener;
+use super::{Client, CommitEntry, CommitError, not_held};
 use crate::backend::Commit;
 use crate::model::{Error, ErrorKind, Result};
 
@@ -34,14 +34,14 @@ pub(super) enum Order {
 
 /// What the thread goes by.
 pub(super) struct Committing<C> {
-    seat: Seat<C>,
+    seat: RebalanceListener<C>,
     /// When the last words are said again.
     pub(super) probe_at: Instant,
 }
 
 impl<C: Client> Committing<C> {
-    pub(super) fn new(seat: Seat<C>) -> Self {
-        let probe_at = Instant::now() + seat.ask().lease / 3;
+    pub(super) fn new(seat: RebalanceListener<C>) -> Self {
+        let probe_at = Instant::now() + seat.config().lease / 3;
         Self { seat, probe_at }
     }
 
@@ -66,7 +66,7 @@ impl<C: Client> Committing<C> {
                 Order::Release(partition, reply) => releases.push((partition, reply)),
             }
         }
-        let third = self.seat.ask().lease / 3;
+        let third = self.seat.config().lease / 3;
         if let Some(client) = self.seat.client() {
             self.seat.commit(&client, commits);
             let begun = Instant::now();
@@ -86,14 +86,15 @@ impl<C: Client> Committing<C> {
     }
 }
 
-impl<C: Client> Seat<C> {
+impl<C: Client> RebalanceListener<C> {
     /// A commit of all that was committed last, unchanged: accepted, it shows that the member is still one. It also sets right
     /// what a late copy of an earlier request has moved back: a request that timed out is sent again by the client, and the
     /// coordinator may come upon the first of them after all others. `None`: there is nothing to say.
     fn say_again(&self, client: &C) -> Option<bool> {
-        let said = |(partition, held): (&u32, &Held)| Some((*partition, held.last.clone()?));
+        let said = |(partition, held): (&u32, &OwnedPartition)| Some((*partition, held.last.clone()?));
         let last: Vec<_> = self.state().held.iter().filter_map(said).collect();
-        let entries = last.iter().map(|(partition, (next, text))| Entry { partition: *partition, next: *next, text });
+        let entries =
+            last.iter().map(|(partition, (next, text))| CommitEntry { partition: *partition, next: *next, text });
         let entries: Vec<_> = entries.collect();
         (!entries.is_empty()).then(|| self.send(client, &entries).is_ok())
     }
@@ -115,8 +116,11 @@ impl<C: Client> Seat<C> {
         if asked.is_empty() {
             return;
         }
-        let entries =
-            asked.iter().map(|(partition, (commit, text, _))| Entry { partition: *partition, next: commit.next, text });
+        let entries = asked.iter().map(|(partition, (commit, text, _))| CommitEntry {
+            partition: *partition,
+            next: commit.next,
+            text,
+        });
         let entries: Vec<_> = entries.collect();
         let outcome = self.send(client, &entries);
         for (_, (commit, text, reply)) in asked {
@@ -139,7 +143,7 @@ impl<C: Client> Seat<C> {
             epoch: commit.epoch,
             incarnation: held.incarnation.clone(),
             print: print.filter(|print| print.at() < commit.next),
-            owner: self.ask().member.clone(),
+            owner: self.config().member.clone(),
             note: commit.note.clone(),
         };
         Ok(stored.encode())
@@ -160,7 +164,7 @@ impl<C: Client> Seat<C> {
 
     /// One request to the coordinator. Accepted, it extends the leases of all that was owned then, from before it was sent. The
     /// number of the assignment that it was sent under.
-    pub(super) fn send(&self, client: &C, entries: &[Entry<'_>]) -> Result<u64> {
+    pub(super) fn send(&self, client: &C, entries: &[CommitEntry<'_>]) -> Result<u64> {
         let number = {
             let mut state = self.state();
             // Between the look and the word a partition may have been lost; then it is not ours to commit.
@@ -180,7 +184,7 @@ impl<C: Client> Seat<C> {
             return Err(self.understood(refused, number));
         }
         for held in state.held.values().filter(|held| held.number <= number) {
-            held.lease.extend(before + self.ask().lease);
+            held.lease.extend(before + self.config().lease);
         }
         drop(state);
         self.connected(client, true);
@@ -188,19 +192,19 @@ impl<C: Client> Seat<C> {
     }
 
     /// What a refusal means, for the member of that assignment and for who asked.
-    fn understood(&self, refused: Refused, number: u64) -> Error {
+    fn understood(&self, refused: CommitError, number: u64) -> Error {
         match refused {
-            Refused::Fenced(why) => {
+            CommitError::Fenced(why) => {
                 self.lose_until(number);
                 Error::new(ErrorKind::Fenced, format!("the coordinator says: {why}"))
             }
-            Refused::UnknownTopic => {
+            CommitError::UnknownTopic => {
                 self.interrupt();
                 Error::new(ErrorKind::UnknownTopic, "no such topic")
             }
-            Refused::PermissionDenied(why) => Error::new(ErrorKind::PermissionDenied, format!("committing: {why}")),
-            Refused::TooLarge(why) => Error::new(ErrorKind::Backend, format!("the note is too large: {why}")),
-            Refused::Later(why) => Error::new(ErrorKind::Unavailable, format!("committing: {why}")),
+            CommitError::PermissionDenied(why) => Error::new(ErrorKind::PermissionDenied, format!("committing: {why}")),
+            CommitError::TooLarge(why) => Error::new(ErrorKind::Backend, format!("the note is too large: {why}")),
+            CommitError::Later(why) => Error::new(ErrorKind::Unavailable, format!("committing: {why}")),
         }
     }
 }

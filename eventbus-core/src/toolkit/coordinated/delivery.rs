@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::assignments::Rejoin;
-use super::rebalance::{Item, Seat};
+use super::rebalance::{MemberItem, RebalanceListener};
 use super::{Client, OVERSHOOT, not_held};
 use crate::backend::{GroupEvent, Inbound};
 use crate::model::{Error, ErrorKind, Position, Result};
@@ -33,7 +33,7 @@ const PRINTED: u64 = 16;
 /// How long a partition that was just assigned may take until the client seeks in it.
 pub(super) const SETTLES: Duration = Duration::from_secs(1);
 
-impl<C: Client> Seat<C> {
+impl<C: Client> RebalanceListener<C> {
     /// Whether the core has so much to take that no more is asked for.
     pub(super) fn is_full(&self) -> bool {
         self.waiting().load(Ordering::Acquire) > WAITING
@@ -61,7 +61,7 @@ impl<C: Client> Seat<C> {
     pub(super) fn flush(&self, batch: &mut Batch) {
         if !batch.is_empty() {
             self.waiting().fetch_add(batch.len(), Ordering::AcqRel);
-            self.hand(Item::Records(std::mem::take(batch)));
+            self.hand(MemberItem::Records(std::mem::take(batch)));
         }
     }
 
@@ -112,7 +112,7 @@ impl<C: Client> Seat<C> {
     pub(super) fn caught_up(&self, partition: u32) {
         let state = self.state();
         if let Some(held) = state.held.get(&partition).filter(|held| held.read > 0) {
-            self.hand(Item::CaughtUp(held.read, partition, held.next));
+            self.hand(MemberItem::CaughtUp(held.read, partition, held.next));
         }
     }
 

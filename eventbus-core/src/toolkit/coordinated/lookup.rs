@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::commit_metadata::{Print, Stored};
-use super::rebalance::Seat;
+use super::rebalance::RebalanceListener;
 use super::{Client, not_held};
 use crate::backend::{Assignment, GroupEvent, LogState};
 use crate::model::Result;
@@ -16,7 +16,7 @@ use crate::model::Result;
 /// How soon what could not be looked up is looked up again.
 const AGAIN: Duration = Duration::from_millis(100);
 
-impl<C: Client> Seat<C> {
+impl<C: Client> RebalanceListener<C> {
     /// Looks up what the group has committed, and tells the core of its new partitions. Blocks.
     pub(super) fn announce(&self, partitions: &[u32], number: u64) {
         loop {

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::commits::{Committing, Order, Reply};
-use super::poll::{Command, JOINS, LETS_GO, Polling};
-use super::rebalance::{Item, Seat};
-use super::{Ask, Client, gone, not_held};
+use super::poll::{JOINS, LETS_GO, PollCommand, Polling};
+use super::rebalance::{MemberItem, RebalanceListener};
+use super::{Client, MemberConfig, member_left, not_held};
 use crate::backend::{Commit, GroupEvent, LogState, Membership};
 use crate::model::{Error, ErrorKind, Position, Result};
 
@@ -21,15 +21,15 @@ const LEAVES: Duration = Duration::from_secs(2 * (JOINS.as_secs() + LETS_GO.as_s
 
 /// One member of a group, with two threads: one polls its client, the other commits. Dropped, it leaves.
 pub struct Member<C> {
-    seat: Seat<C>,
-    items: Mutex<mpsc::UnboundedReceiver<Item>>,
-    commands: threads::Sender<Command>,
+    seat: RebalanceListener<C>,
+    items: Mutex<mpsc::UnboundedReceiver<MemberItem>>,
+    commands: threads::Sender<PollCommand>,
     orders: threads::Sender<Order>,
 }
 
 impl<C> fmt::Debug for Member<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").field("member", &self.seat.ask().member).finish_non_exhaustive()
+        f.debug_struct("Member").field("member", &self.seat.config().member).finish_non_exhaustive()
     }
 }
 
@@ -39,16 +39,16 @@ impl<C: Client> Member<C> {
     ///
     /// # Errors
     /// Those of `make` and [`Client::subscribe`]; `Backend` where the system gives no thread.
-    pub fn join(ask: Ask, make: impl FnOnce(Seat<C>) -> Result<C>) -> Result<Self> {
+    pub fn join(ask: MemberConfig, make: impl FnOnce(RebalanceListener<C>) -> Result<C>) -> Result<Self> {
         let (member, polling, committing, waiting) = Self::parts(ask, make)?;
         spawn("eventbus-poll", move || polling.run())?;
         spawn("eventbus-commit", move || committing.run(&waiting))?;
         Ok(member)
     }
 
-    pub(super) fn parts(ask: Ask, make: impl FnOnce(Seat<C>) -> Result<C>) -> Result<Parts<C>> {
+    pub(super) fn parts(ask: MemberConfig, make: impl FnOnce(RebalanceListener<C>) -> Result<C>) -> Result<Parts<C>> {
         let (sender, items) = mpsc::unbounded_channel();
-        let seat = Seat::new(ask, sender);
+        let seat = RebalanceListener::new(ask, sender);
         let client = Arc::new(make(seat.clone())?);
         seat.taken_by(&client);
         client.subscribe()?;
@@ -61,8 +61,8 @@ impl<C: Client> Member<C> {
 
     async fn order(&self, order: impl FnOnce(Reply) -> Order) -> Result<()> {
         let (reply, done) = oneshot::channel();
-        self.orders.send(order(reply)).map_err(|_| gone())?;
-        done.await.map_err(|_| gone())?
+        self.orders.send(order(reply)).map_err(|_| member_left())?;
+        done.await.map_err(|_| member_left())?
     }
 
     fn flow(&self, partition: u32, paused: bool) {
@@ -85,20 +85,20 @@ impl<C: Client> Membership for Member<C> {
     async fn next(&self) -> Result<GroupEvent> {
         let mut items = self.items.lock().await;
         loop {
-            match items.recv().await.ok_or_else(gone)? {
-                Item::Event(event) => return Ok(event),
-                Item::Records(records) => {
+            match items.recv().await.ok_or_else(member_left)? {
+                MemberItem::Event(event) => return Ok(event),
+                MemberItem::Records(records) => {
                     let records = self.seat.current(records);
                     if !records.is_empty() {
                         return Ok(GroupEvent::Records(records));
                     }
                 }
-                Item::CaughtUp(read, partition, next) => {
+                MemberItem::CaughtUp(read, partition, next) => {
                     if self.seat.state().reads(partition, read) {
                         return Ok(GroupEvent::CaughtUp { partition, next });
                     }
                 }
-                Item::Over(error) => return Err(error),
+                MemberItem::Over(error) => return Err(error),
             }
         }
     }
@@ -109,12 +109,12 @@ impl<C: Client> Membership for Member<C> {
             let client = seat.client().ok_or_else(not_held)?;
             seat.log(&client, partition)
         });
-        let log = looked.await.map_err(|_| gone())??;
+        let log = looked.await.map_err(|_| member_left())??;
         // Where the log does not reach, the core learns it from what is returned.
         let from = from.clamp(log.first, log.end.max(log.first));
         let (reply, begun) = oneshot::channel();
-        self.commands.send(Command::Read(partition, from, reply)).map_err(|_| gone())?;
-        begun.await.map_err(|_| gone())??;
+        self.commands.send(PollCommand::Read(partition, from, reply)).map_err(|_| member_left())?;
+        begun.await.map_err(|_| member_left())??;
         Ok(log)
     }
 
@@ -137,7 +137,7 @@ impl<C: Client> Membership for Member<C> {
     /// Returns within 14 s, also where the client does not end: its thread goes on by itself then.
     async fn leave(&self) -> Result<()> {
         let (reply, left) = oneshot::channel();
-        if self.commands.send(Command::Leave(reply)).is_ok() {
+        if self.commands.send(PollCommand::Leave(reply)).is_ok() {
             let _ = tokio::time::timeout(LEAVES, left).await;
         }
         Ok(())

@@ -48,8 +48,8 @@ use crate::model::{Error, ErrorKind, Position, Result};
 pub use commit_metadata::{Print, Progress, Stored, describe_group};
 
 pub use member::Member;
-pub use rebalance::{Answer, Seat};
-pub use reconnect::Renewed;
+pub use rebalance::{RebalanceListener, Revocation};
+pub use reconnect::ReconnectingMember;
 
 /// The most records of a partition that come after it was paused: what waits for the core. The backend's
 /// [`overshoot`](crate::Capabilities::overshoot).
@@ -114,7 +114,7 @@ pub trait Client: Send + Sync + 'static {
     ///
     /// # Errors
     /// What the coordinator refused, or did not answer.
-    fn commit(&self, entries: &[Entry<'_>]) -> Result<(), Refused>;
+    fn commit(&self, entries: &[CommitEntry<'_>]) -> Result<(), CommitError>;
 
     /// What the group has committed of these partitions, with the text beside it. Where there is nothing, a partition is missing.
     ///
@@ -163,7 +163,7 @@ pub enum Polled<R> {
 /// What is committed of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // as it is stored
-pub struct Entry<'a> {
+pub struct CommitEntry<'a> {
     /// The partition.
     pub partition: u32,
     /// The next position to be handled.
@@ -175,7 +175,7 @@ pub struct Entry<'a> {
 /// Why a commit was not accepted, in the coordinator's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // all that is distinguished
-pub enum Refused {
+pub enum CommitError {
     /// It does not know this member any more: what that owned has other owners by now.
     Fenced(String),
     /// There is no such topic.
@@ -191,7 +191,7 @@ pub enum Refused {
 /// What a [`Member`] is made with.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Ask {
+pub struct MemberConfig {
     /// Its name, stored with what it commits.
     pub member: String,
     /// How long the coordinator keeps partitions for a member that says nothing.
@@ -202,7 +202,7 @@ pub struct Ask {
     pub drain: Duration,
 }
 
-impl Ask {
+impl MemberConfig {
     /// As the core asks for it, with this lease.
     #[must_use]
     pub fn of(join: &Join, lease: Duration) -> Self {
@@ -216,6 +216,6 @@ fn not_held() -> Error {
 }
 
 /// A thread of the member ended before its answer.
-fn gone() -> Error {
+fn member_left() -> Error {
     Error::new(ErrorKind::Closed, "the member has left")
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::delivery::{BATCH, Batch};
-use super::rebalance::{Item, Seat};
+use super::rebalance::{MemberItem, RebalanceListener};
 use super::{Client, Polled};
 use crate::model::{Position, Result};
 
@@ -26,7 +26,7 @@ pub(super) const JOINS: Duration = Duration::from_secs(2);
 pub(super) const LETS_GO: Duration = Duration::from_secs(5);
 
 /// What the thread is asked for.
-pub(super) enum Command {
+pub(super) enum PollCommand {
     /// Deliver from this position on.
     Read(u32, Position, oneshot::Sender<Result<()>>),
     /// Leave, and say when it is done.
@@ -35,9 +35,9 @@ pub(super) enum Command {
 
 /// What the thread goes by.
 pub(super) struct Polling<C: Client> {
-    pub(super) seat: Seat<C>,
+    pub(super) seat: RebalanceListener<C>,
     pub(super) client: Arc<C>,
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commands: mpsc::Receiver<PollCommand>,
     pub(super) batch: Batch,
 }
 
@@ -62,12 +62,12 @@ impl<C: Client> Polling<C> {
     pub(super) fn turn(&mut self) -> Goes {
         self.seat.hand_over(&self.client);
         match self.commands.try_recv() {
-            Ok(Command::Read(partition, from, reply)) => {
+            Ok(PollCommand::Read(partition, from, reply)) => {
                 let _ = reply.send(self.seat.begin(&self.client, partition, from));
                 // All partitions of an assignment begin at once.
                 return ControlFlow::Continue(());
             }
-            Ok(Command::Leave(reply)) => return ControlFlow::Break(Some(reply)),
+            Ok(PollCommand::Leave(reply)) => return ControlFlow::Break(Some(reply)),
             Err(mpsc::TryRecvError::Disconnected) => return ControlFlow::Break(None),
             Err(mpsc::TryRecvError::Empty) => {}
         }
@@ -108,7 +108,7 @@ impl<C: Client> Polling<C> {
                 }
                 Polled::Over(error) => {
                     seat.flush(batch);
-                    seat.hand(Item::Over(error));
+                    seat.hand(MemberItem::Over(error));
                     return ControlFlow::Break(None);
                 }
                 Polled::Nothing => {}

@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::assignments::{Held, Rejoin, Revocation, State};
-use super::{Ask, Client};
+use super::assignments::{Assignments, OwnedPartition, PendingRevocation, Rejoin};
+use super::{Client, MemberConfig};
 use crate::backend::{ConnectionState, GroupEvent, Inbound};
 use crate::model::{Error, ErrorKind, Position};
 use crate::runtime::Mutex;
@@ -23,7 +23,7 @@ use crate::runtime::sync::MutexGuard;
 use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What the threads hand to the core.
-pub(super) enum Item {
+pub(super) enum MemberItem {
     Event(GroupEvent),
     /// Each with the number of its read.
     Records(Vec<(u64, Inbound)>),
@@ -34,12 +34,12 @@ pub(super) enum Item {
 }
 
 /// Where a client tells what its coordinator says. It never keeps the client alive.
-pub struct Seat<C>(Arc<Inner<C>>);
+pub struct RebalanceListener<C>(Arc<ListenerState<C>>);
 
-struct Inner<C> {
-    ask: Ask,
-    state: Mutex<State>,
-    items: mpsc::UnboundedSender<Item>,
+struct ListenerState<C> {
+    config: MemberConfig,
+    state: Mutex<Assignments>,
+    items: mpsc::UnboundedSender<MemberItem>,
     /// Records that the core has not taken yet.
     waiting: AtomicUsize,
     disconnected: AtomicBool,
@@ -51,31 +51,31 @@ struct Inner<C> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[allow(clippy::exhaustive_enums)] // there is no third
-pub enum Answer {
+pub enum Revocation {
     /// By [`Client::unassign`], once the core has released them.
     Later,
     /// At once, by who was told: the member leaves, or has left.
     Now,
 }
 
-impl<C> Clone for Seat<C> {
+impl<C> Clone for RebalanceListener<C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<C> fmt::Debug for Seat<C> {
+impl<C> fmt::Debug for RebalanceListener<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seat").field("member", &self.0.ask.member).finish_non_exhaustive()
+        f.debug_struct("Seat").field("member", &self.0.config.member).finish_non_exhaustive()
     }
 }
 
-impl<C> Seat<C> {
-    pub(super) fn ask(&self) -> &Ask {
-        &self.0.ask
+impl<C> RebalanceListener<C> {
+    pub(super) fn config(&self) -> &MemberConfig {
+        &self.0.config
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, Assignments> {
         self.0.state.lock()
     }
 
@@ -83,20 +83,20 @@ impl<C> Seat<C> {
         &self.0.waiting
     }
 
-    pub(super) fn hand(&self, item: Item) {
+    pub(super) fn hand(&self, item: MemberItem) {
         let _ = self.0.items.send(item);
     }
 
     pub(super) fn tell(&self, event: GroupEvent) {
-        self.hand(Item::Event(event));
+        self.hand(MemberItem::Event(event));
     }
 }
 
-impl<C: Client> Seat<C> {
+impl<C: Client> RebalanceListener<C> {
     /// Must be called within a runtime: what partitions come with is looked up on its threads.
-    pub(super) fn new(ask: Ask, items: mpsc::UnboundedSender<Item>) -> Self {
-        Self(Arc::new(Inner {
-            ask,
+    pub(super) fn new(ask: MemberConfig, items: mpsc::UnboundedSender<MemberItem>) -> Self {
+        Self(Arc::new(ListenerState {
+            config: ask,
             state: Mutex::default(),
             items,
             waiting: AtomicUsize::new(0),
@@ -130,7 +130,7 @@ impl<C: Client> Seat<C> {
                 return;
             }
             let number = state.assignments;
-            state.held.extend(partitions.iter().map(|partition| (*partition, Held::new(number))));
+            state.held.extend(partitions.iter().map(|partition| (*partition, OwnedPartition::new(number))));
             number
         };
         if !partitions.is_empty() {
@@ -141,27 +141,27 @@ impl<C: Client> Seat<C> {
 
     /// The coordinator wants these partitions back; or, where they are lost, has given them to others already. To be called
     /// within [`Client::poll`], or while the client ends.
-    pub fn revoked(&self, partitions: &[u32], lost: bool) -> Answer {
+    pub fn revoked(&self, partitions: &[u32], lost: bool) -> Revocation {
         let wanted: HashSet<u32> = partitions.iter().copied().collect();
         let mut state = self.state();
         // What the core has not heard of is not its to release, and it is not told of it any more.
         state.held.retain(|partition, held| held.announced || !wanted.contains(partition));
         if state.closing {
             state.revocation = None;
-            return Answer::Now;
+            return Revocation::Now;
         }
         let held: Vec<u32> = wanted.iter().copied().filter(|partition| state.held.contains_key(partition)).collect();
         let now = Instant::now();
         let (left, until) =
-            if lost { (HashSet::new(), now) } else { (held.iter().copied().collect(), now + self.ask().drain) };
-        state.revocation = Some(Revocation { partitions: wanted, left, until });
+            if lost { (HashSet::new(), now) } else { (held.iter().copied().collect(), now + self.config().drain) };
+        state.revocation = Some(PendingRevocation { partitions: wanted, left, until });
         drop(state);
         if lost {
             self.lose(&held);
         } else if !held.is_empty() {
             self.tell(GroupEvent::Revoked(held));
         }
-        Answer::Later
+        Revocation::Later
     }
 
     /// Answers the coordinator when all is released, or when it can wait no longer. A commit under way is waited for as long
@@ -173,12 +173,12 @@ impl<C: Client> Seat<C> {
             let now = Instant::now();
             let released = revocation.left.is_empty() || now >= revocation.until;
             let answered = revocation.partitions.is_disjoint(&state.committing);
-            if !released || !(answered || now >= revocation.until + self.ask().session) {
+            if !released || !(answered || now >= revocation.until + self.config().session) {
                 return;
             }
             state.revocation.take()
         };
-        let Some(Revocation { partitions, left, .. }) = over else { return };
+        let Some(PendingRevocation { partitions, left, .. }) = over else { return };
         self.lose(&left.into_iter().collect::<Vec<_>>());
         client.unassign(&partitions.into_iter().collect::<Vec<_>>());
         let bare = {
@@ -207,7 +207,7 @@ impl<C: Client> Seat<C> {
                 state.rejoin = Rejoin::No;
                 drop(state);
                 if let Err(error) = client.subscribe() {
-                    self.hand(Item::Over(error));
+                    self.hand(MemberItem::Over(error));
                 }
             }
             Rejoin::No | Rejoin::Leaving => {}
@@ -224,7 +224,7 @@ impl<C: Client> Seat<C> {
         self.lose_where(|_, held| held.number <= number);
     }
 
-    fn lose_where(&self, lost: impl Fn(u32, &Held) -> bool) {
+    fn lose_where(&self, lost: impl Fn(u32, &OwnedPartition) -> bool) {
         let mut state = self.state();
         let gone = state.held.extract_if(|partition, held| lost(*partition, held));
         let lost: Vec<u32> = gone
@@ -266,7 +266,7 @@ impl<C: Client> Seat<C> {
     /// any asks whether there is a topic still. Blocks.
     fn end_without_topic(&self) {
         if self.client().is_some_and(|client| client.is_gone()) {
-            self.hand(Item::Over(Error::new(ErrorKind::UnknownTopic, "the topic was deleted")));
+            self.hand(MemberItem::Over(Error::new(ErrorKind::UnknownTopic, "the topic was deleted")));
         }
     }
 

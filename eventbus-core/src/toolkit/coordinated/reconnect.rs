@@ -9,19 +9,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::member::Member;
-use super::{Client, gone};
+use super::{Client, member_left};
 use crate::backend::{Commit, GroupEvent, LogState, Membership};
 use crate::model::{ErrorKind, Position, Result};
 use crate::runtime::Mutex;
 
 /// A member whose place another takes, with a client of its own, where its client is at its end for a reason that passes: where
 /// [`Polled::Over`](super::Polled::Over) came with a retryable `Unavailable`. What it owned is lost then, and it leaves as far as it can.
-pub struct Renewed<C> {
+pub struct ReconnectingMember<C> {
     make: Box<dyn Fn() -> Result<Member<C>> + Send + Sync>,
-    state: Mutex<State<C>>,
+    state: Mutex<CurrentMember<C>>,
 }
 
-struct State<C> {
+struct CurrentMember<C> {
     member: Arc<Member<C>>,
     /// What it was given and has not released.
     owned: BTreeSet<u32>,
@@ -29,13 +29,13 @@ struct State<C> {
     left: bool,
 }
 
-impl<C: Client> Renewed<C> {
+impl<C: Client> ReconnectingMember<C> {
     /// Joins by `make`, which is called again, within [`next`](Membership::next), for every member that follows.
     ///
     /// # Errors
     /// Those of `make`; of a later call they end the membership.
     pub fn join(make: impl Fn() -> Result<Member<C>> + Send + Sync + 'static) -> Result<Self> {
-        let state = State { member: Arc::new(make()?), owned: BTreeSet::new(), left: false };
+        let state = CurrentMember { member: Arc::new(make()?), owned: BTreeSet::new(), left: false };
         Ok(Self { make: Box::new(make), state: Mutex::new(state) })
     }
 
@@ -47,7 +47,7 @@ impl<C: Client> Renewed<C> {
     fn renew(&self) -> Result<Vec<u32>> {
         let mut state = self.state.lock();
         if state.left {
-            return Err(gone());
+            return Err(member_left());
         }
         let member = Arc::new((self.make)()?);
         let before = std::mem::replace(&mut state.member, member);
@@ -60,7 +60,7 @@ impl<C: Client> Renewed<C> {
 }
 
 #[async_trait]
-impl<C: Client> Membership for Renewed<C> {
+impl<C: Client> Membership for ReconnectingMember<C> {
     async fn next(&self) -> Result<GroupEvent> {
         loop {
             match self.member().next().await {
@@ -113,7 +113,7 @@ impl<C: Client> Membership for Renewed<C> {
     }
 }
 
-impl<C> fmt::Debug for Renewed<C> {
+impl<C> fmt::Debug for ReconnectingMember<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Renewed").finish_non_exhaustive()
     }

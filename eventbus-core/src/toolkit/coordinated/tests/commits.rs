@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::*;
-use crate::toolkit::coordinated::Entry;
+use crate::toolkit::coordinated::CommitEntry;
 use crate::toolkit::coordinated::commits::AGAIN;
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -60,8 +60,8 @@ async fn a_refused_commit_vouches_for_nothing_and_may_be_made_again() {
     assert_eq!(kinds(rig.commits(away(), vec![claim.clone()])), [Some(ErrorKind::Unavailable)]);
     assert!(!given[0].lease.is_valid());
     for (refused, kind) in [
-        (Refused::PermissionDenied("no".into()), ErrorKind::PermissionDenied),
-        (Refused::TooLarge("long".into()), ErrorKind::Backend),
+        (CommitError::PermissionDenied("no".into()), ErrorKind::PermissionDenied),
+        (CommitError::TooLarge("long".into()), ErrorKind::Backend),
     ] {
         assert_eq!(kinds(rig.commits(Err(refused), vec![claim.clone()])), [Some(kind)]);
     }
@@ -119,7 +119,7 @@ async fn what_is_lost_between_the_look_and_the_word_is_not_committed() {
     let mut rig = Rig::new();
     rig.given(&[0]).await;
     rig.answers.send(Ok(())).unwrap();
-    let entries = [0, 1].map(|partition| Entry { partition, next: Position::new(5), text: "" });
+    let entries = [0, 1].map(|partition| CommitEntry { partition, next: Position::new(5), text: "" });
     let outcome = rig.seat.send(rig.client.as_ref().unwrap(), &entries);
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(rig.sent().is_empty() && rig.seat.state().committing.is_empty());
@@ -142,7 +142,7 @@ async fn a_topic_that_is_not_there_breaks_reads_off() {
     let mut rig = Rig::new();
     rig.given(&[0]).await;
     rig.read(0, 0).await.unwrap();
-    let outcome = rig.commits(Err(Refused::UnknownTopic), vec![commit(0, 5, 1).claiming()]);
+    let outcome = rig.commits(Err(CommitError::UnknownTopic), vec![commit(0, 5, 1).claiming()]);
     assert_eq!(kinds(outcome), [Some(ErrorKind::UnknownTopic)]);
     assert!(matches!(rig.event().await, GroupEvent::Interrupted(broken) if broken == [0]));
 }

@@ -116,7 +116,7 @@ async fn a_client_that_has_ended_a_partition_joins_anew_once_all_is_handed_over(
     rig.turn();
     assert_eq!(rig.broker.said(), ["unsubscribe"]);
     // The client hands over as when the coordinator wants it.
-    assert_eq!(rig.seat.revoked(&[0], false), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], false), Revocation::Later);
     rig.turn();
     assert_eq!(revoked(rig.event().await), [0]);
     rig.seat.release(0);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::*;
 use crate::backend::{Body, Inbound};
 use crate::model::{Envelope, Error};
-use crate::toolkit::coordinated::{Client, Entry};
+use crate::toolkit::coordinated::{Client, CommitEntry};
 
 /// A record at the broker.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub(super) struct Broker {
     /// What the client was asked to do, in order.
     said: Mutex<Vec<String>>,
     sent: mpsc::UnboundedSender<Vec<(u32, u64)>>,
-    answers: Mutex<threads::Receiver<Result<(), Refused>>>,
+    answers: Mutex<threads::Receiver<Result<(), CommitError>>>,
     /// What the group has committed.
     pub(super) committed: Mutex<HashMap<u32, (u64, String)>>,
     /// Looks for it wait for a word of this, if there is one.
@@ -43,10 +43,10 @@ pub(super) struct Broker {
     pub(super) stuck: AtomicBool,
     pub(super) gone: AtomicBool,
     /// The name of the thread on which the client was dropped, and what its last callback was answered.
-    pub(super) dropped: Mutex<Option<(String, Answer)>>,
+    pub(super) dropped: Mutex<Option<(String, Revocation)>>,
 }
 
-type Parts = (Arc<Broker>, mpsc::UnboundedReceiver<Vec<(u32, u64)>>, threads::Sender<Result<(), Refused>>);
+type Parts = (Arc<Broker>, mpsc::UnboundedReceiver<Vec<(u32, u64)>>, threads::Sender<Result<(), CommitError>>);
 
 impl Broker {
     pub(super) fn new() -> Parts {
@@ -71,7 +71,7 @@ impl Broker {
         (Arc::new(broker), requests, answers)
     }
 
-    pub(super) fn client(self: &Arc<Self>, seat: Seat<Fake>) -> Fake {
+    pub(super) fn client(self: &Arc<Self>, seat: RebalanceListener<Fake>) -> Fake {
         Fake { broker: Arc::clone(self), seat }
     }
 
@@ -98,7 +98,7 @@ impl Broker {
 /// The client.
 pub(super) struct Fake {
     broker: Arc<Broker>,
-    seat: Seat<Fake>,
+    seat: RebalanceListener<Fake>,
 }
 
 impl Drop for Fake {
@@ -162,7 +162,7 @@ impl Client for Fake {
         self.broker.say("leave".into());
     }
 
-    fn commit(&self, entries: &[Entry<'_>]) -> Result<(), Refused> {
+    fn commit(&self, entries: &[CommitEntry<'_>]) -> Result<(), CommitError> {
         let _ = self.broker.sent.send(entries.iter().map(|entry| (entry.partition, entry.next.get())).collect());
         self.broker.answers.lock().unwrap().recv().unwrap_or_else(|_| away())?;
         let committed = entries.iter().map(|entry| (entry.partition, (entry.next.get(), entry.text.to_owned())));

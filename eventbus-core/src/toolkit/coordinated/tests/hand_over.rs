@@ -6,7 +6,7 @@ use super::*;
 async fn the_coordinator_is_answered_only_when_all_is_released() {
     let mut rig = Rig::new();
     rig.given(&[0, 1, 2]).await;
-    assert_eq!(rig.seat.revoked(&[0, 1], false), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0, 1], false), Revocation::Later);
     assert_eq!(revoked(rig.event().await), [0, 1]);
     rig.turn();
     rig.seat.release(0);
@@ -25,7 +25,7 @@ async fn a_hand_over_waits_for_the_commit_under_way() {
     let mut rig = Rig::new();
     rig.given(&[0]).await;
     let (turn, done) = rig.hanging(commit(0, 5, 1).claiming()).await;
-    assert_eq!(rig.seat.revoked(&[0], false), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], false), Revocation::Later);
     rig.seat.release(0);
     advance(DRAIN + SESSION - Duration::from_millis(1)).await;
     rig.turn();
@@ -41,7 +41,7 @@ async fn a_commit_of_others_holds_no_hand_over_back() {
     let mut rig = Rig::new();
     rig.given(&[0, 1]).await;
     let (turn, _done) = rig.hanging(commit(1, 5, 1).claiming()).await;
-    assert_eq!(rig.seat.revoked(&[0], false), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], false), Revocation::Later);
     rig.seat.release(0);
     rig.turn();
     assert_eq!(rig.broker.said(), ["unassign [0]"]);
@@ -53,7 +53,7 @@ async fn what_is_not_released_in_time_is_lost() {
     let mut rig = Rig::new();
     let given = rig.given(&[0, 1]).await;
     assert_eq!(kinds(rig.commits(Ok(()), vec![commit(0, 5, 1).claiming(), commit(1, 5, 1).claiming()])), [None; 2]);
-    assert_eq!(rig.seat.revoked(&[0, 1], false), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0, 1], false), Revocation::Later);
     assert_eq!(revoked(rig.event().await), [0, 1]);
     rig.seat.release(1);
     advance(DRAIN - Duration::from_millis(1)).await;
@@ -73,7 +73,7 @@ async fn a_commit_that_hangs_longer_than_a_session_is_not_waited_for() {
     let mut rig = Rig::new();
     rig.given(&[0]).await;
     let (turn, _done) = rig.hanging(commit(0, 5, 1).claiming()).await;
-    assert_eq!(rig.seat.revoked(&[0], false), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], false), Revocation::Later);
     advance(DRAIN + SESSION).await;
     rig.turn();
     assert_eq!(rig.broker.said(), ["unassign [0]"]);
@@ -88,7 +88,7 @@ async fn what_is_lost_ends_at_once_and_a_late_answer_changes_nothing() {
     rig.sent();
     assert!(given[0].lease.is_valid());
     let (turn, done) = rig.hanging(commit(0, 5, 1)).await;
-    assert_eq!(rig.seat.revoked(&[0], true), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], true), Revocation::Later);
     assert!(!given[0].lease.is_valid());
     assert_eq!(lost(rig.event().await), [0]);
     // It comes back before the answer to what was sent in the first ownership.
@@ -104,7 +104,7 @@ async fn what_is_lost_ends_at_once_and_a_late_answer_changes_nothing() {
 async fn lost_partitions_are_given_up_as_soon_as_no_commit_is_under_way() {
     let mut rig = Rig::new();
     rig.given(&[0]).await;
-    assert_eq!(rig.seat.revoked(&[0], true), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], true), Revocation::Later);
     rig.turn();
     assert_eq!(rig.broker.said(), ["unassign [0]"]);
 }
@@ -118,7 +118,7 @@ async fn of_what_goes_before_the_core_has_heard_of_it_the_core_hears_nothing() {
     while rig.broker.said().is_empty() {
         yield_now().await;
     }
-    assert_eq!(rig.seat.revoked(&[0], false), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], false), Revocation::Later);
     rig.turn();
     assert_eq!(rig.broker.said(), ["unassign [0]"]);
     look.send(()).unwrap();
@@ -137,7 +137,7 @@ async fn an_answer_about_an_earlier_assignment_is_left_out() {
         yield_now().await;
     }
     // Lost and given again while the first look is under way.
-    assert_eq!(rig.seat.revoked(&[0], true), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], true), Revocation::Later);
     rig.seat.assigned(&[0]);
     look.send(()).unwrap();
     look.send(()).unwrap();
@@ -159,11 +159,11 @@ async fn a_member_without_partitions_ends_with_its_topic_and_not_before() {
     rig.given(&[0]).await;
     for gone in [false, true] {
         rig.broker.gone.store(gone, std::sync::atomic::Ordering::Release);
-        assert_eq!(rig.seat.revoked(&[], true), Answer::Later);
+        assert_eq!(rig.seat.revoked(&[], true), Revocation::Later);
         rig.turn();
         rig.silent();
     }
-    assert_eq!(rig.seat.revoked(&[0], true), Answer::Later);
+    assert_eq!(rig.seat.revoked(&[0], true), Revocation::Later);
     assert_eq!(lost(rig.event().await), [0]);
     rig.turn();
     let over = timeout(SESSION, rig.member.next()).await.unwrap().unwrap_err();

@@ -4,7 +4,7 @@ use super::*;
 
 /// With threads of its own, and an answer to its joining.
 fn joined(broker: &Arc<Broker>) -> Member<Fake> {
-    let make = |seat: Seat<Fake>| {
+    let make = |seat: RebalanceListener<Fake>| {
         seat.assigned(&[]);
         Ok(broker.client(seat))
     };
@@ -29,7 +29,7 @@ async fn leaving_ends_though_a_commit_hangs_and_the_commit_ends_the_client() {
     assert_eq!(*rig.broker.dropped.lock().unwrap(), None);
     rig.answered(Ok(()), turn).await;
     done.await.unwrap().unwrap();
-    assert_eq!(rig.broker.dropped.lock().unwrap().as_ref().unwrap().1, Answer::Now);
+    assert_eq!(rig.broker.dropped.lock().unwrap().as_ref().unwrap().1, Revocation::Now);
     assert!(!given[0].lease.is_valid(), "what is left is vouched for no more");
     // Who asks afterwards is told.
     let (order, late) = order(commit(0, 6, 1));
@@ -80,7 +80,7 @@ async fn the_client_is_dropped_on_its_polling_thread_and_its_last_callback_answe
     let (broker, _sent, _answers) = Broker::new();
     let member = joined(&broker);
     member.leave().await.unwrap();
-    assert_eq!(broker.dropped.lock().unwrap().take(), Some(("eventbus-poll".into(), Answer::Now)));
+    assert_eq!(broker.dropped.lock().unwrap().take(), Some(("eventbus-poll".into(), Revocation::Now)));
     assert_eq!(member.release(0).await.map_err(|error| error.kind()), Ok(()));
 }
 

@@ -13,8 +13,8 @@ use super::commit_metadata::{Print, Stored};
 use super::commits::{Committing, Order};
 use super::member::Member;
 use super::poll::Polling;
-use super::rebalance::{Answer, Seat};
-use super::{Ask, Polled, Refused};
+use super::rebalance::{RebalanceListener, Revocation};
+use super::{CommitError, MemberConfig, Polled};
 use crate::backend::{Assignment, Commit, GroupEvent, LogState, Membership};
 use crate::model::{ErrorKind, Position, Result};
 
@@ -38,16 +38,16 @@ struct Rig {
     /// What was sent in each request.
     sent: mpsc::UnboundedReceiver<Vec<(u32, u64)>>,
     /// What each request is answered, in turn; it hangs until then.
-    answers: threads::Sender<Result<(), Refused>>,
+    answers: threads::Sender<Result<(), CommitError>>,
     member: Arc<Member<Fake>>,
-    seat: Seat<Fake>,
+    seat: RebalanceListener<Fake>,
     client: Option<Arc<Fake>>,
     polling: Option<Polling<Fake>>,
     committing: Option<Committing<Fake>>,
 }
 
-fn ask() -> Ask {
-    Ask { member: "me".into(), session: SESSION, lease: LEASE, drain: DRAIN }
+fn ask() -> MemberConfig {
+    MemberConfig { member: "me".into(), session: SESSION, lease: LEASE, drain: DRAIN }
 }
 
 impl Rig {
@@ -96,7 +96,7 @@ impl Rig {
     }
 
     /// One turn of the committing thread, whose request is answered so.
-    fn commits(&mut self, answer: Result<(), Refused>, commits: Vec<Commit>) -> Vec<Result<()>> {
+    fn commits(&mut self, answer: Result<(), CommitError>, commits: Vec<Commit>) -> Vec<Result<()>> {
         self.answers.send(answer).unwrap();
         let (orders, done): (Vec<_>, Vec<_>) = commits.into_iter().map(order).unzip();
         self.committing.as_mut().unwrap().turn(orders.into_iter());
@@ -119,7 +119,7 @@ impl Rig {
         })
     }
 
-    async fn answered(&mut self, answer: Result<(), Refused>, turn: JoinHandle<Committing<Fake>>) {
+    async fn answered(&mut self, answer: Result<(), CommitError>, turn: JoinHandle<Committing<Fake>>) {
         self.answers.send(answer).unwrap();
         self.committing = Some(turn.await.unwrap());
     }
@@ -144,12 +144,12 @@ fn commit(partition: u32, next: u64, epoch: u64) -> Commit {
     Commit::new(partition, Position::new(next), epoch, "note".into())
 }
 
-fn fenced() -> Result<(), Refused> {
-    Err(Refused::Fenced("unknown".into()))
+fn fenced() -> Result<(), CommitError> {
+    Err(CommitError::Fenced("unknown".into()))
 }
 
-fn away() -> Result<(), Refused> {
-    Err(Refused::Later("away".into()))
+fn away() -> Result<(), CommitError> {
+    Err(CommitError::Later("away".into()))
 }
 
 fn kinds(outcomes: Vec<Result<()>>) -> Vec<Option<ErrorKind>> {

@@ -3,27 +3,31 @@
 use super::*;
 use crate::model::Error;
 use crate::runtime::Mutex;
-use crate::toolkit::coordinated::reconnect::Renewed;
+use crate::toolkit::coordinated::reconnect::ReconnectingMember;
 
-type Seats = Arc<Mutex<Vec<Seat<Fake>>>>;
+type Seats = Arc<Mutex<Vec<RebalanceListener<Fake>>>>;
 
 /// Members with threads of their own on one broker, and the seats that were made.
-fn renewed(broker: &Arc<Broker>) -> (Renewed<Fake>, Seats) {
+fn renewed(broker: &Arc<Broker>) -> (ReconnectingMember<Fake>, Seats) {
     let (broker, seats) = (Arc::clone(broker), Seats::default());
     let made = Arc::clone(&seats);
-    let make = move |seat: Seat<Fake>| {
+    let make = move |seat: RebalanceListener<Fake>| {
         seat.assigned(&[]);
         made.lock().push(seat.clone());
         Ok(broker.client(seat))
     };
-    (Renewed::join(move || Member::join(ask(), &make)).unwrap(), seats)
+    (ReconnectingMember::join(move || Member::join(ask(), &make)).unwrap(), seats)
 }
 
 fn over(kind: ErrorKind) -> [Polled<fake::Record>; 1] {
     [Polled::Over(Error::new(kind, "over"))]
 }
 
-async fn given(member: &Renewed<Fake>, seat: &Seat<Fake>, partitions: &[u32]) -> Vec<Assignment> {
+async fn given(
+    member: &ReconnectingMember<Fake>,
+    seat: &RebalanceListener<Fake>,
+    partitions: &[u32],
+) -> Vec<Assignment> {
     seat.assigned(partitions);
     let GroupEvent::Assigned(given) = member.next().await.unwrap() else { panic!("nothing was given") };
     given
@@ -56,7 +60,7 @@ async fn nobody_takes_the_place_of_a_member_that_was_made_to_leave() {
     let (member, seats) = renewed(&broker);
     member.leave().await.unwrap();
     seats.lock()[0]
-        .hand(crate::toolkit::coordinated::rebalance::Item::Over(Error::new(ErrorKind::Unavailable, "over")));
+        .hand(crate::toolkit::coordinated::rebalance::MemberItem::Over(Error::new(ErrorKind::Unavailable, "over")));
     assert_eq!(member.next().await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(seats.lock().len(), 1);
 }
