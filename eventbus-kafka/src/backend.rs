@@ -20,7 +20,7 @@ use crate::config::KafkaConfig;
 use crate::connection::Link;
 use crate::consumer::{self, KafkaMember};
 use crate::error::to_core;
-use crate::note::Stored;
+use crate::note::CommitMetadata;
 use crate::producer::{Producer, Records};
 use crate::topics::{self, Topics, watermarks};
 use crate::{groups, scan};
@@ -77,7 +77,7 @@ impl Backend for KafkaBackend {
         capabilities.in_flight = self.config.publish_window;
         // A new producer's copy is not known to the broker: the log is read first.
         capabilities.resend_window = Some(Duration::ZERO);
-        capabilities.note_bytes = Stored::NOTE_BYTES;
+        capabilities.note_bytes = CommitMetadata::NOTE_BYTES;
         capabilities.overshoot = OVERSHOOT;
         capabilities.settles = topics::SETTLES;
         capabilities.partitions_change = true;

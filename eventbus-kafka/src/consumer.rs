@@ -27,7 +27,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use crate::config::Protocol;
 use crate::connection::{Context, Link, Owner, refused_setting};
 use crate::error::to_core;
-use crate::note::{Print, print_of};
+use crate::note::{Fingerprint, print_of};
 use crate::scan;
 use crate::topics::{count, watermarks};
 use crate::wire::{self, number};
@@ -142,7 +142,7 @@ impl Client for GroupConsumer {
         (u32::try_from(message.partition()).unwrap_or(u32::MAX), wire::position(message.offset()))
     }
 
-    fn print(message: &BorrowedMessage<'_>) -> Print {
+    fn fingerprint(message: &BorrowedMessage<'_>) -> Fingerprint {
         print_of(message)
     }
 
@@ -222,7 +222,7 @@ impl Client for GroupConsumer {
         log.map_err(|error| to_core(&error, "asking for the ends of the log"))
     }
 
-    fn prints(&self, places: &[(u32, i64)]) -> Result<HashMap<u32, Print>> {
+    fn fingerprints(&self, places: &[(u32, i64)]) -> Result<HashMap<u32, Fingerprint>> {
         scan::prints(&self.place().link, &self.place().topic, places)
     }
 

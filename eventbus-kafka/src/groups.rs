@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::GroupDescription;
-use eventbus_core::toolkit::coordinated::{Progress, describe_group};
+use eventbus_core::toolkit::coordinated::{CommittedOffset, describe_group};
 use eventbus_core::toolkit::{own, remove_each};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -16,7 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::Protocol;
 use crate::connection::{Admin, Link};
 use crate::error::{only, refused};
-use crate::note::Stored;
+use crate::note::CommitMetadata;
 use crate::topics::{count, watermarks};
 use crate::{scan, wire};
 
@@ -60,7 +60,7 @@ pub(crate) async fn reset(link: &Arc<Link>, topic: &Topic, group: &Group, to: &[
     let question = move |link: &Link| {
         let before = progress(link, &name, &id)?;
         let mut list = TopicPartitionList::new();
-        for (partition, position, stored) in Stored::reset(&before, &to) {
+        for (partition, position, stored) in CommitMetadata::reset(&before, &to) {
             let mut entry = list.add_partition(&name, wire::number(partition));
             entry.set_offset(Offset::Offset(wire::offset(position)))?;
             entry.set_metadata(stored.encode());
@@ -105,13 +105,13 @@ fn members(link: &Link, group: &str) -> KafkaResult<Vec<String>> {
     Ok(members.map(|member| member.client_id().to_owned()).collect())
 }
 
-fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Vec<(u32, Progress)>> {
+fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Vec<(u32, CommittedOffset)>> {
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, wire::number(count(link, topic)?.0) - 1);
     let committed = link.in_name_of(group, |client| client.committed_offsets(list, link.timeout()))?;
     let progress = committed.elements().into_iter().map(|element| {
         let known = wire::known(element.offset());
-        let stored = known.map(|next| (next, Stored::decode(element.metadata()).unwrap_or_default()));
+        let stored = known.map(|next| (next, CommitMetadata::decode(element.metadata()).unwrap_or_default()));
         (wire::partition(element.partition()), stored)
     });
     Ok(progress.collect())

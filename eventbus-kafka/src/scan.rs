@@ -15,7 +15,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::connection::Link;
 use crate::error::to_core;
-use crate::note::{Print, print_of};
+use crate::note::{Fingerprint, print_of};
 use crate::topics::watermarks;
 use crate::wire;
 
@@ -43,7 +43,7 @@ pub(crate) fn stamps(link: &Link, name: &str, partition: u32, range: Range<Posit
 }
 
 /// The prints of these records, or of the next ones that are still there, as far as there are any. Blocks.
-pub(crate) fn prints(link: &Link, name: &str, places: &Places) -> Result<HashMap<u32, Print>> {
+pub(crate) fn prints(link: &Link, name: &str, places: &Places) -> Result<HashMap<u32, Fingerprint>> {
     firsts(link, name, places, |first| print_of(first))
 }
 

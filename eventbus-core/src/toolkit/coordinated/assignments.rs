@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use hashbrown::{HashMap, HashSet};
 use tokio::time::Instant;
 
-use super::commit_metadata::Print;
+use super::commit_metadata::Fingerprint;
 use crate::backend::Lease;
 use crate::model::Position;
 
@@ -18,9 +18,9 @@ pub(super) struct OwnedPartition {
     pub(super) lease: Lease,
     pub(super) incarnation: String,
     /// Of a late record below what is committed.
-    pub(super) print: Option<Print>,
+    pub(super) fingerprint: Option<Fingerprint>,
     /// Of some of what was delivered beyond it.
-    pub(super) seen: VecDeque<Print>,
+    pub(super) seen: VecDeque<Fingerprint>,
     /// The print was compared with the log, and nothing was read since.
     pub(super) compared: bool,
     pub(super) epoch: u64,
@@ -88,7 +88,7 @@ impl OwnedPartition {
             announced: false,
             lease: Lease::until(Instant::now()),
             incarnation: String::new(),
-            print: None,
+            fingerprint: None,
             seen: VecDeque::new(),
             compared: false,
             epoch: 0,

@@ -26,7 +26,7 @@ const VERSION: &str = "eb1";
 /// What tells a record from one that another log has in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // as it is stored
-pub struct Print {
+pub struct Fingerprint {
     /// Its place.
     pub offset: i64,
     /// When it was stored, as the broker says.
@@ -35,7 +35,7 @@ pub struct Print {
     pub digest: u64,
 }
 
-impl Print {
+impl Fingerprint {
     /// The print of a record.
     #[must_use]
     pub fn of(offset: i64, time: i64, key: &[u8], payload: &[u8]) -> Self {
@@ -77,13 +77,13 @@ impl Print {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(clippy::exhaustive_structs)] // as it is stored
-pub struct Stored {
+pub struct CommitMetadata {
     /// The epoch of the ownership that wrote it.
     pub epoch: u64,
     /// The log's incarnation, as its reader named it.
     pub incarnation: String,
     /// Of a record below the offset.
-    pub print: Option<Print>,
+    pub fingerprint: Option<Fingerprint>,
     /// The member that wrote it; 64 bytes of its name are kept.
     pub owner: String,
     /// The core's note.
@@ -91,16 +91,16 @@ pub struct Stored {
 }
 
 /// What a group has committed of a partition: the offset, and what is beside it; `None` without progress.
-pub type Progress = Option<(Position, Stored)>;
+pub type CommittedOffset = Option<(Position, CommitMetadata)>;
 
-impl Stored {
+impl CommitMetadata {
     /// The largest note in bytes that fits into a line of 4 096.
     pub const NOTE_BYTES: usize = 2_800;
 
     /// The line.
     #[must_use]
     pub fn encode(&self) -> String {
-        let print = self.print.map(|print| format!("{}:{}:{:x}", print.offset, print.time, print.digest));
+        let print = self.fingerprint.map(|print| format!("{}:{}:{:x}", print.offset, print.time, print.digest));
         let owner = self.owner.as_bytes();
         format!(
             "{VERSION};{};{};{};{};{}",
@@ -125,7 +125,7 @@ impl Stored {
         let owner = BASE64.decode(parts.next()?).ok()?;
         let note = BASE64.decode(parts.next()?).ok()?.into();
         let owner = String::from_utf8_lossy(&owner).into_owned();
-        Some(Self { epoch, incarnation, print: print.unwrap_or_default(), owner, note })
+        Some(Self { epoch, incarnation, fingerprint: print.unwrap_or_default(), owner, note })
     }
 
     /// The same as the core has it.
@@ -137,13 +137,13 @@ impl Stored {
     /// The same as written by nobody, for an offset that was set by hand: the epoch is kept, the note cleared.
     #[must_use]
     pub fn by_nobody(&self, next: Position) -> Self {
-        let print = self.print.filter(|print| print.at() < next);
-        Self { print, owner: String::new(), note: Bytes::new(), ..self.clone() }
+        let print = self.fingerprint.filter(|print| print.at() < next);
+        Self { fingerprint: print, owner: String::new(), note: Bytes::new(), ..self.clone() }
     }
 
     /// What to store where a group is reset to these positions, with what is stored `before` of each partition: the same
     /// [by nobody](Self::by_nobody), and nothing of a partition without progress.
-    pub fn reset(before: &[(u32, Progress)], to: &[(u32, Position)]) -> Vec<(u32, Position, Self)> {
+    pub fn reset(before: &[(u32, CommittedOffset)], to: &[(u32, Position)]) -> Vec<(u32, Position, Self)> {
         let of = |partition| before.iter().find(|(known, _)| *known == partition)?.1.as_ref();
         let set = to.iter().map(|(partition, next)| {
             let stored = of(*partition).map_or_else(Self::default, |(_, stored)| stored.by_nobody(*next));
@@ -153,11 +153,11 @@ impl Stored {
     }
 }
 
-fn print_of(text: &str) -> Option<Print> {
+fn print_of(text: &str) -> Option<Fingerprint> {
     let mut parts = text.split(':');
     let offset = parts.next()?.parse().ok()?;
     let time = parts.next()?.parse().ok()?;
-    Some(Print { offset, time, digest: u64::from_str_radix(parts.next()?, 16).ok()? })
+    Some(Fingerprint { offset, time, digest: u64::from_str_radix(parts.next()?, 16).ok()? })
 }
 
 /// A group as a broker tells it that has no gaps in its logs and keeps a [`Stored`] beside an offset: of each partition its
@@ -167,7 +167,7 @@ fn print_of(text: &str) -> Option<Print> {
 #[must_use]
 pub fn describe_group(
     members: Option<Vec<String>>,
-    partitions: Vec<(u32, LogState, Progress)>,
+    partitions: Vec<(u32, LogState, CommittedOffset)>,
     oldest: impl FnOnce(&[(u32, Position)]) -> HashMap<u32, u64>,
 ) -> GroupDescription {
     let owners = || partitions.iter().filter_map(|(_, _, committed)| Some(&committed.as_ref()?.1.owner));
@@ -196,11 +196,11 @@ pub fn describe_group(
 mod tests {
     use super::*;
 
-    fn stored(note: usize) -> Stored {
-        Stored {
+    fn stored(note: usize) -> CommitMetadata {
+        CommitMetadata {
             epoch: u64::MAX,
             incarnation: "0123456789abcdef".into(),
-            print: Some(Print { offset: i64::MAX, time: i64::MAX, digest: u64::MAX }),
+            fingerprint: Some(Fingerprint { offset: i64::MAX, time: i64::MAX, digest: u64::MAX }),
             owner: "m;".repeat(OWNER_BYTES / 2),
             note: vec![7; note].into(),
         }
@@ -208,69 +208,78 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_and_fits() {
-        for note in [0, 1, Stored::NOTE_BYTES] {
+        for note in [0, 1, CommitMetadata::NOTE_BYTES] {
             let stored = stored(note);
             let text = stored.encode();
             assert!(text.len() <= 4_096, "{}", text.len());
-            assert_eq!(Stored::decode(&text), Some(stored));
+            assert_eq!(CommitMetadata::decode(&text), Some(stored));
         }
-        let nothing = Stored::default();
-        assert_eq!(Stored::decode(&nothing.encode()), Some(nothing));
+        let nothing = CommitMetadata::default();
+        assert_eq!(CommitMetadata::decode(&nothing.encode()), Some(nothing));
     }
 
     /// What was stored by an earlier version is read by a later one.
     #[test]
     fn vectors_never_change() {
-        let print = Some(Print::of(41, 1_700_000_000_000, b"key", b"payload"));
+        let print = Some(Fingerprint::of(41, 1_700_000_000_000, b"key", b"payload"));
         let (owner, note) = ("me".to_owned(), b"note".as_slice().into());
-        let stored = Stored { epoch: 7, incarnation: "0f".into(), print, owner, note };
+        let stored = CommitMetadata { epoch: 7, incarnation: "0f".into(), fingerprint: print, owner, note };
         assert_eq!(stored.encode(), "eb1;7;0f;41:1700000000000:bfa176a9330a1db6;bWU;bm90ZQ");
-        assert_eq!(Stored::default().encode(), "eb1;0;;;;");
+        assert_eq!(CommitMetadata::default().encode(), "eb1;0;;;;");
     }
 
     #[test]
     fn what_others_wrote_is_no_note() {
         for text in ["", "x", "eb1", "eb1;x;;;;", "eb2;1;;;;", "eb1;1;;;%;", "eb1;1;i;"] {
-            assert_eq!(Stored::decode(text), None, "{text}");
+            assert_eq!(CommitMetadata::decode(text), None, "{text}");
         }
     }
 
     #[test]
     fn another_record_in_the_place_is_another_log_and_a_missing_one_tells_nothing() {
         let log = |first, end| LogState { first: Position::new(first), end: Position::new(end), ..LogState::default() };
-        let print = Print::of(5, 1, b"k", b"p");
+        let print = Fingerprint::of(5, 1, b"k", b"p");
         assert_eq!(print.is_of(&log(0, 5)), Some(false), "the log is shorter");
         assert_eq!(print.is_of(&log(6, 9)), Some(true), "retention took it");
         assert_eq!(print.is_of(&log(0, 6)), None);
         assert!(print.agrees_with(Some(&print)) && print.agrees_with(None));
-        assert!(print.agrees_with(Some(&Print::of(6, 1, b"k", b"q"))), "compaction took it");
-        for other in [Print::of(5, 2, b"k", b"p"), Print::of(5, 1, b"l", b"p"), Print::of(5, 1, b"k", b"q")] {
+        assert!(print.agrees_with(Some(&Fingerprint::of(6, 1, b"k", b"q"))), "compaction took it");
+        for other in
+            [Fingerprint::of(5, 2, b"k", b"p"), Fingerprint::of(5, 1, b"l", b"p"), Fingerprint::of(5, 1, b"k", b"q")]
+        {
             assert!(!print.agrees_with(Some(&other)), "{other:?}");
         }
     }
 
     #[test]
     fn what_was_set_by_hand_keeps_the_epoch_and_no_note() {
-        let set =
-            Stored { print: Some(Print { offset: 5, time: 1, digest: 2 }), ..stored(3) }.by_nobody(Position::new(6));
+        let set = CommitMetadata { fingerprint: Some(Fingerprint { offset: 5, time: 1, digest: 2 }), ..stored(3) }
+            .by_nobody(Position::new(6));
         assert_eq!((set.epoch, set.owner.as_str(), set.note.len()), (u64::MAX, "", 0));
-        assert!(set.print.is_some() && set.by_nobody(Position::new(5)).print.is_none(), "a print is of what is below");
+        assert!(
+            set.fingerprint.is_some() && set.by_nobody(Position::new(5)).fingerprint.is_none(),
+            "a print is of what is below"
+        );
         let before = [(0, None), (1, Some((Position::new(3), stored(3))))];
         let to = [(1, Position::new(6)), (0, Position::new(2)), (7, Position::ZERO)];
-        let [one, none, unknown] = Stored::reset(&before, &to).try_into().unwrap();
+        let [one, none, unknown] = CommitMetadata::reset(&before, &to).try_into().unwrap();
         assert_eq!(
             one,
-            (1, Position::new(6), Stored { print: None, owner: String::new(), note: Bytes::new(), ..stored(3) })
+            (
+                1,
+                Position::new(6),
+                CommitMetadata { fingerprint: None, owner: String::new(), note: Bytes::new(), ..stored(3) }
+            )
         );
-        assert_eq!(none, (0, Position::new(2), Stored::default()));
-        assert_eq!(unknown, (7, Position::ZERO, Stored::default()));
+        assert_eq!(none, (0, Position::new(2), CommitMetadata::default()));
+        assert_eq!(unknown, (7, Position::ZERO, CommitMetadata::default()));
     }
 
     #[test]
     fn who_wrote_an_offset_owns_it_as_long_as_it_is_a_member() {
         let log = || LogState { end: Position::new(5), ..LogState::default() };
         let by = |owner: &str, next| {
-            Some((Position::new(next), Stored { epoch: 2, owner: owner.into(), ..Stored::default() }))
+            Some((Position::new(next), CommitMetadata { epoch: 2, owner: owner.into(), ..CommitMetadata::default() }))
         };
         let described = |members: Option<&[&str]>| {
             let members = members.map(|members| members.iter().map(|name| (*name).to_owned()).collect());

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::assignments::OwnedPartition;
-use super::commit_metadata::Stored;
+use super::commit_metadata::CommitMetadata;
 use super::rebalance::RebalanceListener;
 use super::{Client, CommitEntry, CommitError, not_held};
 use crate::backend::Commit;
@@ -138,11 +138,11 @@ impl<C: Client> RebalanceListener<C> {
         if commit.epoch < held.epoch || (commit.claim && commit.epoch == held.epoch && held.last.is_none()) {
             return Err(Error::new(ErrorKind::Fenced, "the epoch has been superseded"));
         }
-        let print = held.seen.iter().take_while(|print| print.at() < commit.next).last().copied().or(held.print);
-        let stored = Stored {
+        let print = held.seen.iter().take_while(|print| print.at() < commit.next).last().copied().or(held.fingerprint);
+        let stored = CommitMetadata {
             epoch: commit.epoch,
             incarnation: held.incarnation.clone(),
-            print: print.filter(|print| print.at() < commit.next),
+            fingerprint: print.filter(|print| print.at() < commit.next),
             owner: self.config().member.clone(),
             note: commit.note.clone(),
         };
@@ -155,10 +155,10 @@ impl<C: Client> RebalanceListener<C> {
         let Some(held) = state.held.get_mut(&commit.partition).filter(|held| held.number <= number) else { return };
         held.epoch = commit.epoch;
         while let Some(print) = held.seen.front().copied().filter(|print| print.at() < commit.next) {
-            held.print = Some(print);
+            held.fingerprint = Some(print);
             held.seen.pop_front();
         }
-        held.print = held.print.filter(|print| print.at() < commit.next);
+        held.fingerprint = held.fingerprint.filter(|print| print.at() < commit.next);
         held.last = Some((commit.next, text));
     }
 

@@ -51,7 +51,7 @@ impl<C: Client> RebalanceListener<C> {
             held.compared = false;
             let told = batch.is_empty() || position.get() % PRINTED == 0;
             if told && held.seen.back().is_none_or(|print| print.at() < position) {
-                held.seen.push_back(C::print(record));
+                held.seen.push_back(C::fingerprint(record));
             }
             held.read
         };

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::commit_metadata::{Print, Stored};
+use super::commit_metadata::{CommitMetadata, Fingerprint};
 use super::rebalance::RebalanceListener;
 use super::{Client, not_held};
 use crate::backend::{Assignment, GroupEvent, LogState};
@@ -46,10 +46,11 @@ impl<C: Client> RebalanceListener<C> {
         for partition in partitions {
             let log = client.ends(*partition)?;
             let (next, text) = progress.get(partition).map(|(next, text)| (*next, text.as_str())).unzip();
-            let stored = text.and_then(Stored::decode).unwrap_or_default();
+            let stored = text.and_then(CommitMetadata::decode).unwrap_or_default();
             found.push((*partition, log, next.map(|next| stored.committed(next)), stored));
         }
-        let asked: Vec<_> = found.iter().map(|(partition, log, _, stored)| (*partition, log, stored.print)).collect();
+        let asked: Vec<_> =
+            found.iter().map(|(partition, log, _, stored)| (*partition, log, stored.fingerprint)).collect();
         let same = compare(client, &asked)?;
         let mut assignments = Vec::new();
         for (partition, mut log, committed, stored) in found {
@@ -58,7 +59,7 @@ impl<C: Client> RebalanceListener<C> {
             let mut state = self.state();
             let Some(held) = state.of(partition, number) else { continue };
             held.incarnation.clone_from(&log.incarnation);
-            held.print = stored.print.filter(|_| same);
+            held.fingerprint = stored.fingerprint.filter(|_| same);
             (held.epoch, held.compared) = (stored.epoch, true);
             assignments.push(Assignment::new(partition, log, committed, held.lease.clone()));
         }
@@ -76,7 +77,7 @@ impl<C: Client> RebalanceListener<C> {
             if std::mem::take(&mut held.compared) {
                 return Ok(log);
             }
-            (held.seen.back().copied().or(held.print), held.number)
+            (held.seen.back().copied().or(held.fingerprint), held.number)
         };
         if compare(client, &[(partition, &log, print)])?.get(&partition).copied().unwrap_or(true) {
             return Ok(log);
@@ -85,13 +86,13 @@ impl<C: Client> RebalanceListener<C> {
         let mut state = self.state();
         let held = state.of(partition, number).ok_or_else(not_held)?;
         held.incarnation.clone_from(&log.incarnation);
-        (held.print, held.seen) = (None, VecDeque::new());
+        (held.fingerprint, held.seen) = (None, VecDeque::new());
         Ok(log)
     }
 }
 
 /// Whether logs still have the records that were seen in them. What retention or compaction took tells nothing.
-fn compare<C: Client>(client: &C, asked: &[(u32, &LogState, Option<Print>)]) -> Result<HashMap<u32, bool>> {
+fn compare<C: Client>(client: &C, asked: &[(u32, &LogState, Option<Fingerprint>)]) -> Result<HashMap<u32, bool>> {
     let mut same = HashMap::new();
     let mut wanted = Vec::new();
     for (partition, log, print) in asked {
@@ -102,7 +103,7 @@ fn compare<C: Client>(client: &C, asked: &[(u32, &LogState, Option<Print>)]) -> 
         }
     }
     let places: Vec<_> = wanted.iter().map(|(partition, print)| (*partition, print.offset)).collect();
-    let found = if places.is_empty() { HashMap::new() } else { client.prints(&places)? };
+    let found = if places.is_empty() { HashMap::new() } else { client.fingerprints(&places)? };
     same.extend(wanted.into_iter().map(|(partition, print)| (partition, print.agrees_with(found.get(&partition)))));
     Ok(same)
 }

@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use crate::backend::{Inbound, Join, LogState};
 use crate::model::{Error, ErrorKind, Position, Result};
-pub use commit_metadata::{Print, Progress, Stored, describe_group};
+pub use commit_metadata::{CommitMetadata, CommittedOffset, Fingerprint, describe_group};
 
 pub use member::Member;
 pub use rebalance::{RebalanceListener, Revocation};
@@ -75,7 +75,7 @@ pub trait Client: Send + Sync + 'static {
     fn place(record: &Self::Record<'_>) -> (u32, Position);
 
     /// What a record is known again by.
-    fn print(record: &Self::Record<'_>) -> Print;
+    fn fingerprint(record: &Self::Record<'_>) -> Fingerprint;
 
     /// A record, copied, as it is delivered.
     fn inbound(record: &Self::Record<'_>) -> Inbound;
@@ -133,7 +133,7 @@ pub trait Client: Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the log could not be read.
-    fn prints(&self, places: &[(u32, i64)]) -> Result<HashMap<u32, Print>>;
+    fn fingerprints(&self, places: &[(u32, i64)]) -> Result<HashMap<u32, Fingerprint>>;
 
     /// Whether the topic is certainly not there any more.
     fn is_gone(&self) -> bool;

@@ -101,7 +101,7 @@ async fn one_request_holds_the_last_of_each_partition_and_the_others_are_told() 
 #[tokio::test(start_paused = true)]
 async fn only_what_is_owned_is_committed_and_under_no_lower_epoch() {
     let mut rig = Rig::new();
-    let text = Stored { epoch: 4, ..Stored::default() }.encode();
+    let text = CommitMetadata { epoch: 4, ..CommitMetadata::default() }.encode();
     rig.broker.committed.lock().unwrap().insert(0, (7, text));
     rig.given(&[0]).await;
     for refused in [commit(1, 9, 9), commit(0, 9, 3), commit(0, 9, 4).claiming()] {
@@ -152,7 +152,7 @@ async fn the_print_beside_a_commit_is_of_a_late_record_below_it() {
     let mut rig = Rig::new();
     rig.given(&[0]).await;
     rig.read(0, 0).await.unwrap();
-    let print = |rig: &Rig| rig.broker.stored(0).unwrap().1.print.map(|print| print.offset);
+    let print = |rig: &Rig| rig.broker.stored(0).unwrap().1.fingerprint.map(|print| print.offset);
     // One that comes alone is kept in mind, and of many some.
     rig.broker.comes([record(0, 3)]);
     rig.turn();

@@ -18,8 +18,8 @@ pub(super) fn record(partition: u32, position: u64) -> Polled<Record> {
 }
 
 impl Record {
-    fn print(&self) -> Print {
-        Print::of(self.1.try_into().unwrap(), 1, b"k", b"p")
+    fn print(&self) -> Fingerprint {
+        Fingerprint::of(self.1.try_into().unwrap(), 1, b"k", b"p")
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Broker {
     /// The end of each log; 100 where none is named.
     pub(super) ends: Mutex<HashMap<u32, u64>>,
     pub(super) first: AtomicUsize,
-    pub(super) prints: Mutex<HashMap<u32, Print>>,
+    pub(super) prints: Mutex<HashMap<u32, Fingerprint>>,
     pub(super) looked: AtomicUsize,
     pub(super) stuck: AtomicBool,
     pub(super) gone: AtomicBool,
@@ -89,9 +89,9 @@ impl Broker {
     }
 
     /// What the group has committed: next position and what stands beside it.
-    pub(super) fn stored(&self, partition: u32) -> Option<(u64, Stored)> {
+    pub(super) fn stored(&self, partition: u32) -> Option<(u64, CommitMetadata)> {
         let committed = self.committed.lock().unwrap();
-        committed.get(&partition).map(|(next, text)| (*next, Stored::decode(text).unwrap()))
+        committed.get(&partition).map(|(next, text)| (*next, CommitMetadata::decode(text).unwrap()))
     }
 }
 
@@ -122,7 +122,7 @@ impl Client for Fake {
         (record.0, Position::new(record.1))
     }
 
-    fn print(record: &Record) -> Print {
+    fn fingerprint(record: &Record) -> Fingerprint {
         record.print()
     }
 
@@ -186,7 +186,7 @@ impl Client for Fake {
         Ok(LogState { first: Position::new(first), end: Position::new(end), ..LogState::default() })
     }
 
-    fn prints(&self, places: &[(u32, i64)]) -> Result<HashMap<u32, Print>> {
+    fn fingerprints(&self, places: &[(u32, i64)]) -> Result<HashMap<u32, Fingerprint>> {
         self.broker.looked.fetch_add(1, Ordering::Relaxed);
         let other = self.broker.prints.lock().unwrap();
         let print = |(partition, offset): &(u32, i64)| {

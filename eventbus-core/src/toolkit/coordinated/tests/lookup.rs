@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use super::*;
 
 /// What the group has committed: a print of the record at 41.
-fn stored(print: Option<Print>) -> String {
-    Stored { epoch: 2, incarnation: "known".into(), print, ..Stored::default() }.encode()
+fn stored(print: Option<Fingerprint>) -> String {
+    CommitMetadata { epoch: 2, incarnation: "known".into(), fingerprint: print, ..CommitMetadata::default() }.encode()
 }
 
 async fn incarnation(rig: &Rig) -> String {
@@ -19,8 +19,8 @@ fn rig(text: String) -> Rig {
     rig
 }
 
-fn print() -> Print {
-    Print::of(41, 1, b"k", b"p")
+fn print() -> Fingerprint {
+    Fingerprint::of(41, 1, b"k", b"p")
 }
 
 #[tokio::test(start_paused = true)]
@@ -39,7 +39,7 @@ async fn a_log_keeps_its_incarnation_while_it_has_the_record_or_retention_took_i
 #[tokio::test(start_paused = true)]
 async fn a_log_with_another_record_or_without_its_place_gets_an_incarnation_of_its_own() {
     let other = rig(stored(Some(print())));
-    other.broker.prints.lock().unwrap().insert(0, Print::of(41, 2, b"k", b"p"));
+    other.broker.prints.lock().unwrap().insert(0, Fingerprint::of(41, 2, b"k", b"p"));
     let shorter = rig(stored(Some(print())));
     shorter.broker.ends.lock().unwrap().insert(0, 41);
     let foreign = rig("what another program wrote".into());
@@ -79,5 +79,5 @@ async fn after_delivery_the_log_is_looked_at_anew_by_what_was_seen_last() {
     assert_ne!(fresh, known);
     rig.commits(Ok(()), vec![commit(0, 50, 3).claiming()]);
     let (_, stored) = rig.broker.stored(0).unwrap();
-    assert_eq!((stored.incarnation, stored.print), (fresh, None), "no print of the log before");
+    assert_eq!((stored.incarnation, stored.fingerprint), (fresh, None), "no print of the log before");
 }

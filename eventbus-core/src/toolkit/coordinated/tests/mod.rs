@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{advance, timeout};
 
-use super::commit_metadata::{Print, Stored};
+use super::commit_metadata::{CommitMetadata, Fingerprint};
 use super::commits::{Committing, Order};
 use super::member::Member;
 use super::poll::Polling;
