@@ -4,35 +4,35 @@
 //! is *perhaps stored*.
 
 use eventbus_core::ErrorKind;
-use eventbus_core::toolkit::pipeline::{Turned, Verdict};
+use eventbus_core::toolkit::pipeline::{DeliveryErrorKind, Rejected};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// What a report's code says of its record.
-pub(crate) fn verdict(code: Code) -> Verdict {
+pub(crate) fn verdict(code: Code) -> DeliveryErrorKind {
     match code {
-        Code::MessageSizeTooLarge => Verdict::SomeOfBatch(ErrorKind::TooLarge),
+        Code::MessageSizeTooLarge => DeliveryErrorKind::SomeOfBatch(ErrorKind::TooLarge),
         Code::InvalidMessageSize
         | Code::InvalidMessage
         | Code::InvalidRecord
         | Code::InvalidTimestamp
         | Code::UnsupportedCompressionType
         | Code::UnsupportedForMessageFormat
-        | Code::PolicyViolation => Verdict::SomeOfBatch(ErrorKind::Refused),
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => Verdict::Forbidden,
+        | Code::PolicyViolation => DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused),
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => DeliveryErrorKind::Forbidden,
         Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic | Code::InvalidTopic => {
-            Verdict::Vanished
+            DeliveryErrorKind::Vanished
         }
-        _ => Verdict::Unclear,
+        _ => DeliveryErrorKind::Unclear,
     }
 }
 
 /// What the client's answer to a record given to it says.
-pub(crate) fn turned(error: &KafkaError) -> Turned {
+pub(crate) fn turned(error: &KafkaError) -> Rejected {
     match error.rdkafka_error_code() {
-        Some(Code::MessageSizeTooLarge) => Turned::TooLarge,
-        Some(Code::QueueFull) => Turned::Full,
+        Some(Code::MessageSizeTooLarge) => Rejected::TooLarge,
+        Some(Code::QueueFull) => Rejected::Full,
         // Fatal before, or the topic is gone for it.
-        _ => Turned::Over(error.to_string()),
+        _ => Rejected::Over(error.to_string()),
     }
 }
 
@@ -43,40 +43,40 @@ mod tests {
     #[test]
     fn only_what_cannot_be_stored_condemns() {
         for (code, expected) in [
-            (Code::MessageSizeTooLarge, Verdict::SomeOfBatch(ErrorKind::TooLarge)),
-            (Code::InvalidMessageSize, Verdict::SomeOfBatch(ErrorKind::Refused)),
-            (Code::InvalidMessage, Verdict::SomeOfBatch(ErrorKind::Refused)),
-            (Code::InvalidRecord, Verdict::SomeOfBatch(ErrorKind::Refused)),
-            (Code::InvalidTimestamp, Verdict::SomeOfBatch(ErrorKind::Refused)),
-            (Code::UnsupportedCompressionType, Verdict::SomeOfBatch(ErrorKind::Refused)),
-            (Code::UnsupportedForMessageFormat, Verdict::SomeOfBatch(ErrorKind::Refused)),
-            (Code::PolicyViolation, Verdict::SomeOfBatch(ErrorKind::Refused)),
-            (Code::TopicAuthorizationFailed, Verdict::Forbidden),
-            (Code::ClusterAuthorizationFailed, Verdict::Forbidden),
-            (Code::UnknownTopicOrPartition, Verdict::Vanished),
-            (Code::UnknownPartition, Verdict::Vanished),
-            (Code::UnknownTopic, Verdict::Vanished),
-            (Code::InvalidTopic, Verdict::Vanished),
-            (Code::PurgeQueue, Verdict::Unclear),
-            (Code::PurgeInflight, Verdict::Unclear),
-            (Code::Fatal, Verdict::Unclear),
-            (Code::GaplessGuarantee, Verdict::Unclear),
-            (Code::MessageTimedOut, Verdict::Unclear),
-            (Code::OperationTimedOut, Verdict::Unclear),
-            (Code::BrokerTransportFailure, Verdict::Unclear),
-            (Code::RequestTimedOut, Verdict::Unclear),
-            (Code::NotLeaderForPartition, Verdict::Unclear),
-            (Code::LeaderNotAvailable, Verdict::Unclear),
-            (Code::NotEnoughReplicas, Verdict::Unclear),
-            (Code::NotEnoughReplicasAfterAppend, Verdict::Unclear),
-            (Code::OutOfOrderSequenceNumber, Verdict::Unclear),
-            (Code::DuplicateSequenceNumber, Verdict::Unclear),
-            (Code::UnknownProducerId, Verdict::Unclear),
-            (Code::InvalidProducerEpoch, Verdict::Unclear),
-            (Code::InvalidProducerIdMapping, Verdict::Unclear),
-            (Code::KafkaStorageError, Verdict::Unclear),
-            (Code::ThrottlingQuotaExceeded, Verdict::Unclear),
-            (Code::Unknown, Verdict::Unclear),
+            (Code::MessageSizeTooLarge, DeliveryErrorKind::SomeOfBatch(ErrorKind::TooLarge)),
+            (Code::InvalidMessageSize, DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused)),
+            (Code::InvalidMessage, DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused)),
+            (Code::InvalidRecord, DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused)),
+            (Code::InvalidTimestamp, DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused)),
+            (Code::UnsupportedCompressionType, DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused)),
+            (Code::UnsupportedForMessageFormat, DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused)),
+            (Code::PolicyViolation, DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused)),
+            (Code::TopicAuthorizationFailed, DeliveryErrorKind::Forbidden),
+            (Code::ClusterAuthorizationFailed, DeliveryErrorKind::Forbidden),
+            (Code::UnknownTopicOrPartition, DeliveryErrorKind::Vanished),
+            (Code::UnknownPartition, DeliveryErrorKind::Vanished),
+            (Code::UnknownTopic, DeliveryErrorKind::Vanished),
+            (Code::InvalidTopic, DeliveryErrorKind::Vanished),
+            (Code::PurgeQueue, DeliveryErrorKind::Unclear),
+            (Code::PurgeInflight, DeliveryErrorKind::Unclear),
+            (Code::Fatal, DeliveryErrorKind::Unclear),
+            (Code::GaplessGuarantee, DeliveryErrorKind::Unclear),
+            (Code::MessageTimedOut, DeliveryErrorKind::Unclear),
+            (Code::OperationTimedOut, DeliveryErrorKind::Unclear),
+            (Code::BrokerTransportFailure, DeliveryErrorKind::Unclear),
+            (Code::RequestTimedOut, DeliveryErrorKind::Unclear),
+            (Code::NotLeaderForPartition, DeliveryErrorKind::Unclear),
+            (Code::LeaderNotAvailable, DeliveryErrorKind::Unclear),
+            (Code::NotEnoughReplicas, DeliveryErrorKind::Unclear),
+            (Code::NotEnoughReplicasAfterAppend, DeliveryErrorKind::Unclear),
+            (Code::OutOfOrderSequenceNumber, DeliveryErrorKind::Unclear),
+            (Code::DuplicateSequenceNumber, DeliveryErrorKind::Unclear),
+            (Code::UnknownProducerId, DeliveryErrorKind::Unclear),
+            (Code::InvalidProducerEpoch, DeliveryErrorKind::Unclear),
+            (Code::InvalidProducerIdMapping, DeliveryErrorKind::Unclear),
+            (Code::KafkaStorageError, DeliveryErrorKind::Unclear),
+            (Code::ThrottlingQuotaExceeded, DeliveryErrorKind::Unclear),
+            (Code::Unknown, DeliveryErrorKind::Unclear),
         ] {
             assert_eq!(verdict(code), expected, "{code:?}");
         }
@@ -85,11 +85,11 @@ mod tests {
     #[test]
     fn a_record_that_is_turned_away_at_once_costs_no_other_one_its_producer() {
         let turned = |code| turned(&KafkaError::MessageProduction(code));
-        assert_eq!(turned(Code::MessageSizeTooLarge), Turned::TooLarge);
-        assert_eq!(turned(Code::QueueFull), Turned::Full);
+        assert_eq!(turned(Code::MessageSizeTooLarge), Rejected::TooLarge);
+        assert_eq!(turned(Code::QueueFull), Rejected::Full);
         for code in [Code::Fatal, Code::UnknownTopic, Code::UnknownPartition] {
-            assert!(matches!(turned(code), Turned::Over(_)), "{code:?}");
+            assert!(matches!(turned(code), Rejected::Over(_)), "{code:?}");
         }
-        assert!(matches!(super::turned(&KafkaError::Canceled), Turned::Over(_)));
+        assert!(matches!(super::turned(&KafkaError::Canceled), Rejected::Over(_)));
     }
 }

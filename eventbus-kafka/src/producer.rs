@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::Outbound;
-use eventbus_core::toolkit::pipeline::{Facts, Failure, Known, Pipeline, Reports, Turned};
+use eventbus_core::toolkit::pipeline::{DeliveryError, DeliveryReports, KnownLimits, Pipeline, Rejected, TopicLimits};
 use eventbus_core::{Envelope, ErrorKind, Result, Topic};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -36,8 +36,8 @@ const LAST_REPORTS: Duration = Duration::from_millis(500);
 pub(crate) type Producer = eventbus_core::toolkit::pipeline::Producer<Records>;
 
 /// What is known of a topic whose `max.message.bytes` is this.
-pub(crate) fn facts(name: &str, max_message_bytes: usize, compacted: bool) -> Facts {
-    Facts::new(name, max_message_bytes.saturating_sub(BATCH_FRAME).max(1), compacted)
+pub(crate) fn facts(name: &str, max_message_bytes: usize, compacted: bool) -> TopicLimits {
+    TopicLimits::new(name, max_message_bytes.saturating_sub(BATCH_FRAME).max(1), compacted)
 }
 
 /// Clients for records, and what the brokers say of topics.
@@ -47,7 +47,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    pub(crate) fn new(link: &Arc<Link>, known: &Arc<Known>) -> Self {
+    pub(crate) fn new(link: &Arc<Link>, known: &Arc<KnownLimits>) -> Self {
         Self { link: Arc::clone(link), topics: Topics::new(Arc::clone(link), Arc::clone(known)) }
     }
 }
@@ -55,7 +55,7 @@ impl Records {
 impl Pipeline for Records {
     type Client = ThreadedProducer<Delivered>;
 
-    fn client(&self, limit: usize, alone: bool, reports: Reports) -> Result<Self::Client> {
+    fn client(&self, limit: usize, alone: bool, reports: DeliveryReports) -> Result<Self::Client> {
         let (linger, records) = if alone { (Duration::ZERO, 1) } else { (self.link.config.linger, BATCH_RECORDS) };
         let mut config = self.link.config.producer(limit.min(BATCH_BYTES), linger, records);
         // A single record may be larger than a batch of several.
@@ -65,7 +65,7 @@ impl Pipeline for Records {
         Self::Client::from_config_and_context(&config, delivered).map_err(|error| refused_setting(&error))
     }
 
-    fn give(&self, client: &Self::Client, name: &str, record: &Outbound, index: usize) -> Result<(), Turned> {
+    fn give(&self, client: &Self::Client, name: &str, record: &Outbound, index: usize) -> Result<(), Rejected> {
         let (headers, written) = wire::encode(&record.envelope, record.stamp, self.link.config.mode);
         let partition = wire::number(record.partition);
         let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(name, index).partition(partition);
@@ -91,7 +91,7 @@ impl Pipeline for Records {
         wire::size(&record.envelope, record.stamp, self.link.config.mode)
     }
 
-    fn assumed(&self, topic: &Topic) -> Facts {
+    fn assumed(&self, topic: &Topic) -> TopicLimits {
         facts(&self.link.config.topic(topic), BATCH_BYTES, false)
     }
 
@@ -99,26 +99,27 @@ impl Pipeline for Records {
         self.topics.count(topic).await.is_err_and(|error| error.kind() == ErrorKind::UnknownTopic)
     }
 
-    async fn learn(&self, topic: &Topic) {
+    async fn refresh(&self, topic: &Topic) {
         let _ = self.topics.learn(topic).await;
     }
 }
 
-impl Owner for Reports {
+impl Owner for DeliveryReports {
     fn stranded(&self) {
         self.over();
     }
 }
 
 /// Takes a client's reports, on the client's own thread.
-type Delivered = Context<Reports>;
+type Delivered = Context<DeliveryReports>;
 
 impl ProducerContext<NoCustomPartitioner> for Delivered {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
-        let failed =
-            |code| Failure::new(verdict(code), format!("the broker says: {}", KafkaError::MessageProduction(code)));
+        let failed = |code| {
+            DeliveryError::new(verdict(code), format!("the broker says: {}", KafkaError::MessageProduction(code)))
+        };
         self.of.told(
             index,
             match result {
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_one_record_of_the_most_bytes_is_within_the_topics_limit() {
-        assert_eq!(facts("t", 5_064, true), Facts::new("t", 5_000, true));
+        assert_eq!(facts("t", 5_064, true), TopicLimits::new("t", 5_000, true));
         assert_eq!(facts("t", 1, false).limit, 1);
     }
 }

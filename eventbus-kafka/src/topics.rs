@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use eventbus_core::backend::{LogState, TopicDescription};
 use eventbus_core::toolkit::patiently;
-use eventbus_core::toolkit::pipeline::Known;
+use eventbus_core::toolkit::pipeline::KnownLimits;
 use eventbus_core::toolkit::settings::unsupported;
 use eventbus_core::toolkit::{gone, own, remove_each, settled};
 use eventbus_core::{Error, ErrorKind, Result, Topic, TopicSpec};
@@ -26,14 +26,14 @@ pub(crate) const SETTLES: Duration = Duration::from_secs(15);
 /// The topics of a bus.
 pub(crate) struct Topics {
     link: Arc<Link>,
-    known: Arc<Known>,
+    known: Arc<KnownLimits>,
 }
 
 /// A topic's settings, by Kafka's names.
 type Settings = BTreeMap<String, String>;
 
 impl Topics {
-    pub(crate) fn new(link: Arc<Link>, known: Arc<Known>) -> Self {
+    pub(crate) fn new(link: Arc<Link>, known: Arc<KnownLimits>) -> Self {
         Self { link, known }
     }
 
@@ -111,7 +111,7 @@ impl Topics {
         let policy = settings.get("cleanup.policy").and_then(|entry| entry.value.as_deref());
         let compacted = policy.is_some_and(|policy| policy.contains("compact"));
         let facts = facts(&self.link.config.topic(topic), limit.unwrap_or(1_048_588), compacted);
-        self.known.learn(topic, facts);
+        self.known.set(topic, facts);
         Ok(settings)
     }
 

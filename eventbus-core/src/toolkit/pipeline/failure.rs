@@ -12,7 +12,7 @@ use crate::model::{Error, ErrorKind};
 /// What a report that is no success says. Each backend has a table from its broker's answers to these, tested row by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // all that a report can say
-pub enum Verdict {
+pub enum DeliveryErrorKind {
     /// Some record of the batch is at fault; which one, the broker does not say. Nothing of the batch is stored. The one that is
     /// found to be it is refused with an error of this kind.
     SomeOfBatch(ErrorKind),
@@ -26,15 +26,15 @@ pub enum Verdict {
 
 /// A report that is no success.
 #[derive(Debug, Clone)]
-pub struct Failure {
-    pub(super) verdict: Verdict,
+pub struct DeliveryError {
+    pub(super) verdict: DeliveryErrorKind,
     says: Cow<'static, str>,
 }
 
-impl Failure {
+impl DeliveryError {
     /// What it says of its record, and in the words of client or broker.
     #[must_use]
-    pub fn new(verdict: Verdict, says: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(verdict: DeliveryErrorKind, says: impl Into<Cow<'static, str>>) -> Self {
         Self { verdict, says: says.into() }
     }
 
@@ -43,11 +43,13 @@ impl Failure {
         let verdict = self.verdict;
         let told = |kind| Error::new(kind, self.says);
         match verdict {
-            Verdict::Forbidden => Fate::Refused(told(ErrorKind::PermissionDenied)),
-            Verdict::Vanished if gone => Fate::Refused(told(ErrorKind::UnknownTopic)),
-            Verdict::SomeOfBatch(kind) if alone => Fate::Refused(told(kind)),
-            Verdict::SomeOfBatch(_) | Verdict::Vanished => Fate::NotStored(told(ErrorKind::Unavailable)),
-            Verdict::Unclear => Fate::Unknown(told(ErrorKind::Unknown)),
+            DeliveryErrorKind::Forbidden => Fate::Refused(told(ErrorKind::PermissionDenied)),
+            DeliveryErrorKind::Vanished if gone => Fate::Refused(told(ErrorKind::UnknownTopic)),
+            DeliveryErrorKind::SomeOfBatch(kind) if alone => Fate::Refused(told(kind)),
+            DeliveryErrorKind::SomeOfBatch(_) | DeliveryErrorKind::Vanished => {
+                Fate::NotStored(told(ErrorKind::Unavailable))
+            }
+            DeliveryErrorKind::Unclear => Fate::Unknown(told(ErrorKind::Unknown)),
         }
     }
 }
@@ -55,7 +57,7 @@ impl Failure {
 /// Why a client did not take a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // all that matters of it
-pub enum Turned {
+pub enum Rejected {
     /// Larger than the limit; no other record suffers.
     TooLarge,
     /// No room; the client goes on.
@@ -70,22 +72,23 @@ mod tests {
 
     #[test]
     fn only_what_was_said_of_a_record_alone_condemns_it() {
-        let fate = |verdict, alone, gone| match Failure::new(verdict, "so").fate(alone, gone) {
+        let fate = |verdict, alone, gone| match DeliveryError::new(verdict, "so").fate(alone, gone) {
             Fate::Refused(error) => ("refused", error.kind()),
             Fate::NotStored(error) => ("not stored", error.kind()),
             Fate::Unknown(error) => ("unknown", error.kind()),
             Fate::Stored { .. } => panic!("a failure"),
         };
-        let (again, culprit) = (("not stored", ErrorKind::Unavailable), Verdict::SomeOfBatch(ErrorKind::TooLarge));
+        let (again, culprit) =
+            (("not stored", ErrorKind::Unavailable), DeliveryErrorKind::SomeOfBatch(ErrorKind::TooLarge));
         for gone in [false, true] {
             assert_eq!(fate(culprit, false, gone), again);
             assert_eq!(fate(culprit, true, gone), ("refused", ErrorKind::TooLarge));
         }
         for alone in [false, true] {
-            assert_eq!(fate(Verdict::Vanished, alone, false), again);
-            assert_eq!(fate(Verdict::Vanished, alone, true), ("refused", ErrorKind::UnknownTopic));
-            assert_eq!(fate(Verdict::Forbidden, alone, false), ("refused", ErrorKind::PermissionDenied));
-            assert_eq!(fate(Verdict::Unclear, alone, true), ("unknown", ErrorKind::Unknown));
+            assert_eq!(fate(DeliveryErrorKind::Vanished, alone, false), again);
+            assert_eq!(fate(DeliveryErrorKind::Vanished, alone, true), ("refused", ErrorKind::UnknownTopic));
+            assert_eq!(fate(DeliveryErrorKind::Forbidden, alone, false), ("refused", ErrorKind::PermissionDenied));
+            assert_eq!(fate(DeliveryErrorKind::Unclear, alone, true), ("unknown", ErrorKind::Unknown));
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::runtime::RwLock;
 /// A topic as publishing sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Facts {
+pub struct TopicLimits {
     /// Its name on the broker.
     pub name: Arc<str>,
     /// The largest record in bytes, as [`Pipeline::size`](super::Pipeline::size) counts. Topics of one limit share a client.
@@ -20,7 +20,7 @@ pub struct Facts {
     pub compacted: bool,
 }
 
-impl Facts {
+impl TopicLimits {
     /// Of a topic with this name on the broker, whose records take up to `limit` bytes.
     #[must_use]
     pub fn new(name: &str, limit: usize, compacted: bool) -> Self {
@@ -43,11 +43,11 @@ impl Facts {
 
 /// What is known of topics.
 #[derive(Debug, Default)]
-pub struct Known(RwLock<HashMap<Topic, Arc<Facts>>>);
+pub struct KnownLimits(RwLock<HashMap<Topic, Arc<TopicLimits>>>);
 
-impl Known {
+impl KnownLimits {
     /// Keeps what was found of a topic, instead of what was known before.
-    pub fn learn(&self, topic: &Topic, facts: Facts) {
+    pub fn set(&self, topic: &Topic, facts: TopicLimits) {
         let mut known = self.0.write();
         if known.get(topic).is_none_or(|old| **old != facts) {
             known.insert(topic.clone(), Arc::new(facts));
@@ -56,7 +56,7 @@ impl Known {
 
     /// What was found last; `None` where nothing was.
     #[must_use]
-    pub fn get(&self, topic: &Topic) -> Option<Arc<Facts>> {
+    pub fn get(&self, topic: &Topic) -> Option<Arc<TopicLimits>> {
         self.0.read().get(topic).cloned()
     }
 }
@@ -67,22 +67,22 @@ mod tests {
 
     #[test]
     fn what_the_topic_is_known_to_refuse_is_told_before_it_is_sent() {
-        let facts = Facts::new("t", 5_000, true);
+        let facts = TopicLimits::new("t", 5_000, true);
         assert!(facts.refuses(5_000, true).is_none());
         assert_eq!(facts.refuses(5_001, true).map(|error| error.kind()), Some(ErrorKind::TooLarge));
         assert_eq!(facts.refuses(1, false).map(|error| error.kind()), Some(ErrorKind::Refused));
-        assert!(Facts::new("t", 5_000, false).refuses(1, false).is_none());
+        assert!(TopicLimits::new("t", 5_000, false).refuses(1, false).is_none());
     }
 
     #[test]
     fn what_was_found_last_is_known() {
-        let (known, topic) = (Known::default(), "t".parse().unwrap());
+        let (known, topic) = (KnownLimits::default(), "t".parse().unwrap());
         assert_eq!(known.get(&topic), None);
-        known.learn(&topic, Facts::new("t", 1, false));
+        known.set(&topic, TopicLimits::new("t", 1, false));
         let first = known.get(&topic).unwrap();
-        known.learn(&topic, Facts::new("t", 1, false));
+        known.set(&topic, TopicLimits::new("t", 1, false));
         assert!(Arc::ptr_eq(&first, &known.get(&topic).unwrap()), "the same is kept as it is");
-        known.learn(&topic, Facts::new("t", 2, false));
+        known.set(&topic, TopicLimits::new("t", 2, false));
         assert_eq!(known.get(&topic).unwrap().limit, 2);
     }
 }

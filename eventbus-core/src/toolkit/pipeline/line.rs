@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::failure::{Failure, Verdict};
-use super::queue::Course;
+use super::failure::{DeliveryError, DeliveryErrorKind};
+use super::queue::PartitionQueue;
 use crate::backend::{Fate, Ticket};
 use crate::model::{Stamp, Topic};
 use crate::runtime::Mutex;
 
 /// A record that a line has taken, until it is told.
-pub(super) struct Slot {
+pub(super) struct Submission {
     pub(super) ticket: Ticket,
     pub(super) topic: Topic,
     pub(super) partition: u32,
@@ -21,27 +21,27 @@ pub(super) struct Slot {
 }
 
 /// Records that a client reported as failed.
-pub(super) type Failed = Vec<(Slot, Failure)>;
+pub(super) type Failed = Vec<(Submission, DeliveryError)>;
 
 /// Records whose fate is fixed, and still to be told.
-type Back = Vec<(Slot, Fate)>;
+type Back = Vec<(Submission, Fate)>;
 
 /// A client and what it has been given, and the next client after its end.
 pub(super) struct Line<C: Send + 'static> {
     pub(super) limit: usize,
     /// Sends one record at a time, for one partition.
     pub(super) alone: bool,
-    pub(super) state: Mutex<State<C>>,
+    pub(super) state: Mutex<LineState<C>>,
     /// A client is ended by one caller at a time: who comes second finds all of it told.
     pub(super) ending: tokio::sync::Mutex<()>,
 }
 
 /// What is behind a line's lock.
-pub(super) struct State<C> {
+pub(super) struct LineState<C> {
     pub(super) client: Option<C>,
-    pub(super) slots: Slab<Slot>,
+    pub(super) slots: Slab<Submission>,
     /// By topic and partition, of this client.
-    courses: HashMap<Topic, HashMap<u32, Course>>,
+    courses: HashMap<Topic, HashMap<u32, PartitionQueue>>,
     /// What the client reported as failed.
     pub(super) failed: Failed,
     /// What is told together with these.
@@ -50,8 +50,8 @@ pub(super) struct State<C> {
     pub(super) failing: bool,
 }
 
-impl<C> State<C> {
-    pub(super) fn course(&mut self, topic: &Topic, partition: u32) -> &mut Course {
+impl<C> LineState<C> {
+    pub(super) fn course(&mut self, topic: &Topic, partition: u32) -> &mut PartitionQueue {
         self.courses.entry(topic.clone()).or_default().entry(partition).or_default()
     }
 
@@ -62,7 +62,7 @@ impl<C> State<C> {
 
     /// Lets a topic go, if nothing of it is with this line; whether it did.
     pub(super) fn let_go(&mut self, topic: &Topic) -> bool {
-        let idle = self.courses.get(topic).is_none_or(|courses| courses.values().all(Course::is_idle));
+        let idle = self.courses.get(topic).is_none_or(|courses| courses.values().all(PartitionQueue::is_idle));
         if idle {
             self.courses.remove(topic);
         }
@@ -74,7 +74,8 @@ impl<C> State<C> {
         self.courses.values_mut().flat_map(HashMap::values_mut).for_each(|course| drop(course.stop()));
         let mut failed = std::mem::take(&mut self.failed);
         // What waits was never given, and is told as all else that the client did not report: the log is asked.
-        let unreported = || Failure::new(Verdict::Unclear, "the client ended without a word on the record");
+        let unreported =
+            || DeliveryError::new(DeliveryErrorKind::Unclear, "the client ended without a word on the record");
         failed.extend(self.slots.drain().map(|slot| (slot, unreported())));
         (failed, std::mem::take(&mut self.back))
     }
@@ -89,7 +90,7 @@ impl<C> State<C> {
 impl<C: Send + 'static> Line<C> {
     pub(super) fn new(limit: usize, alone: bool) -> Arc<Self> {
         let (courses, failed, back) = (HashMap::new(), Vec::new(), Vec::new());
-        let state = State { client: None, slots: Slab::new(), courses, failed, back, failing: false };
+        let state = LineState { client: None, slots: Slab::new(), courses, failed, back, failing: false };
         Arc::new(Self { limit, alone, state: Mutex::new(state), ending: tokio::sync::Mutex::default() })
     }
 }

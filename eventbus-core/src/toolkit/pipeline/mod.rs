@@ -56,10 +56,10 @@ use std::future::Future;
 use crate::backend::Outbound;
 use crate::model::{Envelope, Result, Topic};
 
-pub use failure::{Failure, Turned, Verdict};
-pub use limits::{Facts, Known};
+pub use failure::{DeliveryError, DeliveryErrorKind, Rejected};
+pub use limits::{KnownLimits, TopicLimits};
 pub use producer::Producer;
-pub use reports::Reports;
+pub use reports::DeliveryReports;
 
 /// What a backend gives for pipelined publishing: clients, and what only the broker can answer.
 ///
@@ -132,14 +132,14 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// What stands in the way; the record that needed the client is told it as [`NotStored`](crate::backend::Fate::NotStored).
-    fn client(&self, limit: usize, alone: bool, reports: Reports) -> Result<Self::Client>;
+    fn client(&self, limit: usize, alone: bool, reports: DeliveryReports) -> Result<Self::Client>;
 
     /// Gives a client the next record of its partition, under a number by which it will be reported. `name` is the topic's,
     /// [`Facts::name`]. Called under a lock for every record: writes it, and waits for nothing.
     ///
     /// # Errors
     /// Why it was not taken. It is certainly not stored then, and never will be by this client.
-    fn give(&self, client: &Self::Client, name: &str, record: &Outbound, index: usize) -> Result<(), Turned>;
+    fn give(&self, client: &Self::Client, name: &str, record: &Outbound, index: usize) -> Result<(), Rejected>;
 
     /// Ends a client that is given nothing more: what it has not sent is called back, and what is on its way may be reported for
     /// a bounded time. Nothing is reported any more, and nothing that was not is stored later, when it returns; what was not
@@ -154,7 +154,7 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     fn size(&self, record: &Outbound) -> usize;
 
     /// What is assumed of a topic that nothing was learned of.
-    fn assumed(&self, topic: &Topic) -> Facts;
+    fn assumed(&self, topic: &Topic) -> TopicLimits;
 
     /// Whether the broker says that there is no such topic. `false` where it does not answer: a record is condemned by it.
     /// Within a bounded time; cancel safe.
@@ -162,5 +162,5 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
 
     /// Has the topic looked at, and what it allows now put into [`Known`]; where it cannot be, that stays as it is. Within a
     /// bounded time; cancel safe.
-    fn learn(&self, topic: &Topic) -> impl Future<Output = ()> + Send;
+    fn refresh(&self, topic: &Topic) -> impl Future<Output = ()> + Send;
 }

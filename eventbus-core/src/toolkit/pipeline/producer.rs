@@ -10,12 +10,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::mpsc;
 
 use super::Pipeline;
-use super::failure::{Failure, Turned};
-use super::limits::{Facts, Known};
-use super::line::{Line, Slot, State};
-use super::quarantine::{Route, Suspicions};
-use super::queue::Ready;
-use super::reports::{Reports, TakeReports};
+use super::failure::{DeliveryError, Rejected};
+use super::limits::{KnownLimits, TopicLimits};
+use super::line::{Line, LineState, Submission};
+use super::quarantine::{Quarantine, Route};
+use super::queue::QueuedSubmission;
+use super::reports::{DeliveryReports, TakeReports};
 use crate::backend::{Fate, Outbound, Ticket};
 use crate::model::{Error, ErrorKind, Position, Topic};
 use crate::runtime::Mutex;
@@ -52,10 +52,10 @@ const AT_ONCE: usize = 64;
 pub struct Producer<P: Pipeline> {
     pub(super) me: Weak<Self>,
     pub(super) pipeline: OnceLock<P>,
-    known: Arc<Known>,
+    known: Arc<KnownLimits>,
     pub(super) lines: Mutex<Lines<P>>,
-    pub(super) suspicions: Mutex<Suspicions<LineOf<P>>>,
-    ill: mpsc::UnboundedSender<Arc<LineOf<P>>>,
+    pub(super) quarantine: Mutex<Quarantine<LineOf<P>>>,
+    failed_lines: mpsc::UnboundedSender<Arc<LineOf<P>>>,
     patients: Mutex<Option<mpsc::UnboundedReceiver<Arc<LineOf<P>>>>>,
     pub(super) closed: AtomicBool,
 }
@@ -70,8 +70,8 @@ impl<P: Pipeline> Producer<P> {
             pipeline: OnceLock::new(),
             known: Arc::default(),
             lines: Mutex::default(),
-            suspicions: Mutex::new(Suspicions::new(ill.clone())),
-            ill,
+            quarantine: Mutex::new(Quarantine::new(ill.clone())),
+            failed_lines: ill,
             patients: Mutex::new(Some(patients)),
             closed: AtomicBool::new(false),
         })
@@ -79,7 +79,7 @@ impl<P: Pipeline> Producer<P> {
 
     /// What is known of topics: to be kept up by whoever describes one.
     #[must_use]
-    pub fn known(&self) -> &Arc<Known> {
+    pub fn known(&self) -> &Arc<KnownLimits> {
         &self.known
     }
 
@@ -109,11 +109,11 @@ impl<P: Pipeline> Producer<P> {
             bytes = pipeline.size(&record);
         }
         if let Some(error) = facts.refuses(bytes, record.envelope.key().is_some()) {
-            self.suspicions.lock().judged(&record.topic, record.partition, record.stamp, true);
+            self.quarantine.lock().judged(&record.topic, record.partition, record.stamp, true);
             return ticket.tell(Fate::Refused(error));
         }
-        let slot = Slot { ticket, topic: record.topic.clone(), partition: record.partition, stamp: record.stamp };
-        self.admit(pipeline, slot, Ready { facts, record });
+        let slot = Submission { ticket, topic: record.topic.clone(), partition: record.partition, stamp: record.stamp };
+        self.admit(pipeline, slot, QueuedSubmission { facts, record });
     }
 
     /// Makes the client that a topic's records will go by, before the first of them: it may take a while to be known to a broker.
@@ -129,8 +129,8 @@ impl<P: Pipeline> Producer<P> {
     }
 
     /// Has a record follow those of its partition, and gives the client what it may have.
-    fn admit(&self, pipeline: &P, slot: Slot, ready: Ready) {
-        let mut suspicions = self.suspicions.lock();
+    fn admit(&self, pipeline: &P, slot: Submission, ready: QueuedSubmission) {
+        let mut suspicions = self.quarantine.lock();
         let make = || Line::new(ready.facts.limit, true);
         let line = match suspicions.route(&slot.topic, slot.partition, make) {
             Route::Common => self.common(&ready.facts),
@@ -175,7 +175,7 @@ impl<P: Pipeline> Producer<P> {
         &self,
         pipeline: &P,
         line: &Arc<LineOf<P>>,
-        state: &mut State<P::Client>,
+        state: &mut LineState<P::Client>,
         ticket: &Ticket,
     ) -> Result<(), Fate> {
         if self.is_closed() {
@@ -196,7 +196,7 @@ impl<P: Pipeline> Producer<P> {
         &self,
         pipeline: &P,
         line: &'a Arc<LineOf<P>>,
-        mut state: MutexGuard<'a, State<P::Client>>,
+        mut state: MutexGuard<'a, LineState<P::Client>>,
         place: (&Topic, u32),
         own: Option<usize>,
     ) {
@@ -206,7 +206,7 @@ impl<P: Pipeline> Producer<P> {
                 let Err(turned) = hand(pipeline, &state, index, &ready) else { continue };
                 let slot = state.slots.remove(index);
                 let fate = fate_of(&slot, &turned);
-                if matches!(turned, Turned::Over(_)) {
+                if matches!(turned, Rejected::Over(_)) {
                     self.fails(line, &mut state);
                 }
                 if own == Some(index) {
@@ -233,36 +233,36 @@ impl<P: Pipeline> Producer<P> {
     }
 
     /// The client is at its end, and is replaced.
-    fn fails(&self, line: &Arc<LineOf<P>>, state: &mut State<P::Client>) {
+    fn fails(&self, line: &Arc<LineOf<P>>, state: &mut LineState<P::Client>) {
         if !std::mem::replace(&mut state.failing, true) {
-            let _ = self.ill.send(Arc::clone(line));
+            let _ = self.failed_lines.send(Arc::clone(line));
         }
     }
 
     /// The line of a topic that is known for this.
-    fn common(&self, facts: &Facts) -> Arc<LineOf<P>> {
+    fn common(&self, facts: &TopicLimits) -> Arc<LineOf<P>> {
         Arc::clone(self.lines.lock().entry(facts.limit).or_insert_with(|| Line::new(facts.limit, false)))
     }
 
     fn client(&self, pipeline: &P, line: &Arc<LineOf<P>>) -> crate::Result<P::Client> {
-        let reports = Reports::new(ReportsOf { producer: Weak::clone(&self.me), line: Arc::downgrade(line) });
+        let reports = DeliveryReports::new(ReportsOf { producer: Weak::clone(&self.me), line: Arc::downgrade(line) });
         pipeline.client(line.limit, line.alone, reports)
     }
 
     /// Tells a record's fate. A partition's own line is left only when all that went by it is told.
-    pub(super) fn tell(&self, line: &LineOf<P>, slot: Slot, fate: Fate) {
+    pub(super) fn tell(&self, line: &LineOf<P>, slot: Submission, fate: Fate) {
         if !line.alone {
             return slot.ticket.tell(fate);
         }
-        let Slot { ticket, topic, partition, stamp } = slot;
+        let Submission { ticket, topic, partition, stamp } = slot;
         let certain = matches!(fate, Fate::Stored { .. } | Fate::Refused(_));
-        self.suspicions.lock().judged(&topic, partition, stamp, certain);
+        self.quarantine.lock().judged(&topic, partition, stamp, certain);
         ticket.tell(fate);
-        self.suspicions.lock().returned(&topic, partition);
+        self.quarantine.lock().returned(&topic, partition);
     }
 
     /// A client's word on a record.
-    fn reported(&self, line: &Arc<LineOf<P>>, index: usize, result: Result<Position, Failure>) {
+    fn reported(&self, line: &Arc<LineOf<P>>, index: usize, result: Result<Position, DeliveryError>) {
         let mut state = line.state.lock();
         let Some(slot) = state.slots.try_remove(index) else { return };
         let position = match result {
@@ -289,23 +289,28 @@ impl<P: Pipeline> Producer<P> {
 }
 
 /// Gives the client a record, if that may still be stored.
-fn hand<P: Pipeline>(pipeline: &P, state: &State<P::Client>, index: usize, ready: &Ready) -> Result<(), Turned> {
+fn hand<P: Pipeline>(
+    pipeline: &P,
+    state: &LineState<P::Client>,
+    index: usize,
+    ready: &QueuedSubmission,
+) -> Result<(), Rejected> {
     let stands = state.slots.get(index).is_some_and(|slot| slot.ticket.stands());
     match &state.client {
         Some(client) if stands && !state.failing => pipeline.give(client, &ready.facts.name, &ready.record, index),
-        _ => Err(Turned::Full),
+        _ => Err(Rejected::Full),
     }
 }
 
 /// What it means for a record that the client did not take it.
-fn fate_of(slot: &Slot, turned: &Turned) -> Fate {
+fn fate_of(slot: &Submission, turned: &Rejected) -> Fate {
     match turned {
-        Turned::TooLarge => {
+        Rejected::TooLarge => {
             let error = Error::new(ErrorKind::TooLarge, "the record is larger than the topic's limit");
             Fate::Refused(error.with("topic", &slot.topic))
         }
-        Turned::Full => not_stored("the client's queue is full"),
-        Turned::Over(why) => {
+        Rejected::Full => not_stored("the client's queue is full"),
+        Rejected::Over(why) => {
             let message = format!("the client takes no more: {why}");
             Fate::NotStored(Error::new(ErrorKind::Unavailable, message))
         }
@@ -337,7 +342,7 @@ struct ReportsOf<P: Pipeline> {
 }
 
 impl<P: Pipeline> TakeReports for ReportsOf<P> {
-    fn told(&self, index: usize, result: Result<Position, Failure>) {
+    fn told(&self, index: usize, result: Result<Position, DeliveryError>) {
         if let (Some(producer), Some(line)) = (self.producer.upgrade(), self.line.upgrade()) {
             producer.reported(&line, index, result);
         }

@@ -16,7 +16,7 @@ use crate::model::{Stamp, Topic};
 pub(super) type Place = (Topic, u32);
 
 /// What a partition waits for before it goes back to the others.
-struct Suspicion<L> {
+struct QuarantinedPartition<L> {
     line: Option<Arc<L>>,
     suspects: HashSet<Stamp>,
     outstanding: usize,
@@ -26,7 +26,7 @@ struct Suspicion<L> {
     held: bool,
 }
 
-impl<L> Suspicion<L> {
+impl<L> QuarantinedPartition<L> {
     /// Suspects that do not come again, since what was before them was refused, are waited for no longer than this. Should
     /// they come all the same, their batch is refused once more, and all begins anew.
     const WAITS: Duration = Duration::from_secs(5);
@@ -48,13 +48,13 @@ pub(super) enum Route<L> {
 }
 
 /// All partitions under suspicion. Nearly always there are none, and every record passes here.
-pub(super) struct Suspicions<L> {
-    places: HashMap<Place, Suspicion<L>>,
+pub(super) struct Quarantine<L> {
+    places: HashMap<Place, QuarantinedPartition<L>>,
     /// Where lines go that are left: a client ends on a thread that may wait for it, never on the one that reports.
     left: UnboundedSender<Arc<L>>,
 }
 
-impl<L> Suspicions<L> {
+impl<L> Quarantine<L> {
     pub(super) fn new(left: UnboundedSender<Arc<L>>) -> Self {
         Self { places: HashMap::new(), left }
     }
@@ -76,7 +76,7 @@ impl<L> Suspicions<L> {
 
     /// A record was in a batch that was refused.
     pub(super) fn suspect(&mut self, place: Place, stamp: Stamp) {
-        let suspicion = self.places.entry(place).or_insert_with(|| Suspicion {
+        let suspicion = self.places.entry(place).or_insert_with(|| QuarantinedPartition {
             line: None,
             suspects: HashSet::new(),
             outstanding: 0,
@@ -114,7 +114,7 @@ impl<L> Suspicions<L> {
     }
 
     /// With the last suspect the partition goes back to the others.
-    fn settle(&mut self, topic: &Topic, partition: u32, change: impl FnOnce(&mut Suspicion<L>)) {
+    fn settle(&mut self, topic: &Topic, partition: u32, change: impl FnOnce(&mut QuarantinedPartition<L>)) {
         if self.places.is_empty() {
             return;
         }
@@ -127,7 +127,7 @@ impl<L> Suspicions<L> {
     }
 
     fn end_if_over(&mut self, place: &Place) {
-        if self.places.get(place).is_some_and(Suspicion::is_over)
+        if self.places.get(place).is_some_and(QuarantinedPartition::is_over)
             && let Some(line) = self.places.remove(place).and_then(|suspicion| suspicion.line)
         {
             let _ = self.left.send(line);
@@ -145,20 +145,20 @@ mod tests {
     use super::*;
     use crate::model::ProducerId;
 
-    fn suspicion(suspects: u64, outstanding: usize, quiet_since: Option<Instant>) -> Suspicion<()> {
+    fn suspicion(suspects: u64, outstanding: usize, quiet_since: Option<Instant>) -> QuarantinedPartition<()> {
         let suspects = (0..suspects).map(|n| Stamp::new(ProducerId::new(1), n)).collect();
-        Suspicion { line: None, suspects, outstanding, quiet_since, held: false }
+        QuarantinedPartition { line: None, suspects, outstanding, quiet_since, held: false }
     }
 
     #[test]
     fn a_partition_waits_for_its_suspects_but_not_for_ones_that_stay_away() {
-        let long_ago = Instant::now().checked_sub(2 * Suspicion::<()>::WAITS);
+        let long_ago = Instant::now().checked_sub(2 * QuarantinedPartition::<()>::WAITS);
         assert!(suspicion(0, 0, None).is_over());
         assert!(!suspicion(0, 1, long_ago).is_over(), "a record of its own line is under way");
         assert!(!suspicion(1, 0, None).is_over(), "none came yet");
         assert!(!suspicion(1, 0, Some(Instant::now())).is_over());
         assert!(!suspicion(1, 1, long_ago).is_over());
         assert!(suspicion(1, 0, long_ago).is_over());
-        assert!(!Suspicion { held: true, ..suspicion(0, 0, None) }.is_over(), "not all is told");
+        assert!(!QuarantinedPartition { held: true, ..suspicion(0, 0, None) }.is_over(), "not all is told");
     }
 }

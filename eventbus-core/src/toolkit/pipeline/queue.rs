@@ -3,35 +3,35 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::limits::Facts;
+use super::limits::TopicLimits;
 use crate::backend::Outbound;
 
 /// A record that is to be given to the client. It is written only then.
-pub(super) struct Ready {
-    pub(super) facts: Arc<Facts>,
+pub(super) struct QueuedSubmission {
+    pub(super) facts: Arc<TopicLimits>,
     pub(super) record: Outbound,
 }
 
 /// Where a client stands in a partition.
 #[derive(Default)]
-pub(super) struct Course {
+pub(super) struct PartitionQueue {
     /// The broker has stored a record of this client. It holds a client's records to their order only from then on: before, it may
     /// store what comes behind a refused one.
     begun: bool,
     /// Given to the client and not reported as stored.
     under_way: usize,
     /// Not given yet, in their order.
-    waiting: VecDeque<(usize, Ready)>,
+    waiting: VecDeque<(usize, QueuedSubmission)>,
     /// How many of these may be given.
     due: usize,
 }
 
-impl Course {
+impl PartitionQueue {
     /// So many that wait are a batch of their own, for which nothing needs to be awaited.
     const BATCH: usize = 500;
 
     /// One more waits, behind the others.
-    pub(super) fn line_up(&mut self, index: usize, ready: Ready) {
+    pub(super) fn line_up(&mut self, index: usize, ready: QueuedSubmission) {
         self.waiting.push_back((index, ready));
     }
 
@@ -56,7 +56,7 @@ impl Course {
     }
 
     /// The next to be given.
-    pub(super) fn next(&mut self) -> Option<(usize, Ready)> {
+    pub(super) fn next(&mut self) -> Option<(usize, QueuedSubmission)> {
         self.due = self.due.checked_sub(1)?;
         let next = self.waiting.pop_front()?;
         self.under_way += 1;
@@ -87,52 +87,52 @@ mod tests {
     use super::*;
     use crate::model::{Envelope, ProducerId, Stamp};
 
-    fn line_up(course: &mut Course, indices: std::ops::Range<usize>) {
-        let facts = Arc::new(Facts::new("t", 1_000, false));
+    fn line_up(course: &mut PartitionQueue, indices: std::ops::Range<usize>) {
+        let facts = Arc::new(TopicLimits::new("t", 1_000, false));
         let envelope = Envelope::builder("T", "/t").build().unwrap();
         for n in indices {
             let stamp = Stamp::new(ProducerId::new(1), n as u64);
             let record = Outbound::new("t".parse().unwrap(), 0, stamp, envelope.clone());
-            course.line_up(n, Ready { facts: Arc::clone(&facts), record });
+            course.line_up(n, QueuedSubmission { facts: Arc::clone(&facts), record });
         }
     }
 
     /// What is given now, and is under way then.
-    fn given(course: &mut Course) -> Vec<usize> {
+    fn given(course: &mut PartitionQueue) -> Vec<usize> {
         course.open();
         std::iter::from_fn(|| course.next().map(|(index, _)| index)).collect()
     }
 
     #[test]
     fn until_a_client_has_stored_one_there_is_one_under_way() {
-        let mut course = Course::default();
-        line_up(&mut course, 0..2 * Course::BATCH);
+        let mut course = PartitionQueue::default();
+        line_up(&mut course, 0..2 * PartitionQueue::BATCH);
         assert_eq!(given(&mut course), [0]);
         assert!(given(&mut course).is_empty());
         course.stored();
-        assert_eq!(given(&mut course).len(), 2 * Course::BATCH - 1);
+        assert_eq!(given(&mut course).len(), 2 * PartitionQueue::BATCH - 1);
     }
 
     #[test]
     fn what_comes_while_others_are_under_way_gathers_to_a_batch() {
-        let mut course = Course::default();
+        let mut course = PartitionQueue::default();
         line_up(&mut course, 0..3);
         assert_eq!(given(&mut course), [0]);
         course.stored();
         assert_eq!(given(&mut course), [1, 2]);
-        line_up(&mut course, 3..2 + Course::BATCH);
+        line_up(&mut course, 3..2 + PartitionQueue::BATCH);
         for _ in 0..2 {
             assert!(given(&mut course).is_empty(), "{} are under way", course.under_way);
             course.stored();
         }
-        assert_eq!(given(&mut course).len(), Course::BATCH - 1);
-        line_up(&mut course, 0..Course::BATCH);
-        assert_eq!(given(&mut course).len(), Course::BATCH, "a batch of its own");
+        assert_eq!(given(&mut course).len(), PartitionQueue::BATCH - 1);
+        line_up(&mut course, 0..PartitionQueue::BATCH);
+        assert_eq!(given(&mut course).len(), PartitionQueue::BATCH, "a batch of its own");
     }
 
     #[test]
     fn behind_one_that_was_not_taken_nothing_is_given_and_none_is_forgotten() {
-        let mut course = Course { begun: true, ..Course::default() };
+        let mut course = PartitionQueue { begun: true, ..PartitionQueue::default() };
         line_up(&mut course, 0..4);
         course.open();
         assert_eq!(course.next().map(|(index, _)| index), Some(0));
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn one_that_was_turned_away_when_it_came_leaves_nothing_behind() {
-        let mut course = Course::default();
+        let mut course = PartitionQueue::default();
         line_up(&mut course, 0..1);
         assert_eq!(given(&mut course), [0]);
         course.turned();

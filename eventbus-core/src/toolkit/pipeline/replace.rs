@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Pipeline;
-use super::failure::Verdict;
+use super::failure::DeliveryErrorKind;
 use super::line::{Failed, Line};
 use super::producer::Producer;
 use super::quarantine::Place;
@@ -34,14 +34,14 @@ impl<P: Pipeline> Producer<P> {
             self.tell(line, slot, fate);
         }
         // Until then nothing of these partitions was taken, and nothing by this line.
-        self.suspicions.lock().open(&suspected);
+        self.quarantine.lock().open(&suspected);
         line.state.lock().go_on();
     }
 
     /// The topics that reports call unknown, and that are indeed not there.
     async fn gone(&self, failed: &Failed) -> HashSet<Topic> {
         let Some(pipeline) = self.pipeline.get() else { return HashSet::new() };
-        let named = failed.iter().filter(|(_, failure)| failure.verdict == Verdict::Vanished);
+        let named = failed.iter().filter(|(_, failure)| failure.verdict == DeliveryErrorKind::Vanished);
         let mut topics: HashSet<Topic> = named.map(|(slot, _)| slot.topic.clone()).collect();
         for topic in topics.clone() {
             if !pipeline.is_gone(&topic).await {
@@ -55,9 +55,9 @@ impl<P: Pipeline> Producer<P> {
     async fn suspect(&self, failed: &Failed) -> HashSet<Place> {
         let mut places = HashSet::new();
         for (slot, failure) in failed {
-            if matches!(failure.verdict, Verdict::SomeOfBatch(_)) {
+            if matches!(failure.verdict, DeliveryErrorKind::SomeOfBatch(_)) {
                 let place = (slot.topic.clone(), slot.partition);
-                self.suspicions.lock().suspect(place.clone(), slot.stamp);
+                self.quarantine.lock().suspect(place.clone(), slot.stamp);
                 places.insert(place);
             }
         }
@@ -65,7 +65,7 @@ impl<P: Pipeline> Producer<P> {
             let topics: HashSet<&Topic> = places.iter().map(|(topic, _)| topic).collect();
             for topic in topics {
                 // The limit may have been lowered since it was last looked at; as it is then, it is what is kept to.
-                pipeline.learn(topic).await;
+                pipeline.refresh(topic).await;
             }
         }
         places
@@ -77,7 +77,7 @@ impl<P: Pipeline> Producer<P> {
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let mut lines: Vec<Arc<Line<P::Client>>> = self.lines.lock().drain().map(|(_, line)| line).collect();
-        lines.extend(self.suspicions.lock().lines());
+        lines.extend(self.quarantine.lock().lines());
         for line in lines {
             self.replace(&line).await;
         }

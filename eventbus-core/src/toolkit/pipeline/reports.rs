@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::failure::Failure;
+use super::failure::DeliveryError;
 use crate::model::Position;
 
 /// The end of a client's reports, on the side of the producer.
 pub(super) trait TakeReports: Send + Sync {
     /// As [`Reports::told`].
-    fn told(&self, index: usize, result: Result<Position, Failure>);
+    fn told(&self, index: usize, result: Result<Position, DeliveryError>);
 
     /// As [`Reports::over`].
     fn over(&self);
@@ -16,16 +16,16 @@ pub(super) trait TakeReports: Send + Sync {
 
 /// Takes one client's reports, from any thread but not from inside [`Pipeline::give`](super::Pipeline::give). What comes after
 /// the producer or the client's line is gone counts for nothing.
-pub struct Reports(Box<dyn TakeReports>);
+pub struct DeliveryReports(Box<dyn TakeReports>);
 
-impl Reports {
+impl DeliveryReports {
     pub(super) fn new(to: impl TakeReports + 'static) -> Self {
         Self(Box::new(to))
     }
 
     /// What became of the record that was given under this index: where it is stored, or what went wrong. Records of a partition
     /// are reported as stored in their order. Does not block; tickets are told on this thread, and what may follow now is given.
-    pub fn told(&self, index: usize, result: Result<Position, Failure>) {
+    pub fn told(&self, index: usize, result: Result<Position, DeliveryError>) {
         self.0.told(index, result);
     }
 
@@ -36,7 +36,7 @@ impl Reports {
     }
 }
 
-impl fmt::Debug for Reports {
+impl fmt::Debug for DeliveryReports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reports").finish_non_exhaustive()
     }

@@ -3,7 +3,7 @@
 use super::fake::{self, Broker, Told, until};
 use super::{Bench, topic};
 use crate::model::{Envelope, Stamp};
-use crate::toolkit::pipeline::limits::Facts;
+use crate::toolkit::pipeline::limits::TopicLimits;
 use crate::toolkit::pipeline::producer::Producer;
 use futures_util::FutureExt;
 
@@ -134,7 +134,7 @@ async fn what_the_topic_refuses_is_told_before_a_client_is_needed() {
             envelope.build().unwrap(),
         )
     };
-    bench.producer.known().learn(&topic(), Facts::new("t", 1_000, true));
+    bench.producer.known().set(&topic(), TopicLimits::new("t", 1_000, true));
     bench.producer.submit(record(1, "k", 1_100), bench.told.ticket(1));
     bench.producer.submit(record(2, "", 1), bench.told.ticket(2));
     assert_eq!((bench.told.take(), bench.broker.clients()), (vec![(1, "too_large"), (2, "refused")], 0));

@@ -9,10 +9,10 @@ use super::topic;
 use crate::backend::{Fate, Outbound, Ticket, TicketSink};
 use crate::model::{Envelope, Error, ErrorKind, Position, ProducerId, Result, Stamp, Topic};
 use crate::runtime::Mutex;
+use crate::toolkit::pipeline::DeliveryReports;
 use crate::toolkit::pipeline::Pipeline;
-use crate::toolkit::pipeline::Reports;
-use crate::toolkit::pipeline::failure::{Failure, Turned, Verdict};
-use crate::toolkit::pipeline::limits::Facts;
+use crate::toolkit::pipeline::failure::{DeliveryError, DeliveryErrorKind, Rejected};
+use crate::toolkit::pipeline::limits::TopicLimits;
 
 pub(super) fn record(partition: u32, number: u64) -> Outbound {
     let envelope = Envelope::builder("T", "/t").key(format!("{partition}")).build().unwrap();
@@ -42,7 +42,7 @@ pub(super) struct Broker(Arc<Mutex<World>>);
 struct World {
     clients: Vec<Made>,
     log: BTreeMap<u32, Vec<u64>>,
-    turned: HashMap<u64, Turned>,
+    turned: HashMap<u64, Rejected>,
     makes_none: bool,
     gone: bool,
     learned: usize,
@@ -57,7 +57,7 @@ struct World {
 struct Made {
     limit: usize,
     alone: bool,
-    reports: Arc<Reports>,
+    reports: Arc<DeliveryReports>,
     /// Given and not reported, by partition: index and number.
     given: BTreeMap<u32, Vec<(usize, u64)>>,
     failed: bool,
@@ -119,7 +119,7 @@ impl Broker {
     }
 
     /// Has clients turn this record away, once.
-    pub(super) fn turn(&self, number: u64, turned: Turned) {
+    pub(super) fn turn(&self, number: u64, turned: Rejected) {
         self.0.lock().turned.insert(number, turned);
     }
 
@@ -169,7 +169,7 @@ impl Broker {
         made.stuck.insert(partition);
     }
 
-    fn reports(&self, client: usize) -> Arc<Reports> {
+    fn reports(&self, client: usize) -> Arc<DeliveryReports> {
         Arc::clone(&self.0.lock().clients[client].reports)
     }
 
@@ -191,15 +191,16 @@ impl Broker {
         self.has_failed(client, partition);
         let lost = self.take(client, partition, 1, true);
         let reports = self.reports(client);
-        lost.into_iter().for_each(|(index, _)| reports.told(index, Err(Failure::new(Verdict::Unclear, "lost"))));
+        lost.into_iter()
+            .for_each(|(index, _)| reports.told(index, Err(DeliveryError::new(DeliveryErrorKind::Unclear, "lost"))));
     }
 
     /// A client reports the next as failed.
-    pub(super) fn fail(&self, client: usize, partition: u32, count: usize, verdict: Verdict) {
+    pub(super) fn fail(&self, client: usize, partition: u32, count: usize, verdict: DeliveryErrorKind) {
         self.has_failed(client, partition);
         let reports = self.reports(client);
         for (index, _) in self.take(client, partition, count, false) {
-            reports.told(index, Err(Failure::new(verdict, "it failed")));
+            reports.told(index, Err(DeliveryError::new(verdict, "it failed")));
         }
     }
 }
@@ -207,7 +208,7 @@ impl Broker {
 impl Pipeline for Broker {
     type Client = Client;
 
-    fn client(&self, limit: usize, alone: bool, reports: Reports) -> Result<Client> {
+    fn client(&self, limit: usize, alone: bool, reports: DeliveryReports) -> Result<Client> {
         let world = &mut *self.0.lock();
         if world.makes_none {
             return Err(Error::new(ErrorKind::InvalidConfig, "none is made"));
@@ -225,7 +226,7 @@ impl Pipeline for Broker {
         Ok(Client(self.clone(), world.clients.len() - 1))
     }
 
-    fn give(&self, client: &Client, name: &str, record: &Outbound, index: usize) -> Result<(), Turned> {
+    fn give(&self, client: &Client, name: &str, record: &Outbound, index: usize) -> Result<(), Rejected> {
         let (world, number) = (&mut *self.0.lock(), record.stamp.number);
         assert_eq!(name, record.topic.as_str());
         if let Some(turned) = world.turned.remove(&number) {
@@ -251,7 +252,7 @@ impl Pipeline for Broker {
         };
         if broker.0.lock().purges {
             for (index, _) in rest.into_values().flatten() {
-                reports.told(index, Err(Failure::new(Verdict::Unclear, "purged")));
+                reports.told(index, Err(DeliveryError::new(DeliveryErrorKind::Unclear, "purged")));
             }
         }
     }
@@ -266,15 +267,15 @@ impl Pipeline for Broker {
         record.envelope.size()
     }
 
-    fn assumed(&self, topic: &Topic) -> Facts {
-        Facts::new(topic.as_str(), 1_000, false)
+    fn assumed(&self, topic: &Topic) -> TopicLimits {
+        TopicLimits::new(topic.as_str(), 1_000, false)
     }
 
     async fn is_gone(&self, _: &Topic) -> bool {
         self.0.lock().gone
     }
 
-    async fn learn(&self, _: &Topic) {
+    async fn refresh(&self, _: &Topic) {
         let learning = self.0.lock().learning.take();
         self.0.lock().learned += 1;
         if let Some(mut learning) = learning {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::failure::Verdict;
-use super::limits::Facts;
+use super::failure::DeliveryErrorKind;
+use super::limits::TopicLimits;
 use super::producer::Producer;
 use crate::model::{ErrorKind, Topic};
 
@@ -16,7 +16,7 @@ mod weather;
 use fake::{Broker, Told, until};
 
 /// A refusal of a batch whose culprit is not known.
-const BATCH: Verdict = Verdict::SomeOfBatch(ErrorKind::Refused);
+const BATCH: DeliveryErrorKind = DeliveryErrorKind::SomeOfBatch(ErrorKind::Refused);
 
 const LIMIT: usize = 10_000;
 
@@ -40,7 +40,7 @@ impl Bench {
     }
 
     fn limit(&self, limit: usize) {
-        self.producer.known().learn(&topic(), Facts::new("t", limit, false));
+        self.producer.known().set(&topic(), TopicLimits::new("t", limit, false));
     }
 
     /// Submits records of these numbers, in this order.
@@ -63,7 +63,7 @@ impl Bench {
     }
 
     fn is_replacing(&self) -> bool {
-        let mut lines = self.producer.suspicions.lock().lines();
+        let mut lines = self.producer.quarantine.lock().lines();
         lines.extend(self.producer.lines.lock().values().cloned());
         lines.iter().any(|line| line.state.lock().failing)
     }

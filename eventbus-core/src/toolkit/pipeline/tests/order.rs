@@ -1,7 +1,7 @@
 //! One partition's records: in their order, and none behind a hole.
 
 use super::{Bench, LIMIT};
-use crate::toolkit::pipeline::failure::{Turned, Verdict};
+use crate::toolkit::pipeline::failure::{DeliveryErrorKind, Rejected};
 
 #[tokio::test]
 async fn a_partition_keeps_its_order_though_its_client_fails_in_the_middle() {
@@ -11,7 +11,7 @@ async fn a_partition_keeps_its_order_though_its_client_fails_in_the_middle() {
     bench.broker.store(0, 0, 1);
     assert_eq!(bench.broker.given(0, 0), [2, 3, 4, 5, 6]);
     bench.broker.store(0, 0, 2);
-    bench.broker.fail(0, 0, 1, Verdict::Unclear);
+    bench.broker.fail(0, 0, 1, DeliveryErrorKind::Unclear);
     bench.told(6).await;
     let (stored, unknown) = ("stored", "unknown");
     assert_eq!(bench.told.take(), [(1, stored), (2, stored), (3, stored), (4, unknown), (5, unknown), (6, unknown)]);
@@ -30,7 +30,7 @@ async fn after_its_first_failed_report_a_client_is_given_nothing() {
     bench.submit(0, 2..=3);
     bench.submit(1, 11..=13);
     assert_eq!((bench.broker.given(0, 0), bench.broker.given(0, 1)), (vec![2], vec![11]));
-    bench.broker.fail(0, 0, 1, Verdict::Unclear);
+    bench.broker.fail(0, 0, 1, DeliveryErrorKind::Unclear);
     // What is stored now would let the others follow; the client panics where they do.
     bench.broker.store(0, 1, 1);
     bench.submit(0, [4]);
@@ -60,7 +60,7 @@ async fn a_client_is_replaced_only_once_all_that_it_had_is_told() {
         let next = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         producer.submit(super::fake::record(0, next), told.ticket(next));
     });
-    bench.broker.fail(0, 0, 1, Verdict::Unclear);
+    bench.broker.fail(0, 0, 1, DeliveryErrorKind::Unclear);
     bench.told(5).await;
     let (unknown, not) = ("unknown", "not stored");
     assert_eq!(bench.told.take(), [(1, "stored"), (2, unknown), (3, unknown), (100, not), (101, not)]);
@@ -69,9 +69,11 @@ async fn a_client_is_replaced_only_once_all_that_it_had_is_told() {
 
 #[tokio::test]
 async fn what_waits_behind_a_record_that_was_not_taken_comes_back_with_it() {
-    for (turned, fate) in
-        [(Turned::TooLarge, "too_large"), (Turned::Full, "not stored"), (Turned::Over("over".into()), "not stored")]
-    {
+    for (turned, fate) in [
+        (Rejected::TooLarge, "too_large"),
+        (Rejected::Full, "not stored"),
+        (Rejected::Over("over".into()), "not stored"),
+    ] {
         let bench = Bench::new();
         bench.begin(0, 1);
         bench.submit(0, 2..=5);
@@ -94,14 +96,14 @@ async fn a_record_that_is_turned_away_when_it_is_submitted_costs_no_other_one_it
     let bench = Bench::new();
     bench.begin(0, 1);
     bench.submit(1, [10]);
-    bench.broker.turn(2, Turned::Full);
-    bench.broker.turn(3, Turned::TooLarge);
+    bench.broker.turn(2, Rejected::Full);
+    bench.broker.turn(3, Rejected::TooLarge);
     bench.submit(0, 2..=4);
     assert_eq!(bench.told.take(), [(1, "stored"), (2, "not stored"), (3, "too_large")]);
     assert_eq!((bench.broker.given(0, 0), bench.broker.given(0, 1)), (vec![4], vec![10]));
     bench.broker.store(0, 1, 1);
     bench.broker.store(0, 0, 1);
-    bench.broker.turn(5, Turned::Over("over".into()));
+    bench.broker.turn(5, Rejected::Over("over".into()));
     bench.submit(0, [5, 6]);
     bench.told(4).await;
     assert_eq!(bench.told.take(), [(4, "stored"), (5, "not stored"), (6, "not stored"), (10, "stored")]);
@@ -152,7 +154,7 @@ async fn a_client_that_has_failed_keeps_the_topic_until_all_is_told() {
     let bench = Bench::new();
     bench.begin(0, 1);
     bench.submit(0, 2..=3);
-    bench.broker.fail(0, 0, 1, Verdict::Unclear);
+    bench.broker.fail(0, 0, 1, DeliveryErrorKind::Unclear);
     bench.limit(LIMIT / 2);
     let (producer, told) = (bench.producer.clone(), bench.told.clone());
     bench.told.when_told(move |id| producer.submit(super::fake::record(0, id + 10), told.ticket(id + 10)));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::fake::{self, until};
 use super::{BATCH, Bench, LIMIT, topic};
-use crate::toolkit::pipeline::failure::Verdict;
-use crate::toolkit::pipeline::limits::Facts;
+use crate::toolkit::pipeline::failure::DeliveryErrorKind;
+use crate::toolkit::pipeline::limits::TopicLimits;
 
 /// A partition whose second to fourth record were refused as a batch. Client 0 has failed.
 async fn refused() -> Bench {
@@ -85,7 +85,7 @@ async fn with_its_last_suspect_a_partition_goes_back_to_the_others() {
     until(|| bench.broker.is_ended(1)).await;
     bench.submit(0, 5..=6);
     assert_eq!((bench.broker.is_alone(2), bench.broker.given(2, 0)), (false, vec![5]));
-    assert!(bench.producer.suspicions.lock().lines().is_empty());
+    assert!(bench.producer.quarantine.lock().lines().is_empty());
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_suspect_that_comes_again_is_still_one() {
     bench.submit(0, 2..=4);
     bench.broker.store(1, 0, 1);
     bench.broker.store(1, 0, 1);
-    bench.broker.fail(1, 0, 1, Verdict::Unclear);
+    bench.broker.fail(1, 0, 1, DeliveryErrorKind::Unclear);
     bench.told(3).await;
     bench.submit(0, [4]);
     assert!(bench.broker.is_alone(2), "the last suspect was not found innocent");
@@ -118,7 +118,7 @@ async fn suspects_that_stay_away_are_not_waited_for_forever() {
 #[tokio::test]
 async fn suspects_that_the_topic_is_known_to_refuse_by_now_are_waited_for_no_longer() {
     let bench = refused().await;
-    bench.producer.known().learn(&topic(), Facts::new("t", 1, false));
+    bench.producer.known().set(&topic(), TopicLimits::new("t", 1, false));
     bench.submit(0, 2..=4);
     let large = "too_large";
     assert_eq!(bench.told.take(), [(2, large), (3, large), (4, large)]);
@@ -130,9 +130,9 @@ async fn suspects_that_the_topic_is_known_to_refuse_by_now_are_waited_for_no_lon
 #[tokio::test]
 async fn what_is_said_of_topic_or_user_condemns_each_record_and_narrows_nothing() {
     for (verdict, gone, fate) in [
-        (Verdict::Forbidden, false, "permission_denied"),
-        (Verdict::Vanished, true, "unknown_topic"),
-        (Verdict::Vanished, false, "not stored"),
+        (DeliveryErrorKind::Forbidden, false, "permission_denied"),
+        (DeliveryErrorKind::Vanished, true, "unknown_topic"),
+        (DeliveryErrorKind::Vanished, false, "not stored"),
     ] {
         let bench = Bench::new();
         bench.submit(0, 1..=3);

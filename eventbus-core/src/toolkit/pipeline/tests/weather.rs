@@ -11,8 +11,8 @@ use super::fake::{self, Broker};
 use super::{BATCH, LIMIT, topic};
 use crate::backend::{Fate, Ticket, TicketSink};
 use crate::runtime::Mutex;
-use crate::toolkit::pipeline::failure::{Turned, Verdict};
-use crate::toolkit::pipeline::limits::Facts;
+use crate::toolkit::pipeline::failure::{DeliveryErrorKind, Rejected};
+use crate::toolkit::pipeline::limits::TopicLimits;
 use crate::toolkit::pipeline::producer::Producer;
 
 const PARTITIONS: u64 = 3;
@@ -90,7 +90,7 @@ impl Weather {
     fn new(seed: u64) -> Self {
         let (producer, broker) = (Producer::new(), Broker::default());
         producer.start(broker.clone());
-        producer.known().learn(&topic(), Facts::new("t", LIMIT, false));
+        producer.known().set(&topic(), TopicLimits::new("t", LIMIT, false));
         let lanes = (0..PARTITIONS * KEYS).map(|_| Lane::default()).collect();
         let lanes = Arc::new(Lanes { lanes: Mutex::new(lanes), broker });
         Self { producer, lanes, dice: StdRng::seed_from_u64(seed) }
@@ -138,9 +138,9 @@ impl Weather {
             return broker.fail(client, partition, batch, BATCH);
         }
         match self.dice.random_range(0..if calm { 40 } else { 8 }) {
-            0 => broker.fail(client, partition, batch, Verdict::Unclear),
+            0 => broker.fail(client, partition, batch, DeliveryErrorKind::Unclear),
             1 => broker.store_unseen(client, partition),
-            2 if !calm => broker.fail(client, partition, batch, Verdict::Vanished),
+            2 if !calm => broker.fail(client, partition, batch, DeliveryErrorKind::Vanished),
             _ => broker.store(client, partition, batch),
         }
     }
@@ -162,14 +162,15 @@ async fn whatever_fails_and_when_each_key_is_stored_once_and_in_order() {
                 0..50 => weather.submit(),
                 50..80 => weather.answer(steps > 1_000),
                 80 => {
-                    let turned = [Turned::Full, Turned::Over("over".into())][weather.dice.random_range(0..2)].clone();
+                    let turned =
+                        [Rejected::Full, Rejected::Over("over".into())][weather.dice.random_range(0..2)].clone();
                     let number =
                         number(weather.dice.random_range(0..PARTITIONS), 0, weather.dice.random_range(0..EACH));
                     weather.lanes.broker.turn(number, turned);
                 }
                 81 => {
                     let limit = LIMIT + weather.dice.random_range(0..2);
-                    weather.producer.known().learn(&topic(), Facts::new("t", limit, false));
+                    weather.producer.known().set(&topic(), TopicLimits::new("t", limit, false));
                 }
                 _ => tokio::task::yield_now().await,
             }
