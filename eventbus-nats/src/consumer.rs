@@ -11,7 +11,7 @@ use async_nats::jetstream::consumer::pull::BatchConfig;
 use async_nats::jetstream::consumer::{AckPolicy, Config, DeliverPolicy};
 use async_nats::{Message, Subscriber};
 use async_trait::async_trait;
-use eventbus_core::toolkit::lease::{Pulled, Source, scan};
+use eventbus_core::toolkit::lease::{Source, SourceEvent, scan};
 use eventbus_core::{Position, Result};
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -134,31 +134,31 @@ impl Source<Delivered> for Pulls {
         sent.map_err(|error| Failure::Unanswered(error.to_string()).into())
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Pulled<Delivered>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<Delivered>> {
         self.messages.poll_next_unpin(context).map(|message| match message {
             Some(message) => pulled(message),
-            None => Pulled::Broken("the connection is closed".into()),
+            None => SourceEvent::Broken("the connection is closed".into()),
         })
     }
 }
 
-fn pulled(message: Message) -> Pulled<Delivered> {
+fn pulled(message: Message) -> SourceEvent<Delivered> {
     let Some(status) = message.status.filter(|status| !status.is_success()) else {
         let place = message.reply.as_deref().and_then(Place::parse);
         return match place {
             Some(place) => {
                 let Place { delivery, pending: left, .. } = place;
-                Pulled::Record { delivery, left, record: Delivered { place, message } }
+                SourceEvent::Record { delivery, left, record: Delivered { place, message } }
             }
-            None => Pulled::Broken("a message that is no delivery".into()),
+            None => SourceEvent::Broken("a message that is no delivery".into()),
         };
     };
     let left = |headers: &HeaderMap| headers.get("Nats-Pending-Messages")?.as_str().parse::<usize>().ok();
     match status.as_u16() {
-        100 => Pulled::Alive,
-        404 | 408 => Pulled::Ended(message.headers.as_ref().and_then(left).unwrap_or_default()),
+        100 => SourceEvent::Alive,
+        404 | 408 => SourceEvent::Ended(message.headers.as_ref().and_then(left).unwrap_or_default()),
         // The consumer is gone, the server is leaving, or nobody is there.
-        code => Pulled::Broken(format!("{code} {}", message.description.unwrap_or_default())),
+        code => SourceEvent::Broken(format!("{code} {}", message.description.unwrap_or_default())),
     }
 }
 

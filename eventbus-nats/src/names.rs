@@ -4,7 +4,7 @@
 //! streams). They are part of what is stored: see the vectors.
 
 use crate::tokens::{escape, token};
-use eventbus_core::toolkit::lease::Key;
+use eventbus_core::toolkit::lease::StoredKey;
 use eventbus_core::{Group, Topic};
 
 /// The names of one topic.
@@ -71,12 +71,12 @@ impl Names {
     }
 
     /// What a subject in the bucket is about.
-    pub(crate) fn parse(&self, subject: &str) -> Option<Key> {
+    pub(crate) fn parse(&self, subject: &str) -> Option<StoredKey> {
         let mut tokens = subject.strip_prefix(&self.keys)?.split('.').skip(1);
         let (kind, last) = (tokens.next()?, tokens.next()?);
         match (kind, tokens.next()) {
-            ("p", None) => Some(Key::Partition(last.parse().ok()?)),
-            ("m", None) => Some(Key::Member),
+            ("p", None) => Some(StoredKey::Partition(last.parse().ok()?)),
+            ("m", None) => Some(StoredKey::Member),
             _ => None,
         }
     }
@@ -111,8 +111,8 @@ mod tests {
     #[test]
     fn a_key_of_the_bucket_is_read_back() {
         let (names, group): (_, Group) = (names("t"), "g".parse().unwrap());
-        assert_eq!(names.parse(&names.record(&group, 7)), Some(Key::Partition(7)));
-        assert_eq!(names.parse(&names.member(&group, "m")), Some(Key::Member));
+        assert_eq!(names.parse(&names.record(&group, 7)), Some(StoredKey::Partition(7)));
+        assert_eq!(names.parse(&names.member(&group, "m")), Some(StoredKey::Member));
         assert_eq!(names.parse("$KV.other.g.p.7"), None);
     }
 }

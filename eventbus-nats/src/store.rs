@@ -18,7 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use eventbus_core::backend::{ConnectionState, TopicDescription};
-use eventbus_core::toolkit::lease::{Entry, LeaseStore, Pace, Slot, Source, Swap, mapped};
+use eventbus_core::toolkit::lease::{CasOutcome, LeaseStore, ReadPacing, Source, StoreKey, StoredEntry, mapped};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Storage, Topic};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,15 +42,15 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    fn subject(&self, slot: &Slot) -> String {
+    fn subject(&self, slot: &StoreKey) -> String {
         match slot {
-            Slot::Partition(group, partition) => self.names.record(group, *partition),
-            Slot::Member(group, member) => self.names.member(group, member),
+            StoreKey::Partition(group, partition) => self.names.record(group, *partition),
+            StoreKey::Member(group, member) => self.names.member(group, member),
         }
     }
 
     /// Publishes to a slot; the revision that it has then.
-    async fn publish(&self, slot: &Slot, value: Bytes, headers: HeaderMap, patience: Duration) -> Outcome<u64> {
+    async fn publish(&self, slot: &StoreKey, value: Bytes, headers: HeaderMap, patience: Duration) -> Outcome<u64> {
         let patience = patience.min(self.link.config.request_timeout);
         let request = Request::new().payload(value).headers(headers).timeout(Some(patience));
         let answer = self.link.ask(self.subject(slot), request).await?;
@@ -80,13 +80,13 @@ impl Store {
     /// All under a filter. What is overwritten while a reader of it is made may be missed by old servers (seen on 2.10: a
     /// reader with nothing to read, beside records): nothing at all is believed only when the bucket's list of subjects says
     /// so too.
-    async fn entries(&self, filter: &str) -> Result<Vec<Entry>> {
+    async fn entries(&self, filter: &str) -> Result<Vec<StoredEntry>> {
         for _ in 0..READS {
             let mut entries = Vec::new();
             let take = |Delivered { place, message }| {
                 if let Some(key) = self.names.parse(&message.subject) {
                     let (revision, written) = (place.position.get(), place.stored_at);
-                    entries.push(Entry { key, revision, written, value: message.payload });
+                    entries.push(StoredEntry { key, revision, written, value: message.payload });
                 }
                 true
             };
@@ -106,11 +106,11 @@ impl Store {
 
 #[async_trait]
 impl LeaseStore for Store {
-    fn pace(&self) -> Pace {
+    fn read_pacing(&self) -> ReadPacing {
         let config = &self.link.config;
         // Two missing heartbeats, and a little for the way.
         let silence = config.heartbeat * 2 + Duration::from_millis(100);
-        Pace { batch: config.fetch_batch, look: config.heartbeat, silence }
+        ReadPacing { batch: config.fetch_batch, look: config.heartbeat, silence }
     }
 
     fn connection(&self) -> watch::Receiver<ConnectionState> {
@@ -149,29 +149,29 @@ impl LeaseStore for Store {
         info.now().ok_or_else(|| Error::new(ErrorKind::Unsupported, "the server does not tell its time"))
     }
 
-    async fn swap(&self, slot: &Slot, revision: u64, value: Bytes, patience: Duration) -> Swap {
+    async fn compare_and_swap(&self, slot: &StoreKey, revision: u64, value: Bytes, patience: Duration) -> CasOutcome {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
         match self.publish(slot, value, headers, patience).await {
-            Ok(revision) => Swap::Done(revision),
-            Err(failure) if failure.is(WRONG_LAST) => Swap::Conflict,
-            Err(failure @ Failure::Unanswered(_)) => Swap::Unknown(failure.into()),
-            Err(failure) => Swap::NotDone(failure.into()),
+            Ok(revision) => CasOutcome::Done(revision),
+            Err(failure) if failure.is(WRONG_LAST) => CasOutcome::Conflict,
+            Err(failure @ Failure::Unanswered(_)) => CasOutcome::Unknown(failure.into()),
+            Err(failure) => CasOutcome::NotDone(failure.into()),
         }
     }
 
-    async fn put(&self, slot: &Slot, value: Bytes) -> Result<()> {
+    async fn put(&self, slot: &StoreKey, value: Bytes) -> Result<()> {
         self.publish(slot, value, HeaderMap::new(), self.link.config.request_timeout).await?;
         Ok(())
     }
 
-    async fn get(&self, slot: &Slot) -> Result<Option<(u64, Bytes)>> {
+    async fn get(&self, slot: &StoreKey) -> Result<Option<(u64, Bytes)>> {
         let last = json!({ "last_by_subj": self.subject(slot) });
         let found = self.message(&self.names.bucket, last).await?;
         Ok(found.map(|found| (found.sequence, STANDARD.decode(&found.payload).unwrap_or_default().into())))
     }
 
-    async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<Entry>> {
+    async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<StoredEntry>> {
         let filter = group.map_or_else(|| self.names.records(), |group| self.names.group(group));
         match self.entries(&filter).await {
             // There is no bucket yet.
@@ -180,7 +180,7 @@ impl LeaseStore for Store {
         }
     }
 
-    async fn remove(&self, slot: &Slot, up_to: Option<u64>) -> Result<()> {
+    async fn remove(&self, slot: &StoreKey, up_to: Option<u64>) -> Result<()> {
         let mut request = json!({ "filter": self.subject(slot) });
         if let Some(revision) = up_to {
             request["seq"] = json!(revision + 1);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// A partition as a member sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum PartitionOwner {
     /// Nobody owns it, or whoever did has not renewed it for its lease.
     Free,
     /// A member owns it.
@@ -18,7 +18,7 @@ pub(super) enum Seen {
 
 /// What a member should do.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct AssignmentPlan {
     /// Owned partitions to be given up.
     pub(super) yields: Vec<u32>,
     /// Free partitions to be taken.
@@ -26,11 +26,11 @@ pub(super) struct Plan {
 }
 
 /// `members` are those alive, `me` among them; `leaving` are my partitions that are being given up already.
-pub(super) fn plan(me: &str, members: &[String], slots: &[Seen], leaving: &[u32]) -> Plan {
+pub(super) fn plan(me: &str, members: &[String], slots: &[PartitionOwner], leaving: &[u32]) -> AssignmentPlan {
     let mut held: BTreeMap<&str, usize> = members.iter().map(|member| (member.as_str(), 0)).collect();
     held.entry(me).or_default();
     for (partition, slot) in (0..).zip(slots) {
-        if let Seen::Owned(owner) = slot
+        if let PartitionOwner::Owned(owner) = slot
             && let Some(count) = held.get_mut(owner.as_str())
             && !(owner == me && leaving.contains(&partition))
         {
@@ -41,19 +41,19 @@ pub(super) fn plan(me: &str, members: &[String], slots: &[Seen], leaving: &[u32]
     by_held.sort_by_key(|(name, count)| (Reverse(*count), *name));
     let (each, larger) = (slots.len() / by_held.len(), slots.len() % by_held.len());
     let Some((rank, (_, mine))) = by_held.iter().enumerate().find(|(_, (name, _))| *name == me) else {
-        return Plan::default();
+        return AssignmentPlan::default();
     };
     let share = each + usize::from(rank < larger);
     let partitions = || (0..).zip(slots);
-    let is_mine = |slot: &Seen| matches!(slot, Seen::Owned(owner) if owner == me);
+    let is_mine = |slot: &PartitionOwner| matches!(slot, PartitionOwner::Owned(owner) if owner == me);
     let kept = partitions().filter(|(partition, slot)| is_mine(slot) && !leaving.contains(partition));
-    let mut free: Vec<u32> = partitions().filter(|(_, slot)| **slot == Seen::Free).map(|(p, _)| p).collect();
+    let mut free: Vec<u32> = partitions().filter(|(_, slot)| **slot == PartitionOwner::Free).map(|(p, _)| p).collect();
     if !free.is_empty() {
         // Members begin at different ones, so that they seldom try for the same.
         let begin = free.len() * rank / by_held.len();
         free.rotate_left(begin);
     }
-    Plan {
+    AssignmentPlan {
         yields: kept.skip(share).map(|(partition, _)| partition).collect(),
         takes: free.into_iter().take(share.saturating_sub(*mine)).collect(),
     }
@@ -65,19 +65,19 @@ mod tests {
 
     /// Everybody acts on the same view until nothing changes; returns the owners and how many partitions moved between
     /// two members of which both stayed.
-    fn settle(members: &[String], slots: &mut [Seen]) -> usize {
+    fn settle(members: &[String], slots: &mut [PartitionOwner]) -> usize {
         let mut moved = 0;
         for _ in 0..slots.len() + 2 {
             let view = slots.to_vec();
             for me in members {
                 let plan = plan(me, members, &view, &[]);
                 for partition in plan.yields {
-                    slots[partition as usize] = Seen::Free;
+                    slots[partition as usize] = PartitionOwner::Free;
                     moved += 1;
                 }
                 for partition in plan.takes {
-                    if slots[partition as usize] == Seen::Free {
-                        slots[partition as usize] = Seen::Owned(me.clone());
+                    if slots[partition as usize] == PartitionOwner::Free {
+                        slots[partition as usize] = PartitionOwner::Owned(me.clone());
                     }
                 }
             }
@@ -85,8 +85,8 @@ mod tests {
         moved
     }
 
-    fn counts(members: &[String], slots: &[Seen]) -> Vec<usize> {
-        let owned = |me: &String| slots.iter().filter(|slot| **slot == Seen::Owned(me.clone())).count();
+    fn counts(members: &[String], slots: &[PartitionOwner]) -> Vec<usize> {
+        let owned = |me: &String| slots.iter().filter(|slot| **slot == PartitionOwner::Owned(me.clone())).count();
         members.iter().map(owned).collect()
     }
 
@@ -95,7 +95,7 @@ mod tests {
         fn any_join_or_leave_settles_balanced_with_the_fewest_moves(
             partitions in 1_usize..40, steps in proptest::collection::vec((proptest::bool::ANY, 0_usize..8), 1..12),
         ) {
-            let mut slots = vec![Seen::Free; partitions];
+            let mut slots = vec![PartitionOwner::Free; partitions];
             let mut members: Vec<String> = Vec::new();
             for (n, (join, which)) in steps.into_iter().enumerate() {
                 let before = counts(&members, &slots);
@@ -103,8 +103,8 @@ mod tests {
                     members.push(format!("m{n:02}"));
                 } else {
                     let gone = members.remove(which % members.len());
-                    for slot in slots.iter_mut().filter(|slot| **slot == Seen::Owned(gone.clone())) {
-                        *slot = Seen::Free;
+                    for slot in slots.iter_mut().filter(|slot| **slot == PartitionOwner::Owned(gone.clone())) {
+                        *slot = PartitionOwner::Free;
                     }
                 }
                 let stayed = counts(&members, &slots);
@@ -126,25 +126,25 @@ mod tests {
 
     #[test]
     fn what_is_being_given_up_is_not_given_up_twice_and_not_counted() {
-        let mine = || Seen::Owned("a".into());
+        let mine = || PartitionOwner::Owned("a".into());
         let members = ["a".to_owned(), "b".to_owned()];
         let slots = [mine(), mine(), mine(), mine()];
-        assert_eq!(plan("a", &members, &slots, &[]), Plan { yields: vec![2, 3], takes: vec![] });
-        assert_eq!(plan("a", &members, &slots, &[2, 3]), Plan::default());
-        assert_eq!(plan("b", &members, &slots, &[]), Plan::default());
+        assert_eq!(plan("a", &members, &slots, &[]), AssignmentPlan { yields: vec![2, 3], takes: vec![] });
+        assert_eq!(plan("a", &members, &slots, &[2, 3]), AssignmentPlan::default());
+        assert_eq!(plan("b", &members, &slots, &[]), AssignmentPlan::default());
     }
 
     #[test]
     fn the_larger_share_stays_with_who_holds_the_most() {
-        let (a, b) = (Seen::Owned("a".into()), Seen::Owned("b".into()));
+        let (a, b) = (PartitionOwner::Owned("a".into()), PartitionOwner::Owned("b".into()));
         let (members, slots) = (["a".to_owned(), "b".to_owned()], [b.clone(), a, b]);
-        assert_eq!(plan("a", &members, &slots, &[]), Plan::default());
-        assert_eq!(plan("b", &members, &slots, &[]), Plan::default());
+        assert_eq!(plan("a", &members, &slots, &[]), AssignmentPlan::default());
+        assert_eq!(plan("b", &members, &slots, &[]), AssignmentPlan::default());
     }
 
     #[test]
     fn a_partition_of_a_member_that_nobody_sees_stays_until_its_lease_ends() {
-        let slots = [Seen::Owned("dead".into()), Seen::Free];
-        assert_eq!(plan("a", &["a".to_owned()], &slots, &[]), Plan { yields: vec![], takes: vec![1] });
+        let slots = [PartitionOwner::Owned("dead".into()), PartitionOwner::Free];
+        assert_eq!(plan("a", &["a".to_owned()], &slots, &[]), AssignmentPlan { yields: vec![], takes: vec![1] });
     }
 }

@@ -16,7 +16,7 @@ use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::{LeaseStore, Pace, Pulled, Source};
+use super::{LeaseStore, ReadPacing, Source, SourceEvent};
 use crate::backend::{ConnectionState, GroupEvent, Inbound, LogState};
 use crate::model::{Position, Result};
 
@@ -75,7 +75,7 @@ pub(super) struct Delivery {
 /// What is known of the requests of one read.
 struct Pulling {
     source: Box<dyn Source>,
-    pace: Pace,
+    pace: ReadPacing,
     /// Records of open requests.
     open: usize,
     /// Deliveries so far.
@@ -88,12 +88,12 @@ struct Pulling {
 }
 
 impl Pulling {
-    fn new(source: Box<dyn Source>, pace: Pace) -> Self {
+    fn new(source: Box<dyn Source>, pace: ReadPacing) -> Self {
         Self { source, pace, open: 0, delivered: 0, bytes: 0, fresh: false, heard: Instant::now() }
     }
 
     /// What is there already.
-    fn ready(&mut self) -> Option<Pulled> {
+    fn ready(&mut self) -> Option<SourceEvent> {
         poll_fn(|context| self.source.poll_next(context)).now_or_never()
     }
 }
@@ -101,7 +101,7 @@ impl Pulling {
 impl Delivery {
     /// Delivers until something breaks off, and says so.
     pub(super) async fn run(mut self, source: Box<dyn Source>) {
-        let mut pulling = Pulling::new(source, self.store.pace());
+        let mut pulling = Pulling::new(source, self.store.read_pacing());
         let why = self.deliver(&mut pulling).await;
         tracing::debug!(target: "eventbus", partition = self.partition, why, "a read broke off");
         self.tell(GroupEvent::Interrupted(vec![self.partition]));
@@ -174,14 +174,14 @@ impl Delivery {
     }
 
     /// Takes what came, and what is there beside it.
-    fn take(&mut self, pulling: &mut Pulling, first: Pulled) -> Result<(), String> {
+    fn take(&mut self, pulling: &mut Pulling, first: SourceEvent) -> Result<(), String> {
         let mut records: Vec<Inbound> = Vec::new();
         let mut pulled = Some(first);
         let mut broken = None;
         pulling.heard = Instant::now();
         while let Some(event) = pulled {
             match event {
-                Pulled::Record { delivery, record, .. } => {
+                SourceEvent::Record { delivery, record, .. } => {
                     if delivery != pulling.delivered + 1 || record.position < self.next {
                         broken = Some(format!("a gap: delivery {delivery} after {}", pulling.delivered));
                         break;
@@ -192,13 +192,13 @@ impl Delivery {
                     pulling.bytes += record.bytes;
                     records.push(record);
                 }
-                Pulled::Ended(left) => {
+                SourceEvent::Ended(left) => {
                     let left = left.min(pulling.open);
                     pulling.open -= left;
                     self.flow.asked.fetch_sub(left, Ordering::AcqRel);
                 }
-                Pulled::Alive => {}
-                Pulled::Broken(why) => {
+                SourceEvent::Alive => {}
+                SourceEvent::Broken(why) => {
                     broken = Some(why);
                     break;
                 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::member::{Member, log_of};
-use super::record::{Place, Record};
-use super::snapshot::{Kept, View};
-use super::{Leases, Slot, Swap, about};
+use super::record::{LeaseRecord, RecordPlace};
+use super::snapshot::{Kept, StoreSnapshot};
+use super::{CasOutcome, Leases, StoreKey, about};
 use crate::backend::{GroupDescription, GroupPartition, Join, Membership, TopicDescription};
 use crate::model::{Error, ErrorKind, Group, Position, Result};
 
@@ -72,7 +72,7 @@ impl Leases {
         &self,
         partition: u32,
         topic: &TopicDescription,
-        record: Option<&Kept<Record>>,
+        record: Option<&Kept<LeaseRecord>>,
         now: u64,
     ) -> Result<GroupPartition> {
         let committed = record.and_then(|record| record.value.committed());
@@ -100,7 +100,7 @@ impl Leases {
         for (partition, next) in to {
             let found = view.records.iter().find(|(found, _)| found == partition).map(|(_, record)| record);
             let (revision, before) = found.map_or_else(Default::default, |found| (found.revision, found.value.clone()));
-            let record = Record {
+            let record = LeaseRecord {
                 group: group.to_string(),
                 owner: String::new(),
                 nonce: rand::random(),
@@ -108,14 +108,14 @@ impl Leases {
                 note: String::new(),
                 ..before
             };
-            let place = Place::new(&self.store, Slot::Partition(group.clone(), *partition), LEASE);
+            let place = RecordPlace::new(&self.store, StoreKey::Partition(group.clone(), *partition), LEASE);
             match place.swap(revision, &record).await {
-                Swap::Done(_) => {}
-                Swap::Conflict => {
+                CasOutcome::Done(_) => {}
+                CasOutcome::Conflict => {
                     let error = Error::new(ErrorKind::GroupActive, "a member came while the group was reset");
                     return Err(self.of(group, error));
                 }
-                Swap::NotDone(error) | Swap::Unknown(error) => return Err(self.of(group, error)),
+                CasOutcome::NotDone(error) | CasOutcome::Unknown(error) => return Err(self.of(group, error)),
             }
         }
         Ok(())
@@ -134,7 +134,7 @@ impl Leases {
     }
 
     /// What the store has of a group without active members.
-    async fn idle(&self, group: &Group) -> Result<View> {
+    async fn idle(&self, group: &Group) -> Result<StoreSnapshot> {
         let (view, now) = self.look(Some(group)).await?;
         if view.is_active(now) {
             let message = "the group has active members; expected none";
@@ -144,10 +144,10 @@ impl Leases {
     }
 
     /// The store's clock first: what was written since is believed.
-    async fn look(&self, group: Option<&Group>) -> Result<(View, u64)> {
+    async fn look(&self, group: Option<&Group>) -> Result<(StoreSnapshot, u64)> {
         let now = self.store.now().await.map_err(|error| about(error, &self.topic))?;
         let entries = self.store.snapshot(group).await.map_err(|error| about(error, &self.topic))?;
-        Ok((View::of(entries), now))
+        Ok((StoreSnapshot::of(entries), now))
     }
 
     async fn topic(&self, group: &Group) -> Result<TopicDescription> {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
-use super::{Pulled, Source};
+use super::{Source, SourceEvent};
 use crate::model::Result;
 
 struct Mapped<S, R, F> {
@@ -45,12 +45,14 @@ impl<S: Source<R>, R: 'static, T, F: FnMut(R) -> T + Send + 'static> Source<T> f
         self.source.request(records).await
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Pulled<T>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<T>> {
         self.source.poll_next(context).map(|pulled| match pulled {
-            Pulled::Record { delivery, left, record } => Pulled::Record { delivery, left, record: (self.read)(record) },
-            Pulled::Ended(left) => Pulled::Ended(left),
-            Pulled::Alive => Pulled::Alive,
-            Pulled::Broken(why) => Pulled::Broken(why),
+            SourceEvent::Record { delivery, left, record } => {
+                SourceEvent::Record { delivery, left, record: (self.read)(record) }
+            }
+            SourceEvent::Ended(left) => SourceEvent::Ended(left),
+            SourceEvent::Alive => SourceEvent::Alive,
+            SourceEvent::Broken(why) => SourceEvent::Broken(why),
         })
     }
 }

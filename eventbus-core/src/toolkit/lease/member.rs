@@ -18,8 +18,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::delivery::{Delivery, Flow, Told};
-use super::record::{Heartbeat, Held, encode, lease_ms, passing};
-use super::{LeaseStore, Slot};
+use super::record::{Heartbeat, HeldRecord, encode, lease_ms, passing};
+use super::{LeaseStore, StoreKey};
 use crate::backend::{Commit, GroupEvent, Join, LogState, Membership, TopicDescription};
 use crate::model::{Error, ErrorKind, Position, Result};
 use crate::runtime::Mutex;
@@ -35,7 +35,7 @@ const CERTAIN: Duration = Duration::from_millis(500);
 
 /// A member.
 pub(super) struct Member {
-    core: Arc<Core>,
+    core: Arc<MemberCore>,
     queue: tokio::sync::Mutex<Queue>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -47,7 +47,7 @@ struct Queue {
 }
 
 /// What a member and its tasks share.
-pub(super) struct Core {
+pub(super) struct MemberCore {
     pub(super) store: Arc<dyn LeaseStore>,
     pub(super) join: Join,
     pub(super) partitions: u32,
@@ -60,7 +60,7 @@ pub(super) struct Core {
 
 /// A partition that this member owns.
 pub(super) struct Owned {
-    pub(super) held: Arc<Held>,
+    pub(super) held: Arc<HeldRecord>,
     pub(super) nonce: u64,
     /// The read under way: its number, its flow and its task.
     read: Option<(u64, Arc<Flow>, AbortHandle)>,
@@ -76,7 +76,7 @@ impl Drop for Owned {
 }
 
 impl Owned {
-    pub(super) fn new(held: Arc<Held>, nonce: u64) -> Self {
+    pub(super) fn new(held: Arc<HeldRecord>, nonce: u64) -> Self {
         Self { held, nonce, read: None, paused: false, fence_at: None }
     }
 
@@ -97,7 +97,7 @@ impl Member {
     pub(super) async fn join(store: Arc<dyn LeaseStore>, join: Join) -> Result<Self> {
         store.ensure(&join.topic).await?;
         let (queue, items) = mpsc::unbounded_channel();
-        let core = Arc::new(Core {
+        let core = Arc::new(MemberCore {
             partitions: join.topic.spec.partitions,
             store,
             join,
@@ -108,7 +108,7 @@ impl Member {
         });
         core.heartbeat().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&core).balance());
+        tasks.spawn(Arc::clone(&core).rebalance_forever());
         tasks.spawn(Arc::clone(&core).renew());
         tasks.spawn(Arc::clone(&core).watch_logs());
         tasks.spawn(Arc::clone(&core).watch_connection());
@@ -116,7 +116,7 @@ impl Member {
     }
 }
 
-impl Core {
+impl MemberCore {
     pub(super) fn owned(&self) -> MutexGuard<'_, BTreeMap<u32, Owned>> {
         self.owned.lock()
     }
@@ -136,14 +136,14 @@ impl Core {
         super::about(error, &self.join.topic.spec.topic).with("group", &self.join.group).with("partition", partition)
     }
 
-    fn held(&self, partition: u32) -> Result<Arc<Held>> {
+    fn held(&self, partition: u32) -> Result<Arc<HeldRecord>> {
         let owned = self.owned();
         let owned = owned.get(&partition).ok_or_else(|| self.not_owned(partition))?;
         Ok(Arc::clone(&owned.held))
     }
 
-    fn slot(&self) -> Slot {
-        Slot::Member(self.join.group.clone(), self.join.member.clone())
+    fn slot(&self) -> StoreKey {
+        StoreKey::Member(self.join.group.clone(), self.join.member.clone())
     }
 
     /// Says that this member is there.
@@ -164,7 +164,7 @@ impl Core {
     /// Looks at the logs' ends from time to time: for what retention took, and how far idle partitions have come.
     async fn watch_logs(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(self.store.pace().look).await;
+            tokio::time::sleep(self.store.read_pacing().look).await;
             if self.owned().is_empty() {
                 continue;
             }

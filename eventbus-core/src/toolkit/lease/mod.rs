@@ -70,7 +70,7 @@ pub use source::scan;
 #[async_trait]
 pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// How reads are paced; constant for the store's life.
-    fn pace(&self) -> Pace;
+    fn read_pacing(&self) -> ReadPacing;
 
     /// The connection's state, and every change of it.
     fn connection(&self) -> watch::Receiver<ConnectionState>;
@@ -87,19 +87,19 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
 
     /// Writes if the slot still has this revision; 0 stands for none. The answer is waited for no longer than `patience`,
     /// and than the store's own time-out: a lost one must not cost the lease.
-    async fn swap(&self, slot: &Slot, revision: u64, value: Bytes, patience: Duration) -> Swap;
+    async fn compare_and_swap(&self, slot: &StoreKey, revision: u64, value: Bytes, patience: Duration) -> CasOutcome;
 
     /// Writes, whatever the slot holds.
-    async fn put(&self, slot: &Slot, value: Bytes) -> Result<()>;
+    async fn put(&self, slot: &StoreKey, value: Bytes) -> Result<()>;
 
     /// Revision and value as the latest write left them, never an earlier state; `None` where the slot is empty.
-    async fn get(&self, slot: &Slot) -> Result<Option<(u64, Bytes)>>;
+    async fn get(&self, slot: &StoreKey) -> Result<Option<(u64, Bytes)>>;
 
     /// All that is there of a group, or of all groups, as it is now or was a little earlier; empty where no place was made.
-    async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<Entry>>;
+    async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<StoredEntry>>;
 
     /// Empties a slot, if its revision is at most `up_to`.
-    async fn remove(&self, slot: &Slot, up_to: Option<u64>) -> Result<()>;
+    async fn remove(&self, slot: &StoreKey, up_to: Option<u64>) -> Result<()>;
 
     /// Empties all slots of a group.
     async fn clear(&self, group: &Group) -> Result<()>;
@@ -119,7 +119,7 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
 /// A place in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_enums)] // a store has a place for each
-pub enum Slot {
+pub enum StoreKey {
     /// The record of a partition.
     Partition(Group, u32),
     /// A member's word that it is there.
@@ -129,7 +129,7 @@ pub enum Slot {
 /// What became of a write.
 #[derive(Debug, Clone)]
 #[allow(clippy::exhaustive_enums)] // all that a write can come to
-pub enum Swap {
+pub enum CasOutcome {
     /// Written; the slot has this revision now.
     Done(u64),
     /// The slot has another revision. Nothing was written.
@@ -143,7 +143,7 @@ pub enum Swap {
 /// What a slot is about, as far as its place tells: the rest is in what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // a store has a place for each
-pub enum Key {
+pub enum StoredKey {
     /// The record of a partition.
     Partition(u32),
     /// A member's word.
@@ -153,9 +153,9 @@ pub enum Key {
 /// What a slot held when the store was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // built by stores
-pub struct Entry {
+pub struct StoredEntry {
     /// What it is about.
-    pub key: Key,
+    pub key: StoredKey,
     /// The revision of the latest write.
     pub revision: u64,
     /// When that was, in milliseconds since the Unix epoch, by the clock of [`LeaseStore::now`].
@@ -167,7 +167,7 @@ pub struct Entry {
 /// How reads are paced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // built by stores
-pub struct Pace {
+pub struct ReadPacing {
     /// The most records of a partition that were asked for and not yet taken: the backend's
     /// [`overshoot`](crate::Capabilities::overshoot).
     pub batch: usize,
@@ -184,13 +184,13 @@ pub trait Source<R = Inbound>: Send + 'static {
     async fn request(&mut self, records: usize) -> Result<()>;
 
     /// What comes next. After [`Pulled::Broken`] it is not called again.
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Pulled<R>>;
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<R>>;
 }
 
 /// What came from a [`Source`].
 #[derive(Debug)]
 #[allow(clippy::exhaustive_enums)] // all that a source can tell
-pub enum Pulled<R = Inbound> {
+pub enum SourceEvent<R = Inbound> {
     /// A record.
     Record {
         /// Its number among the source's deliveries, from 1 on, as the sender counts them: what is lost on the way leaves a

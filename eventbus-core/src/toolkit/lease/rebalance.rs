@@ -13,11 +13,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::assignor::{Plan, Seen, plan};
-use super::member::{Core, Owned, log_of};
-use super::record::{Held, Place, Record, lease_ms};
-use super::snapshot::{Kept, View};
-use super::{Slot, Swap};
+use super::assignor::{AssignmentPlan, PartitionOwner, plan};
+use super::member::{MemberCore, Owned, log_of};
+use super::record::{HeldRecord, LeaseRecord, RecordPlace, lease_ms};
+use super::snapshot::{Kept, StoreSnapshot};
+use super::{CasOutcome, StoreKey};
 use crate::backend::{Assignment, GroupEvent, LogState};
 use crate::model::ErrorKind;
 
@@ -29,16 +29,16 @@ const FORGOTTEN: u32 = 10;
 
 /// What a member knows of the others.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct MemberView {
     /// Since when each slot has its revision, by this member's clock.
-    since: HashMap<Slot, (u64, Instant)>,
+    since: HashMap<StoreKey, (u64, Instant)>,
     /// The nonces of takings whose outcome was not known: what they took is free to be taken again.
     tried: Vec<u64>,
 }
 
-impl Known {
+impl MemberView {
     /// How long a slot has not changed.
-    fn unchanged(&mut self, slot: Slot, revision: u64) -> Duration {
+    fn unchanged(&mut self, slot: StoreKey, revision: u64) -> Duration {
         let now = Instant::now();
         let seen = self.since.entry(slot).or_insert((revision, now));
         if seen.0 != revision {
@@ -48,10 +48,10 @@ impl Known {
     }
 }
 
-impl Core {
+impl MemberCore {
     /// Looks at the store and puts right what this member owns.
-    pub(super) async fn balance(self: Arc<Self>) {
-        let mut known = Known::default();
+    pub(super) async fn rebalance_forever(self: Arc<Self>) {
+        let mut known = MemberView::default();
         let mut said = Instant::now();
         let every = (self.join.session_timeout / 20).clamp(LOOK[0], LOOK[1]);
         loop {
@@ -60,7 +60,7 @@ impl Core {
             }
             self.end_fenced().await;
             match self.store.snapshot(Some(&self.join.group)).await {
-                Ok(entries) => self.rebalance(View::of(entries), &mut known).await,
+                Ok(entries) => self.rebalance(StoreSnapshot::of(entries), &mut known).await,
                 Err(error) => tracing::debug!(target: "eventbus", %error, "the groups' records could not be read"),
             }
             tokio::time::sleep(every).await;
@@ -76,9 +76,9 @@ impl Core {
         }
     }
 
-    async fn rebalance(&self, view: View, known: &mut Known) {
+    async fn rebalance(&self, view: StoreSnapshot, known: &mut MemberView) {
         let members = self.members(&view, known).await;
-        let mut records: HashMap<u32, Kept<Record>> = view.records.into_iter().collect();
+        let mut records: HashMap<u32, Kept<LeaseRecord>> = view.records.into_iter().collect();
         let plan = self.plan(&members, &records, known);
         self.ask_back(&plan.yields);
         if plan.takes.is_empty() {
@@ -105,11 +105,11 @@ impl Core {
     }
 
     /// The members that are there, this one first; who was silent for long is forgotten.
-    async fn members(&self, view: &View, known: &mut Known) -> Vec<String> {
+    async fn members(&self, view: &StoreSnapshot, known: &mut MemberView) -> Vec<String> {
         let me = &self.join.member;
         let mut members = vec![me.clone()];
         for Kept { revision, value: member, .. } in &view.members {
-            let slot = Slot::Member(self.join.group.clone(), member.name.clone());
+            let slot = StoreKey::Member(self.join.group.clone(), member.name.clone());
             let silent = known.unchanged(slot.clone(), *revision);
             let lease = Duration::from_millis(member.lease_ms);
             if member.name != *me && silent < lease {
@@ -121,19 +121,24 @@ impl Core {
         members
     }
 
-    fn plan(&self, members: &[String], records: &HashMap<u32, Kept<Record>>, known: &mut Known) -> Plan {
-        let mut slots = vec![Seen::Free; self.partitions as usize];
+    fn plan(
+        &self,
+        members: &[String],
+        records: &HashMap<u32, Kept<LeaseRecord>>,
+        known: &mut MemberView,
+    ) -> AssignmentPlan {
+        let mut slots = vec![PartitionOwner::Free; self.partitions as usize];
         for (partition, Kept { revision, value: record, .. }) in records {
-            let silent = known.unchanged(Slot::Partition(self.join.group.clone(), *partition), *revision);
+            let silent = known.unchanged(StoreKey::Partition(self.join.group.clone(), *partition), *revision);
             let believed = silent < Duration::from_millis(record.lease_ms) && !known.tried.contains(&record.nonce);
             if let Some(slot) = slots.get_mut(*partition as usize).filter(|_| !record.owner.is_empty() && believed) {
-                *slot = Seen::Owned(record.owner.clone());
+                *slot = PartitionOwner::Owned(record.owner.clone());
             }
         }
         let mut leaving = Vec::new();
         for (partition, owned) in self.owned().iter() {
             if let Some(slot) = slots.get_mut(*partition as usize) {
-                *slot = Seen::Owned(self.join.member.clone());
+                *slot = PartitionOwner::Owned(self.join.member.clone());
             }
             leaving.extend(owned.fence_at.map(|_| *partition));
         }
@@ -158,10 +163,10 @@ impl Core {
         &self,
         partition: u32,
         log: LogState,
-        found: Option<Kept<Record>>,
+        found: Option<Kept<LeaseRecord>>,
     ) -> Result<Option<Assignment>, u64> {
         let (revision, before) = found.map_or_else(Default::default, |found| (found.revision, found.value));
-        let record = Record {
+        let record = LeaseRecord {
             group: self.join.group.to_string(),
             owner: self.join.member.clone(),
             nonce: rand::random(),
@@ -169,19 +174,19 @@ impl Core {
             lease_ms: lease_ms(self.join.session_timeout),
             ..before
         };
-        let slot = Slot::Partition(self.join.group.clone(), partition);
-        let place = Place::new(&self.store, slot, self.join.session_timeout);
+        let slot = StoreKey::Partition(self.join.group.clone(), partition);
+        let place = RecordPlace::new(&self.store, slot, self.join.session_timeout);
         let (nonce, sent) = (record.nonce, Instant::now());
         match place.swap(revision, &record).await {
-            Swap::Done(revision) => {
+            CasOutcome::Done(revision) => {
                 let committed = record.committed();
-                let held = Arc::new(Held::new(place, revision, record, sent));
+                let held = Arc::new(HeldRecord::new(place, revision, record, sent));
                 let lease = held.lease().clone();
                 self.owned().insert(partition, Owned::new(held, nonce));
                 Ok(Some(Assignment::new(partition, log, committed, lease)))
             }
-            Swap::Conflict | Swap::NotDone(_) => Ok(None),
-            Swap::Unknown(_) => Err(nonce),
+            CasOutcome::Conflict | CasOutcome::NotDone(_) => Ok(None),
+            CasOutcome::Unknown(_) => Err(nonce),
         }
     }
 
@@ -190,7 +195,7 @@ impl Core {
         let every = (self.join.session_timeout / 12).max(LOOK[0]);
         loop {
             tokio::time::sleep(every).await;
-            let held: Vec<(u32, Arc<Held>)> =
+            let held: Vec<(u32, Arc<HeldRecord>)> =
                 self.owned().iter().map(|(partition, owned)| (*partition, Arc::clone(&owned.held))).collect();
             let renewals = held.into_iter().map(|(partition, held)| async move {
                 if let Err(error) = held.renew().await {

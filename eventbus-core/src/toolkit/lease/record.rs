@@ -20,13 +20,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{LeaseStore, Slot, Swap};
+use super::{CasOutcome, LeaseStore, StoreKey};
 use crate::backend::{Commit, Committed, Lease};
 use crate::model::{Error, ErrorKind, Position, Result};
 
 /// What the store holds of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct LeaseRecord {
     pub(super) group: String,
     /// The member that owns the partition; empty where it is free.
     pub(super) owner: String,
@@ -43,7 +43,7 @@ pub(super) struct Record {
     pub(super) note: String,
 }
 
-impl Record {
+impl LeaseRecord {
     pub(super) fn committed(&self) -> Option<Committed> {
         let note = STANDARD.decode(&self.note).map(Bytes::from).unwrap_or_default();
         self.next.map(|next| Committed { next: Position::new(next), epoch: self.epoch, note })
@@ -81,28 +81,28 @@ fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
 
 /// The place of one partition's record.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct RecordPlace {
     pub(super) store: Arc<dyn LeaseStore>,
-    pub(super) slot: Slot,
+    pub(super) slot: StoreKey,
     /// How long an answer may take: a lost one must not cost the lease.
     pub(super) patience: Duration,
 }
 
-impl Place {
+impl RecordPlace {
     /// The place of a record whose owner has, or would have, this lease.
-    pub(super) fn new(store: &Arc<dyn LeaseStore>, slot: Slot, lease: Duration) -> Self {
+    pub(super) fn new(store: &Arc<dyn LeaseStore>, slot: StoreKey, lease: Duration) -> Self {
         Self { store: Arc::clone(store), slot, patience: lease / 5 }
     }
 
     /// Writes if the record still has this revision; 0 where there is none.
-    pub(super) async fn swap(&self, revision: u64, record: &Record) -> Swap {
+    pub(super) async fn swap(&self, revision: u64, record: &LeaseRecord) -> CasOutcome {
         match encode(record) {
-            Ok(value) => self.store.swap(&self.slot, revision, value, self.patience).await,
-            Err(error) => Swap::NotDone(error),
+            Ok(value) => self.store.compare_and_swap(&self.slot, revision, value, self.patience).await,
+            Err(error) => CasOutcome::NotDone(error),
         }
     }
 
-    async fn get(&self) -> Result<Option<(u64, Record)>> {
+    async fn get(&self) -> Result<Option<(u64, LeaseRecord)>> {
         let Some((revision, value)) = self.store.get(&self.slot).await? else { return Ok(None) };
         Ok(Some((revision, decode(&value)?)))
     }
@@ -110,17 +110,17 @@ impl Place {
 
 /// A record that a member owns.
 #[derive(Debug)]
-pub(super) struct Held {
-    place: Place,
+pub(super) struct HeldRecord {
+    place: RecordPlace,
     lease: Lease,
     lease_time: Duration,
-    state: Mutex<State>,
+    state: Mutex<HeldState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct HeldState {
     revision: u64,
-    record: Record,
+    record: LeaseRecord,
     /// When the last successful write was sent.
     written: Instant,
     /// Tries to write so far.
@@ -131,13 +131,13 @@ struct State {
     over: bool,
 }
 
-impl Held {
+impl HeldRecord {
     /// An ownership that was just taken by a write sent at `sent`.
-    pub(super) fn new(place: Place, revision: u64, record: Record, sent: Instant) -> Self {
+    pub(super) fn new(place: RecordPlace, revision: u64, record: LeaseRecord, sent: Instant) -> Self {
         let lease_time = Duration::from_millis(record.lease_ms);
         let lease = Lease::until(sent + lease_time - lease_time / 10);
         let writes = record.write;
-        let state = Mutex::new(State { revision, record, written: sent, writes, claimed: None, over: false });
+        let state = Mutex::new(HeldState { revision, record, written: sent, writes, claimed: None, over: false });
         Self { place, lease, lease_time, state }
     }
 
@@ -190,7 +190,7 @@ impl Held {
         self.lease.revoke();
     }
 
-    async fn write(&self, state: &mut State, change: impl Fn(&mut Record)) -> Result<()> {
+    async fn write(&self, state: &mut HeldState, change: impl Fn(&mut LeaseRecord)) -> Result<()> {
         if state.over {
             return Err(fenced());
         }
@@ -202,10 +202,10 @@ impl Held {
             change(&mut record);
             let sent = Instant::now();
             let unknown = match self.place.swap(state.revision, &record).await {
-                Swap::Done(revision) => return self.wrote(state, revision, record, sent),
-                Swap::Conflict => Error::new(ErrorKind::Unavailable, "the record's revision changed"),
-                Swap::Unknown(error) => error,
-                Swap::NotDone(error) => return Err(passing(error)),
+                CasOutcome::Done(revision) => return self.wrote(state, revision, record, sent),
+                CasOutcome::Conflict => Error::new(ErrorKind::Unavailable, "the record's revision changed"),
+                CasOutcome::Unknown(error) => error,
+                CasOutcome::NotDone(error) => return Err(passing(error)),
             };
             match self.place.get().await.map_err(passing)? {
                 Some((revision, found)) if found.is_of(&record) && found.write == record.write => {
@@ -228,7 +228,7 @@ impl Held {
         Err(Error::new(ErrorKind::Unavailable, "the record changed under every try to write it"))
     }
 
-    fn wrote(&self, state: &mut State, revision: u64, record: Record, sent: Instant) -> Result<()> {
+    fn wrote(&self, state: &mut HeldState, revision: u64, record: LeaseRecord, sent: Instant) -> Result<()> {
         if !record.owner.is_empty() {
             self.lease.extend(sent + self.lease_time - self.lease_time / 10);
         }

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::record::{Heartbeat, Record};
-use super::{Entry, Key};
+use super::record::{Heartbeat, LeaseRecord};
+use super::{StoredEntry, StoredKey};
 
 /// What a slot held.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ impl<T: DeserializeOwned> Kept<T> {
     }
 }
 
-impl Kept<Record> {
+impl Kept<LeaseRecord> {
     /// Whether the partition has an owner that is believed, by the store's clock.
     pub(super) fn is_owned(&self, now: u64) -> bool {
         !self.value.owner.is_empty() && alive(self.written, self.value.lease_ms, now)
@@ -45,20 +45,20 @@ fn alive(written: u64, lease_ms: u64, now: u64) -> bool {
 
 /// The records and members of a group, or of all groups.
 #[derive(Debug, Default)]
-pub(super) struct View {
-    pub(super) records: Vec<(u32, Kept<Record>)>,
+pub(super) struct StoreSnapshot {
+    pub(super) records: Vec<(u32, Kept<LeaseRecord>)>,
     pub(super) members: Vec<Kept<Heartbeat>>,
 }
 
-impl View {
-    pub(super) fn of(entries: Vec<Entry>) -> Self {
+impl StoreSnapshot {
+    pub(super) fn of(entries: Vec<StoredEntry>) -> Self {
         let mut view = Self::default();
-        for Entry { key, revision, written, value } in entries {
+        for StoredEntry { key, revision, written, value } in entries {
             match key {
-                Key::Partition(partition) => {
+                StoredKey::Partition(partition) => {
                     view.records.extend(Kept::of(revision, written, &value).map(|record| (partition, record)));
                 }
-                Key::Member => view.members.extend(Kept::of(revision, written, &value)),
+                StoredKey::Member => view.members.extend(Kept::of(revision, written, &value)),
             }
         }
         view

@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use super::{Pulled, Source};
+use super::{Source, SourceEvent};
 use crate::model::{Error, ErrorKind, Result};
 
 /// Records asked for at once.
@@ -49,7 +49,7 @@ pub async fn scan<R>(
         }
         let pulled = tokio::time::timeout(silence, poll_fn(|context| source.poll_next(context))).await;
         match pulled.map_err(|_| broken("the broker fell silent while records were read".into()))? {
-            Pulled::Record { delivery, left: behind, record } => {
+            SourceEvent::Record { delivery, left: behind, record } => {
                 delivered += 1;
                 if delivery != delivered {
                     return Err(broken("a record was missing while records were read".into()));
@@ -59,10 +59,10 @@ pub async fn scan<R>(
                     return Ok(());
                 }
             }
-            Pulled::Alive => {}
+            SourceEvent::Alive => {}
             // Retention or a removal took what was left.
-            Pulled::Ended(_) => return Ok(()),
-            Pulled::Broken(why) => return Err(broken(why)),
+            SourceEvent::Ended(_) => return Ok(()),
+            SourceEvent::Broken(why) => return Err(broken(why)),
         }
     }
     Ok(())

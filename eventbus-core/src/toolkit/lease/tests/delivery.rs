@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use super::store::{FakeSource, Feed};
 use super::*;
 use crate::backend::{Body, Inbound};
-use crate::toolkit::lease::{Pulled, mapped, scan};
+use crate::toolkit::lease::{SourceEvent, mapped, scan};
 use crate::wire::{Binding, WireRecord};
 
 static BINDING: Binding = Binding::new("ce-");
 
-fn record(delivery: u64, position: u64) -> Pulled {
+fn record(delivery: u64, position: u64) -> SourceEvent {
     let record = WireRecord { key: None, headers: Vec::new(), payload: "x".into() };
     let body = Body::Encoded { record, binding: &BINDING };
-    Pulled::Record { delivery, left: 0, record: Inbound::new(0, Position::new(position), 0, body) }
+    SourceEvent::Record { delivery, left: 0, record: Inbound::new(0, Position::new(position), 0, body) }
 }
 
 /// A member that owns partition 0 and reads it from 5 on.
@@ -65,7 +65,7 @@ async fn silence_of_the_broker_breaks_a_read_off_and_a_sign_of_life_does_not() {
     let (member, feed) = reading(&store).await;
     let begun = Instant::now();
     sleep(Duration::from_secs(1)).await;
-    feed.send.send(Pulled::Alive).unwrap();
+    feed.send.send(SourceEvent::Alive).unwrap();
     interrupted(&member).await;
     assert_eq!(begun.elapsed().as_secs(), 3);
 }
@@ -116,7 +116,7 @@ async fn an_idle_partition_is_told_how_far_it_has_come_and_nothing_undelivered_i
     let alive = async {
         loop {
             sleep(Duration::from_millis(500)).await;
-            feed.send.send(Pulled::Alive).unwrap();
+            feed.send.send(SourceEvent::Alive).unwrap();
         }
     };
     let waited = async {
@@ -141,21 +141,21 @@ async fn what_retention_took_before_it_was_delivered_is_told() {
     let (member, feed) = reading(&store).await;
     store.set_log(50, 100, Some(60));
     sleep(Duration::from_millis(1_500)).await;
-    feed.send.send(Pulled::Alive).unwrap();
+    feed.send.send(SourceEvent::Alive).unwrap();
     let told = event(&member, LEASE).await;
     assert!(matches!(told, GroupEvent::Truncated { partition: 0, first } if first.get() == 50), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_scan_ends_with_the_last_record_of_the_moment_and_fails_where_one_is_missing() {
-    let numbered = |delivery, left| Pulled::Record { delivery, left, record: delivery };
+    let numbered = |delivery, left| SourceEvent::Record { delivery, left, record: delivery };
     for (pulled, seen, ends_well) in [
-        (vec![numbered(1, 2), Pulled::Alive, numbered(2, 1), numbered(3, 0)], vec![1, 2, 3], true),
+        (vec![numbered(1, 2), SourceEvent::Alive, numbered(2, 1), numbered(3, 0)], vec![1, 2, 3], true),
         (vec![numbered(1, 2), numbered(2, 5), numbered(3, 4), numbered(4, 3)], vec![1, 2, 3], true),
         (vec![numbered(1, 2), numbered(2, 0)], vec![1, 2], true),
-        (vec![numbered(1, 2), Pulled::Ended(2)], vec![1], true),
+        (vec![numbered(1, 2), SourceEvent::Ended(2)], vec![1], true),
         (vec![numbered(1, 2), numbered(3, 0)], vec![1], false),
-        (vec![numbered(1, 2), Pulled::Broken("gone".into())], vec![1], false),
+        (vec![numbered(1, 2), SourceEvent::Broken("gone".into())], vec![1], false),
         (vec![numbered(1, 2)], vec![1], false),
     ] {
         let (mut source, feed) = FakeSource::new();
@@ -184,9 +184,9 @@ async fn a_mapped_source_reads_its_records_and_touches_nothing_else() {
     let (source, feed) = FakeSource::new();
     let mut source = mapped(source, |record: u64| record * 10);
     for pulled in [
-        Pulled::Alive,
-        Pulled::Record { delivery: 1, left: 1, record: 1 },
-        Pulled::Record { delivery: 2, left: 0, record: 2 },
+        SourceEvent::Alive,
+        SourceEvent::Record { delivery: 1, left: 1, record: 1 },
+        SourceEvent::Record { delivery: 2, left: 0, record: 2 },
     ] {
         feed.send(pulled).unwrap();
     }
@@ -197,7 +197,7 @@ async fn a_mapped_source_reads_its_records_and_touches_nothing_else() {
     });
     scanned.await.unwrap();
     assert_eq!(found, [10, 20]);
-    feed.send(Pulled::Broken("gone".into())).unwrap();
+    feed.send(SourceEvent::Broken("gone".into())).unwrap();
     let error = scan(&mut source, 1, LEASE, |_| true).await.unwrap_err();
     assert_eq!(error.message(), "gone");
 }

@@ -175,7 +175,7 @@ async fn a_member_that_is_silent_is_forgotten_and_one_that_left_is_gone() {
     let far = store.another();
     let _a = member(&far, "a").await;
     let b = member(&store, "b").await;
-    let word = |name: &str| store.value(&Slot::Member(group(), name.into()));
+    let word = |name: &str| store.value(&StoreKey::Member(group(), name.into()));
     far.cut(true);
     sleep(LEASE * 9).await;
     assert!(word("a").is_some());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LeaseStore, Leases, Slot};
+use super::{LeaseStore, Leases, StoreKey};
 use crate::backend::{Commit, GroupEvent, Join, Membership};
 use crate::model::{ErrorKind, Group, Position};
 
@@ -24,8 +24,8 @@ fn group() -> Group {
     "g".parse().unwrap()
 }
 
-fn slot(partition: u32) -> Slot {
-    Slot::Partition(group(), partition)
+fn slot(partition: u32) -> StoreKey {
+    StoreKey::Partition(group(), partition)
 }
 
 fn leases(store: &Arc<Fake>) -> Leases {

@@ -1,30 +1,30 @@
 //! One record, and who may write it.
 
 use super::*;
-use crate::toolkit::lease::Swap;
-use crate::toolkit::lease::record::{Heartbeat, Held, Place, Record, encode, lease_ms};
+use crate::toolkit::lease::CasOutcome;
+use crate::toolkit::lease::record::{Heartbeat, HeldRecord, LeaseRecord, RecordPlace, encode, lease_ms};
 
-fn owned_by(owner: &str) -> Record {
+fn owned_by(owner: &str) -> LeaseRecord {
     let (group, owner, nonce, lease_ms) = ("g".into(), owner.into(), rand::random(), lease_ms(LEASE));
-    Record { group, owner, nonce, write: 1, lease_ms, ..Record::default() }
+    LeaseRecord { group, owner, nonce, write: 1, lease_ms, ..LeaseRecord::default() }
 }
 
 /// Takes partition 0 over whatever holds it.
-async fn take(store: &Arc<Fake>, owner: &str) -> Held {
-    let place = Place::new(&(Arc::clone(store) as Arc<dyn LeaseStore>), slot(0), LEASE);
+async fn take(store: &Arc<Fake>, owner: &str) -> HeldRecord {
+    let place = RecordPlace::new(&(Arc::clone(store) as Arc<dyn LeaseStore>), slot(0), LEASE);
     let (record, sent) = (owned_by(owner), Instant::now());
     let revision = store.value(&slot(0)).map_or(0, |(revision, _)| revision);
-    let Swap::Done(revision) = place.swap(revision, &record).await else { panic!("not taken") };
-    Held::new(place, revision, record, sent)
+    let CasOutcome::Done(revision) = place.swap(revision, &record).await else { panic!("not taken") };
+    HeldRecord::new(place, revision, record, sent)
 }
 
-fn stored(store: &Fake) -> Record {
+fn stored(store: &Fake) -> LeaseRecord {
     serde_json::from_slice(&store.value(&slot(0)).unwrap().1).unwrap()
 }
 
 #[test]
 fn what_is_stored_never_changes_its_form() {
-    let record = Record { nonce: 7, next: Some(5), epoch: 3, note: "bg==".into(), ..owned_by("m") };
+    let record = LeaseRecord { nonce: 7, next: Some(5), epoch: 3, note: "bg==".into(), ..owned_by("m") };
     let written = r#"{"group":"g","owner":"m","nonce":7,"write":1,"lease_ms":10000,"epoch":3,"next":5,"note":"bg=="}"#;
     assert_eq!(encode(&record).unwrap(), written);
     let committed = record.committed().unwrap();

@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::backend::{ConnectionState, LogState, TopicDescription};
 use crate::model::{Error, ErrorKind, Group, Position, Result, TopicSpec};
-use crate::toolkit::lease::{Entry, Key, LeaseStore, Pace, Pulled, Slot, Source, Swap};
+use crate::toolkit::lease::{
+    CasOutcome, LeaseStore, ReadPacing, Source, SourceEvent, StoreKey, StoredEntry, StoredKey,
+};
 
 /// When the store was begun, by its clock.
 const BEGIN: u64 = 1_700_000_000_000;
@@ -37,7 +39,7 @@ struct Shared {
     begun: Instant,
     revisions: u64,
     /// Revision, time, value.
-    slots: HashMap<Slot, (u64, u64, Bytes)>,
+    slots: HashMap<StoreKey, (u64, u64, Bytes)>,
     logs: Vec<LogState>,
     last: Option<Position>,
     /// Readers in the order of their opening.
@@ -49,14 +51,14 @@ impl Shared {
         BEGIN + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
     }
 
-    fn write(&mut self, slot: &Slot, revision: Option<u64>, value: Bytes) -> Swap {
+    fn write(&mut self, slot: &StoreKey, revision: Option<u64>, value: Bytes) -> CasOutcome {
         let found = self.slots.get(slot).map_or(0, |(revision, ..)| *revision);
         if revision.is_some_and(|revision| revision != found) {
-            return Swap::Conflict;
+            return CasOutcome::Conflict;
         }
         self.revisions += 1;
         self.slots.insert(slot.clone(), (self.revisions, self.now(), value));
-        Swap::Done(self.revisions)
+        CasOutcome::Done(self.revisions)
     }
 }
 
@@ -68,7 +70,7 @@ pub(super) struct Fake {
     cut: AtomicBool,
     faults: Mutex<VecDeque<Fault>>,
     /// The slots of all tries to swap by this handle.
-    swaps: Mutex<Vec<Slot>>,
+    swaps: Mutex<Vec<StoreKey>>,
 }
 
 impl Fake {
@@ -108,12 +110,12 @@ impl Fake {
         self.cut.store(cut, Ordering::Relaxed);
     }
 
-    pub(super) fn swaps_of(&self, slot: &Slot) -> usize {
+    pub(super) fn swaps_of(&self, slot: &StoreKey) -> usize {
         self.swaps.lock().unwrap().iter().filter(|swap| *swap == slot).count()
     }
 
     /// Revision and value of a slot.
-    pub(super) fn value(&self, slot: &Slot) -> Option<(u64, Bytes)> {
+    pub(super) fn value(&self, slot: &StoreKey) -> Option<(u64, Bytes)> {
         self.shared().slots.get(slot).map(|(revision, _, value)| (*revision, value.clone()))
     }
 
@@ -143,19 +145,19 @@ impl Fake {
 #[derive(Debug)]
 pub(super) struct Feed {
     pub(super) from: Position,
-    pub(super) send: mpsc::UnboundedSender<Pulled>,
+    pub(super) send: mpsc::UnboundedSender<SourceEvent>,
     /// Records asked for so far.
     pub(super) asked: Arc<AtomicUsize>,
 }
 
 pub(super) struct FakeSource<R> {
     asked: Arc<AtomicUsize>,
-    items: mpsc::UnboundedReceiver<Pulled<R>>,
+    items: mpsc::UnboundedReceiver<SourceEvent<R>>,
 }
 
 impl<R> FakeSource<R> {
     /// One that gives what is sent.
-    pub(super) fn new() -> (Self, mpsc::UnboundedSender<Pulled<R>>) {
+    pub(super) fn new() -> (Self, mpsc::UnboundedSender<SourceEvent<R>>) {
         let (send, items) = mpsc::unbounded_channel();
         (Self { asked: Arc::default(), items }, send)
     }
@@ -168,15 +170,15 @@ impl<R: Send + 'static> Source<R> for FakeSource<R> {
         Ok(())
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Pulled<R>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<R>> {
         self.items.poll_recv(context).map(|item| item.unwrap())
     }
 }
 
 #[async_trait]
 impl LeaseStore for Fake {
-    fn pace(&self) -> Pace {
-        Pace { batch: 100, look: Duration::from_secs(1), silence: Duration::from_secs(2) }
+    fn read_pacing(&self) -> ReadPacing {
+        ReadPacing { batch: 100, look: Duration::from_secs(1), silence: Duration::from_secs(2) }
     }
 
     fn connection(&self) -> watch::Receiver<ConnectionState> {
@@ -199,9 +201,9 @@ impl LeaseStore for Fake {
         Ok(self.shared().now())
     }
 
-    async fn swap(&self, slot: &Slot, revision: u64, value: Bytes, patience: Duration) -> Swap {
+    async fn compare_and_swap(&self, slot: &StoreKey, revision: u64, value: Bytes, patience: Duration) -> CasOutcome {
         self.swaps.lock().unwrap().push(slot.clone());
-        let unknown = || Swap::Unknown(Error::new(ErrorKind::Unavailable, "no answer"));
+        let unknown = || CasOutcome::Unknown(Error::new(ErrorKind::Unavailable, "no answer"));
         if self.reach().is_err() {
             sleep(patience).await;
             return unknown();
@@ -230,32 +232,32 @@ impl LeaseStore for Fake {
         }
     }
 
-    async fn put(&self, slot: &Slot, value: Bytes) -> Result<()> {
+    async fn put(&self, slot: &StoreKey, value: Bytes) -> Result<()> {
         self.reach()?;
         self.shared().write(slot, None, value);
         Ok(())
     }
 
-    async fn get(&self, slot: &Slot) -> Result<Option<(u64, Bytes)>> {
+    async fn get(&self, slot: &StoreKey) -> Result<Option<(u64, Bytes)>> {
         self.reach()?;
         Ok(self.value(slot))
     }
 
-    async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<Entry>> {
+    async fn snapshot(&self, group: Option<&Group>) -> Result<Vec<StoredEntry>> {
         self.reach()?;
         let shared = self.shared();
         let entries = shared.slots.iter().filter_map(|(slot, (revision, written, value))| {
             let (of, key) = match slot {
-                Slot::Partition(of, partition) => (of, Key::Partition(*partition)),
-                Slot::Member(of, _) => (of, Key::Member),
+                StoreKey::Partition(of, partition) => (of, StoredKey::Partition(*partition)),
+                StoreKey::Member(of, _) => (of, StoredKey::Member),
             };
-            let entry = Entry { key, revision: *revision, written: *written, value: value.clone() };
+            let entry = StoredEntry { key, revision: *revision, written: *written, value: value.clone() };
             group.is_none_or(|group| group == of).then_some(entry)
         });
         Ok(entries.collect())
     }
 
-    async fn remove(&self, slot: &Slot, up_to: Option<u64>) -> Result<()> {
+    async fn remove(&self, slot: &StoreKey, up_to: Option<u64>) -> Result<()> {
         self.reach()?;
         let mut shared = self.shared();
         if shared.slots.get(slot).is_some_and(|(revision, ..)| *revision <= up_to.unwrap_or(u64::MAX)) {
@@ -267,7 +269,7 @@ impl LeaseStore for Fake {
     async fn clear(&self, group: &Group) -> Result<()> {
         self.reach()?;
         self.shared().slots.retain(|slot, _| match slot {
-            Slot::Partition(of, _) | Slot::Member(of, _) => of != group,
+            StoreKey::Partition(of, _) | StoreKey::Member(of, _) => of != group,
         });
         Ok(())
     }
