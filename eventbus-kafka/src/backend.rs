@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::stamps::Scans;
+use crate::stamps::StampIndex;
 use async_trait::async_trait;
 use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{
@@ -34,7 +34,7 @@ pub struct KafkaBackend {
     config: KafkaConfig,
     link: Opened<Link>,
     producer: Arc<Producer>,
-    scans: Arc<Scans>,
+    scans: Arc<StampIndex>,
     members: Members<KafkaMember>,
 }
 

@@ -36,10 +36,10 @@ use crate::wire::{self, number};
 pub(crate) type KafkaMember = ReconnectingMember<GroupConsumer>;
 
 /// The consumer of a member.
-pub(crate) struct GroupConsumer(BaseConsumer<Context<Place>>);
+pub(crate) struct GroupConsumer(BaseConsumer<Context<TopicOnCluster>>);
 
 /// What a consumer is there for, and who hears of it.
-pub(crate) struct Place {
+pub(crate) struct TopicOnCluster {
     link: Arc<Link>,
     /// The topic's name on the broker.
     topic: String,
@@ -48,7 +48,7 @@ pub(crate) struct Place {
     stranded: AtomicBool,
 }
 
-impl Owner for Place {
+impl Owner for TopicOnCluster {
     fn stranded(&self) {
         self.stranded.store(true, Ordering::Relaxed);
     }
@@ -73,14 +73,14 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
     let (topic, eager) = (config.topic(&topic), config.protocol == Protocol::Eager);
     let consumer = move |seat| {
         let (link, topic, stranded) = (Arc::clone(&link), topic.clone(), AtomicBool::new(false));
-        let context = Context::of(&Arc::clone(&link), Place { link, topic, eager, seat, stranded });
+        let context = Context::of(&Arc::clone(&link), TopicOnCluster { link, topic, eager, seat, stranded });
         let consumer = BaseConsumer::from_config_and_context(&client, context);
         Ok(GroupConsumer(consumer.map_err(|error| refused_setting(&error))?))
     };
     ReconnectingMember::join(move || Member::join(ask.clone(), &consumer))
 }
 
-impl Place {
+impl TopicOnCluster {
     /// Nothing is wanted before the core says from where, so reading begins at the last record: a request for what comes after it
     /// would stay open at the broker and hold back the core's `read`. As a number: a word for it would be looked up by the client,
     /// and an answer that comes after that `read` has begun would carry it away, past records.
@@ -113,7 +113,7 @@ impl Place {
     }
 }
 
-impl ConsumerContext for Context<Place> {
+impl ConsumerContext for Context<TopicOnCluster> {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         if what != RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             if self.of.seat.revoked(&partitions(list), consumer.assignment_lost()) == Revocation::Now {
@@ -130,7 +130,7 @@ impl ConsumerContext for Context<Place> {
 }
 
 impl GroupConsumer {
-    fn place(&self) -> &Place {
+    fn place(&self) -> &TopicOnCluster {
         &self.0.context().of
     }
 }
@@ -227,7 +227,7 @@ impl Client for GroupConsumer {
     }
 
     fn is_gone(&self) -> bool {
-        let Place { link, topic, .. } = self.place();
+        let TopicOnCluster { link, topic, .. } = self.place();
         let gone = |error: KafkaError| to_core(&error, "asking for metadata").kind() == ErrorKind::UnknownTopic;
         count(link, topic).is_err_and(gone)
     }

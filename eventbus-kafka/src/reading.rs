@@ -9,7 +9,7 @@ use eventbus_core::{Error, ErrorKind, Result};
 
 /// What a client that reads logs says next.
 #[derive(Debug)]
-pub(crate) enum Heard<R> {
+pub(crate) enum ReadEvent<R> {
     /// A record of this partition.
     Record(u32, R),
     /// The end of this partition's log.
@@ -27,7 +27,7 @@ pub(crate) enum Heard<R> {
 pub(crate) fn read_to_ends<R>(
     partitions: impl IntoIterator<Item = u32>,
     patience: Duration,
-    mut next: impl FnMut() -> Heard<R>,
+    mut next: impl FnMut() -> ReadEvent<R>,
     mut each: impl FnMut(u32, &R) -> bool,
 ) -> Result<()> {
     let mut left: HashSet<u32> = partitions.into_iter().collect();
@@ -37,14 +37,14 @@ pub(crate) fn read_to_ends<R>(
             return Err(Error::new(ErrorKind::Unavailable, "the log could not be read to its end in time"));
         }
         match next() {
-            Heard::Record(partition, record) if left.contains(&partition) => {
+            ReadEvent::Record(partition, record) if left.contains(&partition) => {
                 until = Instant::now() + patience;
                 if !each(partition, &record) {
                     left.remove(&partition);
                 }
             }
-            Heard::End(partition) => drop(left.remove(&partition)),
-            Heard::Record(..) | Heard::Nothing => {}
+            ReadEvent::End(partition) => drop(left.remove(&partition)),
+            ReadEvent::Record(..) | ReadEvent::Nothing => {}
         }
     }
     Ok(())
@@ -59,17 +59,17 @@ mod tests {
     #[test]
     fn each_partition_is_read_to_its_end_or_as_far_as_it_is_wanted() {
         let log = [
-            Heard::Record(0, 1),
-            Heard::Nothing,
-            Heard::Record(1, 2),
-            Heard::Record(0, 3),
-            Heard::Record(1, 4),
-            Heard::Record(7, 5),
-            Heard::End(7),
-            Heard::End(0),
+            ReadEvent::Record(0, 1),
+            ReadEvent::Nothing,
+            ReadEvent::Record(1, 2),
+            ReadEvent::Record(0, 3),
+            ReadEvent::Record(1, 4),
+            ReadEvent::Record(7, 5),
+            ReadEvent::End(7),
+            ReadEvent::End(0),
         ];
         let (mut log, mut found) = (log.into_iter(), Vec::new());
-        let next = || log.next().unwrap_or(Heard::Nothing);
+        let next = || log.next().unwrap_or(ReadEvent::Nothing);
         let each = |partition, record: &i32| {
             found.push((partition, *record));
             partition == 0
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_log_that_stands_still_is_not_waited_for_without_end() {
         let patience = Duration::from_millis(5);
-        let failed = read_to_ends([0], patience, || Heard::Record(1, ()), |_, ()| panic!("of no interest"));
+        let failed = read_to_ends([0], patience, || ReadEvent::Record(1, ()), |_, ()| panic!("of no interest"));
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::reading::{Heard, read_to_ends};
+use crate::reading::{ReadEvent, read_to_ends};
 use eventbus_core::{Position, Result, Stamp};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -85,10 +85,10 @@ fn read(link: &Link, name: &str, places: &Places, each: impl FnMut(u32, &Record<
     };
     let consumer = assigned().map_err(|error: KafkaError| to_core(&error, "reading the log"))?;
     let next = || match consumer.poll(Duration::from_millis(100)) {
-        Some(Ok(message)) => Heard::Record(wire::partition(message.partition()), message),
+        Some(Ok(message)) => ReadEvent::Record(wire::partition(message.partition()), message),
         // Reached beyond what a transaction's marker or compaction leaves at the end.
-        Some(Err(KafkaError::PartitionEOF(partition))) => Heard::End(wire::partition(partition)),
-        Some(Err(_)) | None => Heard::Nothing,
+        Some(Err(KafkaError::PartitionEOF(partition))) => ReadEvent::End(wire::partition(partition)),
+        Some(Err(_)) | None => ReadEvent::Nothing,
     };
     read_to_ends(places.iter().map(|(partition, _)| *partition), PATIENCE, next, each)
 }

@@ -16,7 +16,7 @@ const KEPT: usize = 200_000;
 /// What was read of partitions while outcomes were unknown: many records ask at once, and the log is read once for all. For a
 /// backend whose broker finds no stamp by itself.
 #[derive(Debug, Default)]
-pub(crate) struct Scans(Mutex<HashMap<(Topic, u32), SharedScan>>);
+pub(crate) struct StampIndex(Mutex<HashMap<(Topic, u32), SharedScan>>);
 
 type SharedScan = Arc<Mutex<Scan>>;
 
@@ -31,7 +31,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Scans {
+impl StampIndex {
     /// The first position at `from` or above whose record has this stamp. `log` asks for the ends of the partition's log, `read`
     /// hands over the stamps of the records in a range, in rising position. Blocks as long as those two, and one question about
     /// a partition waits for another: for a thread that may.
@@ -77,7 +77,7 @@ mod tests {
     /// A log whose record at each position has the stamp of that number, and what was read of it.
     #[derive(Default)]
     struct Log {
-        scans: Scans,
+        scans: StampIndex,
         read: RefCell<Vec<(u64, u64)>>,
     }
 
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn too_many_stamps_are_forgotten_and_an_error_promises_nothing() {
-        let scans = Scans::default();
+        let scans = StampIndex::default();
         let topic: Topic = "t".parse().unwrap();
         let ends = |end| move || Ok(LogState { end: Position::new(end), ..LogState::default() });
         let all = KEPT as u64 + 1;

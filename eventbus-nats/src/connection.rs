@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::removals::Removals;
+use crate::removals::Cleanup;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError};
 use bytes::Bytes;
 use eventbus_core::backend::ConnectionState;
@@ -67,7 +67,7 @@ pub(crate) struct Link {
     pub(crate) inbox: String,
     connection: Arc<Connectivity>,
     /// What is removed at the server, which closing waits for.
-    pub(crate) removals: Removals,
+    pub(crate) removals: Cleanup,
     /// Where all runs that the client spawns.
     thread: OwnThread,
 }
@@ -123,7 +123,7 @@ impl Link {
         let reached = thread.run(reach(options, config.clone())).await;
         let client = reached.ok_or_else(|| Error::new(ErrorKind::Backend, "the client's thread ended"))??;
         connection.connected();
-        let (config, inbox, removals) = (config.clone(), client.new_inbox(), Removals::default());
+        let (config, inbox, removals) = (config.clone(), client.new_inbox(), Cleanup::default());
         let link = Arc::new(Self { client, config, inbox, connection, removals, thread });
         link.check()?;
         Ok(link)

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 
 use crate::connection::Link;
 use crate::error::{Failure, Outcome};
-use crate::wire::{MESSAGE_ID, Place};
+use crate::wire::{MESSAGE_ID, StreamPlace};
 
 /// The last millisecond that the server's notation of times has a year for.
 const LATEST: u64 = 253_402_300_799_999;
@@ -112,7 +112,7 @@ pub(crate) struct Pulls {
 
 /// A message, and where it was.
 pub(crate) struct Delivered {
-    pub(crate) place: Place,
+    pub(crate) place: StreamPlace,
     pub(crate) message: Message,
 }
 
@@ -144,10 +144,10 @@ impl Source<Delivered> for Pulls {
 
 fn pulled(message: Message) -> SourceEvent<Delivered> {
     let Some(status) = message.status.filter(|status| !status.is_success()) else {
-        let place = message.reply.as_deref().and_then(Place::parse);
+        let place = message.reply.as_deref().and_then(StreamPlace::parse);
         return match place {
             Some(place) => {
-                let Place { delivery, pending: left, .. } = place;
+                let StreamPlace { delivery, pending: left, .. } = place;
                 SourceEvent::Record { delivery, left, record: Delivered { place, message } }
             }
             None => SourceEvent::Broken("a message that is no delivery".into()),

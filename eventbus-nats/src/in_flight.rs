@@ -44,7 +44,7 @@ impl fmt::Display for FlightId {
 }
 
 /// The submissions of a producer that are on their way, with what the backend knows of each.
-pub(crate) struct Flights<T> {
+pub(crate) struct InFlight<T> {
     table: Mutex<Table<T>>,
 }
 
@@ -64,20 +64,20 @@ struct Flight<T> {
     about: T,
 }
 
-impl<T> Default for Flights<T> {
+impl<T> Default for InFlight<T> {
     fn default() -> Self {
         let (flights, by_age, aside) = (Slab::new(), VecDeque::new(), HashMap::new());
         Self { table: Mutex::new(Table { flights, serials: 0, by_age, aside, closed: false }) }
     }
 }
 
-impl<T> fmt::Debug for Flights<T> {
+impl<T> fmt::Debug for InFlight<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flights").field("in_flight", &self.table().flights.len()).finish_non_exhaustive()
     }
 }
 
-impl<T> Flights<T> {
+impl<T> InFlight<T> {
     fn table(&self) -> MutexGuard<'_, Table<T>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,7 +208,7 @@ mod tests {
     #[derive(Default)]
     struct Told {
         fates: Mutex<Vec<(u64, Fate)>>,
-        flights: Flights<u32>,
+        flights: InFlight<u32>,
         again: bool,
     }
 
@@ -271,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_is_asked_once_for_all_that_wait_for_its_answer() {
-        let (told, flights) = (Arc::new(Told::default()), Arc::new(Flights::<u32>::default()));
+        let (told, flights) = (Arc::new(Told::default()), Arc::new(InFlight::<u32>::default()));
         let asked = Arc::new(Mutex::new(0));
         let (answer, answers) = tokio::sync::watch::channel(());
         let ask = |id| {
@@ -312,9 +312,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ages_are_watched_as_long_as_somebody_holds_the_table() {
-        let flights = Arc::new(Flights::<u32>::default());
+        let flights = Arc::new(InFlight::<u32>::default());
         let told = Arc::new(Told::default());
-        let watching = tokio::spawn(Flights::watch(Arc::downgrade(&flights), Duration::from_secs(1)));
+        let watching = tokio::spawn(InFlight::watch(Arc::downgrade(&flights), Duration::from_secs(1)));
         assert!(flights.begin(Ticket::new(told.clone(), 1), 1).is_ok());
         tokio::time::sleep(Duration::from_millis(950)).await;
         assert!(ids(&told).is_empty());

@@ -3,7 +3,7 @@
 //! Invariants: different topics (and groups) get different names, and every name fits the server's limits (255 bytes for
 //! streams). They are part of what is stored: see the vectors.
 
-use crate::tokens::{escape, token};
+use crate::tokens::{encode_name, escape_name};
 use eventbus_core::toolkit::lease::StoredKey;
 use eventbus_core::{Group, Topic};
 
@@ -21,17 +21,17 @@ pub(crate) struct Names {
 
 /// What all streams of topics begin with.
 pub(crate) fn streams(prefix: &str) -> String {
-    format!("{}_T_", escape(prefix))
+    format!("{}_T_", escape_name(prefix))
 }
 
 /// What all streams of groups' records begin with.
 pub(crate) fn buckets(prefix: &str) -> String {
-    format!("KV_{}_G_", escape(prefix))
+    format!("KV_{}_G_", escape_name(prefix))
 }
 
 impl Names {
     pub(crate) fn new(prefix: &str, topic: &Topic) -> Self {
-        let (space, topic) = (escape(prefix), token(topic.as_str()));
+        let (space, topic) = (escape_name(prefix), encode_name(topic.as_str()));
         Self {
             stream: format!("{space}_T_{topic}"),
             subjects: format!("{space}.{topic}."),
@@ -57,17 +57,17 @@ impl Names {
 
     /// The subjects of all that a group has.
     pub(crate) fn group(&self, group: &Group) -> String {
-        format!("{}{}.>", self.keys, token(group.as_str()))
+        format!("{}{}.>", self.keys, encode_name(group.as_str()))
     }
 
     /// The subject of a partition's record.
     pub(crate) fn record(&self, group: &Group, partition: u32) -> String {
-        format!("{}{}.p.{partition}", self.keys, token(group.as_str()))
+        format!("{}{}.p.{partition}", self.keys, encode_name(group.as_str()))
     }
 
     /// The subject of a member's heartbeat.
     pub(crate) fn member(&self, group: &Group, member: &str) -> String {
-        format!("{}{}.m.{}", self.keys, token(group.as_str()), token(&plain(member)))
+        format!("{}{}.m.{}", self.keys, encode_name(group.as_str()), encode_name(&plain(member)))
     }
 
     /// What a subject in the bucket is about.

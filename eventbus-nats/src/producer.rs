@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::in_flight::{FlightId, Flights};
+use crate::in_flight::{FlightId, InFlight};
 use async_nats::{Message, Subject};
 use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{Fate, Outbound};
@@ -36,7 +36,7 @@ pub(crate) struct Producer {
     mode: Mode,
     timeout: Duration,
     link: Opened<Link>,
-    flights: Arc<Flights<Arc<Target>>>,
+    flights: Arc<InFlight<Arc<Target>>>,
     targets: Mutex<HashMap<(Topic, u32), Arc<Target>>>,
 }
 
@@ -92,7 +92,7 @@ impl Producer {
                 producer.answered(&message);
             }
         });
-        tokio::spawn(Flights::watch(Arc::downgrade(&self.flights), self.timeout));
+        tokio::spawn(InFlight::watch(Arc::downgrade(&self.flights), self.timeout));
         Ok(())
     }
 

@@ -15,12 +15,12 @@ const WAITS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::
 
 /// The removals of a connection that are under way.
 #[derive(Debug, Default)]
-pub(crate) struct Removals {
+pub(crate) struct Cleanup {
     /// Read by those that are under way, written by whoever waits for them.
     under_way: Arc<RwLock<()>>,
 }
 
-impl Removals {
+impl Cleanup {
     /// Begins one, to be called on a runtime from wherever, also from a `Drop`; outside of a runtime nothing happens. The
     /// attempt is made at once, and again 1 s, 5 s and 30 s after the one before, until it is answered: until its future
     /// gives `true`, whatever the answer was.
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     /// Begins one that is answered at the attempt of this number; when each attempt was made.
-    fn begin(removals: &Removals, answered: usize) -> mpsc::UnboundedReceiver<u64> {
+    fn begin(removals: &Cleanup, answered: usize) -> mpsc::UnboundedReceiver<u64> {
         let (made, attempts) = mpsc::unbounded_channel();
         let (begun, mut number) = (Instant::now(), 0);
         removals.begin(move || {
@@ -78,7 +78,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_answered_is_asked_for_again_and_not_for_ever() {
-        let removals = Removals::default();
+        let removals = Cleanup::default();
         assert_eq!(all(begin(&removals, 1)).await, [0]);
         assert_eq!(all(begin(&removals, 3)).await, [0, 1, 6]);
         assert_eq!(all(begin(&removals, 9)).await, [0, 1, 6, 36]);
@@ -86,7 +86,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn closing_waits_for_what_is_under_way_and_not_for_ever() {
-        let (removals, begun) = (Removals::default(), Instant::now());
+        let (removals, begun) = (Cleanup::default(), Instant::now());
         removals.ended(Duration::from_secs(2)).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
         let attempts = begin(&removals, 2);
@@ -99,6 +99,6 @@ mod tests {
 
     #[test]
     fn outside_of_a_runtime_nothing_begins() {
-        Removals::default().begin(|| async { panic!("no attempt") });
+        Cleanup::default().begin(|| async { panic!("no attempt") });
     }
 }

@@ -17,8 +17,8 @@ const SHOWN: usize = 48;
 /// like a cut one.
 ///
 /// What else a name holds stays as it is, so free text has to be brought to `A-Z a-z 0-9 . _ -` before.
-pub(crate) fn token(name: &str) -> String {
-    let encoded = escape(name);
+pub(crate) fn encode_name(name: &str) -> String {
+    let encoded = escape_name(name);
     if encoded.len() <= MAX {
         return encoded;
     }
@@ -31,7 +31,7 @@ pub(crate) fn token(name: &str) -> String {
 }
 
 /// As [`token`], and never cut: for what is short, and what other names have to begin with.
-pub(crate) fn escape(name: &str) -> String {
+pub(crate) fn escape_name(name: &str) -> String {
     name.chars().flat_map(escaped).collect()
 }
 
@@ -60,29 +60,29 @@ mod tests {
             (".", "_d"),
             ("__", "____"),
         ] {
-            assert_eq!((token(name), escape(name)), (encoded.to_owned(), encoded.to_owned()));
+            assert_eq!((encode_name(name), escape_name(name)), (encoded.to_owned(), encoded.to_owned()));
         }
         let long = "x".repeat(200);
-        assert_eq!(token(&long), format!("{}_h{}", "x".repeat(48), "aa20c23e3201834050679e1d88941b9a"));
-        assert_eq!(escape(&long), long);
+        assert_eq!(encode_name(&long), format!("{}_h{}", "x".repeat(48), "aa20c23e3201834050679e1d88941b9a"));
+        assert_eq!(escape_name(&long), long);
     }
 
     #[test]
     fn a_cut_never_falls_into_a_character() {
-        assert!(token(&"ü".repeat(100)).starts_with("ü"));
+        assert!(encode_name(&"ü".repeat(100)).starts_with("ü"));
     }
 
     proptest::proptest! {
         #[test]
         fn two_names_never_share_a_token(a in "[A-Za-z0-9._-]{1,200}", b in "[A-Za-z0-9._-]{1,200}") {
-            proptest::prop_assert_eq!(a == b, token(&a) == token(&b));
-            proptest::prop_assert!(token(&a).len() <= 130, "{}", token(&a).len());
-            proptest::prop_assert!(token(&a).bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-'));
+            proptest::prop_assert_eq!(a == b, encode_name(&a) == encode_name(&b));
+            proptest::prop_assert!(encode_name(&a).len() <= 130, "{}", encode_name(&a).len());
+            proptest::prop_assert!(encode_name(&a).bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-'));
         }
 
         #[test]
         fn close_names_never_share_a_token(a in "[a._h_d]{1,6}", b in "[a._h_d]{1,6}") {
-            proptest::prop_assert_eq!(a == b, token(&a) == token(&b));
+            proptest::prop_assert_eq!(a == b, encode_name(&a) == encode_name(&b));
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(H
 }
 
 /// A delivered message.
-pub(crate) fn inbound(partition: u32, at: &Place, headers: Option<HeaderMap>, payload: Bytes) -> Inbound {
+pub(crate) fn inbound(partition: u32, at: &StreamPlace, headers: Option<HeaderMap>, payload: Bytes) -> Inbound {
     let headers = headers.unwrap_or_default();
     let lent =
         || headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())));
@@ -71,7 +71,7 @@ pub(crate) fn inbound(partition: u32, at: &Place, headers: Option<HeaderMap>, pa
 
 /// Where a delivered message was, out of its reply subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct StreamPlace {
     /// Its sequence in the stream.
     pub(crate) position: Position,
     /// Its number in the reader's deliveries, from 1 on.
@@ -82,7 +82,7 @@ pub(crate) struct Place {
     pub(crate) pending: u64,
 }
 
-impl Place {
+impl StreamPlace {
     /// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<delivery>.<nanoseconds>.<pending>`, or with domain and
     /// account before the stream and perhaps more at the end.
     pub(crate) fn parse(reply: &str) -> Option<Self> {
@@ -104,16 +104,16 @@ mod tests {
 
     #[test]
     fn both_forms_of_a_reply_subject_are_read() {
-        let place = Place { position: Position::new(7), delivery: 3, stored_at: 1_700_000_000_000, pending: 9 };
+        let place = StreamPlace { position: Position::new(7), delivery: 3, stored_at: 1_700_000_000_000, pending: 9 };
         for reply in [
             "$JS.ACK.S.C.1.7.3.1700000000000000000.9",
             "$JS.ACK.hub.hash.S.C.1.7.3.1700000000000000000.9",
             "$JS.ACK._.hash.S.C.1.7.3.1700000000000000000.9.token",
         ] {
-            assert_eq!(Place::parse(reply), Some(place), "{reply}");
+            assert_eq!(StreamPlace::parse(reply), Some(place), "{reply}");
         }
         for reply in ["", "$JS.ACK.", "$JS.ACK.S.C.1.7.3", "$JS.ACK.S.C.1.x.3.1.9", "_INBOX.a.b"] {
-            assert_eq!(Place::parse(reply), None, "{reply}");
+            assert_eq!(StreamPlace::parse(reply), None, "{reply}");
         }
     }
 
@@ -129,7 +129,7 @@ mod tests {
         let envelope = envelope.build().unwrap();
         for mode in [Mode::Binary, Mode::Structured] {
             let (headers, payload, size) = encode(&envelope, stamp, mode).unwrap();
-            let place = Place { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
+            let place = StreamPlace { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
             let read = inbound(0, &place, Some(headers), payload);
             assert_eq!((read.key.as_ref(), read.stamp), (envelope.key(), Some(stamp)), "{mode:?}");
             assert!(size > envelope.payload().len());
