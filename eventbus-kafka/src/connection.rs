@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use eventbus_core::toolkit::Connectivity;
 use eventbus_core::toolkit::client_statistics;
-use eventbus_core::toolkit::patiently;
+use eventbus_core::toolkit::poll_until_blocking;
 use eventbus_core::{Error, ErrorKind, Result};
 use rdkafka::Statistics;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -137,7 +137,7 @@ impl Link {
         let context = Context::of(self, ());
         let probe: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings, context)?;
         let again = |answer: &KafkaResult<()>| answer.is_err() && self.reached.trouble().is_none();
-        patiently(self.config.connect_timeout, again, |left| {
+        poll_until_blocking(self.config.connect_timeout, again, |left| {
             let answer = probe.fetch_metadata(None, left.min(Duration::from_millis(500)));
             while probe.poll(Duration::ZERO).is_some() {}
             answer.map(|_| self.reached.connected())
@@ -199,7 +199,7 @@ impl Link {
     ) -> Result<T> {
         let asked = move |link: &Self| {
             let (used, since) = (link.admin(), Instant::now());
-            let answer = patiently(link.timeout(), passes, |_| question(link));
+            let answer = poll_until_blocking(link.timeout(), passes, |_| question(link));
             link.replace_if_stranded(&used, since, &answer);
             answer
         };

@@ -1,7 +1,7 @@
 //! What the client says, as errors of the core.
 
 /// A thread of ours ended before its answer.
-pub(crate) use eventbus_core::toolkit::closed as gone;
+pub(crate) use eventbus_core::toolkit::error_closed as gone;
 use eventbus_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use eventbus_core::backend::GroupDescription;
 use eventbus_core::toolkit::coordinated::{CommittedOffset, describe_group};
-use eventbus_core::toolkit::{own, remove_each};
+use eventbus_core::toolkit::{names_under, remove_each};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -96,7 +96,7 @@ pub(crate) async fn remove_all(link: &Arc<Link>) -> Result<()> {
 /// All groups of the prefix.
 fn all(link: &Link) -> KafkaResult<Vec<Group>> {
     let groups = link.by_client(|client| client.fetch_group_list(None, link.timeout()))?;
-    Ok(own(&link.config.prefix, groups.groups().iter().map(|group| group.name())))
+    Ok(names_under(&link.config.prefix, groups.groups().iter().map(|group| group.name())))
 }
 
 fn members(link: &Link, group: &str) -> KafkaResult<Vec<String>> {

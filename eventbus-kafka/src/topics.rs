@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{LogState, TopicDescription};
-use eventbus_core::toolkit::patiently;
 use eventbus_core::toolkit::pipeline::KnownLimits;
+use eventbus_core::toolkit::poll_until_blocking;
 use eventbus_core::toolkit::settings::unsupported;
-use eventbus_core::toolkit::{gone, own, remove_each, settled};
+use eventbus_core::toolkit::{names_under, poll_until, remove_each, wait_until_gone};
 use eventbus_core::{Error, ErrorKind, Result, Topic, TopicSpec};
 use rdkafka::admin::{AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -49,7 +49,7 @@ impl Topics {
         };
         // A single copy fits any cluster: its broker is on its way back.
         let away = |seen: &Result<_>| matches!(seen, Ok(Err(Code::InvalidReplicationFactor))) && spec.replicas == 1;
-        match settled(SETTLES, away, ask).await? {
+        match poll_until(SETTLES, away, ask).await? {
             Ok(()) => Ok(true),
             Err(Code::TopicAlreadyExists) => Ok(false),
             Err(Code::InvalidTopic) => {
@@ -66,8 +66,8 @@ impl Topics {
         let name = self.link.config.topic(topic);
         let own =
             self.configs(topic).await?.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
-        let own = own.map(|entry| (entry.name, entry.value.unwrap_or_default()));
-        let settings: Settings = own.chain(self.settings(spec)).collect();
+        let own = names_under.map(|entry| (entry.name, entry.value.unwrap_or_default()));
+        let settings: Settings = names_under.chain(self.settings(spec)).collect();
         let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
         let change = settings.iter().fold(change, |change, (name, value)| change.set(name, value));
         let alter = async |admin: &Admin, options: &_| admin.alter_configs([&change], options).await;
@@ -137,12 +137,13 @@ impl Topics {
         let answer = self.link.administer(delete).await;
         only(answer, "deleting a topic")?.map_err(refused)?;
         // Gone is what has no partitions.
-        gone(SETTLES, || self.count(topic)).await
+        wait_until_gone(SETTLES, || self.count(topic)).await
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<Topic>> {
         let metadata = self.link.metadata(None).await?;
-        let mut topics: Vec<Topic> = own(&self.link.config.prefix, metadata.topics().iter().map(|found| found.name()));
+        let mut topics: Vec<Topic> =
+            names_under(&self.link.config.prefix, metadata.topics().iter().map(|found| found.name()));
         // The brokers' own.
         topics.retain(|topic| !topic.as_str().starts_with("__"));
         Ok(topics)
@@ -172,7 +173,7 @@ fn counted<T>(all: &[T]) -> u32 {
 
 /// The ends of a partition's log. Blocks. A partition without a leader has one in a moment, be it new or its broker back.
 pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult<LogState> {
-    let (first, end) = patiently(link.timeout(), leaderless, |_| {
+    let (first, end) = poll_until_blocking(link.timeout(), leaderless, |_| {
         link.by_client(|client| client.fetch_watermarks(name, number(partition), link.timeout()))
     })?;
     Ok(LogState { incarnation: String::new(), first: position(first), end: position(end) })

@@ -2,7 +2,7 @@
 //!
 //! Errors are told apart by `err_code`, never by `code`: what is not stored comes as 400, 500 and 503 alike.
 
-use eventbus_core::toolkit::closed;
+use eventbus_core::toolkit::error_closed;
 use eventbus_core::{Error, ErrorKind};
 use serde::Deserialize;
 
@@ -71,7 +71,7 @@ impl From<Failure> for Error {
                 let message = "the server's permissions do not allow what the bus has to ask for";
                 Error::new(ErrorKind::PermissionDenied, message).with("subject", subject)
             }
-            Failure::Closed => closed(),
+            Failure::Closed => error_closed(),
             Failure::Unanswered(why) => Error::new(ErrorKind::Unavailable, why),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Backend, Capabilities, TopicDescription};
 use crate::model::{Error, ErrorKind, OnExisting, Result, Storage, Topic, TopicSpec};
-use crate::runtime::settled;
+use crate::runtime::poll_until;
 use crate::validate::unsupported;
 
 /// How long a topic that differs is looked at again, where the broker takes its time: somebody else may just have made it.
@@ -44,10 +44,10 @@ async fn ensure<B: Backend + ?Sized>(backend: &B, topic: &Topic, spec: &TopicSpe
     let found = match backend.describe_topic(topic).await {
         Err(error) if error.kind() == ErrorKind::UnknownTopic => {
             if backend.create_topic(&asked).await? {
-                return settled(settles, Result::is_err, || agreed(backend, topic, &asked)).await;
+                return poll_until(settles, Result::is_err, || agreed(backend, topic, &asked)).await;
             }
             // Somebody was faster.
-            settled(settles, Result::is_err, || backend.describe_topic(topic)).await?
+            poll_until(settles, Result::is_err, || backend.describe_topic(topic)).await?
         }
         found => found?,
     };
@@ -56,14 +56,14 @@ async fn ensure<B: Backend + ?Sized>(backend: &B, topic: &Topic, spec: &TopicSpe
         OnExisting::LeaveAlone => Ok(found),
         OnExisting::Validate => match compared(found, &asked) {
             Err(_) if !settles.is_zero() => {
-                settled(settles.min(JUST_MADE), differs, || agreed(backend, topic, &asked)).await
+                poll_until(settles.min(JUST_MADE), differs, || agreed(backend, topic, &asked)).await
             }
             compared => compared,
         },
         OnExisting::CreateOrUpdate => {
             found.spec.agrees_in_fixed(&asked)?;
             backend.update_topic(&asked).await?;
-            settled(settles, differs, || agreed(backend, topic, &asked)).await
+            poll_until(settles, differs, || agreed(backend, topic, &asked)).await
         }
     }
 }

@@ -8,6 +8,6 @@ mod thread;
 
 pub use backoff::{Backoff, BackoffError, Jitter};
 pub use env::{Env, SystemEnv};
-pub use poll::{patiently, settled};
+pub use poll::{poll_until, poll_until_blocking};
 pub(crate) use sync::{Mutex, RwLock};
 pub use thread::OwnThread;

@@ -17,7 +17,7 @@ const AGAIN_BLOCKING: Duration = Duration::from_millis(20);
 /// Gives what was seen last. It looks once at least, and begins a look only within the time.
 ///
 /// Cancel safe, as far as `look` is.
-pub async fn settled<T, F: Future<Output = Result<T>>>(
+pub async fn poll_until<T, F: Future<Output = Result<T>>>(
     patience: Duration,
     again: impl Fn(&Result<T>) -> bool,
     look: impl Fn() -> F,
@@ -34,7 +34,7 @@ pub async fn settled<T, F: Future<Output = Result<T>>>(
 
 /// Asks until the answer is the last word, for at most so long, and is told what is left of that time. Gives what was answered
 /// last; asks once at least. As [`settled`], and blocks: for a thread that may.
-pub fn patiently<T>(patience: Duration, again: impl Fn(&T) -> bool, mut ask: impl FnMut(Duration) -> T) -> T {
+pub fn poll_until_blocking<T>(patience: Duration, again: impl Fn(&T) -> bool, mut ask: impl FnMut(Duration) -> T) -> T {
     let until = std::time::Instant::now() + patience;
     loop {
         let answer = ask(until.saturating_duration_since(std::time::Instant::now()));
@@ -58,8 +58,8 @@ mod tests {
             asked += 1;
             asked
         };
-        assert_eq!(patiently(PATIENCE, |answer| *answer < 2, &mut count), 2);
-        assert_eq!(patiently(Duration::ZERO, |_| true, &mut count), 3);
-        assert!(patiently(PATIENCE, |_| false, |left| left) > PATIENCE / 2);
+        assert_eq!(poll_until_blocking(PATIENCE, |answer| *answer < 2, &mut count), 2);
+        assert_eq!(poll_until_blocking(Duration::ZERO, |_| true, &mut count), 3);
+        assert!(poll_until_blocking(PATIENCE, |_| false, |left| left) > PATIENCE / 2);
     }
 }

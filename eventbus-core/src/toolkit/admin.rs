@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::model::{Error, ErrorKind, Result};
-use crate::runtime::settled;
+use crate::runtime::poll_until;
 
 /// The topics, or groups, among a broker's names: what has this prefix and is a name without it, sorted.
 ///
@@ -17,11 +17,11 @@ use crate::runtime::settled;
 /// # Ok::<(), eventbus_core::Error>(())
 /// ```
 #[must_use]
-pub fn own<'a, T: FromStr + Ord>(prefix: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<T> {
+pub fn names_under<'a, T: FromStr + Ord>(prefix: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<T> {
     let own = names.into_iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok());
-    let mut own: Vec<T> = own.collect();
-    own.sort();
-    own
+    let mut own: Vec<T> = names_under.collect();
+    names_under.sort();
+    names_under
 }
 
 fn is_unknown(error: &Error) -> bool {
@@ -35,8 +35,8 @@ fn is_unknown(error: &Error) -> bool {
 ///
 /// # Errors
 /// What was seen last, where that was another error; `Unavailable` where it is still there.
-pub async fn gone<T, F: Future<Output = Result<T>>>(patience: Duration, look: impl Fn() -> F) -> Result<()> {
-    match settled(patience, |seen| !seen.as_ref().is_err_and(is_unknown), look).await {
+pub async fn wait_until_gone<T, F: Future<Output = Result<T>>>(patience: Duration, look: impl Fn() -> F) -> Result<()> {
+    match poll_until(patience, |seen| !seen.as_ref().is_err_and(is_unknown), look).await {
         Err(error) if is_unknown(&error) => Ok(()),
         Err(error) => Err(error),
         Ok(_) => Err(Error::new(ErrorKind::Unavailable, "the brokers have not all heard of the deletion")),
@@ -55,7 +55,7 @@ pub async fn remove_each<N: Clone, F: Future<Output = Result<()>>>(
 ) -> Result<()> {
     let passes = |error: &Error| error.kind() == ErrorKind::GroupActive || error.is_retryable();
     for name in names {
-        match settled(patience, |removed| removed.as_ref().is_err_and(passes), || remove(name.clone())).await {
+        match poll_until(patience, |removed| removed.as_ref().is_err_and(passes), || remove(name.clone())).await {
             Err(error) if !is_unknown(&error) => return Err(error),
             _ => {}
         }
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn only_names_under_the_prefix_are_ours() {
-        let groups: Vec<Group> = own("p.", ["p.b", "p.", "q.a", "p.a", "p.a/b"]);
+        let groups: Vec<Group> = names_under("p.", ["p.b", "p.", "q.a", "p.a", "p.a/b"]);
         assert_eq!(groups, ["a".parse().unwrap(), "b".parse().unwrap()]);
-        assert_eq!(own::<Group>("", ["x"]).len(), 1);
+        assert_eq!(names_under::<Group>("", ["x"]).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -93,12 +93,13 @@ mod tests {
             let seen = kinds.get(looks.get() - 1).copied().unwrap_or(Some(ErrorKind::UnknownTopic));
             std::future::ready(seen.map_or(Ok(()), error))
         };
-        gone(SECOND, || look(&[None, Some(ErrorKind::Unavailable)])).await.unwrap();
+        wait_until_gone(SECOND, || look(&[None, Some(ErrorKind::Unavailable)])).await.unwrap();
         assert_eq!(looks.get(), 3);
         let begun = Instant::now();
-        let there = gone(SECOND, || std::future::ready(Ok(()))).await.unwrap_err();
+        let there = wait_until_gone(SECOND, || std::future::ready(Ok(()))).await.unwrap_err();
         assert_eq!((there.kind(), begun.elapsed() >= SECOND), (ErrorKind::Unavailable, true));
-        let denied = gone(Duration::ZERO, || std::future::ready(error::<()>(ErrorKind::PermissionDenied))).await;
+        let denied =
+            wait_until_gone(Duration::ZERO, || std::future::ready(error::<()>(ErrorKind::PermissionDenied))).await;
         assert_eq!(denied.unwrap_err().kind(), ErrorKind::PermissionDenied);
     }
 

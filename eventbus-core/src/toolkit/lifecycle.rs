@@ -13,7 +13,7 @@ use crate::runtime::Mutex;
 
 /// What is answered once the backend is closed.
 #[must_use]
-pub fn closed() -> Error {
+pub fn error_closed() -> Error {
     Error::new(ErrorKind::Closed, "the backend is closed")
 }
 
@@ -98,7 +98,7 @@ impl<M: Membership> Members<M> {
     /// `Closed` once all were made to leave; what `make` says.
     pub fn join(&self, make: impl FnOnce() -> Result<M>) -> Result<Arc<M>> {
         let mut members = self.0.lock();
-        let members = members.as_mut().ok_or_else(closed)?;
+        let members = members.as_mut().ok_or_else(error_closed)?;
         let member = Arc::new(make()?);
         members.retain(|known| known.strong_count() > 0);
         members.push(Arc::downgrade(&member));
@@ -131,11 +131,11 @@ mod tests {
     #[async_trait]
     impl Membership for Counting {
         async fn next(&self) -> Result<GroupEvent> {
-            Err(closed())
+            Err(error_closed())
         }
 
         async fn read(&self, _: u32, _: Position) -> Result<LogState> {
-            Err(closed())
+            Err(error_closed())
         }
 
         fn pause(&self, _: u32) {}
@@ -143,16 +143,16 @@ mod tests {
         fn resume(&self, _: u32) {}
 
         async fn commit(&self, _: Commit) -> Result<()> {
-            Err(closed())
+            Err(error_closed())
         }
 
         async fn release(&self, _: u32) -> Result<()> {
-            Err(closed())
+            Err(error_closed())
         }
 
         async fn leave(&self) -> Result<()> {
             self.0.fetch_add(1, Ordering::Relaxed);
-            Err(closed())
+            Err(error_closed())
         }
     }
 

@@ -9,7 +9,7 @@ mod lifecycle;
 pub mod pipeline;
 pub mod settings;
 
-pub use crate::runtime::{OwnThread, patiently, settled};
-pub use admin::{gone, own, remove_each};
+pub use crate::runtime::{OwnThread, poll_until, poll_until_blocking};
+pub use admin::{names_under, remove_each, wait_until_gone};
 pub use connectivity::{Connectivity, OnConnection, client_statistics};
-pub use lifecycle::{Members, Opened, closed};
+pub use lifecycle::{Members, Opened, error_closed};

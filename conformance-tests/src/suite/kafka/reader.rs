@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use eventbus_core::backend::{Body, Inbound};
-use eventbus_core::toolkit::patiently;
+use eventbus_core::toolkit::poll_until_blocking;
 use eventbus_core::wire::{Binding, WireRecord};
 use eventbus_core::{Group, Position, Result, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -77,7 +77,7 @@ fn again<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
         matches!(code, Some(NotLeaderForPartition | LeaderNotAvailable | UnknownPartition))
             || matches!(code, Some(NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress))
     };
-    patiently(PATIENCE, passes, |_| ask())
+    poll_until_blocking(PATIENCE, passes, |_| ask())
 }
 
 /// The first offset that is held and the one that comes next, of each partition.
