@@ -66,8 +66,8 @@ impl Topics {
         let name = self.link.config.topic(topic);
         let own =
             self.configs(topic).await?.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
-        let own = names_under.map(|entry| (entry.name, entry.value.unwrap_or_default()));
-        let settings: Settings = names_under.chain(self.settings(spec)).collect();
+        let own = own.map(|entry| (entry.name, entry.value.unwrap_or_default()));
+        let settings: Settings = own.chain(self.settings(spec)).collect();
         let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
         let change = settings.iter().fold(change, |change, (name, value)| change.set(name, value));
         let alter = async |admin: &Admin, options: &_| admin.alter_configs([&change], options).await;

@@ -1,7 +1,7 @@
 //! Submissions in flight: what a backend keeps of each until it is told its fate (P2).
 //!
 //! Invariants:
-//! * every submission is told its fate once: by whoever [ends](Flights::end) it, by the answer to a question, by age, or
+//! * every submission is told its fate once: by whoever [ends](InFlight::end) it, by the answer to a question, by age, or
 //!   with all others;
 //! * an answer counts only for the submission that it was asked for: a place in the table that is used again has another
 //!   serial number, which is part of the [`FlightId`];

@@ -33,7 +33,7 @@ pub async fn poll_until<T, F: Future<Output = Result<T>>>(
 }
 
 /// Asks until the answer is the last word, for at most so long, and is told what is left of that time. Gives what was answered
-/// last; asks once at least. As [`settled`], and blocks: for a thread that may.
+/// last; asks once at least. As [`poll_until`], and blocks: for a thread that may.
 pub fn poll_until_blocking<T>(patience: Duration, again: impl Fn(&T) -> bool, mut ask: impl FnMut(Duration) -> T) -> T {
     let until = std::time::Instant::now() + patience;
     loop {

@@ -14,7 +14,7 @@ use super::dead_letter;
 use super::handler::{Delivery, Handler, HandlerError};
 use super::options::{FailurePolicy, Settings};
 use super::pool::{Attempt, AttemptResult, DeadJob, NextAttempt, Pool};
-use super::retry::{self, after_failure};
+use super::retry::{Verdict, after_failure};
 use super::shield::{Control, HandlerEnd, Scope, Shielded, panicked};
 use super::telemetry::{HandleTelemetry, Observed};
 use crate::backend::{Body, Inbound};
@@ -42,29 +42,6 @@ pub(crate) struct Workers {
     /// Why the subscription must stop, by policy.
     pub(crate) stop: Mutex<Option<Error>>,
     pub(crate) seam: Seam,
-}
-
-/// What follows an attempt.
-enum Conclusion {
-    Finished,
-    Retry(Instant),
-    DeadLetter { attempts: u32, error: String },
-    Abandoned,
-}
-
-impl Conclusion {
-    /// With what the pool needs to act on it.
-    fn of(self, job: Attempt) -> AttemptResult {
-        match self {
-            Self::Finished => job.finished(),
-            Self::Retry(at) => AttemptResult::Retry(at, job.record),
-            Self::DeadLetter { attempts, error } => {
-                let Attempt { lane, record, context, .. } = job;
-                AttemptResult::DeadLetter(Box::new(DeadJob { lane, record, attempts, error, context }))
-            }
-            Self::Abandoned => AttemptResult::Abandoned,
-        }
-    }
 }
 
 /// A worker at its post. One that falls - its runtime was shut down, or something panicked around a handler, where nothing
@@ -110,8 +87,8 @@ impl Workers {
             match self.pool.next(worker, done.take(), now) {
                 NextAttempt::Run(job) => {
                     post.lane = Some(job.lane);
-                    let conclusion = self.attempt(&control, &job, &mut now).await;
-                    done = Some((job.lane, conclusion.of(job)));
+                    let lane = job.lane;
+                    done = Some((lane, self.attempt(&control, job, &mut now).await));
                     post.lane = None;
                     // Handlers that are always ready must not keep the thread from everybody else.
                     tokio::task::coop::consume_budget().await;
@@ -141,23 +118,23 @@ impl Workers {
     }
 
     /// Makes one attempt and says what follows. `now` is moved on to its end.
-    async fn attempt(&self, control: &Control, job: &Attempt, now: &mut Instant) -> Conclusion {
+    async fn attempt(&self, control: &Control, job: Attempt, now: &mut Instant) -> AttemptResult {
         if job.copy {
-            self.drop_copy(job);
-            return Conclusion::Finished;
+            self.drop_copy(&job);
+            return job.finished();
         }
-        if let Some(error) = self.misplaced(job) {
+        if let Some(error) = self.misplaced(&job) {
             return self.give_up(job, 0, error);
         }
-        let envelope = match self.decode(job) {
+        let envelope = match self.decode(&job) {
             Ok(envelope) => envelope,
             // No attempt can help: the policy decides, with the raw bytes kept.
             Err(error) => return self.give_up(job, 0, error.to_string()),
         };
         if dead_letter::is_replay_for_others(&envelope, job.context.group.as_str()) {
-            self.hooks.emit(&BusEvent::ReplayIgnored { at: &self.location(job) });
+            self.hooks.emit(&BusEvent::ReplayIgnored { at: &self.location(&job) });
             self.telemetry.replay_ignored();
-            return Conclusion::Finished;
+            return job.finished();
         }
         if job.attempt > self.settings.attempts {
             return self.give_up(job, self.settings.attempts, "its handler ended the process".into());
@@ -178,9 +155,12 @@ impl Workers {
         let end = self.run(control, job.number, delivery, &observed).await;
         *now = observed.end(matches!(end, HandlerEnd::Ok));
         match end {
-            HandlerEnd::Ok => Conclusion::Finished,
-            HandlerEnd::Abandoned => Conclusion::Abandoned,
-            HandlerEnd::Failed(error) => self.failed(job, &error, *now),
+            HandlerEnd::Ok => job.finished(),
+            HandlerEnd::Abandoned => AttemptResult::Abandoned,
+            HandlerEnd::Failed(error) => match self.failed(&job, &error) {
+                Verdict::Again(wait) => AttemptResult::Retry(*now + wait, job.record),
+                Verdict::Policy(_) => self.give_up_after(job, &error),
+            },
         }
     }
 
@@ -188,46 +168,49 @@ impl Workers {
     async fn attempt_until_decided(
         &self,
         control: &Control,
-        job: &Attempt,
+        job: Attempt,
         delivery: Delivery,
         now: &mut Instant,
-    ) -> Conclusion {
+    ) -> AttemptResult {
         loop {
             let observed = self.telemetry.start(&delivery, *now);
             let end = self.run(control, job.number, delivery.clone(), &observed).await;
             *now = observed.end(matches!(end, HandlerEnd::Ok));
             match end {
-                HandlerEnd::Ok => return Conclusion::Finished,
-                HandlerEnd::Abandoned => return Conclusion::Abandoned,
-                HandlerEnd::Failed(error) => match self.failed(job, &error, *now) {
-                    Conclusion::Retry(at) => tokio::time::sleep_until(at).await,
-                    conclusion => return conclusion,
+                HandlerEnd::Ok => return job.finished(),
+                HandlerEnd::Abandoned => return AttemptResult::Abandoned,
+                HandlerEnd::Failed(error) => match self.failed(&job, &error) {
+                    Verdict::Again(wait) => tokio::time::sleep(wait).await,
+                    Verdict::Policy(_) => return self.give_up_after(job, &error),
                 },
             }
         }
     }
 
-    fn failed(&self, job: &Attempt, error: &HandlerError, now: Instant) -> Conclusion {
+    /// Tells of a failed attempt, and decides what follows it.
+    fn failed(&self, job: &Attempt, error: &HandlerError) -> Verdict {
         if self.hooks.any() {
             let at = self.location(job);
             self.hooks.emit(&BusEvent::AttemptFailed { at: &at, attempt: job.attempt, error: error.message() });
         }
-        match after_failure(&self.settings, job.attempt, error.is_permanent(), self.env.random()) {
-            retry::Verdict::Again(wait) => Conclusion::Retry(now + wait),
-            retry::Verdict::Policy(_) => self.give_up(job, job.attempt, error.message().to_owned()),
-        }
+        after_failure(&self.settings, job.attempt, error.is_permanent(), self.env.random())
+    }
+
+    fn give_up_after(&self, job: Attempt, error: &HandlerError) -> AttemptResult {
+        let attempts = job.attempt;
+        self.give_up(job, attempts, error.message().to_owned())
     }
 
     /// The attempts are used up (S2).
-    fn give_up(&self, job: &Attempt, attempts: u32, error: String) -> Conclusion {
+    fn give_up(&self, job: Attempt, attempts: u32, error: String) -> AttemptResult {
         match self.settings.policy {
             // Another owner handles it again: nothing is reported that has no effect (S5).
-            FailurePolicy::Skip if !self.pool.owns(&job.context) => Conclusion::Abandoned,
+            FailurePolicy::Skip if !self.pool.owns(&job.context) => AttemptResult::Abandoned,
             FailurePolicy::Skip => {
-                let at = self.location(job);
+                let at = self.location(&job);
                 self.hooks.emit(&BusEvent::Skipped { at: &at, attempts, error: &error });
                 self.telemetry.skipped();
-                Conclusion::Finished
+                job.finished()
             }
             FailurePolicy::Stop => {
                 let at = &job.record;
@@ -239,9 +222,12 @@ impl Workers {
                     .with("attempts", attempts);
                 self.stop.lock().get_or_insert(stop);
                 self.pool.set_paused(true);
-                Conclusion::Abandoned
+                AttemptResult::Abandoned
             }
-            FailurePolicy::DeadLetter => Conclusion::DeadLetter { attempts, error },
+            FailurePolicy::DeadLetter => {
+                let Attempt { lane, record, context, .. } = job;
+                AttemptResult::DeadLetter(Box::new(DeadJob { lane, record, attempts, error, context }))
+            }
         }
     }
 

@@ -18,10 +18,9 @@ use crate::runtime::poll_until;
 /// ```
 #[must_use]
 pub fn names_under<'a, T: FromStr + Ord>(prefix: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<T> {
-    let own = names.into_iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok());
-    let mut own: Vec<T> = names_under.collect();
-    names_under.sort();
-    names_under
+    let mut found: Vec<T> = names.into_iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
+    found.sort();
+    found
 }
 
 fn is_unknown(error: &Error) -> bool {

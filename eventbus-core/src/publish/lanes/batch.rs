@@ -114,7 +114,7 @@ impl TopicLanes {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(lost)).collect())
     }
 
-    /// Asks room for all that has a place; takes the places back where there is none.
+    /// Asks budget for all that has a place; takes the places back where there is none.
     fn ask_room(
         self: &Arc<Self>,
         fx: &mut Effects<'_>,
@@ -211,7 +211,7 @@ fn entry<'a>(topic: &TopicLanes) -> impl Fn(Numbered<'a>) -> Call<'a> {
     }
 }
 
-/// Gives the first numbers to those that take a place, which ask for room with consecutive ones. Of a key all take one
+/// Gives the first numbers to those that take a place, which ask for budget with consecutive ones. Of a key all take one
 /// or none does, so numbers still rise along every key.
 fn number(topic: &TopicLanes, entries: &mut [Call<'_>], turned_away: &[Option<Failure>], first: u64) {
     let mut next = first;

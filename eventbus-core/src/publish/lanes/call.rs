@@ -1,4 +1,4 @@
-//! One publish at its call: number, seal, place, room.
+//! One publish at its call: number, seal, place, budget.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -81,12 +81,12 @@ impl Shard {
         too_many.then(|| entry.refused(topic, too_large(topic, entry.bytes, most)))
     }
 
-    /// Asks for room and takes a place. Without either nothing is left behind.
+    /// Asks for budget and takes a place. Without either nothing is left behind.
     fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Completion>, Failure> {
         let (topic, engine) = (fx.topic, fx.topic.shared());
         let lane = self.queues.lane_of(entry.key, entry.kind, entry.number);
         let (index, generation) = self.queues.next_ticket_id();
-        // Who is granted room meanwhile is looked for under the lock of this shard, and so not before it has its place.
+        // Who is granted budget meanwhile is looked for under the lock of this shard, and so not before it has its place.
         let id = TicketId { shard: fx.shard, index, generation };
         let request =
             BudgetRequest { lane: self.queues.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };

@@ -8,11 +8,11 @@
 //! - A publish takes its number and its place at the end of its key's queue in one critical section of the key's shard,
 //!   in the call itself (P1). Nothing is ever inserted before the end.
 //! - One function submits (`Shard::pump`), along a cursor that moves from the head to the end. It hands the record to its
-//!   partition's [`turn`], still under the shard's lock; a turn is worked off by one thread at a time, in order. So
-//!   the backend sees the order of the queue, whichever threads are at it.
+//!   partition's [serial queue](serial_queue), still under the shard's lock; one thread at a time works on that, in
+//!   order. So the backend sees the order of the lane, whichever threads are at it.
 //! - Where the broker cannot pipeline, one record of a key is outstanding. Where it can, the backend answers for it that a
 //!   record behind a hole is not stored; what comes back closes the lane in the critical section in which the
-//!   fate is taken, and [`Ticket::stands`](crate::Ticket::stands) catches a submission that crosses it. The lane opens
+//!   fate is taken, and [`Ticket::stands`](crate::backend::Ticket::stands) catches a submission that crosses it. The lane opens
 //!   when nothing of it is outstanding, at the first envelope whose fate is not known (P2).
 //! - An envelope of unknown fate is sent again under its stamp. Before that the log is read where the broker may have
 //!   forgotten the stamp (P3), and where a *refused* envelope may be stored from an earlier try.
@@ -23,14 +23,14 @@
 //! calling thread, the backend's, or the driver's. There is no task per message.
 //!
 //! ```text
-//! publish ─► Shard (lock): number, seal, room, queue ─► Turn per partition ─► Backend::submit
-//!                ▲  drive: tell what is over, pump                               │
-//!                ├──────────────── told(fate) ◄──────────────────── Ticket ◄─────┘
-//!                └── driver: described, rested, looked
-//! Turn per shard ─► hooks, completion (Confirmation), room given back ─► Turn of the ready ─► Shard
+//! publish ─► Shard (lock): number, seal, budget, queue ─► SerialQueue per partition ─► Backend::submit
+//!                ▲  drive: tell what is over, pump                                      │
+//!                ├──────────────── told(fate) ◄───────────────────────── Ticket ◄───────┘
+//!                └── driver: described, backed off, searched
+//! SerialQueue per shard ─► hooks, completion (Confirmation), room given back ─► SerialQueue of the ready ─► Shard
 //! ```
 //!
-//! Locks: a shard's is taken first, then at most one of the leaves (room, permits, a turn's queue, the driver's inbox,
+//! Locks: a shard's is taken first, then at most one of the leaves (budget, permits, a serial queue, the driver's inbox,
 //! the topic's description). Several shards of a topic are locked only by a batch, in rising order. No backend, hook or
 //! caller's waker is called under any of them.
 

@@ -65,7 +65,7 @@ impl Lane {
         self.key.as_ref().map(|(_, key)| key)
     }
 
-    /// Its key in the room: keyless envelopes have no share.
+    /// Its key in the budget: keyless envelopes have no share.
     pub(super) fn budget_key(&self) -> Option<u64> {
         (self.kind == LaneKind::Keyed).then_some(self.id)
     }

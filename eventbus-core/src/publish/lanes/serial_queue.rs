@@ -1,4 +1,4 @@
-//! [`Turn`]: a queue that one thread at a time works off, without a lock held while it does.
+//! [`SerialQueue`]: a queue that one thread at a time works off, without a lock held while it does.
 //!
 //! # Invariant
 //!

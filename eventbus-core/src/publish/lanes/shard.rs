@@ -170,14 +170,14 @@ impl Shard {
         lane.cursor = lane.head;
         lane.hold = LaneState::Open;
         if lane.head.is_some_and(|head| self.queues.envelopes[head].returned) {
-            self.rest(fx, lane_index);
+            self.back_off(fx, lane_index);
             return false;
         }
         true
     }
 
     /// Lets some time pass before the lane goes on at its head.
-    pub(super) fn rest(&mut self, fx: &mut Effects<'_>, lane_index: usize) {
+    pub(super) fn back_off(&mut self, fx: &mut Effects<'_>, lane_index: usize) {
         let lane = &mut self.queues.lanes[lane_index];
         lane.hold = LaneState::BackingOff;
         lane.attempt = lane.attempt.saturating_add(1);
@@ -384,7 +384,7 @@ impl Shard {
             Err(error) => {
                 tracing::debug!(topic = %fx.topic.name(), %error, "the log could not be read for a stamp");
                 fx.stale_metadata(&error);
-                self.rest(fx, lane_index);
+                self.back_off(fx, lane_index);
             }
         }
         self.drive(fx, lane_index);

@@ -1,4 +1,4 @@
-//! What all topics' lanes share: the stamp counter, the room, the permits, the way to the driver.
+//! What all topics' lanes share: the stamp counter, the budget, the permits, the way to the driver.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The lanes of one topic, and what is known of the topic.
 //!
-//! The first publish to a topic asks the driver to describe it; places are taken meanwhile. The facts are kept in every
+//! The first publish to a topic asks the driver to describe it; places are taken meanwhile. The metadata are kept in every
 //! shard, so that a publish takes no lock for them but its shard's.
 
 use std::fmt;
@@ -46,7 +46,7 @@ struct Described {
     policy_given: bool,
     incarnation: Option<String>,
     incarnations: u32,
-    /// The facts of that incarnation, kept when the shards forget them.
+    /// The metadata of that incarnation, kept when the shards forget them.
     last: Option<Arc<TopicMetadata>>,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct TopicLanes {
     pub(super) partitions: PartitionCounts,
     policy: AtomicU8,
     described: Mutex<Described>,
-    /// Held while facts are put into the shards, so that all have the same.
+    /// Held while metadata are put into the shards, so that all have the same.
     applying: Mutex<()>,
 }
 
@@ -312,7 +312,7 @@ impl TopicLanes {
         }
     }
 
-    /// The facts, by how many partitions keys go, and whether this is another topic than before.
+    /// The metadata, by how many partitions keys go, and whether this is another topic than before.
     fn metadata_of(
         &self,
         description: &TopicDescription,
@@ -431,7 +431,7 @@ impl Shard {
         let Some(first) = lane.cursor.filter(|_| lane.hold == LaneState::Open) else { return };
         // What may be in the log is not refused by a missing permission to look at its topic.
         if self.queues.envelopes[first].unknown && error.kind() != ErrorKind::UnknownTopic {
-            return self.rest(fx, lane_index);
+            return self.back_off(fx, lane_index);
         }
         self.refuse(fx, first, error.clone());
         self.drive(fx, lane_index);
@@ -463,7 +463,7 @@ impl fmt::Debug for TopicLanes {
     }
 }
 
-/// Who waits for room is found again by this.
+/// Who waits for budget is found again by this.
 pub(super) fn waiter(topic: &Arc<TopicLanes>, id: TicketId) -> Ready {
     Ready::Granted(Arc::clone(topic), id)
 }

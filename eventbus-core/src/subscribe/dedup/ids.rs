@@ -20,13 +20,13 @@ const REMEMBERED: usize = 65_536;
 
 /// The names seen in one session of one partition.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct RecentIds {
     /// Source, a line feed, which no source has, and id; the oldest first.
     order: VecDeque<Arc<str>>,
     known: HashSet<Arc<str>>,
 }
 
-impl Names {
+impl RecentIds {
     /// Takes in a record that was delivered for the first time in this session. Whether its name was seen before.
     pub(crate) fn observe(&mut self, record: &Inbound, topic: &Topic) -> bool {
         match &record.body {
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn equal_ids_of_two_sources_are_one() {
-        let mut names = Names::default();
+        let mut names = RecentIds::default();
         assert!(!names.enter(&envelope("/a", "1")));
         assert!(!names.enter(&envelope("/b", "1")));
         assert!(names.enter(&envelope("/a", "1")));
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_replay_is_dropped_for_its_originals_id() {
-        let mut names = Names::default();
+        let mut names = RecentIds::default();
         assert!(!names.enter(&envelope("/a", "1")));
         let replay = envelope("/a", "1").into_builder().own_extension("eventbusreplayto", "billing").build().unwrap();
         assert!(!names.enter(&replay));
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_grows_without_end() {
-        let mut names = Names::default();
+        let mut names = RecentIds::default();
         for number in 0..=REMEMBERED {
             assert!(!names.enter(&envelope("/a", &number.to_string())));
         }

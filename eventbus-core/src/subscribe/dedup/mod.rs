@@ -3,5 +3,5 @@
 mod ids;
 mod stamps;
 
-pub(crate) use ids::Names;
+pub(crate) use ids::RecentIds;
 pub(crate) use stamps::{Sighting, StampWindow};

@@ -1,7 +1,7 @@
 //! Second copies, as a reader sees them (P3).
 //!
 //! A re-sent envelope can end up in the log twice. Both copies carry one stamp: the producer's id and
-//! a number that the producer counts up. One `Copies` belongs to one partition and one session of
+//! a number that the producer counts up. One `StampWindow` belongs to one partition and one session of
 //! reading it.
 //!
 //! # Invariant
@@ -13,7 +13,7 @@
 //! What is forgotten errs on the side of handling twice. For each producer the last `window` numbers
 //! up to its highest are remembered, one bit each; a lower number counts as not seen. Of the producers
 //! the most recently seen are remembered. A seek, or any return to a lower position, needs
-//! [`Copies::clear`] and a rebuild from the records before the new start: the guard would otherwise let
+//! a new window and a rebuild from the records before the new start: the guard would otherwise let
 //! second copies pass up to the highest position seen.
 
 use std::collections::VecDeque;
@@ -21,10 +21,10 @@ use std::collections::VecDeque;
 use crate::model::Position;
 
 /// Default reach, in stamp numbers, below a producer's highest.
-pub(super) const DEFAULT_WINDOW: u64 = 65_536;
+const DEFAULT_WINDOW: u64 = 65_536;
 
 /// Default bound of producers that are remembered.
-pub(super) const DEFAULT_PRODUCERS: usize = 128;
+const DEFAULT_PRODUCERS: usize = 128;
 
 const WORD: u64 = 64;
 
@@ -100,22 +100,10 @@ impl StampWindow {
         if known && risen { Sighting::Copy } else { Sighting::First }
     }
 
-    /// Forgets everything; for a seek or a new session.
-    pub(crate) fn clear(&mut self) {
-        self.highest = None;
-        self.producers.clear();
-    }
-
     /// Forgets where it was, but not what was seen there: what comes again looks like a copy.
     #[cfg(feature = "mutants")]
     pub(crate) fn forget_place(&mut self) {
         self.highest = None;
-    }
-
-    /// Producers that are remembered.
-    #[must_use]
-    pub(crate) fn producers(&self) -> usize {
-        self.producers.len()
     }
 
     /// The memory of `id`, made where there is none.
@@ -277,22 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn clearing_forgets_stamps_and_positions() {
-        let mut copies = StampWindow::default();
-        copies.observe((1, 5), at(10));
-        copies.clear();
-        assert_eq!(copies.observe((1, 5), at(3)), Sighting::First);
-        assert_eq!(copies.observe((1, 5), at(4)), Sighting::Copy);
-    }
-
-    #[test]
     fn the_least_recently_seen_producer_is_forgotten_first() {
         let mut copies = StampWindow::new(64, 2);
         copies.observe((1, 0), at(0));
         copies.observe((2, 0), at(1));
         assert_eq!(copies.observe((1, 0), at(2)), Sighting::Copy);
         copies.observe((3, 0), at(3));
-        assert_eq!(copies.producers(), 2);
+        assert_eq!(copies.producers.len(), 2);
         assert_eq!(copies.observe((1, 0), at(4)), Sighting::Copy);
         assert_eq!(copies.observe((2, 0), at(5)), Sighting::First);
     }

@@ -8,16 +8,11 @@ use tokio::time::Instant;
 use crate::backend::{Inbound, Lease};
 use crate::model::Position;
 use crate::mutant::{Mutant, Seam};
-use crate::subscribe::dedup::{Names, Sighting, StampWindow};
+use crate::subscribe::dedup::{RecentIds, Sighting, StampWindow};
 use crate::subscribe::handler::DeliveryContext;
 use crate::subscribe::progress::finished::{FinishedSet, Run};
 use crate::subscribe::progress::note::Trying;
 use crate::subscribe::progress::tracker::{Ordinal, Tracker};
-
-/// Stamps remembered per producer and partition.
-const COPY_WINDOW: u64 = 65_536;
-/// Producers remembered per partition.
-const COPY_PRODUCERS: usize = 128;
 
 /// How a partition is opened in the pool.
 #[derive(Debug)]
@@ -47,7 +42,7 @@ pub(crate) struct Partition {
     pub(crate) lease: Lease,
     pub(crate) tracker: Tracker,
     copies: StampWindow,
-    names: Option<Box<Names>>,
+    names: Option<Box<RecentIds>>,
     finished: FinishedSet,
     /// Deliveries below it were handled before this session and only feed the memory of copies.
     start: Position,
@@ -120,8 +115,8 @@ pub(crate) enum Admit {
 impl Partition {
     pub(crate) fn new(opening: Opening) -> Self {
         Self {
-            tracker: Tracker::new(opening.watermark, usize::MAX),
-            copies: StampWindow::new(COPY_WINDOW, COPY_PRODUCERS),
+            tracker: Tracker::new(opening.watermark),
+            copies: StampWindow::default(),
             names: opening.dedup_by_id.then(Box::default),
             finished: opening.finished,
             start: opening.watermark,
@@ -186,7 +181,7 @@ impl Partition {
         let before_start = record.position < self.start;
         // The window is kept by pausing intake; the ledger takes whatever still comes, since a record that it refused
         // would be passed by the watermark.
-        let ordinal = if before_start { None } else { self.tracker.push(record.position).ok() };
+        let ordinal = if before_start { None } else { self.tracker.push(record.position) };
         if !before_start && ordinal.is_none() {
             return Admit::Broken;
         }

@@ -166,7 +166,7 @@ mod tests {
 
     /// A tracker over `positions` of which those at `finished` indexes are finished.
     fn tracked(positions: &[u64], finished: impl Fn(usize) -> bool) -> Tracker {
-        let mut tracker = Tracker::new(Position::ZERO, positions.len().max(1));
+        let mut tracker = Tracker::new(Position::ZERO);
         let ordinals: Vec<_> = positions.iter().map(|position| tracker.push(at(*position)).unwrap()).collect();
         for (index, ordinal) in ordinals.into_iter().enumerate() {
             if finished(index) {

@@ -7,7 +7,7 @@
 //!
 //! **The watermark never passes an unfinished record (S4).** It is raised in one function,
 //! `Tracker::settle`, to one above the last record that was taken off the front, and a record is
-//! taken off the front only when its mark and those of all before it are set; or it is lifted over
+//! taken off the front only when its mark and those of all before it are set; or it is advanced over
 //! positions that hold nothing of this partition, and then at most to the first unfinished record.
 //! It never falls.
 //!
@@ -18,9 +18,6 @@ use std::collections::VecDeque;
 
 use super::finished::{FinishedSet, Run};
 use crate::model::Position;
-
-/// Default span, in records, from the first unfinished record to the newest one.
-pub(crate) const DEFAULT_WINDOW: usize = 100_000;
 
 /// Room for this many records is kept when a tracker runs empty; what a stall needed beyond it is
 /// given back.
@@ -35,36 +32,12 @@ const WORD: u64 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ordinal(u64);
 
-/// Why a delivered record was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum PushError {
-    /// The window is used up: the partition stalls until the first unfinished record is finished.
-    #[error("the window of {window} records between the first unfinished one and the newest is used up")]
-    Full {
-        /// The window, in records.
-        window: usize,
-    },
-    /// Deliveries of one ownership only rise; this one does not.
-    #[error("position {position} was delivered where {least} or above was expected")]
-    NotRising {
-        /// What was delivered.
-        position: Position,
-        /// The lowest position that could have come next.
-        least: Position,
-    },
-    /// No watermark could pass this position.
-    #[error("position {0} is no record's position: the highest is one below")]
-    OutOfRange(Position),
-}
-
 /// The ledger of one partition under one owner. See the [module](self) for the invariant.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     watermark: Position,
     /// Nothing of this partition remains undelivered below it.
-    lifted: Position,
-    window: usize,
+    advanced: Position,
     /// Ordinal of the front of `positions`, which is the first unfinished record.
     base: u64,
     positions: VecDeque<Position>,
@@ -76,14 +49,12 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    /// A tracker for a partition whose next record to be handled is at `watermark` or above, with at
-    /// most `window` records (at least one) from the first unfinished to the newest.
+    /// A tracker for a partition whose next record to be handled is at `watermark` or above.
     #[must_use]
-    pub(crate) fn new(watermark: Position, window: usize) -> Self {
+    pub(crate) fn new(watermark: Position) -> Self {
         Tracker {
             watermark,
-            lifted: watermark,
-            window: window.max(1),
+            advanced: watermark,
             base: 0,
             positions: VecDeque::new(),
             done: VecDeque::new(),
@@ -92,22 +63,12 @@ impl Tracker {
         }
     }
 
-    /// Takes the next delivered record; positions rise strictly.
-    ///
-    /// # Errors
-    ///
-    /// [`PushError`]; the tracker is unchanged.
+    /// Takes the next delivered record. `None`, and no change, where its position does not rise, or where no watermark
+    /// could pass it.
     #[inline]
-    pub(crate) fn push(&mut self, position: Position) -> Result<Ordinal, PushError> {
-        if position == Position::MAX {
-            return Err(PushError::OutOfRange(position));
-        }
-        let least = self.least_next();
-        if position < least {
-            return Err(PushError::NotRising { position, least });
-        }
-        if self.is_full() {
-            return Err(PushError::Full { window: self.window });
+    pub(crate) fn push(&mut self, position: Position) -> Option<Ordinal> {
+        if position == Position::MAX || position < self.least_next() {
+            return None;
         }
         let ordinal = self.base + self.positions.len() as u64;
         if self.word_of(ordinal) == self.done.len() {
@@ -115,7 +76,7 @@ impl Tracker {
         }
         self.positions.push_back(position);
         self.outstanding += 1;
-        Ok(Ordinal(ordinal))
+        Some(Ordinal(ordinal))
     }
 
     /// Marks a record as finished and says whether the watermark rose. Finishing again, or finishing
@@ -152,7 +113,7 @@ impl Tracker {
     /// goes to the first unfinished record, or to `next` where none is pending. The bound is
     /// remembered for records that finish later.
     pub(crate) fn advance_to(&mut self, next: Position) -> bool {
-        self.lifted = self.lifted.max(next);
+        self.advanced = self.advanced.max(next);
         let before = self.watermark;
         self.settle(None);
         self.watermark > before
@@ -182,12 +143,6 @@ impl Tracker {
         self.positions.len()
     }
 
-    /// Whether the window is used up.
-    #[must_use]
-    pub(crate) fn is_full(&self) -> bool {
-        self.positions.len() >= self.window
-    }
-
     /// What finished above the first unfinished record, as rising runs of positions. Every record of
     /// this partition inside a run is finished; positions of other partitions may lie inside too.
     pub(crate) fn finished_beyond(&self) -> FinishedBeyond<'_> {
@@ -215,7 +170,7 @@ impl Tracker {
     #[must_use]
     pub(crate) fn least_next(&self) -> Position {
         let newest = self.positions.back().map_or(Position::ZERO, |newest| newest.next());
-        newest.max(self.lifted).max(self.watermark)
+        newest.max(self.advanced).max(self.watermark)
     }
 
     /// Index into `done`; meaningful for ordinals from `base` on.
@@ -274,7 +229,7 @@ impl Tracker {
         if let Some(last) = last {
             self.watermark = self.watermark.max(last.next());
         }
-        let bound = self.head().map_or(self.lifted, |head| head.min(self.lifted));
+        let bound = self.head().map_or(self.advanced, |head| head.min(self.advanced));
         self.watermark = self.watermark.max(bound);
     }
 
@@ -317,4 +272,5 @@ impl Iterator for FinishedBeyond<'_> {
 }
 
 #[cfg(test)]
+#[path = "tests/tracker.rs"]
 mod tests;

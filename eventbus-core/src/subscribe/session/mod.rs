@@ -3,7 +3,7 @@
 //! It takes events, offers records, commits, writes dead letters and moves partitions between owners.
 //!
 //! **Invariant.** One thing at a time per partition: opening, committing, reading again, seeking and handing back are jobs
-//! in one queue per partition ([`Stage`]), and the next starts when the last has ended. So two commits of a partition never
+//! in one queue per partition ([`OwnedPartition`]), and the next starts when the last has ended. So two commits of a partition never
 //! overtake each other, and the final commit is the last.
 
 use std::collections::{BTreeMap, VecDeque};

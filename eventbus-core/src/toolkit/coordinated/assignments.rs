@@ -21,7 +21,7 @@ pub(super) struct OwnedPartition {
     pub(super) fingerprint: Option<Fingerprint>,
     /// Of some of what was delivered beyond it.
     pub(super) seen: VecDeque<Fingerprint>,
-    /// The print was compared with the log, and nothing was read since.
+    /// The fingerprint was compared with the log, and nothing was read since.
     pub(super) compared: bool,
     pub(super) epoch: u64,
     /// What was last committed, to be said again while nothing else is to be said.

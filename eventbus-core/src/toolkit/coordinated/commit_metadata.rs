@@ -1,9 +1,9 @@
 //! What is stored beside a committed offset, where a broker keeps a line of text there and no more (S4, S5).
 //!
-//! One line: version, epoch, the log's incarnation, the print of a finished record, the owner, the core's note. Offsets without
+//! One line: version, epoch, the log's incarnation, the fingerprint of a finished record, the owner, the core's note. Offsets without
 //! it, or with what another program wrote there, are progress under epoch 0.
 //!
-//! The *print* tells logs apart where clients are not told a topic's id: place, time and digest of a late record below the
+//! The *fingerprint* tells logs apart where clients are not told a topic's id: place, time and digest of a late record below the
 //! watermark. A log that has another record there is another log, and gets another incarnation (S3).
 
 use base64::Engine as _;
@@ -18,7 +18,7 @@ use crate::model::{Position, murmur2};
 /// The most of an owner's name that is kept.
 const OWNER_BYTES: usize = 64;
 
-/// The most of a payload that a print looks at.
+/// The most of a payload that a fingerprint looks at.
 const DIGESTED: usize = 256;
 
 const VERSION: &str = "eb1";
@@ -36,7 +36,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The print of a record.
+    /// The fingerprint of a record.
     #[must_use]
     pub fn of(offset: i64, time: i64, key: &[u8], payload: &[u8]) -> Self {
         let begin = payload.get(..DIGESTED).unwrap_or(payload);
@@ -69,11 +69,11 @@ impl Fingerprint {
 /// The line of text beside an offset.
 ///
 /// ```
-/// use eventbus_core::toolkit::coordinated::Stored;
+/// use eventbus_core::toolkit::coordinated::CommitMetadata;
 ///
-/// let stored = Stored { epoch: 3, owner: "me".into(), note: b"note".as_slice().into(), ..Stored::default() };
-/// assert_eq!(Stored::decode(&stored.encode()), Some(stored));
-/// assert_eq!(Stored::decode("what somebody else wrote"), None);
+/// let stored = CommitMetadata { epoch: 3, owner: "me".into(), note: b"note".as_slice().into(), ..CommitMetadata::default() };
+/// assert_eq!(CommitMetadata::decode(&stored.encode()), Some(stored));
+/// assert_eq!(CommitMetadata::decode("what somebody else wrote"), None);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(clippy::exhaustive_structs)] // as it is stored
@@ -160,7 +160,7 @@ fn print_of(text: &str) -> Option<Fingerprint> {
     Some(Fingerprint { offset, time, digest: u64::from_str_radix(parts.next()?, 16).ok()? })
 }
 
-/// A group as a broker tells it that has no gaps in its logs and keeps a [`Stored`] beside an offset: of each partition its
+/// A group as a broker tells it that has no gaps in its logs and keeps a [`CommitMetadata`] beside an offset: of each partition its
 /// log, and the committed offset with what is beside it. `members` are those that the broker names; where it names none to
 /// who asks, those that wrote the offsets are taken for its members. `oldest` looks for the times of the first records from
 /// these positions on, in milliseconds since the Unix epoch, as far as there are any.

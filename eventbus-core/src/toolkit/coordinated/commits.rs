@@ -149,7 +149,7 @@ impl<C: Client> RebalanceListener<C> {
         Ok(stored.encode())
     }
 
-    /// A commit is in force: what it says is what is said again, and prints below it have done their work.
+    /// A commit is in force: what it says is what is said again, and fingerprints below it have done their work.
     fn stored(&self, commit: &Commit, text: String, number: u64) {
         let mut state = self.state();
         let Some(held) = state.held.get_mut(&commit.partition).filter(|held| held.number <= number) else { return };

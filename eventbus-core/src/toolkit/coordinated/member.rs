@@ -34,7 +34,7 @@ impl<C> fmt::Debug for Member<C> {
 }
 
 impl<C: Client> Member<C> {
-    /// Makes a client, lets it join the group and starts its threads. The client tells the [`Seat`] what its coordinator says.
+    /// Makes a client, lets it join the group and starts its threads. The client tells the [`RebalanceListener`] what its coordinator says.
     /// Must be called within a runtime, on whose threads that may block what partitions come with is looked up.
     ///
     /// # Errors

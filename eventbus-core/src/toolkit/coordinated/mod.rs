@@ -1,7 +1,7 @@
 //! Groups whose partitions a coordinator assigns: for a broker that decides by itself who owns what and keeps a line of text
 //! beside each committed position, and whose client is polled by one thread while another commits.
 //!
-//! A backend implements [`Client`] for its client, calls [`Seat::assigned`] and [`Seat::revoked`] where the coordinator says so,
+//! A backend implements [`Client`] for its client, calls [`RebalanceListener::assigned`] and [`RebalanceListener::revoked`] where the coordinator says so,
 //! and hands out the [`Member`]. Hand-over, loss, fencing, delivery, progress and whether a log is still the same are stated
 //! here once (S3 to S6).
 //!
@@ -9,21 +9,21 @@
 //! session ◄── Membership ── member ──► commits ──► Client::commit            a thread: one request at a time
 //!                  ▲ queue    └ read      │ leases
 //!                  │            ▼         ▼
-//!                  └────────── poll ──► seat ◄── assigned, revoked           a thread: polls, answers, seeks
-//!                                ▲        └─ lookup ──► committed, ends, prints
+//!                  └────────── poll ──► rebalance ◄── assigned, revoked           a thread: polls, answers, seeks
+//!                                ▲        └─ lookup ──► committed, ends, fingerprints
 //!                                └── Client::poll
 //! ```
 //!
 //! | file | what it keeps |
 //! |---|---|
-//! | `state` | what is owned, and where the member stands with the coordinator |
-//! | `seat` | what comes and goes, and the answer to the coordinator |
+//! | `assignments` | what is owned, and where the member stands with the coordinator |
+//! | `rebalance` | what comes and goes, and the answer to the coordinator |
 //! | `delivery` | delivery without a record skipped |
 //! | `lookup` | what is committed, and whether the log is still the same |
 //! | `poll` | the thread that polls, and leaving |
 //! | `commits` | the thread that commits, and what a refusal means |
 //! | `member` | the member as the core sees it |
-//! | `renewed` | another member, where a client came to an end that passes |
+//! | `reconnect` | another member, where a client came to an end that passes |
 //!
 //! Invariant: what is known of a partition belongs to the assignment with which it came. Assignments are numbered, and what is
 //! said of an earlier one changes nothing of a later one. Each file states its own.
@@ -80,7 +80,7 @@ pub trait Client: Send + Sync + 'static {
     /// A record, copied, as it is delivered.
     fn inbound(record: &Self::Record<'_>) -> Inbound;
 
-    /// What comes next, waited for at most so long. The coordinator's words to the [`Seat`] come within this call. Positions of a
+    /// What comes next, waited for at most so long. The coordinator's words to the [`RebalanceListener`] come within this call. Positions of a
     /// partition rise from where it was sought, and none is left out: where the client cannot go on it says so.
     fn poll(&self, wait: Duration) -> Polled<Self::Record<'_>>;
 
@@ -128,7 +128,7 @@ pub trait Client: Send + Sync + 'static {
     /// What the broker says.
     fn ends(&self, partition: u32) -> Result<LogState>;
 
-    /// The prints of the records at these offsets of partitions, or of the next ones that are still there, as far as there are
+    /// The fingerprints of the records at these offsets of partitions, or of the next ones that are still there, as far as there are
     /// any.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ pub enum Polled<R> {
     Interrupted,
     /// No broker can be reached; the client goes on trying.
     Disconnected,
-    /// The member is at its end. Where the error is a retryable `Unavailable`, one with another client could go on ([`Renewed`]).
+    /// The member is at its end. Where the error is a retryable `Unavailable`, one with another client could go on ([`ReconnectingMember`]).
     Over(Error),
     /// Nothing, or nothing that matters.
     Nothing,

@@ -1,4 +1,4 @@
-//! [`Seat`]: a member as its threads and the coordinator's words share it (S5).
+//! [`RebalanceListener`]: a member as its threads and the coordinator's words share it (S5).
 //!
 //! Invariants:
 //! * the coordinator is answered only when the core has released all that is wanted back (or its time for that is over), so that

@@ -1,4 +1,4 @@
-//! [`Renewed`]: one member after another, where a client comes to an end that another would not (S5).
+//! [`ReconnectingMember`]: one member after another, where a client comes to an end that another would not (S5).
 //!
 //! Invariant: what a member owned is lost before anything of the next one is told.
 

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::member::{Member, log_of};
 use super::record::{LeaseRecord, RecordPlace};
-use super::snapshot::{Kept, StoreSnapshot};
+use super::snapshot::{Revisioned, StoreSnapshot};
 use super::{CasOutcome, Leases, StoreKey, about};
 use crate::backend::{GroupDescription, GroupPartition, Join, Membership, TopicDescription};
 use crate::model::{Error, ErrorKind, Group, Position, Result};
@@ -72,7 +72,7 @@ impl Leases {
         &self,
         partition: u32,
         topic: &TopicDescription,
-        record: Option<&Kept<LeaseRecord>>,
+        record: Option<&Revisioned<LeaseRecord>>,
         now: u64,
     ) -> Result<GroupPartition> {
         let committed = record.and_then(|record| record.value.committed());

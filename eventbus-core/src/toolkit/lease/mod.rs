@@ -13,13 +13,13 @@
 //! | file | what it keeps |
 //! |---|---|
 //! | `record` | one partition's record: compare-and-swap, read-back, lease |
-//! | `spread` | who should own what, as one function |
-//! | `balance` | takes, yields and renewals: what is owned follows the store |
+//! | `assignor` | who should own what, as one function |
+//! | `rebalance` | takes, yields and renewals: what is owned follows the store |
 //! | `member` | one member, and what it is told |
 //! | `delivery` | delivery without a record skipped |
-//! | `view` | what the store held at a moment |
+//! | `snapshot` | what the store held at a moment |
 //! | `mapped` | a source whose records are read as they come |
-//! | `scan` | reading what a source holds now, once |
+//! | `source` | reading what a source holds now, once |
 //! | `groups` | progress and lag as seen from outside |
 //!
 //! Invariant: the record of a partition decides who owns it, and no write of it is made without the revision that it goes on
@@ -82,7 +82,7 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// The topic as it is now; `UnknownTopic` where it is missing.
     async fn describe(&self) -> Result<TopicDescription>;
 
-    /// The clock by which [`Entry::written`] is told, in milliseconds since the Unix epoch.
+    /// The clock by which [`StoredEntry::written`] is told, in milliseconds since the Unix epoch.
     async fn now(&self) -> Result<u64>;
 
     /// Writes if the slot still has this revision; 0 stands for none. The answer is waited for no longer than `patience`,
@@ -183,7 +183,7 @@ pub trait Source<R = Inbound>: Send + 'static {
     /// Asks for up to so many further records.
     async fn request(&mut self, records: usize) -> Result<()>;
 
-    /// What comes next. After [`Pulled::Broken`] it is not called again.
+    /// What comes next. After [`SourceEvent::Broken`] it is not called again.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<R>>;
 }
 

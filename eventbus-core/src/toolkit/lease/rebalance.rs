@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::assignor::{AssignmentPlan, PartitionOwner, plan};
 use super::member::{MemberCore, Owned, log_of};
 use super::record::{HeldRecord, LeaseRecord, RecordPlace, lease_ms};
-use super::snapshot::{Kept, StoreSnapshot};
+use super::snapshot::{Revisioned, StoreSnapshot};
 use super::{CasOutcome, StoreKey};
 use crate::backend::{Assignment, GroupEvent, LogState};
 use crate::model::ErrorKind;
@@ -78,7 +78,7 @@ impl MemberCore {
 
     async fn rebalance(&self, view: StoreSnapshot, known: &mut MemberView) {
         let members = self.members(&view, known).await;
-        let mut records: HashMap<u32, Kept<LeaseRecord>> = view.records.into_iter().collect();
+        let mut records: HashMap<u32, Revisioned<LeaseRecord>> = view.records.into_iter().collect();
         let plan = self.plan(&members, &records, known);
         self.ask_back(&plan.yields);
         if plan.takes.is_empty() {
@@ -108,7 +108,7 @@ impl MemberCore {
     async fn members(&self, view: &StoreSnapshot, known: &mut MemberView) -> Vec<String> {
         let me = &self.join.member;
         let mut members = vec![me.clone()];
-        for Kept { revision, value: member, .. } in &view.members {
+        for Revisioned { revision, value: member, .. } in &view.members {
             let slot = StoreKey::Member(self.join.group.clone(), member.name.clone());
             let silent = known.unchanged(slot.clone(), *revision);
             let lease = Duration::from_millis(member.lease_ms);
@@ -124,11 +124,11 @@ impl MemberCore {
     fn plan(
         &self,
         members: &[String],
-        records: &HashMap<u32, Kept<LeaseRecord>>,
+        records: &HashMap<u32, Revisioned<LeaseRecord>>,
         known: &mut MemberView,
     ) -> AssignmentPlan {
         let mut slots = vec![PartitionOwner::Free; self.partitions as usize];
-        for (partition, Kept { revision, value: record, .. }) in records {
+        for (partition, Revisioned { revision, value: record, .. }) in records {
             let silent = known.unchanged(StoreKey::Partition(self.join.group.clone(), *partition), *revision);
             let believed = silent < Duration::from_millis(record.lease_ms) && !known.tried.contains(&record.nonce);
             if let Some(slot) = slots.get_mut(*partition as usize).filter(|_| !record.owner.is_empty() && believed) {
@@ -163,7 +163,7 @@ impl MemberCore {
         &self,
         partition: u32,
         log: LogState,
-        found: Option<Kept<LeaseRecord>>,
+        found: Option<Revisioned<LeaseRecord>>,
     ) -> Result<Option<Assignment>, u64> {
         let (revision, before) = found.map_or_else(Default::default, |found| (found.revision, found.value));
         let record = LeaseRecord {

@@ -11,27 +11,27 @@ use super::{StoredEntry, StoredKey};
 
 /// What a slot held.
 #[derive(Debug, Clone)]
-pub(super) struct Kept<T> {
+pub(super) struct Revisioned<T> {
     pub(super) revision: u64,
     /// Milliseconds of the store's clock when it was written.
     written: u64,
     pub(super) value: T,
 }
 
-impl<T: DeserializeOwned> Kept<T> {
+impl<T: DeserializeOwned> Revisioned<T> {
     fn of(revision: u64, written: u64, value: &Bytes) -> Option<Self> {
         Some(Self { revision, written, value: serde_json::from_slice(value).ok()? })
     }
 }
 
-impl Kept<LeaseRecord> {
+impl Revisioned<LeaseRecord> {
     /// Whether the partition has an owner that is believed, by the store's clock.
     pub(super) fn is_owned(&self, now: u64) -> bool {
         !self.value.owner.is_empty() && alive(self.written, self.value.lease_ms, now)
     }
 }
 
-impl Kept<Heartbeat> {
+impl Revisioned<Heartbeat> {
     /// Whether the member is believed to be there, by the store's clock.
     pub(super) fn is_alive(&self, now: u64) -> bool {
         alive(self.written, self.value.lease_ms, now)
@@ -46,8 +46,8 @@ fn alive(written: u64, lease_ms: u64, now: u64) -> bool {
 /// The records and members of a group, or of all groups.
 #[derive(Debug, Default)]
 pub(super) struct StoreSnapshot {
-    pub(super) records: Vec<(u32, Kept<LeaseRecord>)>,
-    pub(super) members: Vec<Kept<Heartbeat>>,
+    pub(super) records: Vec<(u32, Revisioned<LeaseRecord>)>,
+    pub(super) members: Vec<Revisioned<Heartbeat>>,
 }
 
 impl StoreSnapshot {
@@ -56,9 +56,9 @@ impl StoreSnapshot {
         for StoredEntry { key, revision, written, value } in entries {
             match key {
                 StoredKey::Partition(partition) => {
-                    view.records.extend(Kept::of(revision, written, &value).map(|record| (partition, record)));
+                    view.records.extend(Revisioned::of(revision, written, &value).map(|record| (partition, record)));
                 }
-                StoredKey::Member => view.members.extend(Kept::of(revision, written, &value)),
+                StoredKey::Member => view.members.extend(Revisioned::of(revision, written, &value)),
             }
         }
         view

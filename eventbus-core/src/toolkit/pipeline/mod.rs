@@ -7,7 +7,7 @@
 //! ```text
 //! submit ──► facts ──► line ──► course ──► Pipeline::give ──► client ──► broker
 //!              │ too     ▲        waiting, under way             │
-//!              │ large   │ suspicion: a line of its own          │ Reports::told(index, position or failure)
+//!              │ large   │ suspicion: a line of its own          │ DeliveryReports::told(index, position or failure)
 //!              ▼         │                                       ▼
 //!           refused    replace ◄──────── first failure ──── ticket told
 //! ```
@@ -32,7 +32,7 @@
 //!   so batches grow with the load, and a lone record waits for nothing.
 //! - All that holds only up to a client's first failure. So *any* failed report ends the client: nothing more is given to it, all
 //!   that it still has is called back, every ticket is told, and only then another client is put in its place.
-//! - A record is condemned only by what was said of it alone ([`Verdict`]). Where a batch was refused, its partition goes on by
+//! - A record is condemned only by what was said of it alone ([`DeliveryErrorKind`]). Where a batch was refused, its partition goes on by
 //!   a client of its own that sends one record at a time, until all of that batch are stored or condemned; other partitions do
 //!   not wait for it.
 //! - No ticket is told under a lock: it may submit from inside.
@@ -66,7 +66,7 @@ pub use reports::DeliveryReports;
 /// # What a client promises
 ///
 /// It stores what it was given of a partition in the order of the calls and without a hole, *until its first failure*; it reports
-/// every record at most once, by its index, to the [`Reports`] that it was made with, and never from inside
+/// every record at most once, by its index, to the [`DeliveryReports`] that it was made with, and never from inside
 /// [`give`](Self::give): that is called under a lock which a report takes, too.
 ///
 /// It must not give up a record by time: what is not reported is waited for.
@@ -75,7 +75,7 @@ pub use reports::DeliveryReports;
 /// use std::sync::mpsc;
 ///
 /// use eventbus_core::backend::Outbound;
-/// use eventbus_core::toolkit::pipeline::{Facts, Pipeline, Reports, Turned};
+/// use eventbus_core::toolkit::pipeline::{TopicLimits, Pipeline, DeliveryReports, Rejected};
 /// use eventbus_core::{Envelope, Position, Result, Topic};
 ///
 /// /// Stores all that it is given, on a thread of its own.
@@ -84,7 +84,7 @@ pub use reports::DeliveryReports;
 /// impl Pipeline for Always {
 ///     type Client = mpsc::Sender<usize>;
 ///
-///     fn client(&self, _limit: usize, _alone: bool, reports: Reports) -> Result<Self::Client> {
+///     fn client(&self, _limit: usize, _alone: bool, reports: DeliveryReports) -> Result<Self::Client> {
 ///         let (client, given) = mpsc::channel();
 ///         std::thread::spawn(move || {
 ///             for (position, index) in given.into_iter().enumerate() {
@@ -94,8 +94,8 @@ pub use reports::DeliveryReports;
 ///         Ok(client)
 ///     }
 ///
-///     fn give(&self, client: &Self::Client, _: &str, _: &Outbound, index: usize) -> Result<(), Turned> {
-///         client.send(index).map_err(|_| Turned::Over("the thread is gone".into()))
+///     fn give(&self, client: &Self::Client, _: &str, _: &Outbound, index: usize) -> Result<(), Rejected> {
+///         client.send(index).map_err(|_| Rejected::Over("the thread is gone".into()))
 ///     }
 ///
 ///     fn end(client: Self::Client) {
@@ -110,8 +110,8 @@ pub use reports::DeliveryReports;
 ///         record.envelope.size()
 ///     }
 ///
-///     fn assumed(&self, topic: &Topic) -> Facts {
-///         Facts::new(topic.as_str(), 1_000_000, false)
+///     fn assumed(&self, topic: &Topic) -> TopicLimits {
+///         TopicLimits::new(topic.as_str(), 1_000_000, false)
 ///     }
 ///
 ///     async fn is_gone(&self, _: &Topic) -> bool {
@@ -126,7 +126,7 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     /// under way has returned, so it is never done on a thread that reports.
     type Client: Send + 'static;
 
-    /// Makes a client for records of up to `limit` bytes, as [`Facts::limit`] counts. One that is `alone` makes a
+    /// Makes a client for records of up to `limit` bytes, as [`TopicLimits::limit`] counts. One that is `alone` makes a
     /// batch of each record, so that a refusal of its batch is one of the record. Called under locks, once and again after each failure: what
     /// takes time is the client's own, later.
     ///
@@ -135,7 +135,7 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     fn client(&self, limit: usize, alone: bool, reports: DeliveryReports) -> Result<Self::Client>;
 
     /// Gives a client the next record of its partition, under a number by which it will be reported. `name` is the topic's,
-    /// [`Facts::name`]. Called under a lock for every record: writes it, and waits for nothing.
+    /// [`TopicLimits::name`]. Called under a lock for every record: writes it, and waits for nothing.
     ///
     /// # Errors
     /// Why it was not taken. It is certainly not stored then, and never will be by this client.
@@ -146,7 +146,7 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     /// reported counts as perhaps stored. Called on a thread that may block.
     fn end(client: Self::Client);
 
-    /// At least the bytes that a record of this envelope takes as [`Facts::limit`] counts, found without writing it. Called for
+    /// At least the bytes that a record of this envelope takes as [`TopicLimits::limit`] counts, found without writing it. Called for
     /// every record.
     fn most(&self, envelope: &Envelope) -> usize;
 
@@ -160,7 +160,7 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     /// Within a bounded time; cancel safe.
     fn is_gone(&self, topic: &Topic) -> impl Future<Output = bool> + Send;
 
-    /// Has the topic looked at, and what it allows now put into [`Known`]; where it cannot be, that stays as it is. Within a
+    /// Has the topic looked at, and what it allows now put into [`KnownLimits`]; where it cannot be, that stays as it is. Within a
     /// bounded time; cancel safe.
     fn refresh(&self, topic: &Topic) -> impl Future<Output = ()> + Send;
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::model::{Stamp, Topic};
 
 /// A partition.
-pub(super) type Place = (Topic, u32);
+pub(super) type TopicPartition = (Topic, u32);
 
 /// What a partition waits for before it goes back to the others.
 struct QuarantinedPartition<L> {
@@ -49,7 +49,7 @@ pub(super) enum Route<L> {
 
 /// All partitions under suspicion. Nearly always there are none, and every record passes here.
 pub(super) struct Quarantine<L> {
-    places: HashMap<Place, QuarantinedPartition<L>>,
+    places: HashMap<TopicPartition, QuarantinedPartition<L>>,
     /// Where lines go that are left: a client ends on a thread that may wait for it, never on the one that reports.
     left: UnboundedSender<Arc<L>>,
 }
@@ -75,7 +75,7 @@ impl<L> Quarantine<L> {
     }
 
     /// A record was in a batch that was refused.
-    pub(super) fn suspect(&mut self, place: Place, stamp: Stamp) {
+    pub(super) fn suspect(&mut self, place: TopicPartition, stamp: Stamp) {
         let suspicion = self.places.entry(place).or_insert_with(|| QuarantinedPartition {
             line: None,
             suspects: HashSet::new(),
@@ -87,7 +87,7 @@ impl<L> Quarantine<L> {
     }
 
     /// All that failed with the batch is told.
-    pub(super) fn open(&mut self, places: &HashSet<Place>) {
+    pub(super) fn open(&mut self, places: &HashSet<TopicPartition>) {
         for place in places {
             if let Some(suspicion) = self.places.get_mut(place) {
                 suspicion.held = false;
@@ -126,7 +126,7 @@ impl<L> Quarantine<L> {
         }
     }
 
-    fn end_if_over(&mut self, place: &Place) {
+    fn end_if_over(&mut self, place: &TopicPartition) {
         if self.places.get(place).is_some_and(QuarantinedPartition::is_over)
             && let Some(line) = self.places.remove(place).and_then(|suspicion| suspicion.line)
         {

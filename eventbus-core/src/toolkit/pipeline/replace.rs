@@ -7,7 +7,7 @@ use super::Pipeline;
 use super::failure::DeliveryErrorKind;
 use super::line::{Failed, Line};
 use super::producer::Producer;
-use super::quarantine::Place;
+use super::quarantine::TopicPartition;
 use crate::model::Topic;
 use crate::runtime::sync::atomic::Ordering;
 
@@ -52,7 +52,7 @@ impl<P: Pipeline> Producer<P> {
     }
 
     /// Partitions with a refused batch go on by clients of their own, with what the topic allows now.
-    async fn suspect(&self, failed: &Failed) -> HashSet<Place> {
+    async fn suspect(&self, failed: &Failed) -> HashSet<TopicPartition> {
         let mut places = HashSet::new();
         for (slot, failure) in failed {
             if matches!(failure.verdict, DeliveryErrorKind::SomeOfBatch(_)) {

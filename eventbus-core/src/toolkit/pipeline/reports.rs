@@ -1,4 +1,4 @@
-//! How a client reports what became of its records: [`Reports`].
+//! How a client reports what became of its records: [`DeliveryReports`].
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use crate::model::Position;
 
 /// The end of a client's reports, on the side of the producer.
 pub(super) trait TakeReports: Send + Sync {
-    /// As [`Reports::told`].
+    /// As [`DeliveryReports::told`].
     fn told(&self, index: usize, result: Result<Position, DeliveryError>);
 
-    /// As [`Reports::over`].
+    /// As [`DeliveryReports::over`].
     fn over(&self);
 }
 

@@ -124,7 +124,7 @@ async fn keys_that_have_gone_leave_no_memory_behind() {
     let topic = world.lanes.inner.topic(TOPIC).unwrap();
     for shard in 0..crate::publish::lanes::topic::SHARDS {
         let shard = topic.lock(shard);
-        assert!(shard.store.lanes.is_empty() && shard.store.envelopes.is_empty());
-        assert!(shard.store.lanes.capacity() <= 256 && shard.store.envelopes.capacity() <= 256);
+        assert!(shard.queues.lanes.is_empty() && shard.queues.envelopes.is_empty());
+        assert!(shard.queues.lanes.capacity() <= 256 && shard.queues.envelopes.capacity() <= 256);
     }
 }

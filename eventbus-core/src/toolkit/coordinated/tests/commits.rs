@@ -162,7 +162,7 @@ async fn the_print_beside_a_commit_is_of_a_late_record_below_it() {
         rig.commits(Ok(()), vec![commit(0, next, 1)]);
         assert_eq!(print(&rig), kept, "{next}");
     }
-    // Set back: no print is of what is above.
+    // Set back: no fingerprint is of what is above.
     rig.commits(Ok(()), vec![commit(0, 20, 1)]);
     assert_eq!(print(&rig), None);
 }

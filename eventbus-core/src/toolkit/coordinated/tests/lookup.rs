@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 
-/// What the group has committed: a print of the record at 41.
+/// What the group has committed: a fingerprint of the record at 41.
 fn stored(print: Option<Fingerprint>) -> String {
     CommitMetadata { epoch: 2, incarnation: "known".into(), fingerprint: print, ..CommitMetadata::default() }.encode()
 }

@@ -14,7 +14,7 @@ fn run(first: u64, last: u64) -> Run {
 
 #[test]
 fn the_watermark_does_not_pass_an_unfinished_head() {
-    let mut tracker = Tracker::new(at(10), 100);
+    let mut tracker = Tracker::new(at(10));
     let ordinals: Vec<_> = (10..20).map(|position| tracker.push(at(position)).unwrap()).collect();
     for &ordinal in &ordinals[1..] {
         assert!(!tracker.finish(ordinal));
@@ -27,7 +27,7 @@ fn the_watermark_does_not_pass_an_unfinished_head() {
 
 #[test]
 fn finishing_twice_does_not_count_twice() {
-    let mut tracker = Tracker::new(at(0), 100);
+    let mut tracker = Tracker::new(at(0));
     let _head = tracker.push(at(0)).unwrap();
     let second = tracker.push(at(1)).unwrap();
     tracker.finish(second);
@@ -37,7 +37,7 @@ fn finishing_twice_does_not_count_twice() {
 
 #[test]
 fn an_ordinal_never_given_finishes_nothing() {
-    let mut tracker = Tracker::new(at(0), 100);
+    let mut tracker = Tracker::new(at(0));
     let first = tracker.push(at(0)).unwrap();
     assert!(!tracker.finish(Ordinal(first.0 + 1)));
     assert!(!tracker.finish(Ordinal(u64::MAX)));
@@ -45,33 +45,20 @@ fn an_ordinal_never_given_finishes_nothing() {
 }
 
 #[test]
-fn a_full_window_takes_nothing_more_until_its_head_is_finished() {
-    let mut tracker = Tracker::new(at(0), 3);
-    let ordinals: Vec<_> = (0..3).map(|position| tracker.push(at(position)).unwrap()).collect();
-    tracker.finish(ordinals[1]);
-    tracker.finish(ordinals[2]);
-    assert!(tracker.is_full());
-    assert_eq!(tracker.push(at(3)), Err(PushError::Full { window: 3 }));
-    tracker.finish(ordinals[0]);
-    assert!(tracker.push(at(3)).is_ok());
-}
-
-#[test]
 fn deliveries_that_do_not_rise_are_refused() {
-    let mut tracker = Tracker::new(at(5), 10);
-    let refused = |position, least| Err(PushError::NotRising { position: at(position), least: at(least) });
-    assert_eq!(tracker.push(at(4)), refused(4, 5));
+    let mut tracker = Tracker::new(at(5));
+    assert_eq!(tracker.push(at(4)), None);
     tracker.push(at(7)).unwrap();
-    assert_eq!(tracker.push(at(7)), refused(7, 8));
+    assert_eq!(tracker.push(at(7)), None);
     tracker.advance_to(at(20));
-    assert_eq!(tracker.push(at(19)), refused(19, 20));
-    assert_eq!(tracker.push(Position::MAX), Err(PushError::OutOfRange(Position::MAX)));
-    assert!(tracker.push(at(20)).is_ok());
+    assert_eq!(tracker.push(at(19)), None);
+    assert_eq!(tracker.push(Position::MAX), None, "no watermark could pass it");
+    assert!(tracker.push(at(20)).is_some());
 }
 
 #[test]
-fn lifting_stops_at_the_first_unfinished_record_and_is_remembered() {
-    let mut tracker = Tracker::new(at(0), 10);
+fn advancing_stops_at_the_first_unfinished_record_and_is_remembered() {
+    let mut tracker = Tracker::new(at(0));
     let first = tracker.push(at(30)).unwrap();
     let second = tracker.push(at(60)).unwrap();
     assert!(tracker.advance_to(at(100)));
@@ -86,7 +73,7 @@ fn lifting_stops_at_the_first_unfinished_record_and_is_remembered() {
 
 #[test]
 fn without_a_lift_foreign_positions_are_not_passed() {
-    let mut tracker = Tracker::new(at(0), 10);
+    let mut tracker = Tracker::new(at(0));
     let first = tracker.push(at(30)).unwrap();
     tracker.push(at(60)).unwrap();
     assert_eq!(tracker.watermark(), at(0));
@@ -96,7 +83,7 @@ fn without_a_lift_foreign_positions_are_not_passed() {
 
 #[test]
 fn what_finishes_while_a_commit_runs_is_left_for_the_next() {
-    let mut tracker = Tracker::new(at(0), 10);
+    let mut tracker = Tracker::new(at(0));
     let ordinals: Vec<_> = (0..3).map(|position| tracker.push(at(position)).unwrap()).collect();
     tracker.finish(ordinals[0]);
     tracker.finish(ordinals[1]);
@@ -108,12 +95,12 @@ fn what_finishes_while_a_commit_runs_is_left_for_the_next() {
 
 #[test]
 fn memory_of_a_stall_is_given_back() {
-    let mut tracker = Tracker::new(at(0), DEFAULT_WINDOW);
-    let ordinals: Vec<_> = (0..DEFAULT_WINDOW as u64).map(|p| tracker.push(at(p)).unwrap()).collect();
+    let mut tracker = Tracker::new(at(0));
+    let ordinals: Vec<_> = (0..100_000).map(|p| tracker.push(at(p)).unwrap()).collect();
     for ordinal in ordinals.into_iter().rev() {
         tracker.finish(ordinal);
     }
-    assert_eq!(tracker.watermark(), at(DEFAULT_WINDOW as u64));
+    assert_eq!(tracker.watermark(), at(100_000));
     assert!(tracker.positions.capacity() <= 2 * KEPT_CAPACITY);
 }
 
@@ -121,7 +108,7 @@ fn memory_of_a_stall_is_given_back() {
 #[derive(Default)]
 struct Model {
     start: Position,
-    lifted: Position,
+    advanced: Position,
     watermark: Position,
     records: BTreeMap<Position, bool>,
 }
@@ -135,8 +122,8 @@ impl Model {
         let head = self.head();
         let below = |p: &&Position| head.is_none_or(|head| **p < head);
         let contiguous = self.records.keys().rev().find(below).map_or(self.start, |p| p.next());
-        let lifted = head.map_or(self.lifted, |head| head.min(self.lifted));
-        self.watermark = self.watermark.max(contiguous).max(lifted);
+        let advanced = head.map_or(self.advanced, |head| head.min(self.advanced));
+        self.watermark = self.watermark.max(contiguous).max(advanced);
     }
 
     fn span(&self) -> usize {
@@ -166,7 +153,7 @@ enum Step {
     Push { gap: u64 },
     Finish { pick: usize },
     FinishHead,
-    Lift { ahead: u64 },
+    Advance { ahead: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -174,7 +161,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => prop_oneof![4 => Just(0), 1 => 0..40_u64].prop_map(|gap| Step::Push { gap }),
         5 => any::<usize>().prop_map(|pick| Step::Finish { pick }),
         1 => Just(Step::FinishHead),
-        1 => (0..60_u64).prop_map(|ahead| Step::Lift { ahead }),
+        1 => (0..60_u64).prop_map(|ahead| Step::Advance { ahead }),
     ]
 }
 
@@ -184,11 +171,10 @@ proptest! {
     #[test]
     fn differs_from_the_naive_model(
         start in 0..1_000_u64,
-        window in 1..300_usize,
         steps in prop::collection::vec(step(), 0..900),
     ) {
-        let mut tracker = Tracker::new(at(start), window);
-        let mut model = Model { start: at(start), lifted: at(start), watermark: at(start), ..Model::default() };
+        let mut tracker = Tracker::new(at(start));
+        let mut model = Model { start: at(start), advanced: at(start), watermark: at(start), ..Model::default() };
         let mut ordinals = BTreeMap::new();
         let mut next = at(start);
         for step in steps {
@@ -196,18 +182,9 @@ proptest! {
             match step {
                 Step::Push { gap } => {
                     let position = at(next.get() + gap);
-                    match tracker.push(position) {
-                        Ok(ordinal) => {
-                            prop_assert!(model.span() < window);
-                            ordinals.insert(position, ordinal);
-                            model.records.insert(position, false);
-                            next = position.next();
-                        }
-                        Err(error) => {
-                            prop_assert_eq!(error, PushError::Full { window });
-                            prop_assert_eq!(model.span(), window);
-                        }
-                    }
+                    ordinals.insert(position, tracker.push(position).unwrap());
+                    model.records.insert(position, false);
+                    next = position.next();
                 }
                 Step::Finish { pick } if !ordinals.is_empty() => {
                     let (&position, &ordinal) = ordinals.iter().nth(pick % ordinals.len()).unwrap();
@@ -223,10 +200,10 @@ proptest! {
                     }
                 }
                 Step::Finish { .. } => {}
-                Step::Lift { ahead } => {
-                    // Only what was delivered, or lies before the next delivery, may be lifted over.
+                Step::Advance { ahead } => {
+                    // Only what was delivered, or lies before the next delivery, may be advanced over.
                     next = at(next.get() + ahead);
-                    model.lifted = model.lifted.max(next);
+                    model.advanced = model.advanced.max(next);
                     model.settle();
                     prop_assert_eq!(tracker.advance_to(next), model.watermark > before);
                 }
@@ -234,7 +211,6 @@ proptest! {
             prop_assert_eq!(tracker.watermark(), model.watermark);
             prop_assert_eq!(tracker.head(), model.head());
             prop_assert_eq!(tracker.span(), model.span());
-            prop_assert_eq!(tracker.is_full(), model.span() >= window);
             let unfinished = model.records.values().filter(|finished| !**finished).count();
             prop_assert_eq!(tracker.outstanding(), unfinished);
             prop_assert_eq!(tracker.finished_since_commit() as usize, model.records.len() - unfinished);
