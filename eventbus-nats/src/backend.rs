@@ -53,7 +53,7 @@ impl NatsBackend {
     fn leases(&self, topic: &Topic) -> Result<Leases> {
         let link = Arc::clone(self.link.get()?);
         let store = Store { names: link.names(topic), link, topic: topic.clone() };
-        Ok(Leases::new(Arc::new(store), topic.clone()))
+        Ok(Leases::new(Arc::new(store)))
     }
 
     /// The first record of a partition whose message id fits.

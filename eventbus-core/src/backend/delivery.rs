@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::model::{Envelope, Key, Position, Stamp};
-use crate::wire;
-use crate::wire::{Binding, WireRecord};
+use crate::model::{Envelope, Key, Position, Result, Stamp, Topic};
+use crate::wire::{self, Binding, DecodeContext, WireRecord};
 
 /// One record out of the log.
 #[derive(Debug, Clone)]
@@ -40,20 +39,26 @@ impl Inbound {
         Self { partition, position, key, stamp, bytes, stored_at, body }
     }
 
-    /// The user's sequence, which tells nothing about copies: for the mutant that thinks it does.
-    pub(crate) fn sequence(&self) -> Option<u64> {
+    /// The envelope, decoded where it is not yet.
+    ///
+    /// # Errors
+    /// `Undecodable`, as [`wire::decode`] says.
+    pub(crate) fn envelope(&self, topic: &Topic) -> Result<Envelope> {
         match &self.body {
-            Body::Envelope(envelope) => envelope.sequence(),
+            Body::Envelope(envelope) => Ok(envelope.clone()),
             Body::Encoded { record, binding } => {
-                let topic = "t".parse().ok()?;
-                let at = wire::DecodeContext {
-                    topic: &topic,
-                    partition: self.partition,
-                    position: self.position,
-                    stored_at: 0,
-                };
-                wire::decode(record, binding, &at).ok()?.envelope.sequence()
+                let Self { partition, position, stored_at, .. } = *self;
+                let at = DecodeContext { topic, partition, position, stored_at };
+                wire::decode(record, binding, &at).map(|decoded| decoded.envelope)
             }
+        }
+    }
+
+    /// Decodes the body, so that nobody has to do it again. A record that cannot be decoded stays as it is: the failure
+    /// policy gets it when its turn comes.
+    pub(crate) fn decode(&mut self, topic: &Topic) {
+        if let Ok(envelope) = self.envelope(topic) {
+            self.body = Body::Envelope(envelope);
         }
     }
 

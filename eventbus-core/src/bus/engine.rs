@@ -82,7 +82,7 @@ impl Own {
     async fn run<T: Send + 'static>(&self, future: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         match self {
             Self::Caller(_) => future.await,
-            Self::Thread(thread) => thread.run(future).await.unwrap_or_else(|| Err(closed())),
+            Self::Thread(thread) => thread.run(future).await.unwrap_or_else(|| Err(Error::closed("bus"))),
         }
     }
 }
@@ -135,18 +135,17 @@ impl Bus {
     }
 
     async fn join(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription> {
-        let (topic, group) = options.validate()?;
+        let prefix = options.member.clone().unwrap_or_else(|| "member".into());
+        let (topic, group, settings) = options.checked()?;
         let backend = self.reach()?;
         let described = {
             let (backend, topic) = (backend.clone(), topic.clone());
             self.own.run(async move { backend.describe_topic(&topic).await }).await?
         };
-        let settings = options.settings;
         let dead_letters = match settings.policy {
             FailurePolicy::DeadLetter => Some(self.ensure_dead_letters(&topic, &group, &described).await?),
             _ => None,
         };
-        let prefix = options.member.as_deref().unwrap_or("member");
         let member: Arc<str> = format!("{prefix}-{:016x}", self.env.random()).into();
         let mut join = Join::new(described.clone(), group.clone(), &*member);
         join.session_timeout = settings.session_timeout;
@@ -196,7 +195,7 @@ impl Bus {
         let running = Arc::new(Running { topic, group, member, commands, ended, workers: crew, backend, handlers });
         if !self.remember(number, &running) {
             self.own.run(async move { shared.membership.leave().await }).await?;
-            return Err(closed());
+            return Err(Error::closed("bus"));
         }
         running.start_workers(concurrency);
         let hooks = self.hooks.clone();
@@ -223,7 +222,7 @@ impl Bus {
 
     /// The backend, for a call that a closed bus does not take.
     fn reach(&self) -> Result<Arc<dyn Backend>> {
-        if self.subscriptions.lock().closed { Err(closed()) } else { Ok(self.backend.clone()) }
+        if self.subscriptions.lock().closed { Err(Error::closed("bus")) } else { Ok(self.backend.clone()) }
     }
 
     /// The dead-letter topic exists before the first envelope can fail (S2).
@@ -247,13 +246,7 @@ impl Bus {
                 let described = backend.describe_topic(&topic).await?;
                 let mut positions = Vec::new();
                 for (partition, log) in (0..).zip(&described.partitions) {
-                    let position = match &to {
-                        StartFrom::Earliest => log.first,
-                        StartFrom::Latest => log.end,
-                        StartFrom::Time(millis) => backend.position_at(&topic, partition, *millis).await?,
-                        StartFrom::Positions(named) => named.get(&partition).copied().unwrap_or(log.first),
-                    };
-                    positions.push((partition, position.clamp(log.first, log.end.max(log.first))));
+                    positions.push((partition, to.position(&*backend, &topic, partition, log).await?));
                 }
                 backend.reset_group(&topic, &group, &positions as &[(u32, Position)]).await
             })
@@ -268,10 +261,6 @@ impl Bus {
 fn current_runtime() -> Result<Handle> {
     Handle::try_current()
         .map_err(|_| Error::new(ErrorKind::Unavailable, "there is no tokio runtime here: call this inside one"))
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the bus is closed")
 }
 
 #[async_trait]

@@ -169,6 +169,11 @@ impl Error {
         }))
     }
 
+    /// An error of this part, which is closed.
+    pub(crate) fn closed(what: &str) -> Self {
+        Self::new(ErrorKind::Closed, format!("the {what} is closed"))
+    }
+
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self

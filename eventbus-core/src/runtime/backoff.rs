@@ -279,6 +279,25 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Waits that double from failure to failure, for what is asked of a broker again and again.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    backoff: Backoff,
+    failures: u32,
+}
+
+impl Waits {
+    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+        Self { backoff: Backoff::exponential().initial(first).max(longest).jitter(Jitter::None), failures: 0 }
+    }
+
+    /// Lets the time pass that follows one more failure.
+    pub(crate) async fn wait(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        tokio::time::sleep(self.backoff.delay(self.failures, 0)).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

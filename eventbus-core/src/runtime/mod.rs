@@ -6,6 +6,7 @@ mod poll;
 pub(crate) mod sync;
 mod thread;
 
+pub(crate) use backoff::Waits;
 pub use backoff::{Backoff, BackoffError, Jitter};
 pub use env::{Env, SystemEnv};
 pub use poll::{poll_until, poll_until_blocking};

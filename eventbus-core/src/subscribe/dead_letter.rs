@@ -11,8 +11,6 @@ use super::handler::DeliveryContext;
 use crate::backend::{Body, Inbound};
 use crate::model::{Envelope, Error, ErrorKind, Group, Position, Result, Stamp, Topic};
 use crate::observe::Location;
-use crate::wire;
-use crate::wire::DecodeContext;
 
 /// The most bytes of error text in a dead letter.
 const MAX_ERROR: usize = 2 * 1024;
@@ -117,20 +115,14 @@ pub(crate) fn is_replay_for_others(envelope: &Envelope, group: &str) -> bool {
 
 /// Makes the dead letter of a record.
 pub(crate) fn wrap(record: &Inbound, context: &DeliveryContext, attempts: u32, error: &str) -> Result<Envelope> {
-    let builder = match &record.body {
-        Body::Envelope(envelope) => envelope.clone().into_builder(),
-        Body::Encoded { record: raw, binding } => {
-            let Inbound { partition, position, stored_at, .. } = *record;
-            let at = DecodeContext { topic: &context.topic, partition, position, stored_at };
-            match wire::decode(raw, binding, &at) {
-                Ok(decoded) => decoded.envelope.into_builder(),
-                Err(_) => {
-                    let builder = Envelope::builder(UNDECODABLE, "/eventbus").payload(raw.payload.clone());
-                    match &record.key {
-                        Some(key) => builder.key(key.clone()),
-                        None => builder,
-                    }
-                }
+    let builder = match record.envelope(&context.topic) {
+        Ok(envelope) => envelope.into_builder(),
+        Err(error) => {
+            let Body::Encoded { record: raw, .. } = &record.body else { return Err(error) };
+            let builder = Envelope::builder(UNDECODABLE, "/eventbus").payload(raw.payload.clone());
+            match &record.key {
+                Some(key) => builder.key(key.clone()),
+                None => builder,
             }
         }
     };

@@ -1,12 +1,14 @@
 //! What a subscription is asked to do: [`Subscribe`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::{Backend, LogState};
 use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
 use crate::runtime::Backoff;
+use crate::validate::{invalid, within};
 
 /// What happens to an envelope whose attempts are used up (S2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -61,6 +63,26 @@ pub enum StartFrom {
     Positions(BTreeMap<u32, Position>),
 }
 
+impl StartFrom {
+    /// The position of a partition whose log is this, where a group without progress starts, a seek goes, or a group is reset
+    /// to.
+    pub(crate) async fn position(
+        &self,
+        backend: &dyn Backend,
+        topic: &Topic,
+        partition: u32,
+        log: &LogState,
+    ) -> Result<Position> {
+        let position = match self {
+            Self::Earliest => log.first,
+            Self::Latest => log.end,
+            Self::Positions(positions) => positions.get(&partition).copied().unwrap_or(log.first),
+            Self::Time(millis) => backend.position_at(topic, partition, *millis).await?,
+        };
+        Ok(position.clamp(log.first, log.end.max(log.first)))
+    }
+}
+
 /// Options of one subscription: one topic, one group, one member.
 ///
 /// ```
@@ -80,84 +102,106 @@ pub struct Subscribe {
     pub(crate) topic: String,
     pub(crate) group: String,
     pub(crate) member: Option<String>,
-    pub(crate) settings: Settings,
-    /// The settings that were set, so that configured defaults leave them alone.
-    chosen: BTreeSet<&'static str>,
+    chosen: Chosen,
 }
 
-/// The numbers of a subscription, all with defaults.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) concurrency: usize,
-    pub(crate) attempts: u32,
-    pub(crate) backoff: Backoff,
-    pub(crate) policy: FailurePolicy,
-    pub(crate) start: StartFrom,
-    pub(crate) on_log_reset: OnLogReset,
-    pub(crate) on_data_loss: OnDataLoss,
-    pub(crate) handler_timeout: Option<Duration>,
-    pub(crate) drain_deadline: Duration,
-    pub(crate) session_timeout: Duration,
-    pub(crate) window: usize,
-    pub(crate) budget_bytes: usize,
-    pub(crate) commit_interval: Duration,
-    pub(crate) commit_every: usize,
-    pub(crate) lookback: u64,
-    pub(crate) stall_after: Duration,
-    pub(crate) dedup_by_id: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            concurrency: 16,
-            attempts: 5,
-            backoff: Backoff::default(),
-            policy: FailurePolicy::default(),
-            start: StartFrom::default(),
-            on_log_reset: OnLogReset::default(),
-            on_data_loss: OnDataLoss::default(),
-            handler_timeout: None,
-            drain_deadline: Duration::from_secs(30),
-            session_timeout: Duration::from_secs(10),
-            window: 100_000,
-            budget_bytes: 64 << 20,
-            commit_interval: Duration::from_millis(200),
-            commit_every: 5_000,
-            lookback: 10_000,
-            stall_after: Duration::from_secs(30),
-            dedup_by_id: false,
+/// Declares the settings of a subscription, each once, with its default; and for each in the first list a setter.
+macro_rules! settings {
+    (
+        with setters { $($(#[$doc:meta])* $name:ident: $type:ty = $default:expr;)* }
+        others { $($other:ident: $other_type:ty = $other_default:expr;)* }
+    ) => {
+        /// The settings of a subscription, those that were not set at their defaults.
+        #[derive(Debug, Clone)]
+        pub(crate) struct Settings {
+            $(pub(crate) $name: $type,)*
+            $(pub(crate) $other: $other_type,)*
         }
-    }
-}
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {
-        $($(#[$doc])*
-        pub fn $name(mut self, $name: $type) -> Self {
-            self.settings.$name = $name;
-            self.chosen.insert(stringify!($name));
-            self
-        })*
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)* $($other: $other_default,)* }
+            }
+        }
 
-        fn or_numbers(&mut self, defaults: &Self) {
-            $(if !self.chosen.contains(stringify!($name)) && defaults.chosen.contains(stringify!($name)) {
-                self.settings.$name = defaults.settings.$name.clone();
+        /// The settings that were set.
+        #[derive(Debug, Clone, Default)]
+        struct Chosen {
+            $($name: Option<$type>,)*
+            $($other: Option<$other_type>,)*
+        }
+
+        impl Chosen {
+            fn or(self, defaults: &Self) -> Self {
+                Self {
+                    $($name: self.$name.or_else(|| defaults.$name.clone()),)*
+                    $($other: self.$other.or_else(|| defaults.$other.clone()),)*
+                }
+            }
+
+            fn settings(self) -> Settings {
+                Settings {
+                    $($name: self.$name.unwrap_or_else(|| $default),)*
+                    $($other: self.$other.unwrap_or_else(|| $other_default),)*
+                }
+            }
+        }
+
+        impl Subscribe {
+            $($(#[$doc])*
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.chosen.$name = Some($name);
+                self
             })*
         }
     };
 }
 
+settings! {
+    with setters {
+        /// The most handlers at once. Default 16.
+        concurrency: usize = 16;
+        /// Attempts per envelope before the failure policy decides. Default 5.
+        attempts: u32 = 5;
+        /// The wait between attempts. Default 100 ms doubling to 30 s with full jitter.
+        backoff: Backoff = Backoff::default();
+        /// Where a group without progress starts. Default [`StartFrom::Earliest`].
+        start: StartFrom = StartFrom::default();
+        /// What a replaced or shortened log does. Default [`OnLogReset::Stop`].
+        on_log_reset: OnLogReset = OnLogReset::default();
+        /// What records lost to retention do. Default [`OnDataLoss::Stop`].
+        on_data_loss: OnDataLoss = OnDataLoss::default();
+        /// How long a hand-over waits for running handlers. Default 30 s.
+        drain_deadline: Duration = Duration::from_secs(30);
+        /// How long a silent member keeps its partitions. Default 10 s.
+        session_timeout: Duration = Duration::from_secs(10);
+        /// Records per partition between the watermark and the newest delivered one. Default 100 000, at least 1 000.
+        window: usize = 100_000;
+        /// Bytes of payload held per partition. Default 64 MiB.
+        budget_bytes: usize = 64 << 20;
+        /// The longest that finished work stays uncommitted. Default 200 ms.
+        commit_interval: Duration = Duration::from_millis(200);
+        /// Finished envelopes after which a commit is made before its time. Default 5 000.
+        commit_every: usize = 5_000;
+        /// Positions before the watermark that are read at a session's start to recognise second copies (P3).
+        /// Default 10 000.
+        lookback: u64 = 10_000;
+        /// How long a partition's oldest unfinished envelope may stay before it is reported as stalled. Default 30 s.
+        stall_after: Duration = Duration::from_secs(30);
+        /// Also drop envelopes whose source and id were seen before in the partition. Default off: distinct publishes
+        /// are never taken for copies, whatever ids their users chose.
+        dedup_by_id: bool = false;
+    }
+    others {
+        policy: FailurePolicy = FailurePolicy::default();
+        handler_timeout: Option<Duration> = None;
+    }
+}
+
 impl Subscribe {
     /// A subscription to one topic, in the group `default`.
     pub fn to(topic: impl Into<String>) -> Self {
-        Self {
-            topic: topic.into(),
-            group: "default".into(),
-            member: None,
-            settings: Settings::default(),
-            chosen: BTreeSet::new(),
-        }
+        Self { topic: topic.into(), group: "default".into(), member: None, chosen: Chosen::default() }
     }
 
     /// The group that shares the work. Default `default`.
@@ -172,17 +216,15 @@ impl Subscribe {
         self
     }
 
-    /// What happens when attempts are used up. Default [`FailurePolicy::DeadLetter`].
+    /// The policy for an envelope whose attempts are used up. Default [`FailurePolicy::DeadLetter`].
     pub fn then(mut self, policy: FailurePolicy) -> Self {
-        self.settings.policy = policy;
-        self.chosen.insert("then");
+        self.chosen.policy = Some(policy);
         self
     }
 
     /// How long one attempt may take before it counts as failed and its future is dropped. Default: no limit.
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.handler_timeout = Some(timeout);
-        self.chosen.insert("handler_timeout");
+        self.chosen.handler_timeout = Some(Some(timeout));
         self
     }
 
@@ -194,68 +236,25 @@ impl Subscribe {
     ///
     /// let defaults = Subscribe::to("any").concurrency(64).attempts(9);
     /// let mine = Subscribe::to("orders").attempts(2).or(&defaults);
-    /// assert!(format!("{mine:?}").contains("concurrency: 64, attempts: 2"));
+    /// assert!(format!("{mine:?}").contains("concurrency: Some(64), attempts: Some(2)"));
     /// ```
     pub fn or(mut self, defaults: &Self) -> Self {
-        if !self.chosen.contains("then") && defaults.chosen.contains("then") {
-            self.settings.policy = defaults.settings.policy;
-        }
-        if !self.chosen.contains("handler_timeout") && defaults.chosen.contains("handler_timeout") {
-            self.settings.handler_timeout = defaults.settings.handler_timeout;
-        }
-        self.or_numbers(defaults);
-        self.chosen.extend(&defaults.chosen);
+        self.chosen = self.chosen.or(&defaults.chosen);
         self
     }
 
-    setters! {
-        /// The most handlers at once. Default 16.
-        concurrency: usize,
-        /// Attempts per envelope before the failure policy decides. Default 5.
-        attempts: u32,
-        /// The wait between attempts. Default 100 ms doubling to 30 s with full jitter.
-        backoff: Backoff,
-        /// Where a group without progress starts. Default [`StartFrom::Earliest`].
-        start: StartFrom,
-        /// What a replaced or shortened log does. Default [`OnLogReset::Stop`].
-        on_log_reset: OnLogReset,
-        /// What records lost to retention do. Default [`OnDataLoss::Stop`].
-        on_data_loss: OnDataLoss,
-        /// How long a hand-over waits for running handlers. Default 30 s.
-        drain_deadline: Duration,
-        /// How long a silent member keeps its partitions. Default 10 s.
-        session_timeout: Duration,
-        /// Records per partition between the watermark and the newest delivered one. Default 100 000, at least 1 000.
-        window: usize,
-        /// Bytes of payload held per partition. Default 64 MiB.
-        budget_bytes: usize,
-        /// The longest that finished work stays uncommitted. Default 200 ms.
-        commit_interval: Duration,
-        /// Finished envelopes after which a commit is made before its time. Default 5 000.
-        commit_every: usize,
-        /// Positions before the watermark that are read at a session's start to recognise second copies (P3).
-        /// Default 10 000.
-        lookback: u64,
-        /// How long a partition's oldest unfinished envelope may stay before it is reported as stalled. Default 30 s.
-        stall_after: Duration,
-        /// Also drop envelopes whose source and id were seen before in the partition. Default off: distinct publishes
-        /// are never taken for copies, whatever ids their users chose.
-        dedup_by_id: bool,
-    }
-
-    /// Checks every value (S8).
+    /// The names and settings, every one checked (S8).
     ///
     /// # Errors
     /// `InvalidName` or `InvalidConfig`, naming the setting and what was expected.
-    pub(crate) fn validate(&self) -> Result<(Topic, Group)> {
-        let topic = self.topic.parse::<Topic>()?;
-        let group = self.group.parse::<Group>()?;
-        let s = &self.settings;
-        at_least("concurrency", s.concurrency, 1)?;
-        at_least("attempts", s.attempts as usize, 1)?;
-        at_least("window", s.window, 1_000)?;
-        at_least("budget_bytes", s.budget_bytes, 1)?;
-        at_least("commit_every", s.commit_every, 1)?;
+    pub(crate) fn checked(self) -> Result<(Topic, Group, Settings)> {
+        let (topic, group) = (self.topic.parse::<Topic>()?, self.group.parse::<Group>()?);
+        let s = self.chosen.settings();
+        within("concurrency", &s.concurrency, 1..)?;
+        within("attempts", &s.attempts, 1..)?;
+        within("window", &s.window, 1_000..)?;
+        within("budget_bytes", &s.budget_bytes, 1..)?;
+        within("commit_every", &s.commit_every, 1..)?;
         s.backoff
             .validate()
             .map_err(|error| Error::new(ErrorKind::InvalidConfig, error.to_string()).with("setting", "backoff"))?;
@@ -265,20 +264,9 @@ impl Subscribe {
             ("handler_timeout", s.handler_timeout.unwrap_or(Duration::MAX)),
         ] {
             if value.is_zero() {
-                return Err(invalid(name, "more than zero"));
+                return Err(invalid(name, "expected more than zero"));
             }
         }
-        Ok((topic, group))
+        Ok((topic, group, s))
     }
-}
-
-fn at_least(name: &'static str, value: usize, least: usize) -> Result<()> {
-    if value < least {
-        return Err(invalid(name, &format!("at least {least}, got {value}")));
-    }
-    Ok(())
-}
-
-fn invalid(name: &'static str, expected: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{name}: expected {expected}")).with("setting", name)
 }

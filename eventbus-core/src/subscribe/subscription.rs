@@ -86,8 +86,8 @@ impl Subscription {
     pub async fn seek(&self, to: StartFrom) -> Result<()> {
         self.inner.not_inside()?;
         let (reply, answer) = oneshot::channel();
-        self.inner.commands.send(SessionCommand::Seek(to, reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        self.inner.commands.send(SessionCommand::Seek(to, reply)).await.map_err(|_| Error::closed("subscription"))?;
+        answer.await.map_err(|_| Error::closed("subscription"))?
     }
 
     /// Progress and lag of the whole group, as committed. Lag is a count of records.
@@ -201,10 +201,6 @@ impl Running {
         self.not_inside()?;
         self.wait_ended().await.map_or(Ok(()), Err)
     }
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the subscription is closed")
 }
 
 impl Drop for Subscription {

@@ -17,12 +17,10 @@ use super::pool::{Attempt, AttemptResult, DeadJob, NextAttempt, Pool};
 use super::retry::{Verdict, after_failure};
 use super::shield::{Control, HandlerEnd, Scope, Shielded, panicked};
 use super::telemetry::{HandleTelemetry, Observed};
-use crate::backend::{Body, Inbound};
 use crate::model::{Envelope, Error, ErrorKind};
 use crate::mutant::{Mutant, Seam};
 use crate::observe::{BusEvent, Hooks, Location};
 use crate::runtime::{Env, Mutex};
-use crate::wire::{self, DecodeContext};
 
 /// What all workers of a subscription share.
 pub(crate) struct Workers {
@@ -232,14 +230,7 @@ impl Workers {
     }
 
     fn decode(&self, job: &Attempt) -> Result<Envelope, Error> {
-        let envelope = match &job.record.body {
-            Body::Envelope(envelope) => envelope.clone(),
-            Body::Encoded { record, binding } => {
-                let Inbound { partition, position, stored_at, .. } = *job.record;
-                let at = DecodeContext { topic: &job.context.topic, partition, position, stored_at };
-                wire::decode(record, binding, &at)?.envelope
-            }
-        };
+        let envelope = job.record.envelope(&job.context.topic)?;
         if self.seam.is(Mutant::OtherBytes) {
             return envelope.into_builder().payload("other").build();
         }
@@ -328,6 +319,7 @@ mod tests {
     use std::pin::Pin;
 
     use super::*;
+    use crate::backend::{Body, Inbound};
     use crate::bench;
     use crate::subscribe::handler::handler_fn;
     use crate::subscribe::pool::PartitionView;

@@ -14,7 +14,7 @@ use crate::runtime::Mutex;
 /// What is answered once the backend is closed.
 #[must_use]
 pub fn error_closed() -> Error {
-    Error::new(ErrorKind::Closed, "the backend is closed")
+    Error::closed("backend")
 }
 
 /// What [`open`](crate::backend::Backend::open) makes, such as a connection, and every other call needs.

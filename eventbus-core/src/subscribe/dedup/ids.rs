@@ -10,10 +10,8 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use crate::backend::{Body, Inbound};
-use crate::model::{Envelope, Topic};
+use crate::model::Envelope;
 use crate::subscribe::dead_letter;
-use crate::wire;
-use crate::wire::DecodeContext;
 
 /// Names remembered per partition.
 const REMEMBERED: usize = 65_536;
@@ -27,16 +25,13 @@ pub(crate) struct RecentIds {
 }
 
 impl RecentIds {
-    /// Takes in a record that was delivered for the first time in this session. Whether its name was seen before.
-    pub(crate) fn observe(&mut self, record: &Inbound, topic: &Topic) -> bool {
+    /// Takes in a record that was delivered for the first time in this session, decoded as far as it can be. Whether its name
+    /// was seen before.
+    pub(crate) fn observe(&mut self, record: &Inbound) -> bool {
         match &record.body {
             Body::Envelope(envelope) => self.enter(envelope),
-            Body::Encoded { record: bytes, binding } => {
-                let (partition, position) = (record.partition, record.position);
-                let at = DecodeContext { topic, partition, position, stored_at: record.stored_at };
-                // What cannot be read goes to the failure policy when its turn comes.
-                wire::decode(bytes, binding, &at).is_ok_and(|decoded| self.enter(&decoded.envelope))
-            }
+            // What cannot be read goes to the failure policy when its turn comes.
+            Body::Encoded { .. } => false,
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) struct Partition {
     pub(crate) lease: Lease,
     pub(crate) tracker: Tracker,
     copies: StampWindow,
-    names: Option<Box<RecentIds>>,
+    recent_ids: Option<Box<RecentIds>>,
     finished: FinishedSet,
     /// Deliveries below it were handled before this session and only feed the memory of copies.
     start: Position,
@@ -117,7 +117,7 @@ impl Partition {
         Self {
             tracker: Tracker::new(opening.watermark),
             copies: StampWindow::default(),
-            names: opening.dedup_by_id.then(Box::default),
+            recent_ids: opening.dedup_by_id.then(Box::default),
             finished: opening.finished,
             start: opening.watermark,
             newest: None,
@@ -187,7 +187,7 @@ impl Partition {
         }
         self.newest = Some(record.position);
         // Both are asked: each has to see every record.
-        let known = self.names.as_mut().is_some_and(|names| names.observe(record, &self.context.topic));
+        let known = self.recent_ids.as_mut().is_some_and(|ids| ids.observe(record));
         let copy = self.is_copy(record) || known;
         let Some(ordinal) = ordinal else { return Admit::Done };
         if self.finished.contains(record.position) {
@@ -204,7 +204,7 @@ impl Partition {
         let Some(stamp) = record.stamp else { return false };
         let mut identity = (stamp.producer.get(), stamp.number);
         if self.seam.is(Mutant::CopyBySequence)
-            && let Some(sequence) = record.sequence()
+            && let Some(sequence) = record.envelope(&self.context.topic).ok().and_then(|envelope| envelope.sequence())
         {
             identity = (0, sequence);
         }

@@ -6,13 +6,14 @@
 //! the pool is opened, handlers of an earlier ownership by this member have ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::context::{Claimed, SessionContext};
 use super::resume::{self, ResumePoint};
 use crate::backend::{Assignment, Commit, LogState, Membership};
 use crate::model::{Error, ErrorKind, Position, Result};
 use crate::mutant::Mutant;
-use crate::subscribe::options::StartFrom;
+use crate::runtime::Waits;
 use crate::subscribe::pool::PartitionProgress;
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Note;
@@ -33,7 +34,10 @@ pub(crate) async fn claim(shared: &Arc<SessionContext>, assignment: &Assignment)
     }
     let next = match found.next {
         Some(next) => next,
-        None => start(shared, assignment.partition, log, &shared.settings.start).await?,
+        None => {
+            let start = &shared.settings.start;
+            start.position(&*shared.backend, &shared.topic, assignment.partition, log).await?
+        }
     };
     let claimed = Claimed {
         partition: assignment.partition,
@@ -103,22 +107,6 @@ fn with_suspicion(mut claimed: Claimed, found: &ResumePoint, window: usize, log:
     claimed
 }
 
-/// Where a group without progress starts, or a seek goes.
-pub(crate) async fn start(
-    shared: &SessionContext,
-    partition: u32,
-    log: &LogState,
-    from: &StartFrom,
-) -> Result<Position> {
-    let position = match from {
-        StartFrom::Earliest => log.first,
-        StartFrom::Latest => log.end,
-        StartFrom::Positions(positions) => positions.get(&partition).copied().unwrap_or(log.first),
-        StartFrom::Time(millis) => shared.backend.position_at(&shared.topic, partition, *millis).await?,
-    };
-    Ok(position.clamp(log.first, log.end.max(log.first)))
-}
-
 async fn store(shared: &SessionContext, membership: &dyn Membership, claimed: &Claimed) -> Result<()> {
     let progress = PartitionProgress {
         partition: claimed.partition,
@@ -171,13 +159,10 @@ pub(crate) fn commit_of(
 
 /// Commits again until the outcome is known. Ends with the first error that trying again cannot help.
 pub(crate) async fn commit_until_known(membership: &dyn Membership, commit: Commit) -> Result<()> {
-    let mut wait = std::time::Duration::from_millis(20);
+    let mut waits = Waits::new(Duration::from_millis(20), Duration::from_secs(1));
     loop {
         match membership.commit(commit.clone()).await {
-            Err(error) if error.is_retryable() => {
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(std::time::Duration::from_secs(1));
-            }
+            Err(error) if error.is_retryable() => waits.wait().await,
             known => return known,
         }
     }

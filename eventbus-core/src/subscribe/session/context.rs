@@ -134,6 +134,11 @@ impl SessionContext {
 
 /// What the session reports: each through the hook and the metrics.
 impl SessionContext {
+    /// An error of a partition, which names it.
+    pub(super) fn about(&self, partition: u32, error: Error) -> Error {
+        error.about("topic", &self.topic).about("partition", partition)
+    }
+
     fn location(&self, partition: u32) -> Location {
         Location {
             topic: self.topic.clone(),

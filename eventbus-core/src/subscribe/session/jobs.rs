@@ -16,13 +16,16 @@ use crate::backend::{Assignment, Inbound, Lease, LogState, TopicDescription};
 use crate::model::{ErrorKind, Position, Result};
 use crate::mutant::Mutant;
 use crate::observe::BusEvent;
+use crate::runtime::Waits;
 use crate::subscribe::dead_letter;
 use crate::subscribe::options::StartFrom;
 use crate::subscribe::pool::{DeadJob, PartitionProgress};
 use crate::subscribe::progress::note::Trying;
 
 /// Waits before something is asked of the broker again.
-const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+const fn waits() -> Waits {
+    Waits::new(Duration::from_millis(50), Duration::from_secs(5))
+}
 
 pub(super) enum SessionJob {
     Open(Box<Assignment>),
@@ -181,16 +184,13 @@ async fn read_until_known(
     partition: u32,
     place: impl Fn() -> Option<(Position, Position)>,
 ) -> Result<LogRead> {
-    let [mut wait, longest] = RETRY;
+    let mut waits = waits();
     loop {
         let Some((from, expected)) = place() else {
             return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
         };
         match shared.membership.read(partition, from).await {
-            Err(error) if error.is_retryable() => {
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(longest);
-            }
+            Err(error) if error.is_retryable() => waits.wait().await,
             known => return known.map(|log| LogRead { expected, log }),
         }
     }
@@ -227,7 +227,7 @@ async fn turn(shared: &Arc<SessionContext>, at: &JobContext) -> Result<()> {
 async fn target(shared: &SessionContext, partition: u32, to: &StartFrom, logs: &Logs) -> Result<(LogState, Position)> {
     let description = logs.get_or_try_init(|| shared.backend.describe_topic(&shared.topic)).await?;
     let log = description.partitions.get(partition as usize).cloned().unwrap_or_default();
-    let next = claim::start(shared, partition, &log, to).await?;
+    let next = to.position(&*shared.backend, &shared.topic, partition, &log).await?;
     Ok((log, next))
 }
 
@@ -275,14 +275,13 @@ pub(super) fn dismiss(shared: Arc<SessionContext>, partition: u32, deadline: Ins
 /// Writes a dead letter until it is confirmed; only then is its envelope finished (S2).
 pub(super) fn dead_letter_job(shared: Arc<SessionContext>, job: DeadJob) -> BoxFuture<'static, JobResult> {
     async move {
-        let [mut wait, longest] = RETRY;
+        let mut waits = waits();
         let mut by_reference = false;
         while let Err(error) = write_letter(&shared, &job, by_reference).await {
             tracing::warn!(target: "eventbus", %error, "a dead letter is not written yet; its key waits");
             // A record that the topic does not take whole goes as a reference to its position.
             by_reference |= matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Refused);
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(longest);
+            waits.wait().await;
             if !shared.workers.pool.awaits_letter(job.lane, &job.context) {
                 break;
             }

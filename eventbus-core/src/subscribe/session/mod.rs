@@ -224,6 +224,10 @@ impl Session {
             // Swaps neighbours of a key without the ledger noticing: positions stay where they are.
             jobs::swap_neighbours(&mut records);
         }
+        if self.shared.settings.dedup_by_id {
+            // Here, once: the pool looks at ids under its lock.
+            records.iter_mut().for_each(|record| record.decode(&self.shared.topic));
+        }
         let offered = self.shared.workers.pool.offer(records, Instant::now());
         for partition in offered.pause {
             self.shared.membership.pause(partition);
@@ -283,7 +287,7 @@ impl Session {
 
     fn truncated(&mut self, partition: u32, first: Position) -> Result<()> {
         let Some(expected) = self.shared.workers.pool.expected(partition) else { return Ok(()) };
-        self.check_loss(partition, expected, first)
+        self.check_loss(partition, expected, first).map_err(|error| self.shared.about(partition, error))
     }
 
     fn check_loss(&self, partition: u32, expected: Position, first: Position) -> Result<()> {
@@ -292,7 +296,6 @@ impl Session {
         }
         self.shared.report_loss(partition, expected, first);
         resume::check_loss(expected, first, &self.shared.settings)
-            .map_err(|error| error.with("topic", &self.shared.topic).with("partition", partition))
     }
 
     /// Queues a job of a partition, and starts it if nothing is under way there.
@@ -345,7 +348,7 @@ impl Session {
             JobResult::NotSought(..) | JobResult::DeadLettered | JobResult::Dismissed(_) | JobResult::Aborted => Ok(()),
         };
         self.start_next(partition);
-        result
+        result.map_err(|error| self.shared.about(partition, error))
     }
 
     fn opened(&mut self, partition: u32, result: Result<(Claimed, Option<LogRead>)>) -> Result<()> {
@@ -356,7 +359,7 @@ impl Session {
                 return Ok(());
             }
             Err(_) if self.closing.is_some() => return Ok(()),
-            Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
+            Err(error) => return Err(error),
         };
         let Some(stage) = self.owned.get_mut(&partition) else { return Ok(()) };
         stage.claimed = Some(claimed);
@@ -370,9 +373,7 @@ impl Session {
         let Some(claimed) = self.owned.get(&partition).and_then(|stage| stage.claimed.as_ref()) else { return Ok(()) };
         if log.is_another_than(&claimed.incarnation) || *expected > log.end {
             if self.shared.settings.on_log_reset == super::options::OnLogReset::Stop {
-                return Err(resume::log_reset(*expected, log)
-                    .with("topic", &self.shared.topic)
-                    .with("partition", partition));
+                return Err(resume::log_reset(*expected, log));
             }
             let stage = self.owned.get(&partition);
             if stage.is_some_and(|stage| stage.queue.iter().any(|job| matches!(job, SessionJob::Restart(_)))) {
@@ -399,7 +400,7 @@ impl Session {
                 Ok(())
             }
             Err(_) if self.closing.is_some() => Ok(()),
-            Err(error) => Err(error.with("topic", &self.shared.topic).with("partition", partition)),
+            Err(error) => Err(error),
         }
     }
 
@@ -415,7 +416,7 @@ impl Session {
             Err(error) if error.is_retryable() || self.closing.is_some() => {
                 tracing::debug!(target: "eventbus", partition, %error, "a commit did not go through; the next one covers it");
             }
-            Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -425,7 +426,7 @@ impl Session {
             Ok(()) => self.shared.workers.pool.grant(partition, trying),
             Err(error) if error.kind() == ErrorKind::Fenced => self.lost(partition),
             Err(_) if self.closing.is_some() => {}
-            Err(error) => return Err(error.with("topic", &self.shared.topic).with("partition", partition)),
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::member::{Member, log_of};
 use super::record::{LeaseRecord, RecordPlace};
 use super::snapshot::{Revisioned, StoreSnapshot};
-use super::{CasOutcome, Leases, StoreKey, about};
+use super::{CasOutcome, Leases, StoreKey};
 use crate::backend::{GroupDescription, GroupPartition, Join, Membership, TopicDescription};
 use crate::model::{Error, ErrorKind, Group, Position, Result};
 
@@ -29,9 +29,7 @@ impl Leases {
     /// # Errors
     /// What the store says. Not cancel safe: a member that was announced is forgotten after its session time-out.
     pub async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        let group = join.group.clone();
-        let joined = Member::join(Arc::clone(&self.store), join).await;
-        Ok(Arc::new(joined.map_err(|error| self.of(&group, error))?))
+        Ok(Arc::new(Member::join(Arc::clone(&self.store), join).await?))
     }
 
     /// The groups that have progress or members, by name.
@@ -52,10 +50,10 @@ impl Leases {
     /// # Errors
     /// `UnknownTopic`; `UnknownGroup` where the group has neither progress nor members; or what the store says. Cancel safe.
     pub async fn describe_group(&self, group: &Group) -> Result<GroupDescription> {
-        let topic = self.topic(group).await?;
+        let topic = self.store.describe().await?;
         let (view, now) = self.look(Some(group)).await?;
         if !view.is_active(now) && !view.has_progress() {
-            return Err(self.unknown(group));
+            return Err(unknown());
         }
         let live = view.members.iter().filter(|member| member.is_alive(now));
         let mut members: Vec<String> = live.map(|member| member.value.name.clone()).collect();
@@ -65,7 +63,7 @@ impl Leases {
             self.describe_partition(partition, &topic, record, now)
         });
         let described = stream::iter(described.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await;
-        Ok(GroupDescription::new(members, described.map_err(|error| self.of(group, error))?))
+        Ok(GroupDescription::new(members, described?))
     }
 
     async fn describe_partition(
@@ -90,11 +88,11 @@ impl Leases {
     /// `UnknownTopic`; `GroupActive`; `Backend` for a partition that is not there; or what the store says. When cancelled
     /// or failed, some partitions may have been set.
     pub async fn reset_group(&self, group: &Group, to: &[(u32, Position)]) -> Result<()> {
-        let topic = self.topic(group).await?;
-        self.store.ensure(&topic).await.map_err(|error| self.of(group, error))?;
+        let topic = self.store.describe().await?;
+        self.store.ensure(&topic).await?;
         if let Some((partition, _)) = to.iter().find(|(partition, _)| *partition >= topic.spec.partitions) {
             let error = Error::new(ErrorKind::Backend, "the topic has no such partition").with("partition", partition);
-            return Err(self.of(group, error));
+            return Err(error);
         }
         let view = self.idle(group).await?;
         for (partition, next) in to {
@@ -113,9 +111,9 @@ impl Leases {
                 CasOutcome::Done(_) => {}
                 CasOutcome::Conflict => {
                     let error = Error::new(ErrorKind::GroupActive, "a member came while the group was reset");
-                    return Err(self.of(group, error));
+                    return Err(error);
                 }
-                CasOutcome::NotDone(error) | CasOutcome::Unknown(error) => return Err(self.of(group, error)),
+                CasOutcome::NotDone(error) | CasOutcome::Unknown(error) => return Err(error),
             }
         }
         Ok(())
@@ -126,11 +124,11 @@ impl Leases {
     /// # Errors
     /// `UnknownTopic`; `UnknownGroup` where it has no progress; `GroupActive`; or what the store says. Cancel safe.
     pub async fn delete_group(&self, group: &Group) -> Result<()> {
-        self.topic(group).await?;
+        self.store.describe().await?;
         if !self.idle(group).await?.has_progress() {
-            return Err(self.unknown(group));
+            return Err(unknown());
         }
-        self.store.clear(group).await.map_err(|error| self.of(group, error))
+        self.store.clear(group).await
     }
 
     /// What the store has of a group without active members.
@@ -138,27 +136,19 @@ impl Leases {
         let (view, now) = self.look(Some(group)).await?;
         if view.is_active(now) {
             let message = "the group has active members; expected none";
-            return Err(self.of(group, Error::new(ErrorKind::GroupActive, message)));
+            return Err(Error::new(ErrorKind::GroupActive, message));
         }
         Ok(view)
     }
 
     /// The store's clock first: what was written since is believed.
     async fn look(&self, group: Option<&Group>) -> Result<(StoreSnapshot, u64)> {
-        let now = self.store.now().await.map_err(|error| about(error, &self.topic))?;
-        let entries = self.store.snapshot(group).await.map_err(|error| about(error, &self.topic))?;
+        let now = self.store.now().await?;
+        let entries = self.store.snapshot(group).await?;
         Ok((StoreSnapshot::of(entries), now))
     }
+}
 
-    async fn topic(&self, group: &Group) -> Result<TopicDescription> {
-        self.store.describe().await.map_err(|error| self.of(group, error))
-    }
-
-    fn unknown(&self, group: &Group) -> Error {
-        self.of(group, Error::new(ErrorKind::UnknownGroup, "the group has neither progress nor members"))
-    }
-
-    fn of(&self, group: &Group, error: Error) -> Error {
-        about(error, &self.topic).with("group", group)
-    }
+fn unknown() -> Error {
+    Error::new(ErrorKind::UnknownGroup, "the group has neither progress nor members")
 }

@@ -128,17 +128,9 @@ impl MemberCore {
         }
     }
 
-    fn not_owned(&self, partition: u32) -> Error {
-        self.about(Error::new(ErrorKind::Fenced, "the partition is not owned by this member"), partition)
-    }
-
-    fn about(&self, error: Error, partition: u32) -> Error {
-        super::about(error, &self.join.topic.spec.topic).with("group", &self.join.group).with("partition", partition)
-    }
-
     fn held(&self, partition: u32) -> Result<Arc<HeldRecord>> {
         let owned = self.owned();
-        let owned = owned.get(&partition).ok_or_else(|| self.not_owned(partition))?;
+        let owned = owned.get(&partition).ok_or_else(not_owned)?;
         Ok(Arc::clone(&owned.held))
     }
 
@@ -186,17 +178,17 @@ impl MemberCore {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let nonce = {
             let mut owned = self.owned();
-            let owned = owned.get_mut(&partition).ok_or_else(|| self.not_owned(partition))?;
+            let owned = owned.get_mut(&partition).ok_or_else(not_owned)?;
             owned.stop();
             owned.nonce
         };
-        let source = self.known(self.store.open(partition, from).await, partition).await?;
+        let source = self.known(self.store.open(partition, from).await).await?;
         // After the opening: a start above the log's end is found by this alone.
-        let log = log_of(&self.known(self.store.describe().await, partition).await?, partition);
+        let log = log_of(&self.known(self.store.describe().await).await?, partition);
         let mut owned = self.owned();
         let owned = owned.get_mut(&partition).filter(|owned| owned.nonce == nonce);
-        let owned = owned.ok_or_else(|| self.not_owned(partition))?;
-        let queue = self.queue.lock().clone().ok_or_else(|| self.not_owned(partition))?;
+        let owned = owned.ok_or_else(not_owned)?;
+        let queue = self.queue.lock().clone().ok_or_else(not_owned)?;
         let flow = Arc::new(Flow::default());
         flow.pause(owned.paused);
         let delivery = Delivery {
@@ -216,10 +208,10 @@ impl MemberCore {
     }
 
     /// A topic that is not there is believed when it is still not there a little later.
-    async fn known<T>(&self, asked: Result<T>, partition: u32) -> Result<T> {
+    async fn known<T>(&self, asked: Result<T>) -> Result<T> {
         let error = match asked {
             Ok(found) => return Ok(found),
-            Err(error) => self.about(error, partition),
+            Err(error) => error,
         };
         if error.kind() == ErrorKind::UnknownTopic {
             tokio::time::sleep(CERTAIN).await;
@@ -259,6 +251,10 @@ impl MemberCore {
 pub(super) fn log_of(topic: &TopicDescription, partition: u32) -> LogState {
     let gone = || LogState { incarnation: topic.incarnation.clone(), ..LogState::default() };
     topic.partitions.get(partition as usize).cloned().unwrap_or_else(gone)
+}
+
+fn not_owned() -> Error {
+    Error::new(ErrorKind::Fenced, "the partition is not owned by this member")
 }
 
 #[async_trait]
@@ -308,7 +304,7 @@ impl Membership for Member {
 
     async fn commit(&self, commit: Commit) -> Result<()> {
         let held = self.core.held(commit.partition)?;
-        held.commit(&commit).await.map_err(|error| self.core.about(error, commit.partition))
+        held.commit(&commit).await
     }
 
     async fn release(&self, partition: u32) -> Result<()> {
@@ -321,7 +317,7 @@ impl Membership for Member {
         if owned.get(&partition).is_some_and(|owned| Arc::ptr_eq(&owned.held, &held)) {
             owned.remove(&partition);
         }
-        released.map_err(|error| self.core.about(error, partition))
+        released
     }
 
     async fn leave(&self) -> Result<()> {

@@ -57,7 +57,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::backend::{ConnectionState, Inbound, TopicDescription};
-use crate::model::{Error, Group, Position, Result, Topic};
+use crate::model::{Error, Group, Position, Result};
 
 pub use mapped::mapped;
 pub use source::scan;
@@ -66,7 +66,7 @@ pub use source::scan;
 ///
 /// Every call returns within a bounded time, with an error if need be, and may be made while others are under way. When its
 /// future is dropped, what it writes may have been written, or be written later: members find that as they find a lost
-/// answer. Errors need not name topic, group or partition: they are added here.
+/// answer. Errors need not name topic, group or partition: the bus adds them.
 #[async_trait]
 pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// How reads are paced; constant for the store's life.
@@ -216,32 +216,25 @@ pub enum SourceEvent<R = Inbound> {
 ///
 /// use eventbus_core::backend::{Join, Membership};
 /// use eventbus_core::toolkit::lease::{LeaseStore, Leases};
-/// use eventbus_core::{Group, Result, Topic};
+/// use eventbus_core::{Group, Result};
 ///
 /// async fn join(store: Arc<dyn LeaseStore>, join: Join) -> Result<Arc<dyn Membership>> {
-///     let topic: Topic = join.topic.spec.topic.parse()?;
-///     Leases::new(store, topic).join(join).await
+///     Leases::new(store).join(join).await
 /// }
 ///
-/// async fn list_groups(store: Arc<dyn LeaseStore>, topic: &Topic) -> Result<Vec<Group>> {
-///     Leases::new(store, topic.clone()).list_groups().await
+/// async fn list_groups(store: Arc<dyn LeaseStore>) -> Result<Vec<Group>> {
+///     Leases::new(store).list_groups().await
 /// }
 /// ```
 #[derive(Debug, Clone)]
 pub struct Leases {
     store: Arc<dyn LeaseStore>,
-    topic: Topic,
 }
 
 impl Leases {
-    /// The groups of this topic, which the store was made for.
+    /// The groups of the topic that the store was made for.
     #[must_use]
-    pub fn new(store: Arc<dyn LeaseStore>, topic: Topic) -> Self {
-        Self { store, topic }
+    pub fn new(store: Arc<dyn LeaseStore>) -> Self {
+        Self { store }
     }
-}
-
-/// Names the topic, where the store has not done so.
-fn about(error: Error, topic: &impl fmt::Display) -> Error {
-    if error.context().any(|(name, _)| name == "topic") { error } else { error.with("topic", topic) }
 }

@@ -75,7 +75,7 @@ pub use reports::DeliveryReports;
 /// use std::sync::mpsc;
 ///
 /// use eventbus_core::backend::Outbound;
-/// use eventbus_core::toolkit::pipeline::{TopicLimits, Pipeline, DeliveryReports, Rejected};
+/// use eventbus_core::toolkit::pipeline::{DeliveryReports, Pipeline, Rejected, TopicLimits};
 /// use eventbus_core::{Envelope, Position, Result, Topic};
 ///
 /// /// Stores all that it is given, on a thread of its own.
@@ -118,7 +118,7 @@ pub use reports::DeliveryReports;
 ///         false
 ///     }
 ///
-///     async fn learn(&self, _: &Topic) {}
+///     async fn refresh(&self, _: &Topic) {}
 /// }
 /// ```
 pub trait Pipeline: Send + Sync + Sized + 'static {

@@ -101,7 +101,7 @@ impl<P: Pipeline> Producer<P> {
     /// before the start and after the end.
     pub fn submit(&self, record: Outbound, ticket: Ticket) {
         let Some(pipeline) = self.pipeline.get().filter(|_| !self.is_closed()) else {
-            return ticket.tell(closed());
+            return ticket.tell(Fate::NotStored(Error::closed("backend")));
         };
         let facts = self.known.get(&record.topic).unwrap_or_else(|| Arc::new(pipeline.assumed(&record.topic)));
         let mut bytes = pipeline.most(&record.envelope);
@@ -179,7 +179,7 @@ impl<P: Pipeline> Producer<P> {
         ticket: &Ticket,
     ) -> Result<(), Fate> {
         if self.is_closed() {
-            return Err(closed());
+            return Err(Fate::NotStored(Error::closed("backend")));
         }
         if state.failing || !ticket.stands() {
             return Err(being_replaced());
@@ -323,10 +323,6 @@ fn not_stored(why: &'static str) -> Fate {
 
 fn being_replaced() -> Fate {
     not_stored("the producer is being replaced")
-}
-
-fn closed() -> Fate {
-    Fate::NotStored(Error::new(ErrorKind::Closed, "the backend is closed"))
 }
 
 impl<P: Pipeline> fmt::Debug for Producer<P> {

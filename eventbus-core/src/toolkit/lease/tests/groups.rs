@@ -20,7 +20,6 @@ async fn a_group_is_active_until_its_leases_end_by_the_stores_clock() {
     for refused in [leases.reset_group(&group(), &to).await, leases.delete_group(&group()).await] {
         let error = refused.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::GroupActive);
-        assert!(error.to_string().contains("[topic=t, group=g]"), "{error}");
     }
     far.cut(true);
     sleep(LEASE * 2).await;
@@ -42,7 +41,6 @@ async fn a_group_without_progress_and_members_is_unknown() {
     for unknown in [leases.describe_group(&group()).await.map(drop), leases.delete_group(&group()).await] {
         let error = unknown.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownGroup);
-        assert!(error.to_string().contains("[topic=t, group=g]"), "{error}");
     }
     let error = leases.reset_group(&group(), &[(2, Position::ZERO)]).await.unwrap_err();
     assert!(error.to_string().contains("partition"), "{error}");

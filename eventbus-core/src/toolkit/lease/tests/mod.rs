@@ -29,7 +29,7 @@ fn slot(partition: u32) -> StoreKey {
 }
 
 fn leases(store: &Arc<Fake>) -> Leases {
-    Leases::new(Arc::clone(store) as Arc<dyn LeaseStore>, "t".parse().unwrap())
+    Leases::new(Arc::clone(store) as Arc<dyn LeaseStore>)
 }
 
 async fn member(store: &Arc<Fake>, name: &str) -> Arc<dyn Membership> {
