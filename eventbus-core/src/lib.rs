@@ -1,5 +1,90 @@
-//! An event bus that keeps the order of each key: the user's trait, the ordering engine, and the interface that backends
-//! implement.
+//! The engine of an event bus that keeps the order of each key: the user's trait, everything that makes the ordering contract
+//! true, and the interface that backends implement.
+//!
+//! Services use the crate `eventbus`, which chooses a backend by configuration. This crate is for those who read how it works,
+//! and for authors of backends.
+//!
+//! # The two traits
+//!
+//! [`EventBus`] is what users see: `publish` takes the place in the key's line when it is called, `subscribe` has handlers
+//! called in that order. [`Backend`](backend::Backend) is what a broker's backend implements: logs in partitions, groups that
+//! share them, one committed record per group and partition. [`Bus`] is the one on top of the other. No ordering, no retry, no
+//! dead letter is a backend's business.
+//!
+//! ```
+//! use eventbus_core::{Envelope, EventBus, Result};
+//!
+//! async fn place_order(bus: &dyn EventBus) -> Result<()> {
+//!     let placed = Envelope::builder("OrderPlaced", "/shop").key("order-42").build()?;
+//!     let paid = Envelope::builder("OrderPaid", "/shop").key("order-42").build()?;
+//!     // Both places are taken here, in this order; awaiting only listens.
+//!     let (placed, paid) = (bus.publish("orders", placed), bus.publish("orders", paid));
+//!     placed.await?.confirmed().await?;
+//!     paid.await?.confirmed().await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The two data paths
+//!
+//! ```text
+//!             publish                                              subscribe
+//!
+//!  EventBus::publish                                    Membership::next                backend
+//!        │  layer, telemetry                                  │
+//!        ▼                                                    ▼
+//!  lanes::call     number, seal, place     P1 P2         session          one job at a time per partition
+//!        │         budget                  P5                 │  claim (S5), resume (S3), hand_back (S5 S7)
+//!        ▼                                                    ▼
+//!  lanes::shard    what may be submitted   P2            pool             a lane per key: S1 S2 S6
+//!        │                                                    │  dedup (P3), tracker (S4)
+//!        ▼                                                    ▼
+//!  lanes::effects  outside of the lock                   worker           shield, handler
+//!        │                                                    │  retry, dead_letter: S2
+//!        ▼                                                    ▼
+//!  Backend::submit ──► Ticket: one of four fates         note beside the watermark ──► Membership::commit
+//! ```
+//!
+//! # Where each rule is kept
+//!
+//! The ordering contract names its rules; code, tests and errors refer to them. Each has one file that keeps it.
+//!
+//! | rule | in short | file |
+//! |---|---|---|
+//! | P1 | envelopes of a key are stored in the order of the calls | `publish/lanes/shard.rs` |
+//! | P2 | no hole, no overtaking; a refusal seals its key | `publish/lanes/shard.rs`, `publish/seal.rs` |
+//! | P3 | sending again leaves one copy, or readers drop the second | `publish/lanes/find_stamp.rs`, `subscribe/dedup/stamps.rs` |
+//! | P4 | confirmed is as durable as the topic | each backend |
+//! | P5 | a key that waits delays no other | `publish/budget.rs` |
+//! | S1, S6 | one handler at a time for a key, any number of keys; every queue is bounded | `subscribe/pool/mod.rs` |
+//! | S2 | a failed envelope is tried again in place, then goes to the policy | `subscribe/retry.rs`, `subscribe/dead_letter.rs` |
+//! | S3 | handling resumes right after what is finished | `subscribe/session/resume.rs`, `subscribe/progress/note.rs` |
+//! | S4 | nothing unfinished is acknowledged | `subscribe/progress/tracker.rs` |
+//! | S5 | one owner of a partition at a time | `subscribe/session/claim.rs` |
+//! | S7 | closing finishes what runs and loses nothing | `subscribe/session/closing.rs` |
+//! | S8 | unsafe configurations are refused | `validate.rs` |
+//!
+//! # The folders
+//!
+//! A folder imports only from those before its own line; a test keeps that, and that no files import each other in a circle
+//! (but for the five of `publish/lanes` that decide about envelopes).
+//!
+//! | folder | what it holds |
+//! |---|---|
+//! | `model`, `validate`, `mutant` | keys, envelopes, topics, positions, stamps, errors; checks of settings; seams for defects in tests |
+//! | `runtime`, [`wire`] | clocks, locks, threads, waits; envelopes as records (CloudEvents 1.0) |
+//! | [`backend`] | the interface of backends, and nothing else |
+//! | [`observe`] | events for hooks, metrics, spans |
+//! | `publish` | from the call to the broker and back |
+//! | `subscribe` | from the broker to the handler and back |
+//! | `bus` | the trait, and the engine that ties the two paths together |
+//! | [`toolkit`] | beside the others: what brokers of one kind have in common, for authors of backends |
+//!
+//! # Reading first
+//!
+//! `model/envelope.rs` and `bus/mod.rs` for the words; then one path: `publish/mod.rs` and `publish/lanes/mod.rs`, or
+//! `subscribe/mod.rs`, `subscribe/session/mod.rs` and `subscribe/pool/mod.rs`. The invariant of a file stands at its top. Who
+//! writes a backend begins with [`backend`], then [`toolkit`].
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -93,7 +93,7 @@ async fn bus(envelopes: Vec<Envelope>) -> Result<Seen> {
     }
     done.notified().await;
     let seen = Seen::since(count, start, used);
-    subscription.close(Duration::from_secs(10)).await?;
+    subscription.drain(Duration::from_secs(10)).await?;
     Ok(seen)
 }
 

@@ -195,7 +195,7 @@ fn named_buses_share_no_log_or_private_ones_do() {
         let handling = two.subscribe(Subscribe::to(TOPIC).group("g"), Arc::new(probe.clone())).await.unwrap();
         one.publish(TOPIC, placed("k", 1)).await.unwrap().await.unwrap();
         probe.wait_until_handled(1).await;
-        handling.close(Duration::from_secs(10)).await.unwrap();
+        handling.drain(Duration::from_secs(10)).await.unwrap();
         assert!(MemoryEventBus::new().unwrap().list_topics().await.unwrap().is_empty());
         assert!(!one.backend().capabilities().durable);
         one.close(Duration::from_secs(10)).await.unwrap();

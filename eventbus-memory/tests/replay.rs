@@ -138,7 +138,7 @@ async fn letters_of_other_keys_are_touched() {
 async fn a_letter_that_cannot_be_replayed_is_passed_over() {
     let (bus, seen) = (bus().await, Seen::default());
     let (letters, member) = dead_letters(&bus, &seen).await;
-    member.close(Duration::from_secs(5)).await.unwrap();
+    member.drain(Duration::from_secs(5)).await.unwrap();
     bus.delete_topic("orders").await.unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell: Tell = {

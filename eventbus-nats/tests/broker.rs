@@ -42,7 +42,7 @@ async fn nothing_is_lost_reordered_or_stored_twice_when_the_server_is_killed() {
     }
     let bus = publishing.await.unwrap();
     handled.until(30_000).await;
-    subscription.close(Duration::from_secs(10)).await.unwrap();
+    subscription.drain(Duration::from_secs(10)).await.unwrap();
     handled.assert_ordered();
     assert_eq!(bus.describe_topic("t").await.unwrap().records, 30_000, "one copy of each is stored");
 }
@@ -64,7 +64,7 @@ async fn a_frozen_server_delays_and_changes_nothing() {
     server.signal("-CONT");
     let bus = publishing.await.unwrap();
     handled.until(10_000).await;
-    subscription.close(Duration::from_secs(10)).await.unwrap();
+    subscription.drain(Duration::from_secs(10)).await.unwrap();
     handled.assert_ordered();
     assert_eq!(bus.describe_topic("t").await.unwrap().records, 10_000);
 }

@@ -88,12 +88,12 @@ async fn members_come_and_go_balanced_and_nothing_is_handled_twice() {
     balanced(&buses[0], 2).await;
     let third = member(&buses[2], "c", &handled, &starts).await;
     balanced(&buses[0], 3).await;
-    first.close(Duration::from_secs(10)).await.unwrap();
+    first.drain(Duration::from_secs(10)).await.unwrap();
     balanced(&buses[0], 2).await;
     publishing.await.unwrap();
     handled.until(20_000).await;
-    second.close(Duration::from_secs(10)).await.unwrap();
-    third.close(Duration::from_secs(10)).await.unwrap();
+    second.drain(Duration::from_secs(10)).await.unwrap();
+    third.drain(Duration::from_secs(10)).await.unwrap();
     handled.assert_ordered();
     assert_fenced(&starts);
     assert_eq!(handled.count(), 20_000, "a planned hand-over repeats nothing");
@@ -125,7 +125,7 @@ async fn a_member_cut_off_past_its_lease_starts_nothing_more_and_commits_nothing
     publish(&near, "t", 50, 201, 220).await;
     handled.until(11_000).await;
     for subscription in [cut_off, taking_over] {
-        subscription.close(Duration::from_secs(10)).await.unwrap();
+        subscription.drain(Duration::from_secs(10)).await.unwrap();
     }
     handled.assert_ordered();
     assert_fenced(&starts);
@@ -150,7 +150,7 @@ async fn handling_stops_when_the_bucket_is_out_of_reach_and_goes_on_in_the_same_
     assert!(proxy.rules.dropped.load(Ordering::Relaxed) > 0);
     proxy.rules.no_bucket.store(false, Ordering::Relaxed);
     handled.until(1_000).await;
-    subscription.close(Duration::from_secs(10)).await.unwrap();
+    subscription.drain(Duration::from_secs(10)).await.unwrap();
     handled.assert_ordered();
     let mut epochs: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for (partition, epoch, _) in starts.lock().unwrap().iter() {
@@ -190,7 +190,7 @@ async fn lost_and_late_answers_to_renewals_cost_no_ownership() {
     spent(&proxy.rules.hold_confirmations).await;
     publish(&bus, "t", 50, 51, 60).await;
     handled.until(3_000).await;
-    subscription.close(Duration::from_secs(10)).await.unwrap();
+    subscription.drain(Duration::from_secs(10)).await.unwrap();
     handled.assert_ordered();
     assert_eq!(handled.count(), 3_000);
     let epochs: std::collections::BTreeSet<(u32, u64)> =
@@ -212,6 +212,6 @@ async fn a_lost_acknowledgement_of_a_publish_leaves_one_copy_in_its_place() {
     let (handled, starts) = (Handled::default(), Starts::default());
     let subscription = member(&bus, "a", &handled, &starts).await;
     handled.until(1_000).await;
-    subscription.close(Duration::from_secs(10)).await.unwrap();
+    subscription.drain(Duration::from_secs(10)).await.unwrap();
     handled.assert_ordered();
 }

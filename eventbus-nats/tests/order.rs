@@ -37,7 +37,7 @@ async fn keys_stay_in_order_while_handlers_fail() {
     let subscription = bus.subscribe(options, handler).await.unwrap();
     publish(&bus, "a.b", 100, 1, 100).await;
     handled.until(10_000).await;
-    subscription.close(Duration::from_secs(10)).await.unwrap();
+    subscription.drain(Duration::from_secs(10)).await.unwrap();
     handled.assert_ordered();
     assert_eq!(handled.count(), 10_000, "nothing is handled twice without a fault");
     let group = bus.describe_group("a.b", "g").await.unwrap();

@@ -179,7 +179,7 @@ async fn a_reader_s_settings_reach_the_server_and_readers_and_buckets_are_remove
     assert_eq!((bucket.storage, bucket.max_messages_per_subject), (stream::StorageType::Memory, 1));
     assert_eq!(bucket.max_age, Duration::ZERO, "progress never ends by age");
     assert!(bucket.first_sequence.unwrap() > 1_600_000_000_000, "milliseconds of the clock");
-    subscription.close(Duration::from_secs(5)).await.unwrap();
+    subscription.drain(Duration::from_secs(5)).await.unwrap();
     let mut left = 3;
     while left > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -19,7 +19,7 @@
 //! let placed = Envelope::builder("OrderPlaced", "/shop").key("order-42").json(&12).build()?;
 //! let receipt = bus.publish_confirmed("orders", placed).await?;
 //! println!("partition {}, position {}", receipt.partition, receipt.position);
-//! subscription.close(std::time::Duration::from_secs(10)).await?;
+//! subscription.drain(std::time::Duration::from_secs(10)).await?;
 //! # Ok(())
 //! # }
 //! # tokio::runtime::Runtime::new().map_err(|e| e.to_string()).map(|rt| rt.block_on(example()).map_err(|e| e.to_string()))??;

@@ -111,7 +111,7 @@ async fn three_members_whose_handlers_fail_fold_the_history_of_tokio() {
     }
     shared.done.notified().await;
     for member in members {
-        member.close(Duration::from_secs(30)).await.unwrap();
+        member.drain(Duration::from_secs(30)).await.unwrap();
     }
 
     let tree = shared.tree.lock().unwrap();

@@ -158,7 +158,7 @@ impl Stage {
         let is_stuck = matches!(self.workload.work, Work::Stuck(_));
         let deadline = if is_stuck { Duration::ZERO } else { DRAIN };
         for subscription in subscriptions {
-            let closed = subscription.close(deadline).await;
+            let closed = subscription.drain(deadline).await;
             if !is_stuck {
                 closed?;
             }

@@ -271,7 +271,7 @@ async fn end(
         }
         Ended::Output(error) => {
             // What runs cannot be told any more: it stays unacknowledged, and comes again.
-            let _ = subscription.close(Duration::ZERO).await;
+            let _ = subscription.drain(Duration::ZERO).await;
             return Err(Failure::failed(format!("standard output cannot be written: {error}")));
         }
         Ended::Interrupted => Exit::Interrupted,

@@ -127,7 +127,7 @@ impl DeadLetters {
         let subscription = self.bus.subscribe(undisturbed(options).then(FailurePolicy::Skip), reader.clone()).await?;
         let ends: HashMap<u32, Position> = (0..).zip(described.partitions.iter().map(|log| log.end)).collect();
         let read = until(&subscription, async || is_through(&subscription, &ends)).await;
-        let closed = subscription.close(GOODBYE).await;
+        let closed = subscription.drain(GOODBYE).await;
         if let Err(error) = self.bus.delete_group(self.letters.as_str(), &group).await {
             tracing::warn!(target: "eventbus", %error, "a reader's group stays on a dead-letter topic");
         }
@@ -179,7 +179,7 @@ impl DeadLetters {
         let mut left = work.left.subscribe();
         let through = async || Ok(*left.borrow_and_update() == 0 || is_stuck(&subscription)?);
         let worked = until(&subscription, through).await;
-        subscription.close(GOODBYE).await?;
+        subscription.drain(GOODBYE).await?;
         worked.map(|()| work.outcome.lock().clone())
     }
 

@@ -1,4 +1,4 @@
-//! What is published and handled: keys, envelopes, topics, positions, stamps, and errors.
+//! The nouns of the bus: keys, envelopes, topics, positions, stamps, errors. Plain data, checked when it is made.
 
 mod codec;
 mod envelope;

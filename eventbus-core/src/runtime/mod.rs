@@ -1,4 +1,5 @@
-//! Clocks, randomness, locks, threads and waits.
+//! What the engine stands on: time of day and randomness ([`Env`]), locks that a schedule explorer can take over, a thread of
+//! its own, and waits between tries.
 
 mod backoff;
 mod env;

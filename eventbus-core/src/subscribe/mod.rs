@@ -1,4 +1,25 @@
-//! Handling.
+//! Handling: from the records of a group's member to the handler, and back to a committed watermark.
+//!
+//! ```text
+//!  Membership::next ──► session/mod.rs     one future per subscription; one job at a time per partition
+//!                          │                 claim.rs      a higher epoch before the first handler   S5
+//!                          │                 resume.rs     where handling goes on                    S3
+//!                          │                 hand_back.rs  drain, commit, release                    S5 S7
+//!                          ▼
+//!                       pool/mod.rs        a lane per key: one handler at a time                     S1 S2 S6
+//!                          │                 dedup/        second copies                             P3
+//!                          │                 progress/tracker.rs  the watermark                      S4
+//!                          ▼
+//!                       worker.rs          as many as handlers may run at once
+//!                          │                 shield.rs     panics stay inside; futures can be dropped
+//!                          ▼
+//!                       handler.rs         the user's code; router.rs by event type
+//!                          │                 retry.rs, dead_letter.rs  what follows a failure        S2
+//!                          ▼
+//!  Membership::commit ◄── session/jobs.rs  watermark, and beside it progress/note.rs
+//! ```
+//!
+//! `options.rs` is what users ask for, `subscription.rs` the handle that they get.
 
 pub(crate) mod dead_letter;
 pub(crate) mod dedup;

@@ -117,14 +117,6 @@ impl Subscription {
         self.inner.drain(deadline).await
     }
 
-    /// As [`drain`](Self::drain), giving up the handle.
-    ///
-    /// # Errors
-    /// As `drain`.
-    pub async fn close(self, deadline: Duration) -> Result<()> {
-        self.inner.drain(deadline).await
-    }
-
     /// Waits until the subscription has ended. Cancel safe.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::runtime::poll_until;
 /// use eventbus_core::Topic;
 /// use eventbus_core::toolkit::own;
 ///
-/// let topics: Vec<Topic> = own("shop.", ["shop.orders", "orders", "shop.a b", "shop.bills"]);
+/// let topics: Vec<Topic> = names_under("shop.", ["shop.orders", "orders", "shop.a b", "shop.bills"]);
 /// assert_eq!(topics, ["bills".parse()?, "orders".parse()?]);
 /// # Ok::<(), eventbus_core::Error>(())
 /// ```

@@ -194,7 +194,7 @@ impl Side for BusSide {
 
     async fn close(&mut self) -> Result<(), Failure> {
         if let Some(subscription) = self.subscription.take() {
-            subscription.close(Duration::from_secs(10)).await?;
+            subscription.drain(Duration::from_secs(10)).await?;
             self.bus.delete_group(&self.topic, "g").await?;
         }
         Ok(self.bus.delete_topic(&self.topic).await?)

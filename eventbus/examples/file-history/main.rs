@@ -164,7 +164,7 @@ async fn through_the_bus(url: &str, events: &[FileEvent], unordered: bool) -> ev
         () = folding.done.notified() => {}
         ended = subscription.closed() => ended?,
     }
-    subscription.close(Duration::from_secs(10)).await?;
+    subscription.drain(Duration::from_secs(10)).await?;
     bus.delete_topic(&topic).await?;
     bus.close(Duration::from_secs(10)).await?;
     Ok(folding)

@@ -1,4 +1,4 @@
-//! Second copies recognised.
+//! Second copies, told from first ones: by stamp always (P3), by source and id where a subscription asks for that.
 
 mod ids;
 mod stamps;
