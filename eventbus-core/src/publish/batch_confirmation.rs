@@ -1,5 +1,6 @@
 //! Several envelopes published together: each its own publish, listened to as one.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -176,7 +177,7 @@ impl BatchOutcome {
     #[must_use]
     pub fn stored_prefixes(&self) -> Vec<StoredPrefix> {
         let mut order = Vec::<StoredPrefix>::new();
-        let mut known = hashbrown::HashMap::<&Key, usize>::new();
+        let mut known = HashMap::<&Key, usize>::new();
         for (key, result) in self.keys.iter().zip(&self.results) {
             let Some(key) = key else { continue };
             let index = *known.entry(key).or_insert_with(|| {

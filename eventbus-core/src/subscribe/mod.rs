@@ -23,6 +23,7 @@
 
 pub(crate) mod dead_letter;
 pub(crate) mod dedup;
+mod defects;
 mod handler;
 mod options;
 mod pool;

@@ -162,31 +162,8 @@ impl Workers {
         }
     }
 
-    /// The mutant's: the wait for the next attempt is spent in the slot.
-    async fn attempt_until_decided(
-        &self,
-        control: &Control,
-        job: Attempt,
-        delivery: Delivery,
-        now: &mut Instant,
-    ) -> AttemptResult {
-        loop {
-            let observed = self.telemetry.start(&delivery, *now);
-            let end = self.run(control, job.number, delivery.clone(), &observed).await;
-            *now = observed.end(matches!(end, HandlerEnd::Ok));
-            match end {
-                HandlerEnd::Ok => return job.finished(),
-                HandlerEnd::Abandoned => return AttemptResult::Abandoned,
-                HandlerEnd::Failed(error) => match self.failed(&job, &error) {
-                    Verdict::Again(wait) => tokio::time::sleep(wait).await,
-                    Verdict::Policy(_) => return self.give_up_after(job, &error),
-                },
-            }
-        }
-    }
-
     /// Tells of a failed attempt, and decides what follows it.
-    fn failed(&self, job: &Attempt, error: &HandlerError) -> Verdict {
+    pub(super) fn failed(&self, job: &Attempt, error: &HandlerError) -> Verdict {
         if self.hooks.any() {
             let at = self.location(job);
             self.hooks.emit(&BusEvent::AttemptFailed { at: &at, attempt: job.attempt, error: error.message() });
@@ -194,7 +171,7 @@ impl Workers {
         after_failure(&self.settings, job.attempt, error.is_permanent(), self.env.random())
     }
 
-    fn give_up_after(&self, job: Attempt, error: &HandlerError) -> AttemptResult {
+    pub(super) fn give_up_after(&self, job: Attempt, error: &HandlerError) -> AttemptResult {
         let attempts = job.attempt;
         self.give_up(job, attempts, error.message().to_owned())
     }
@@ -268,7 +245,13 @@ impl Workers {
     }
 
     /// Runs the handler's future, with its panics caught, its time limited, and open to being abandoned.
-    async fn run(&self, control: &Control, number: u64, delivery: Delivery, observed: &Observed<'_>) -> HandlerEnd {
+    pub(super) async fn run(
+        &self,
+        control: &Control,
+        number: u64,
+        delivery: Delivery,
+        observed: &Observed<'_>,
+    ) -> HandlerEnd {
         let called = catch_unwind(AssertUnwindSafe(|| self.scope.enter(|| self.handler.handle(delivery))));
         let mut running = match called {
             Ok(future) => Shielded { future: Some(future), scope: self.scope, seam: self.seam },

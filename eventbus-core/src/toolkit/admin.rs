@@ -10,7 +10,7 @@ use crate::runtime::poll_until;
 ///
 /// ```
 /// use eventbus_core::Topic;
-/// use eventbus_core::toolkit::own;
+/// use eventbus_core::toolkit::names_under;
 ///
 /// let topics: Vec<Topic> = names_under("shop.", ["shop.orders", "orders", "shop.a b", "shop.bills"]);
 /// assert_eq!(topics, ["bills".parse()?, "orders".parse()?]);

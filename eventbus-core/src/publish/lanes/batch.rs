@@ -1,10 +1,9 @@
 //! A batch at its call: all places or none (P5).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 
 use super::call::Call;
 use super::effects::Effects;

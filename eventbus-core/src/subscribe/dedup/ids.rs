@@ -4,10 +4,8 @@
 //! keeps the id of its original on purpose, is none. Names are compared whole, never by a digest. What is forgotten errs on
 //! the side of handling twice: the last [`REMEMBERED`] names of a session are known, and those that the look-back brought.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-
-use hashbrown::HashSet;
 
 use crate::backend::{Body, Inbound};
 use crate::model::Envelope;

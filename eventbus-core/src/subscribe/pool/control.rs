@@ -328,16 +328,6 @@ impl PoolState {
         self.removed.extend(removed.map(|removed| (partition, removed)));
     }
 
-    /// The mutant's: an epoch begins with the memory of copies of the one before.
-    #[cfg(feature = "mutants")]
-    pub(super) fn with_copies_kept(&mut self, mut opened: super::partition::Partition) -> super::partition::Partition {
-        let before = self.removed.remove(&opened.context.partition);
-        if let Some(before) = before.filter(|_| self.seam.is(Mutant::SeekKeepsCopies)) {
-            opened.keep_copies(before);
-        }
-        opened
-    }
-
     /// Drops every lane of a partition that does not run, and what is queued behind those that do.
     fn forget_queued(&mut self, partition: u32, acknowledge: bool) {
         let lanes: Vec<usize> =
@@ -360,16 +350,6 @@ impl PoolState {
             }
             self.lanes[lane].tail = head;
             self.unindex(lane);
-        }
-    }
-
-    /// The mutant's: finishes what was never started.
-    fn acknowledge_lane(&mut self, lane: usize) {
-        let Some(owned) = self.partitions.get_mut(self.lanes[lane].partition) else { return };
-        let mut item = self.lanes[lane].head;
-        while item != NONE {
-            owned.tracker.finish(self.items[item].queued.ordinal);
-            item = self.items[item].next;
         }
     }
 }

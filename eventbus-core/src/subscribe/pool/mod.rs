@@ -39,6 +39,7 @@ use crate::runtime::sync::MutexGuard;
 use partition::{Partition, Partitions};
 
 mod control;
+mod defects;
 mod job;
 mod lane;
 mod lanes;
@@ -347,10 +348,7 @@ impl PoolState {
         self.items[head].record = Some(record);
         let behind = self.items[head].next;
         if behind != NONE && (self.seam.is(Mutant::RetryAtTail) || self.seam.is(Mutant::NegativeAcknowledge)) {
-            let tail = std::mem::replace(&mut self.lanes[lane].tail, head);
-            self.items[tail].next = head;
-            self.items[head].next = NONE;
-            self.lanes[lane].head = behind;
+            self.put_at_tail(lane);
             if self.seam.is(Mutant::NegativeAcknowledge) {
                 self.make_ready(lane);
                 return false;

@@ -41,7 +41,7 @@ pub(crate) struct Partition {
     pub(crate) context: Arc<DeliveryContext>,
     pub(crate) lease: Lease,
     pub(crate) tracker: Tracker,
-    copies: StampWindow,
+    pub(super) copies: StampWindow,
     recent_ids: Option<Box<RecentIds>>,
     finished: FinishedSet,
     /// Deliveries below it were handled before this session and only feed the memory of copies.
@@ -161,13 +161,6 @@ impl Partition {
         self.alone.as_mut().map(|alone| alone.turn = OneAtATime::Free).is_some()
     }
 
-    /// Takes over the memory of copies of the epoch before.
-    #[cfg(feature = "mutants")]
-    pub(crate) fn keep_copies(&mut self, mut before: Self) {
-        before.copies.forget_place();
-        self.copies = before.copies;
-    }
-
     /// Takes a delivered record into the ledger and says what to do with it.
     #[inline]
     pub(crate) fn admit(&mut self, record: &Inbound) -> Admit {
@@ -202,12 +195,10 @@ impl Partition {
     #[inline]
     fn is_copy(&mut self, record: &Inbound) -> bool {
         let Some(stamp) = record.stamp else { return false };
-        let mut identity = (stamp.producer.get(), stamp.number);
-        if self.seam.is(Mutant::CopyBySequence)
-            && let Some(sequence) = record.envelope(&self.context.topic).ok().and_then(|envelope| envelope.sequence())
-        {
-            identity = (0, sequence);
-        }
+        let identity = match self.seam.is(Mutant::CopyBySequence) {
+            true => self.identity_by_sequence(record, stamp),
+            false => (stamp.producer.get(), stamp.number),
+        };
         self.copies.observe(identity, record.position) == Sighting::Copy
     }
 

@@ -14,6 +14,7 @@ use crate::backend::{Assignment, Commit, LogState, Membership};
 use crate::model::{Error, ErrorKind, Position, Result};
 use crate::mutant::Mutant;
 use crate::runtime::Waits;
+use crate::subscribe::defects;
 use crate::subscribe::pool::PartitionProgress;
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Note;
@@ -129,17 +130,10 @@ pub(crate) fn commit_of(
     unclean_starts: u32,
     clean: bool,
 ) -> Result<Commit> {
-    let mut finished = progress.finished.clone();
-    if shared.workers.seam.is(Mutant::NoteWithHoles) {
-        // Claims the hole between two runs as finished too.
-        let runs: Vec<_> = finished.runs().collect();
-        if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
-            finished = FinishedSet::from_runs([crate::subscribe::progress::finished::Run {
-                first: first.first,
-                last: last.last,
-            }]);
-        }
-    }
+    let finished = match shared.workers.seam.is(Mutant::NoteWithHoles) {
+        true => defects::without_hole(&progress.finished),
+        false => progress.finished.clone(),
+    };
     let note = Note {
         watermark: progress.next,
         owner: shared.member.to_string(),

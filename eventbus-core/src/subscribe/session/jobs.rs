@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::claim::{self, commit_of};
 use super::context::{Claimed, DrainReport, SessionContext};
 use super::hand_back;
-use crate::backend::{Assignment, Inbound, Lease, LogState, TopicDescription};
+use crate::backend::{Assignment, Lease, LogState, TopicDescription};
 use crate::model::{ErrorKind, Position, Result};
 use crate::mutant::Mutant;
 use crate::observe::BusEvent;
@@ -344,17 +344,6 @@ impl SeekReply {
             Err(error) => drop(reply.take().map(|reply| reply.send(Err(error.clone())))),
             Ok(_) if last => drop(reply.take().map(|reply| reply.send(Ok(())))),
             Ok(_) => {}
-        }
-    }
-}
-
-/// The mutant's: every record trades its content with its key's next in the batch, position staying in place.
-pub(super) fn swap_neighbours(records: &mut [Inbound]) {
-    for index in 1..records.len() {
-        let (before, after) = records.split_at_mut(index);
-        let (a, b) = (&mut before[index - 1], &mut after[0]);
-        if a.partition == b.partition && a.key == b.key {
-            std::mem::swap(&mut a.body, &mut b.body);
         }
     }
 }

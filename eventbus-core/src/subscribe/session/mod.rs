@@ -16,6 +16,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::defects;
 use super::options::StartFrom;
 use super::pool::PartitionProgress;
 use super::progress::note::Trying;
@@ -222,7 +223,7 @@ impl Session {
     fn records(&mut self, mut records: Vec<Inbound>) -> Result<()> {
         if self.shared.workers.seam.is(Mutant::ReverseReplay) {
             // Swaps neighbours of a key without the ledger noticing: positions stay where they are.
-            jobs::swap_neighbours(&mut records);
+            defects::swap_neighbours(&mut records);
         }
         if self.shared.settings.dedup_by_id {
             // Here, once: the pool looks at ids under its lock.

@@ -1,8 +1,7 @@
 //! What a member owns, and where it stands with the coordinator.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use hashbrown::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use super::commit_metadata::Fingerprint;

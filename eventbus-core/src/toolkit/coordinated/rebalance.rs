@@ -6,10 +6,10 @@
 //! * what is lost ends its lease before anybody is told;
 //! * no lock is held while the client is called.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
-use hashbrown::HashSet;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
