@@ -3,9 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use eventbus::{ConfigError, Error};
-
-use crate::target::is_usage;
+use eventbus::{ConfigError, Error, ErrorKind};
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,4 +70,9 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::usage(error)
     }
+}
+
+/// Whether the user asked for the impossible; otherwise the broker did not do it.
+const fn is_usage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidConfig | ErrorKind::UnsafeConfig | ErrorKind::InvalidName | ErrorKind::Unsupported)
 }

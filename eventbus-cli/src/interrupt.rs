@@ -5,6 +5,8 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::exit::Exit;
+
 /// Whether the program was interrupted, to look at or to wait for.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt(watch::Receiver<bool>);
@@ -22,7 +24,7 @@ impl Interrupt {
             // Nobody listens any more only where the program is ending anyway.
             let _ = tell.send(true);
             either().await;
-            std::process::exit(crate::exit::Exit::Interrupted.code().into());
+            std::process::exit(Exit::Interrupted.code().into());
         });
         Ok(Self(seen))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus::config::{InForce, Layers};
-use eventbus::{BusConfig, BusEvent, ConfigError, ConnectionState, ErrorKind, EventBus, EventBusConfig};
+use eventbus::{BusConfig, BusEvent, ConfigError, ConnectionState, EventBus, EventBusConfig};
 
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
@@ -110,9 +110,4 @@ pub(crate) fn warn_if_volatile(bus: &Arc<dyn EventBus>) -> bool {
         say("this bus is in memory: nothing outlives the process");
     }
     volatile
-}
-
-/// The exit code of an error: what the user asked for was impossible, or the broker did not do it.
-pub(crate) const fn is_usage(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::InvalidConfig | ErrorKind::UnsafeConfig | ErrorKind::InvalidName | ErrorKind::Unsupported)
 }

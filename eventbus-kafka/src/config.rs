@@ -14,7 +14,11 @@ use eventbus_core::wire::Mode;
 use eventbus_core::{Group, Result, Topic, settings};
 use rdkafka::ClientConfig;
 
-use crate::producer::{BATCH_BYTES, BATCH_RECORDS};
+/// The largest batch, and the largest record of topics whose limit is not known.
+pub(crate) const BATCH_BYTES: usize = 1_000_000;
+
+/// The most records of a batch.
+pub(crate) const BATCH_RECORDS: usize = 10_000;
 
 /// How a group shares partitions among its members. All members of a group must use the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -16,29 +16,16 @@ use rdkafka::producer::{
 };
 
 use crate::answers::{turned, verdict};
+use crate::config::{BATCH_BYTES, BATCH_RECORDS};
 use crate::connection::{Context, Link, Owner, refused_setting};
-use crate::topics::Topics;
+use crate::topics::{Topics, facts};
 use crate::wire;
-
-/// What a broker's limit counts beside the records of a batch.
-const BATCH_FRAME: usize = 64;
-
-/// The largest batch, and the largest record of topics whose limit is not known.
-pub(crate) const BATCH_BYTES: usize = 1_000_000;
-
-/// The most records of a batch.
-pub(crate) const BATCH_RECORDS: usize = 10_000;
 
 /// How long a client that has failed may still report what was on the wire, before that is called back, too.
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 
 /// The publishing half of the backend.
 pub(crate) type Producer = eventbus_core::toolkit::pipeline::Producer<Records>;
-
-/// What is known of a topic whose `max.message.bytes` is this.
-pub(crate) fn facts(name: &str, max_message_bytes: usize, compacted: bool) -> TopicLimits {
-    TopicLimits::new(name, max_message_bytes.saturating_sub(BATCH_FRAME).max(1), compacted)
-}
 
 /// Clients for records, and what the brokers say of topics.
 pub(crate) struct Records {
@@ -132,16 +119,5 @@ impl ProducerContext<NoCustomPartitioner> for Delivered {
                 Err((error, _)) => Err(failed(error.rdkafka_error_code().unwrap_or(Code::Unknown))),
             },
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_of_one_record_of_the_most_bytes_is_within_the_topics_limit() {
-        assert_eq!(facts("t", 5_064, true), TopicLimits::new("t", 5_000, true));
-        assert_eq!(facts("t", 1, false).limit, 1);
     }
 }

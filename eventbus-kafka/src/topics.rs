@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{LogState, TopicDescription};
-use eventbus_core::toolkit::pipeline::KnownLimits;
+use eventbus_core::toolkit::pipeline::{KnownLimits, TopicLimits};
 use eventbus_core::toolkit::poll_until_blocking;
 use eventbus_core::toolkit::settings::unsupported;
 use eventbus_core::toolkit::{names_under, poll_until, remove_each, wait_until_gone};
@@ -17,11 +17,13 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::connection::{Admin, Link};
 use crate::error::{leaderless, only, refused, to_core};
-use crate::producer::facts;
 use crate::wire::{number, position};
 
 /// How long a topic that was made or deleted may take to be seen so by all that is asked.
 pub(crate) const SETTLES: Duration = Duration::from_secs(15);
+
+/// What a broker's limit counts beside the records of a batch.
+const BATCH_FRAME: usize = 64;
 
 /// The topics of a bus.
 pub(crate) struct Topics {
@@ -167,6 +169,11 @@ pub(crate) fn count(link: &Link, name: &str) -> KafkaResult<(u32, u32)> {
     }
 }
 
+/// What is known of a topic whose `max.message.bytes` is this.
+pub(crate) fn facts(name: &str, max_message_bytes: usize, compacted: bool) -> TopicLimits {
+    TopicLimits::new(name, max_message_bytes.saturating_sub(BATCH_FRAME).max(1), compacted)
+}
+
 fn counted<T>(all: &[T]) -> u32 {
     u32::try_from(all.len()).unwrap_or(u32::MAX)
 }
@@ -194,4 +201,15 @@ pub(crate) fn in_force(spec: &TopicSpec) -> Result<TopicSpec> {
 /// A setting that is a number; a negative one stands for no limit.
 fn number_of(settings: &ConfigResource, name: &str) -> Option<u64> {
     settings.get(name)?.value.as_ref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_of_one_record_of_the_most_bytes_is_within_the_topics_limit() {
+        assert_eq!(facts("t", 5_064, true), TopicLimits::new("t", 5_000, true));
+        assert_eq!(facts("t", 1, false).limit, 1);
+    }
 }

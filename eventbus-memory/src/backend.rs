@@ -11,34 +11,38 @@ use eventbus_core::backend::{
 use eventbus_core::{Group, Position, Result, Stamp, Topic, TopicSpec};
 use tokio::runtime::Handle;
 
-use crate::connection::{Connection, call};
 use crate::health::capabilities;
-use crate::membership::MemoryMember;
+use crate::member::MemoryMember;
 use crate::state::State;
-use crate::topics::in_force;
-use crate::world::{MemoryWorld, Step, World};
+use crate::step::Step;
+use crate::topic::in_force;
+use crate::world::{MemoryWorld, World};
 
 /// One process's connection to a [`MemoryWorld`]. Clones are the same connection; for another, connect again.
 #[derive(Clone)]
 pub struct MemoryBackend {
-    pub(crate) world: Arc<World>,
-    pub(crate) connection: u64,
+    world: Arc<World>,
+    connection: u64,
     capabilities: Arc<Capabilities>,
 }
 
-impl MemoryBackend {
-    pub(crate) fn connect(world: &Arc<World>) -> Self {
-        let (connection, capabilities) = world.step(|state, _| {
+impl MemoryWorld {
+    /// A connection, as of one more process.
+    #[must_use]
+    pub fn connect(&self) -> MemoryBackend {
+        let (connection, capabilities) = self.0.step(|state, _| {
             let id = state.fresh_id();
-            state.connections.insert(id, Connection::default());
+            state.connections.add(id);
             if let Ok(runtime) = Handle::try_current() {
                 state.timers.runtime = Some(runtime);
             }
             (id, capabilities(&state.config))
         });
-        Self { world: Arc::clone(world), connection, capabilities: Arc::new(capabilities) }
+        MemoryBackend { world: Arc::clone(&self.0), connection, capabilities: Arc::new(capabilities) }
     }
+}
 
+impl MemoryBackend {
     /// The world that this is connected to.
     #[must_use]
     pub fn world(&self) -> MemoryWorld {
@@ -53,9 +57,9 @@ impl MemoryBackend {
 
     /// A call to the broker and back.
     async fn ask<R>(&self, ask: impl FnOnce(&mut State, &mut Step) -> Result<R>) -> Result<R> {
-        call(&self.world, self.connection).await?;
+        self.world.call(self.connection).await?;
         let answer = self.world.step(ask);
-        call(&self.world, self.connection).await?;
+        self.world.call(self.connection).await?;
         answer
     }
 }
@@ -143,9 +147,9 @@ impl Backend for MemoryBackend {
     }
 
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
-        call(&self.world, self.connection).await?;
+        self.world.call(self.connection).await?;
         let member = MemoryMember::join(&self.world, self.connection, join)?;
-        call(&self.world, self.connection).await?;
+        self.world.call(self.connection).await?;
         Ok(Arc::new(member))
     }
 

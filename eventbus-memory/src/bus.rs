@@ -9,7 +9,7 @@ use eventbus_core::{Bus, BusConfig, EventBus, Result, Threads};
 use crate::backend::MemoryBackend;
 use crate::config::MemoryConfig;
 use crate::faults::Faults;
-use crate::testing::Probe;
+use crate::probe::Probe;
 use crate::world::MemoryWorld;
 
 /// An event bus in the process. For what tests do with it, see [`testing`](crate::testing).

@@ -1,4 +1,4 @@
-//! What a world is like: [`MemoryConfig`].
+//! Settings of a world: [`MemoryConfig`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,16 +153,13 @@ impl MemoryConfig {
         self
     }
 
-    /// Makes a world of its own, with no name.
-    ///
-    /// # Errors
-    /// `InvalidConfig`, naming the setting.
-    pub fn build(self) -> Result<crate::MemoryWorld> {
+    /// `InvalidConfig`, naming the setting, for what no world can be made of.
+    pub(crate) fn check(&self) -> Result<()> {
         self.check_ranges()?;
         within("max_record_bytes", &self.max_record_bytes.unwrap_or(1), 1..)?;
         if self.answer_timeout.is_zero() {
             return Err(invalid("answer_timeout", "expected more than zero"));
         }
-        Ok(crate::MemoryWorld::with(self))
+        Ok(())
     }
 }

@@ -10,13 +10,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use eventbus_core::backend::{Committed, ConnectionState, Lease};
-use eventbus_core::{Group, Topic};
+use eventbus_core::{Error, ErrorKind, Group, Topic};
 use tokio::time::Instant;
 
+use crate::faults::Place;
 use crate::reader::Reader;
-use crate::state::State;
+use crate::step::Step;
 use crate::timers::{MemberKey, Timer, Timers};
-use crate::world::Step;
 
 pub(crate) type TopicGroups = BTreeMap<Group, GroupState>;
 
@@ -136,6 +136,16 @@ impl GroupState {
         MemberKey { topic: self.topic.clone(), group: self.name.clone(), id }
     }
 
+    /// Where a fault of a member takes effect.
+    pub(crate) fn place_of(&self, id: u64) -> Option<Place> {
+        let member = self.members.get(&id)?;
+        let mut place = Place::topic(&self.topic);
+        place.group = Some(self.name.clone());
+        place.member = Some(member.name.clone());
+        place.connection = Some(member.connection);
+        Some(place)
+    }
+
     pub(crate) fn has_progress(&self) -> bool {
         self.slots.iter().any(|slot| slot.committed.is_some())
     }
@@ -178,6 +188,17 @@ impl GroupState {
             (_, event) => member.events.push_back(event),
         }
         self.wake(id, step);
+    }
+
+    /// The next event; of an unreachable broker's only what the client sees by itself.
+    pub(crate) fn take_event(&mut self, id: u64, reachable: bool) -> Option<Event> {
+        let events = &mut self.members.get_mut(&id)?.events;
+        if reachable {
+            return events.pop_front();
+        }
+        let local = |event: &Event| matches!(event, Event::Connection(_) | Event::Interrupted(_));
+        let index = events.iter().position(local)?;
+        events.remove(index)
     }
 
     /// Puts the assignment right: gives what is free to those below their share, and asks back what is above.
@@ -351,7 +372,7 @@ impl GroupState {
         }
     }
 
-    fn session_over(&mut self, id: u64, timers: &mut Timers, step: &mut Step) {
+    pub(crate) fn session_over(&mut self, id: u64, timers: &mut Timers, step: &mut Step) {
         let over =
             |member: &Member| member.silent_since.is_some_and(|since| step.now >= since + member.session_timeout);
         if self.members.get(&id).is_some_and(over) {
@@ -359,7 +380,7 @@ impl GroupState {
         }
     }
 
-    fn resize(&mut self, partitions: usize, timers: &mut Timers, step: &mut Step) {
+    pub(crate) fn resize(&mut self, partitions: usize, timers: &mut Timers, step: &mut Step) {
         for partition in partitions..self.slots.len() {
             self.take_away(u32::try_from(partition).unwrap_or(u32::MAX), step);
         }
@@ -382,67 +403,6 @@ impl GroupState {
     }
 }
 
-impl State {
-    pub(crate) fn group(&mut self, topic: &Topic, group: &Group) -> Option<&mut GroupState> {
-        self.groups.get_mut(topic)?.get_mut(group)
-    }
-
-    /// A group and the timers, which most of its changes need.
-    pub(crate) fn group_and_timers(&mut self, topic: &Topic, group: &Group) -> Option<(&mut GroupState, &mut Timers)> {
-        Some((self.groups.get_mut(topic)?.get_mut(group)?, &mut self.timers))
-    }
-
-    pub(crate) fn session_over(&mut self, key: &MemberKey, step: &mut Step) {
-        if self.broker_down {
-            return self.timers_after_restart.push(Timer::Expire(key.clone()));
-        }
-        if let Some((group, timers)) = self.group_and_timers(&key.topic, &key.group) {
-            group.session_over(key.id, timers, step);
-        }
-    }
-
-    /// Fences what was revoked and not released in time.
-    pub(crate) fn fence_late(&mut self, topic: &Topic, name: &Group, partition: u32, ownership: u64, step: &mut Step) {
-        if self.broker_down {
-            let (topic, group) = (topic.clone(), name.clone());
-            return self.timers_after_restart.push(Timer::Fence { topic, group, partition, ownership });
-        }
-        let Some((group, timers)) = self.group_and_timers(topic, name) else { return };
-        let owner = group.slots.get(partition as usize).and_then(|slot| slot.owner.as_ref());
-        if owner.is_some_and(|owner| owner.id == ownership) {
-            group.fence(partition, timers, step);
-        }
-    }
-
-    pub(crate) fn wake(&mut self, key: &MemberKey, step: &mut Step) {
-        if let Some(group) = self.group(&key.topic, &key.group) {
-            if let Some(member) = group.members.get_mut(&key.id) {
-                member.wake_at = None;
-            }
-            group.wake(key.id, step);
-        }
-    }
-
-    pub(crate) fn resize_groups(&mut self, topic: &Topic, partitions: u32, step: &mut Step) {
-        for group in self.groups.get_mut(topic).into_iter().flat_map(BTreeMap::values_mut) {
-            group.resize(partitions as usize, &mut self.timers, step);
-        }
-    }
-
-    pub(crate) fn interrupt_topic(&mut self, topic: &Topic, step: &mut Step) {
-        for group in self.groups.get_mut(topic).into_iter().flat_map(BTreeMap::values_mut) {
-            let members: Vec<u64> = group.members.keys().copied().collect();
-            members.into_iter().for_each(|member| group.interrupt(member, step));
-        }
-    }
-
-    /// The members of one connection, as (topic, group, member).
-    pub(crate) fn members_of(&self, connection: u64) -> Vec<MemberKey> {
-        let groups = self.groups.values().flat_map(BTreeMap::values);
-        groups
-            .flat_map(|group| group.members.iter().map(move |(id, member)| (group, *id, member)))
-            .filter(|(_, _, member)| member.connection == connection)
-            .map(|(group, id, _)| group.key(id))
-            .collect()
-    }
+pub(crate) fn not_owned() -> Error {
+    Error::new(ErrorKind::Fenced, "the partition is not owned by this member")
 }

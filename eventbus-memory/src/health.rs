@@ -1,4 +1,4 @@
-//! What the backend says about itself.
+//! The backend about itself: capabilities and health.
 
 use eventbus_core::backend::{Capabilities, Health};
 
@@ -25,7 +25,7 @@ pub(crate) fn capabilities(config: &MemoryConfig) -> Capabilities {
 
 impl State {
     pub(crate) fn health(&self, connection: u64) -> Health {
-        let mut health = Health::new(self.link_state(connection));
+        let mut health = Health::new(self.connections.link_state(connection));
         health.server = Some(concat!("eventbus-memory ", env!("CARGO_PKG_VERSION")).to_owned());
         let positions = match self.config.positions {
             Positions::PerPartition => "per partition",

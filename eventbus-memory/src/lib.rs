@@ -14,37 +14,44 @@
 //!
 //! # The rooms
 //!
+//! From the ground up; each file knows only what stands above it here.
+//!
 //! | file | what it keeps |
 //! |---|---|
 //! | `config` | the settings of a world |
-//! | `topics`, `log`, `duplicates` | topics, their partitions' logs, the duplicate window (P3) |
-//! | `producer` | submissions and their fates (P1, P2) |
-//! | `membership`, `group`, `reader` | events, ownership (S5), delivery without a record skipped |
-//! | `commit` | progress, behind the fence (S5) |
-//! | `connection`, `health` | the link, cut or frozen or closed |
-//! | `world`, `state`, `timers` | the one lock, and what happens later |
-//! | `faults` | what goes wrong on demand |
-//! | `bus`, `testing` | the engine on top, and what users' tests ask of it |
+//! | `timers` | what happens later |
+//! | `faults/event`, `faults/scope`, `faults/armed` | what goes wrong on demand |
+//! | `in_flight`, `step` | submissions on their way; what is left to do after the lock |
+//! | `log`, `duplicates`, `topic` | a topic, its partitions' logs, the duplicate window (P3) |
+//! | `reader`, `group`, `delivery` | ownership (S5), delivery without a record skipped |
+//! | `connection` | the links: up, cut, frozen or closed |
+//! | `state` | all of these, and what is done to several of them |
+//! | `world` | the one lock around it, its clock and its driver |
+//! | `member`, `health`, `backend` | the interface that the engine calls |
+//! | `faults/handle` | the handle that injects faults |
+//! | `probe`, `bus`, `testing` | the engine on top, and what users' tests ask of it |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod backend;
 mod bus;
-mod commit;
 mod config;
 mod connection;
+mod delivery;
 mod duplicates;
 mod faults;
 mod group;
 mod health;
+mod in_flight;
 mod log;
-mod membership;
-mod producer;
+mod member;
+mod probe;
 mod reader;
 mod state;
+mod step;
 pub mod testing;
 mod timers;
-mod topics;
+mod topic;
 mod world;
 
 pub use backend::MemoryBackend;

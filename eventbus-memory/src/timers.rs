@@ -1,17 +1,14 @@
-//! What is to happen later, in the order of its time; equal times in the order of their making, so that a run under a
-//! paused clock repeats exactly.
+//! Timers, in the order of their time; equal times in the order of their making, so that a run under a paused clock repeats
+//! exactly.
 //!
-//! Timers are fired by whoever next takes a step in the world, and by one task that sleeps until the first of them. That
-//! task exists only while there is a timer, and is started on the runtime of the caller; nothing here has a thread.
+//! Timers are fired by whoever next takes a step in the world, and by its driver: one task that sleeps until the first of
+//! them. This file only keeps account of them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
 
 use eventbus_core::{Group, Topic};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep_until};
-
-use crate::world::World;
+use tokio::time::Instant;
 
 /// Something that is due at a time.
 #[derive(Debug, Clone)]
@@ -83,62 +80,23 @@ impl Timers {
     }
 
     /// Until when the driver sleeps; `None` ends it.
-    fn next_sleep(&mut self, driver: u64) -> Option<Instant> {
+    pub(crate) fn next_sleep(&mut self, driver: u64) -> Option<Instant> {
         let first = self.first();
         self.driver = first.map(|first| (driver, first));
         first
     }
 
-    fn driver_gone(&mut self, driver: u64) {
+    pub(crate) fn driver_gone(&mut self, driver: u64) {
         if self.driver.is_some_and(|(running, _)| running == driver) {
             self.driver = None;
         }
     }
 }
 
+/// What a step has to do about the driver.
 #[derive(Debug)]
 pub(crate) enum Driving {
     Enough,
     Notify,
     Start(u64, Option<Handle>),
-}
-
-/// Starts a driver on the caller's runtime, or else on one seen before. Where there is neither, timers wait for the next
-/// step that anybody takes.
-pub(crate) fn start_driver(world: &Arc<World>, driver: u64, seen: Option<Handle>) {
-    let gone = Gone { world: Arc::downgrade(world), driver };
-    if let Ok(runtime) = Handle::try_current().or(seen.ok_or(())) {
-        drop(runtime.spawn(drive(gone)));
-    }
-}
-
-async fn drive(gone: Gone) {
-    loop {
-        let Some(world) = gone.world.upgrade() else { return };
-        let Some(until) = world.with_timers(|timers| timers.next_sleep(gone.driver)) else { return };
-        let earlier = Arc::clone(&world.earlier);
-        drop(world);
-        tokio::select! {
-            biased;
-            () = earlier.notified() => {}
-            () = sleep_until(until) => {}
-        }
-        if let Some(world) = gone.world.upgrade() {
-            world.step(|_, _| ());
-        }
-    }
-}
-
-/// Tells the world when its driver is gone, also when its runtime was shut down around it.
-struct Gone {
-    world: Weak<World>,
-    driver: u64,
-}
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        if let Some(world) = self.world.upgrade() {
-            world.with_timers(|timers| timers.driver_gone(self.driver));
-        }
-    }
 }

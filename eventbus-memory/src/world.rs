@@ -3,23 +3,25 @@
 //! Everything happens in *steps*. A step takes the world's one lock, fires the timers that are due, changes the state, and
 //! gives the lock back; only then are observers told, tickets answered and readers woken, so that no code of others ever
 //! runs under the lock.
+//!
+//! Timers that nobody's step fires are fired by a driver. It is a task that exists only while there is a timer, and is
+//! started on the runtime of the caller; nothing here has a thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use eventbus_core::backend::Fate;
-use eventbus_core::backend::Ticket;
+use eventbus_core::Result;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::backend::MemoryBackend;
 use crate::config::MemoryConfig;
-use crate::faults::{FaultEvent, Faults, Observer};
-use crate::producer::PipeKey;
+use crate::faults::Observer;
 use crate::state::State;
-use crate::timers::{Driving, Timers, start_driver};
+use crate::step::{Step, Told};
+use crate::timers::{Driving, Timers};
 
 /// One isolated broker in the process. Each [`connect`](Self::connect) is one process's handle on it.
 ///
@@ -51,7 +53,7 @@ impl MemoryWorld {
         NAMED.lock().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
     }
 
-    pub(crate) fn with(config: MemoryConfig) -> Self {
+    fn with(config: MemoryConfig) -> Self {
         Self(Arc::new(World {
             base: Instant::now(),
             base_millis: config.env.unix_millis(),
@@ -61,22 +63,21 @@ impl MemoryWorld {
         }))
     }
 
-    /// A connection, as of one more process.
-    #[must_use]
-    pub fn connect(&self) -> MemoryBackend {
-        MemoryBackend::connect(&self.0)
-    }
-
-    /// The place to inject faults and to watch them.
-    #[must_use]
-    pub fn faults(&self) -> Faults {
-        Faults::new(Arc::clone(&self.0))
-    }
-
     /// The time of day in this world, in milliseconds since the Unix epoch. It follows tokio's clock and never goes back.
     #[must_use]
     pub fn unix_millis(&self) -> u64 {
         self.0.unix_millis(Instant::now())
+    }
+}
+
+impl MemoryConfig {
+    /// Makes a world of its own, with no name.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting.
+    pub fn build(self) -> Result<MemoryWorld> {
+        self.check()?;
+        Ok(MemoryWorld::with(self))
     }
 }
 
@@ -98,34 +99,14 @@ pub(crate) struct World {
     state: Mutex<State>,
     observers: Mutex<Vec<Observer>>,
     /// Tells the driver that a timer was set before the one it sleeps for.
-    pub(crate) earlier: Arc<Notify>,
-}
-
-/// What a step saw of the clock, and what is left to do after the lock.
-#[derive(Debug)]
-pub(crate) struct Step {
-    pub(crate) now: Instant,
-    pub(crate) unix_millis: u64,
-    pub(crate) wakers: Vec<Waker>,
-    pub(crate) told: Vec<Told>,
-    pub(crate) faults: Vec<FaultEvent>,
-}
-
-/// A fate on its way to a ticket.
-#[derive(Debug)]
-pub(crate) struct Told {
-    pub(crate) ticket: Ticket,
-    pub(crate) fate: Fate,
-    /// The partition whose later submissions fail until this one is told.
-    pub(crate) pipe: Option<PipeKey>,
+    earlier: Arc<Notify>,
 }
 
 impl World {
     /// Takes one step; see the module.
     pub(crate) fn step<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, &mut Step) -> R) -> R {
         let now = Instant::now();
-        let mut step =
-            Step { now, unix_millis: self.unix_millis(now), wakers: Vec::new(), told: Vec::new(), faults: Vec::new() };
+        let mut step = Step::new(now, self.unix_millis(now));
         let (result, driving) = {
             let mut state = self.lock();
             while let Some(timer) = state.timers.pop_due(now) {
@@ -141,6 +122,20 @@ impl World {
             Driving::Start(driver, seen) => start_driver(self, driver, seen),
         }
         result
+    }
+
+    /// One way of a call: its wait, then whether the broker is there. Call it before and after what the broker does.
+    pub(crate) async fn call(self: &Arc<Self>, connection: u64) -> Result<()> {
+        let wait = self.step(|state, _| {
+            if state.timers.runtime.is_none() {
+                state.timers.runtime = Handle::try_current().ok();
+            }
+            state.config.latency.call.draw(&*state.config.env)
+        });
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        poll_fn(|cx| self.step(|state, _| state.connections.poll_link(connection, cx))).await
     }
 
     fn finish(&self, step: Step) {
@@ -161,7 +156,7 @@ impl World {
         }
     }
 
-    pub(crate) fn with_timers<R>(&self, change: impl FnOnce(&mut Timers) -> R) -> R {
+    fn with_timers<R>(&self, change: impl FnOnce(&mut Timers) -> R) -> R {
         change(&mut self.lock().timers)
     }
 
@@ -177,5 +172,45 @@ impl World {
     /// A panic of this crate under the lock would be a defect; the state is kept rather than every later call lost.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts a driver on the caller's runtime, or else on one seen before. Where there is neither, timers wait for the next
+/// step that anybody takes.
+fn start_driver(world: &Arc<World>, driver: u64, seen: Option<Handle>) {
+    let gone = Gone { world: Arc::downgrade(world), driver };
+    if let Ok(runtime) = Handle::try_current().or(seen.ok_or(())) {
+        drop(runtime.spawn(drive(gone)));
+    }
+}
+
+async fn drive(gone: Gone) {
+    loop {
+        let Some(world) = gone.world.upgrade() else { return };
+        let Some(until) = world.with_timers(|timers| timers.next_sleep(gone.driver)) else { return };
+        let earlier = Arc::clone(&world.earlier);
+        drop(world);
+        tokio::select! {
+            biased;
+            () = earlier.notified() => {}
+            () = sleep_until(until) => {}
+        }
+        if let Some(world) = gone.world.upgrade() {
+            world.step(|_, _| ());
+        }
+    }
+}
+
+/// Tells the world when its driver is gone, also when its runtime was shut down around it.
+struct Gone {
+    world: Weak<World>,
+    driver: u64,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if let Some(world) = self.world.upgrade() {
+            world.with_timers(|timers| timers.driver_gone(self.driver));
+        }
     }
 }

@@ -5,7 +5,6 @@
 use serde::Serialize;
 
 use super::figures::{Client, Summary};
-use super::report::Report;
 
 /// One workload on one backend, then and now.
 #[derive(Debug, Serialize)]
@@ -51,14 +50,14 @@ impl Change {
     }
 }
 
-/// What both reports have, in the order of the one now.
-pub(crate) fn changes(before: &Report, now: &Report) -> Vec<Change> {
+/// The workloads and backends that both have, in the order of those now.
+pub(crate) fn changes(before: &[Summary], now: &[Summary]) -> Vec<Change> {
     let same = |now: &&Summary, before: &&Summary| {
         let of = |one: &Summary| (one.run.workload.clone(), one.run.backend.clone(), one.run.client);
         of(now) == of(before)
     };
-    let found = now.summaries.iter().filter_map(|now| {
-        let before = before.summaries.iter().find(|before| same(&now, before))?;
+    let found = now.iter().filter_map(|now| {
+        let before = before.iter().find(|before| same(&now, before))?;
         Some(Change::of(before, now))
     });
     found.collect()

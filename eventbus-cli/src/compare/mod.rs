@@ -155,7 +155,7 @@ fn tell(args: &Args, outcome: &Outcome, report: &Report, baseline: Option<&Repor
 }
 
 fn show_changes(args: &Args, before: &Report, now: &Report) -> io::Result<()> {
-    let changes = baseline::changes(before, now);
+    let changes = baseline::changes(&before.summaries, &now.summaries);
     if args.json {
         lines::write_changes(io::stdout().lock(), &changes)?;
     }

@@ -9,9 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::figures::{Client, Run, Summary};
 use super::targets::Target;
 use super::workloads::{Job, Workload};
-use super::{lines, raw, run, say};
+use super::{lines, raw, run};
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
+use crate::voice::say;
 
 /// How long a selection may take, for each backend.
 const SELECTION: Duration = Duration::from_secs(170);

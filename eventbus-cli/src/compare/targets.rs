@@ -3,6 +3,7 @@
 use eventbus::EventBusConfig;
 
 use crate::exit::Failure;
+use crate::voice::say;
 
 /// A bus that is compared.
 #[derive(Debug, Clone)]
@@ -110,7 +111,7 @@ impl Drop for Targets {
         if self.containers
             && let Err(error) = containers::remove()
         {
-            super::say(format!("the brokers that were started are still there: {error}"));
+            say(format!("the brokers that were started are still there: {error}"));
         }
     }
 }
@@ -121,6 +122,7 @@ mod containers {
     use conformance_tests::brokers::{self, Broker, BrokerError, KafkaServer, NatsServer, NatsVersion, Server};
 
     use crate::exit::Failure;
+    use crate::voice::say;
 
     pub(super) fn can_start(kind: &str) -> bool {
         matches!(kind, "nats" | "kafka")
@@ -128,7 +130,7 @@ mod containers {
 
     /// Starts a broker and waits until it answers. Its URL and its image.
     pub(super) fn start(kind: &str) -> Result<(String, String), Failure> {
-        super::super::say(format!("starting {kind} in a container"));
+        say(format!("starting {kind} in a container"));
         let started = match kind {
             "kafka" => run(KafkaServer::new().measured()),
             _ => run(NatsServer::new(NatsVersion::Newest).measured()),

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::flight::{Flight, Outcome};
-use self::report::Report;
+use self::report::{Ended, Report};
 use crate::exit::{Exit, Failure};
 use crate::input::{self, BrokenLine};
 use crate::interrupt::Interrupt;
@@ -193,19 +193,6 @@ fn read_ahead(input: Box<dyn BufRead + Send>) -> mpsc::Receiver<Read> {
         let _ = input::read_numbered(input).try_for_each(|line| lines.blocking_send(line));
     });
     read
-}
-
-/// Why no more lines are taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Ended {
-    /// The input is at its end.
-    Input,
-    /// A line was broken.
-    Broken(String),
-    /// SIGINT or SIGTERM.
-    Interrupted,
-    /// Receipts cannot be written.
-    Output,
 }
 
 struct Publisher {

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use eventbus::{Error, ErrorKind, Key, Receipt};
 use serde::Serialize;
 
-use super::Ended;
 use super::flight::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::voice::say;
@@ -14,6 +13,19 @@ use crate::voice::say;
 const TOLD: u64 = 20;
 /// Bytes of receipts after which they are written.
 const LARGE: usize = 64 << 10;
+
+/// Why no more lines are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The input is at its end.
+    Input,
+    /// A line was broken.
+    Broken(String),
+    /// SIGINT or SIGTERM.
+    Interrupted,
+    /// Receipts cannot be written.
+    Output,
+}
 
 /// The outcomes so far.
 #[derive(Debug)]

@@ -1,12 +1,10 @@
-//! What observers are told.
+//! Events of faults, as observers are told of them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use eventbus_core::backend::Outbound;
 use eventbus_core::{Group, Key, Stamp, Topic};
-
-use crate::group::Member;
-use crate::timers::MemberKey;
 
 /// A fault that took effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +104,9 @@ impl FaultKind {
     }
 }
 
+/// Hears of each fault that takes effect.
+pub(crate) type Observer = Arc<dyn Fn(&FaultEvent) + Send + Sync>;
+
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -140,15 +141,6 @@ impl Place {
             stamp: Some(record.stamp),
             connection: Some(connection),
             ..Self::topic(&record.topic)
-        }
-    }
-
-    pub(crate) fn member(key: &MemberKey, member: &Member) -> Self {
-        Self {
-            group: Some(key.group.clone()),
-            member: Some(member.name.clone()),
-            connection: Some(member.connection),
-            ..Self::topic(&key.topic)
         }
     }
 

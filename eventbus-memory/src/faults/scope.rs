@@ -1,4 +1,4 @@
-//! Where an armed fault strikes.
+//! Scopes: where an armed fault strikes.
 
 use eventbus_core::{Group, Key, Topic};
 
@@ -57,9 +57,9 @@ impl Scope {
         self
     }
 
-    /// Only over this backend's connection.
-    pub fn from(mut self, backend: &crate::MemoryBackend) -> Self {
-        self.connection = Some(backend.connection());
+    /// Only over the connection of this number.
+    pub(super) fn over(mut self, connection: u64) -> Self {
+        self.connection = Some(connection);
         self
     }
 

@@ -3,6 +3,8 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::median::median;
+
 /// Percentiles of a latency, in microseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Latency {
@@ -57,7 +59,7 @@ impl Spans {
 impl Latency {
     /// Each percentile's median over several runs.
     pub(crate) fn median(of: &[Self]) -> Option<Self> {
-        let each = |pick: fn(&Self) -> f64| super::median(of.iter().map(pick));
+        let each = |pick: fn(&Self) -> f64| median(of.iter().map(pick));
         Some(Self {
             p50: each(|one| one.p50)?,
             p90: each(|one| one.p90)?,

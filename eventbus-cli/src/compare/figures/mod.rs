@@ -1,10 +1,12 @@
 //! What was measured: a [`Run`], and the [`Summary`] of several.
 
 mod latency;
+mod median;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use latency::{Latency, Spans};
+pub(crate) use self::latency::{Latency, Spans};
+use self::median::{confidence, median};
 
 /// What published and handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -221,31 +223,9 @@ impl Summary {
     }
 }
 
-/// How sure it is that the true median lies between the lowest and the highest of so many rounds, whatever their
-/// distribution: it does not only where all fell on the same side of it.
-pub(crate) fn confidence(rounds: usize) -> Option<f64> {
-    (rounds > 1).then(|| 1.0 - 2.0 * 0.5_f64.powi(i32::try_from(rounds).unwrap_or(i32::MAX)))
-}
-
-/// The middle one; of an even number the mean of the two in the middle.
-pub(crate) fn median(of: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = of.collect();
-    values.sort_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    let lower = if values.len().is_multiple_of(2) { values[values.len() / 2 - 1] } else { upper };
-    Some(f64::midpoint(lower, upper))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
-        assert_eq!(median([4.0, 1.0].into_iter()), Some(2.5));
-        assert_eq!(median(std::iter::empty()), None);
-    }
 
     #[test]
     fn a_summary_hides_nothing_that_went_wrong() {
@@ -253,12 +233,6 @@ mod tests {
         let summary = Summary::of(&[run(1.0, 0), run(9.0, 1), run(2.0, 0)]).unwrap().run;
         assert_eq!((summary.seconds, summary.losses, summary.round), (2.0, 1, 3));
         assert!(!summary.is_well());
-    }
-
-    #[test]
-    fn six_rounds_are_enough_for_95_percent() {
-        assert_eq!(confidence(1), None);
-        assert!(confidence(5).unwrap() < 0.95 && confidence(6).unwrap() > 0.95);
     }
 
     #[test]

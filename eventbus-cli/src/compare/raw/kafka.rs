@@ -20,7 +20,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{IN_FLIGHT, Race, Send1, unavailable};
+use super::race::{IN_FLIGHT, Race, Send1, unavailable};
 use crate::compare::workloads::INDEX;
 use crate::interrupt::Interrupt;
 

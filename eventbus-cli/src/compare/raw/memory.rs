@@ -6,14 +6,14 @@ use eventbus::{Envelope, Result};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Race, Send1};
+use super::race::{IN_FLIGHT, Race, Send1};
 use crate::interrupt::Interrupt;
 
 pub(super) async fn run(race: &Arc<Race>, interrupt: &Interrupt) -> Result<bool> {
     let mut readers = JoinSet::new();
     let mut topics = Vec::new();
     for _ in &race.plan.topics {
-        let (to, from) = mpsc::channel(super::IN_FLIGHT);
+        let (to, from) = mpsc::channel(IN_FLIGHT);
         topics.push(to);
         readers.spawn(read(race.clone(), from));
     }

@@ -17,7 +17,7 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{IN_FLIGHT, Race, Send1, unavailable};
+use super::race::{IN_FLIGHT, Race, Send1, unavailable};
 use crate::compare::workloads::INDEX;
 use crate::interrupt::Interrupt;
 

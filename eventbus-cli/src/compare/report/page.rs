@@ -2,8 +2,8 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::contents::{About, Report};
 use super::plots::{self, Axis, Bar, Line};
-use super::{About, Report};
 use crate::compare::baseline::{self, Change};
 use crate::compare::figures::{Client, Run, Summary};
 use crate::compare::table::{confidence, latency, micros, range, rate, seconds, time};
@@ -369,7 +369,7 @@ fn figures(all: &[&Summary]) -> Markup {
 
 /// Then and now.
 fn changes(before: &Report, now: &Report) -> Markup {
-    let all: Vec<Change> = baseline::changes(before, now);
+    let all: Vec<Change> = baseline::changes(&before.summaries, &now.summaries);
     let p99 = |of: Option<f64>| of.map_or_else(|| "–".to_owned(), micros);
     html! {
         h2 { "Against " (before.made) }

@@ -7,10 +7,11 @@
 use eventbus_core::backend::{Commit, Committed, GroupDescription, GroupPartition};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 
-use crate::faults::{CommitFault, FaultKind, Place};
-use crate::state::State;
+use super::State;
+use crate::faults::{CommitFault, FaultKind};
+use crate::group::{GroupState, not_owned};
+use crate::step::Step;
 use crate::timers::MemberKey;
-use crate::world::Step;
 
 impl State {
     pub(crate) fn commit(&mut self, key: &MemberKey, commit: Commit, step: &mut Step) -> Result<()> {
@@ -54,14 +55,6 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn fence_partition(&mut self, key: &MemberKey, partition: u32, step: &mut Step) {
-        if let Some((group, timers)) = self.group_and_timers(&key.topic, &key.group)
-            && group.owned(partition, key.id).is_some()
-        {
-            group.fence(partition, timers, step);
-        }
-    }
-
     pub(crate) fn reset_group(&mut self, topic: &Topic, name: &Group, to: &[(u32, Position)]) -> Result<()> {
         let state = self.topic(topic)?;
         let partitions = state.logs.len();
@@ -69,7 +62,7 @@ impl State {
             state.log(*partition)?;
         }
         let groups = self.groups.entry(topic.clone()).or_default();
-        let new = || crate::group::GroupState::new(topic.clone(), name.clone(), partitions);
+        let new = || GroupState::new(topic.clone(), name.clone(), partitions);
         let group = groups.entry(name.clone()).or_insert_with(new);
         if group.is_active() {
             return Err(active());
@@ -98,9 +91,8 @@ impl State {
 
     pub(crate) fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
         self.topic(topic)?;
-        let known = |(name, group): (&Group, &crate::group::GroupState)| {
-            (group.is_active() || group.has_progress()).then(|| name.clone())
-        };
+        let known =
+            |(name, group): (&Group, &GroupState)| (group.is_active() || group.has_progress()).then(|| name.clone());
         Ok(self.groups.get(topic).into_iter().flatten().filter_map(known).collect())
     }
 
@@ -133,7 +125,7 @@ impl State {
             return None;
         }
         let group = self.groups.get(&key.topic)?.get(&key.group)?;
-        let mut place = Place::member(key, group.members.get(&key.id)?);
+        let mut place = group.place_of(key.id)?;
         place.partition = Some(commit.partition);
         let fault = self.armed.commits.strike(&place)?;
         let kind = match fault {
@@ -144,10 +136,6 @@ impl State {
         step.faults.push(kind.at(place));
         Some(fault)
     }
-}
-
-pub(crate) fn not_owned() -> Error {
-    Error::new(ErrorKind::Fenced, "the partition is not owned by this member")
 }
 
 fn active() -> Error {

@@ -1,141 +1,19 @@
-//! Faults on demand: what networks, brokers and processes do to a bus, one call each.
-//!
-//! A fault is either *armed* for submissions or commits to come, within a [`Scope`], or done *at once* to a connection, a
-//! member, a topic or the broker. Each one that takes effect is told to the observers before its effect can be seen.
-//!
-//! ```
-//! use eventbus_memory::{MemoryWorld, Scope, SubmitFault};
-//!
-//! let world = MemoryWorld::new();
-//! let faults = world.faults();
-//! faults.on_fault(|fault| println!("{fault}"));
-//! // The third submission of this key is stored, and its confirmation lost.
-//! faults.submit(SubmitFault::LoseConfirmation, Scope::topic("orders").key("order-42").nth(3));
-//! // The broker takes no dead letters until further notice.
-//! let down = faults.submit(SubmitFault::NotStored, Scope::topic("orders.billing.dead").always());
-//! faults.disarm(down);
-//! ```
-
-mod event;
-mod scope;
+//! [`Faults`]: the handle that injects faults into a world.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_core::backend::Outbound;
-use eventbus_core::{Group, Position, Result, Topic};
+use eventbus_core::{Position, Result, Topic};
 
-pub use self::event::{FaultEvent, FaultKind, Place};
-pub(crate) use self::scope::Rules;
-pub use self::scope::{FaultId, Scope};
-
+use super::armed::{Armed, CommitFault, OnCut, SubmitFault};
+use super::event::{FaultEvent, FaultKind, Place};
+use super::scope::{FaultId, Scope};
 use crate::backend::MemoryBackend;
 use crate::state::State;
+use crate::step::Step;
 use crate::timers::{MemberKey, Timer};
-use crate::world::{Step, World};
-
-/// What happens to a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SubmitFault {
-    /// It vanishes; told as unknown after the answer time-out.
-    Drop,
-    /// It takes this much longer to arrive.
-    Delay(Duration),
-    /// It is refused for good.
-    Refuse,
-    /// It is not stored, and may be sent again.
-    NotStored,
-    /// It is stored and its confirmation lost; told as unknown after the answer time-out.
-    LoseConfirmation,
-    /// It is held in the network until [`Faults::release_held`]; told as unknown after the answer time-out. Released
-    /// after the duplicate window it is stored once more, unless partitions are pipelined: then it is discarded, as by a
-    /// broker that counts each producer's records.
-    Hold,
-}
-
-/// What happens to a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CommitFault {
-    /// The partition is taken away just before, so that the commit is fenced. The partition is then given out anew.
-    Fence,
-    /// It does not arrive; a retryable error.
-    Unavailable,
-    /// It is stored and the answer lost; a retryable error.
-    LoseAnswer,
-}
-
-/// What becomes of the submissions that a cut finds on their way. All are told as unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnCut {
-    /// They are stored.
-    Stored,
-    /// They are lost.
-    Lost,
-    /// Each is stored or lost as a random number says.
-    Drawn,
-}
-
-impl OnCut {
-    pub(crate) fn draw(self, env: &dyn eventbus_core::Env) -> bool {
-        match self {
-            Self::Stored => true,
-            Self::Lost => false,
-            Self::Drawn => env.random().is_multiple_of(2),
-        }
-    }
-}
-
-pub(crate) type Observer = Arc<dyn Fn(&FaultEvent) + Send + Sync>;
-
-/// What is armed.
-#[derive(Debug, Default)]
-pub(crate) struct Armed {
-    pub(crate) submits: Rules<SubmitFault>,
-    pub(crate) commits: Rules<CommitFault>,
-}
-
-impl State {
-    pub(crate) fn fault_on_submit(
-        &mut self,
-        connection: u64,
-        record: &Outbound,
-        step: &mut Step,
-    ) -> Option<SubmitFault> {
-        if self.armed.submits.is_empty() {
-            return None;
-        }
-        let place = Place::record(connection, record);
-        let fault = self.armed.submits.strike(&place)?;
-        let kind = match fault {
-            SubmitFault::Drop => FaultKind::Dropped,
-            SubmitFault::Delay(_) => FaultKind::Delayed,
-            SubmitFault::Refuse => FaultKind::Refused,
-            SubmitFault::NotStored => FaultKind::NotStored,
-            SubmitFault::LoseConfirmation => FaultKind::ConfirmationLost,
-            SubmitFault::Hold => FaultKind::Held,
-        };
-        step.faults.push(kind.at(place));
-        Some(fault)
-    }
-
-    fn member_named(&self, topic: &str, group: &str, member: &str) -> Option<MemberKey> {
-        let (topic, group): (Topic, Group) = (topic.parse().ok()?, group.parse().ok()?);
-        let group = self.groups.get(&topic)?.get(&group)?;
-        let (id, _) = group.members.iter().find(|(_, m)| m.name == member && !m.killed)?;
-        Some(group.key(*id))
-    }
-
-    fn report(&mut self, kind: FaultKind, key: &MemberKey, step: &mut Step) {
-        let member = self.group(&key.topic, &key.group).and_then(|group| group.members.get(&key.id));
-        if let Some(member) = member {
-            step.faults.push(kind.at(Place::member(key, member)));
-        }
-    }
-}
+use crate::world::{MemoryWorld, World};
 
 /// The handle to inject faults into one world. Get it by [`MemoryWorld::faults`](crate::MemoryWorld::faults).
 #[derive(Clone)]
@@ -143,11 +21,22 @@ pub struct Faults {
     world: Arc<World>,
 }
 
-impl Faults {
-    pub(crate) fn new(world: Arc<World>) -> Self {
-        Self { world }
+impl MemoryWorld {
+    /// The place to inject faults and to watch them.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        Faults { world: Arc::clone(&self.0) }
     }
+}
 
+impl Scope {
+    /// Only over this backend's connection.
+    pub fn from(self, backend: &MemoryBackend) -> Self {
+        self.over(backend.connection())
+    }
+}
+
+impl Faults {
     /// Calls this for each fault that takes effect from now on, in their order. It must not block, and may call back.
     pub fn on_fault(&self, observer: impl Fn(&FaultEvent) + Send + Sync + 'static) {
         self.world.observe(Arc::new(observer));
@@ -181,8 +70,7 @@ impl Faults {
         self.world.step(|state, step| {
             state.armed = Armed::default();
             state.release_held(step);
-            let connections: Vec<u64> = state.connections.keys().copied().collect();
-            for id in connections {
+            for id in state.connections.ids() {
                 state.heal(id, step);
                 state.thaw(id, step);
                 for key in state.members_of(id) {
@@ -322,7 +210,7 @@ impl Faults {
     /// progress survive.
     pub fn restart_broker(&self, stored: OnCut, down: Duration) {
         self.world.step(|state, step| {
-            if !state.broker_down {
+            if !state.connections.broker_down {
                 state.broker_stops(stored, down, step);
             }
         });
@@ -348,27 +236,5 @@ impl Faults {
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Faults").finish_non_exhaustive()
-    }
-}
-
-impl State {
-    fn mute(&mut self, key: &MemberKey, muted: bool, step: &mut Step) {
-        let Some((group, timers)) = self.group_and_timers(&key.topic, &key.group) else { return };
-        let Some(member) = group.members.get_mut(&key.id).filter(|member| member.muted != muted) else { return };
-        member.muted = muted;
-        if muted {
-            group.silence(key.id, timers, step);
-        } else {
-            self.heard(key, step);
-        }
-        let kind = if muted { FaultKind::HeartbeatsStopped } else { FaultKind::HeartbeatsResumed };
-        self.report(kind, key, step);
-    }
-
-    fn wake_all(&mut self, topic: &Topic, step: &mut Step) {
-        for group in self.groups.get_mut(topic).into_iter().flat_map(|groups| groups.values_mut()) {
-            let members: Vec<u64> = group.members.keys().copied().collect();
-            members.into_iter().for_each(|member| group.wake(member, step));
-        }
     }
 }

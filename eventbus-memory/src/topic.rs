@@ -1,4 +1,4 @@
-//! Topics: created, compared, changed, deleted; and appending to their logs.
+//! A topic: its settings, its partitions' logs, appending and retention.
 //!
 //! Invariant: a record is in the log, in the duplicate window and in the counts, or in none of them; retention runs on
 //! every append and on every look.
@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::{Fate, LogState, Outbound, TopicDescription};
-use eventbus_core::{Error, ErrorKind, Position, Result, Topic, TopicSpec};
+use eventbus_core::{Error, ErrorKind, Position, Result, TopicSpec};
 
 use crate::config::{Copies, MemoryConfig, Positions};
 use crate::duplicates::Duplicates;
 use crate::log::{PartitionLog, Stored};
-use crate::state::State;
-use crate::world::Step;
+use crate::step::Step;
 
 #[derive(Debug)]
 pub(crate) struct TopicState {
@@ -29,7 +28,7 @@ pub(crate) struct TopicState {
 }
 
 impl TopicState {
-    fn new(spec: TopicSpec, incarnation: u64, config: &MemoryConfig) -> Self {
+    pub(crate) fn new(spec: TopicSpec, incarnation: u64, config: &MemoryConfig) -> Self {
         let first = match config.positions {
             Positions::PerPartition => Position::ZERO,
             Positions::Shared => Position::new(1),
@@ -149,46 +148,6 @@ impl TopicState {
             self.duplicates.set_window(known_for(self.spec.duplicate_window));
         }
         self.retain(unix_millis);
-    }
-}
-
-impl State {
-    pub(crate) fn topic(&self, topic: &Topic) -> Result<&TopicState> {
-        self.topics.get(topic).ok_or_else(unknown_topic)
-    }
-
-    /// The topic, after retention.
-    pub(crate) fn current(&mut self, topic: &Topic, unix_millis: u64) -> Result<&mut TopicState> {
-        let state = self.topics.get_mut(topic).ok_or_else(unknown_topic)?;
-        state.retain(unix_millis);
-        Ok(state)
-    }
-
-    /// `false` where there is one of this name.
-    pub(crate) fn create_topic(&mut self, spec: &TopicSpec, step: &mut Step) -> Result<bool> {
-        let topic = spec.topic.parse::<Topic>()?;
-        if self.topics.contains_key(&topic) {
-            return Ok(false);
-        }
-        self.incarnations += 1;
-        self.topics.insert(topic.clone(), TopicState::new(spec.clone(), self.incarnations, &self.config));
-        self.resize_groups(&topic, spec.partitions, step);
-        Ok(true)
-    }
-
-    /// Deletes a topic. The progress of its groups stays, as brokers keep it, so that a later incarnation is told apart by
-    /// what the notes say.
-    pub(crate) fn delete_topic(&mut self, topic: &Topic, step: &mut Step) -> Result<()> {
-        self.topics.remove(topic).ok_or_else(unknown_topic)?;
-        self.interrupt_topic(topic, step);
-        Ok(())
-    }
-
-    /// The topic again with the same settings and an empty log.
-    pub(crate) fn recreate_topic(&mut self, topic: &Topic, step: &mut Step) -> Result<()> {
-        let spec = self.topic(topic)?.spec.clone();
-        self.delete_topic(topic, step)?;
-        self.create_topic(&spec, step).map(drop)
     }
 }
 

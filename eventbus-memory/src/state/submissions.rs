@@ -1,111 +1,24 @@
 //! Submissions on their way to the log and their fates on the way back.
 //!
 //! Without a wait and without a fault a submission is stored, and its ticket told, inside the call. Otherwise it is a
-//! [`Flight`]. With one record a key outstanding, flights know nothing of each other. With a pipelined partition they are
-//! a [`Pipe`], which keeps two invariants, whatever fault strikes:
+//! [`Flight`]. Pipelined flights of a partition keep these invariants, whatever fault strikes:
 //!
 //! * flights of a partition land in the order of their submission, and
 //! * their fates are told in that order, so that a cut finds no later one confirmed before an earlier one, and
 //! * *no hole*: from the moment that one is decided to be anything but stored until its ticket has been told so, every
 //!   flight submitted behind it is doomed, which is to say not stored.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use eventbus_core::backend::Ticket;
-use eventbus_core::backend::{Fate, Outbound, Pipelining};
-use eventbus_core::{Error, ErrorKind, Topic};
-use tokio::time::Instant;
+use eventbus_core::backend::{Fate, Outbound, Pipelining, Ticket};
+use eventbus_core::{Error, ErrorKind};
 
+use super::State;
 use crate::faults::{FaultKind, OnCut, Place, SubmitFault};
-use crate::state::State;
+use crate::in_flight::{Flight, PipeKey, Stage};
+use crate::step::{Step, Told};
 use crate::timers::Timer;
-use crate::topics::unknown_topic;
-use crate::world::{Step, Told};
-
-#[derive(Debug)]
-pub(crate) struct Flight {
-    pub(crate) connection: u64,
-    pub(crate) record: Outbound,
-    /// `None` once told, which a held flight outlives.
-    ticket: Option<Ticket>,
-    stage: Stage,
-    pub(crate) fault: Option<SubmitFault>,
-    pipe: Option<PipeKey>,
-    doomed: bool,
-    /// When its fate reaches the publisher; earlier timers are left over from before a release.
-    due: Instant,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Travelling,
-    /// Arrived, behind an earlier one of its pipe that has not.
-    Waiting,
-    Held,
-    Answering(Fate),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct PipeKey {
-    connection: u64,
-    topic: Topic,
-    partition: u32,
-}
-
-#[derive(Debug, Default)]
-struct Pipe {
-    /// Flights that have not landed, in the order of submission.
-    flying: VecDeque<u64>,
-    /// Flights whose fate is decided and on its way back.
-    answering: usize,
-    /// When the last of those is told.
-    answered_by: Option<Instant>,
-    /// Fates other than stored that were decided and are not told yet.
-    failing: usize,
-}
-
-/// The pipes that have anything in them.
-#[derive(Debug, Default)]
-pub(crate) struct Pipes(BTreeMap<PipeKey, Pipe>);
-
-impl Pipes {
-    fn head(&self, key: &PipeKey) -> Option<u64> {
-        self.0.get(key)?.flying.front().copied()
-    }
-
-    /// A flight has landed, its fate to be told at `due`, or later where an earlier one is.
-    fn land(&mut self, key: &PipeKey, flight: u64, due: Instant) -> Instant {
-        let Some(pipe) = self.0.get_mut(key) else { return due };
-        let due = pipe.answered_by.map_or(due, |earlier| earlier.max(due));
-        pipe.flying.retain(|flying| *flying != flight);
-        pipe.answering += 1;
-        pipe.answered_by = Some(due);
-        due
-    }
-
-    /// A flight's fate reaches its publisher.
-    fn leave(&mut self, key: &PipeKey, flight: u64, landed: bool) {
-        if let Some(pipe) = self.0.get_mut(key) {
-            pipe.flying.retain(|flying| *flying != flight);
-            pipe.answering -= usize::from(landed);
-            self.tidy(key);
-        }
-    }
-
-    /// A failure of the pipe was told.
-    pub(crate) fn told(&mut self, key: &PipeKey) {
-        if let Some(pipe) = self.0.get_mut(key) {
-            pipe.failing = pipe.failing.saturating_sub(1);
-            self.tidy(key);
-        }
-    }
-
-    fn tidy(&mut self, key: &PipeKey) {
-        if self.0.get(key).is_some_and(|pipe| pipe.flying.is_empty() && pipe.answering + pipe.failing == 0) {
-            self.0.remove(key);
-        }
-    }
-}
+use crate::topic::unknown_topic;
 
 impl State {
     /// Takes a submission. What is decided at once is returned, to be told after the lock.
@@ -132,8 +45,8 @@ impl State {
         let at_once = fault.is_none()
             && latency.submit.is_none()
             && latency.answer.is_none()
-            && !self.is_frozen(connection)
-            && pipe.as_ref().is_none_or(|pipe| !self.pipes.0.contains_key(pipe));
+            && !self.connections.is_frozen(connection)
+            && pipe.as_ref().is_none_or(|pipe| !self.pipes.contains(pipe));
         if at_once {
             return Some((ticket, self.store(record, step)));
         }
@@ -141,10 +54,28 @@ impl State {
         None
     }
 
+    fn fault_on_submit(&mut self, connection: u64, record: &Outbound, step: &mut Step) -> Option<SubmitFault> {
+        if self.armed.submits.is_empty() {
+            return None;
+        }
+        let place = Place::record(connection, record);
+        let fault = self.armed.submits.strike(&place)?;
+        let kind = match fault {
+            SubmitFault::Drop => FaultKind::Dropped,
+            SubmitFault::Delay(_) => FaultKind::Delayed,
+            SubmitFault::Refuse => FaultKind::Refused,
+            SubmitFault::NotStored => FaultKind::NotStored,
+            SubmitFault::LoseConfirmation => FaultKind::ConfirmationLost,
+            SubmitFault::Hold => FaultKind::Held,
+        };
+        step.faults.push(kind.at(place));
+        Some(fault)
+    }
+
     /// What is refused before anything is sent.
     fn not_sent(&self, connection: u64, record: &Outbound) -> Option<Fate> {
         let about = |error: Error| error.with("topic", &record.topic).with("partition", record.partition);
-        if let Err(error) = self.link(connection) {
+        if let Err(error) = self.connections.link(connection) {
             let closed = error.kind() == ErrorKind::Closed;
             return Some(if closed { Fate::Refused(about(error)) } else { Fate::NotStored(about(error)) });
         }
@@ -180,12 +111,7 @@ impl State {
         step: &mut Step,
     ) {
         let id = self.fresh_id();
-        let mut doomed = false;
-        if let Some(pipe) = &pipe {
-            let pipe = self.pipes.0.entry(pipe.clone()).or_default();
-            doomed = pipe.failing > 0;
-            pipe.flying.push_back(id);
-        }
+        let doomed = pipe.as_ref().is_some_and(|pipe| self.pipes.depart(pipe, id));
         let held = fault == Some(SubmitFault::Hold);
         let stage = if held { Stage::Held } else { Stage::Travelling };
         let (ticket, due) = (Some(ticket), step.now + self.config.answer_timeout);
@@ -197,7 +123,7 @@ impl State {
         if let Some(SubmitFault::Delay(delay)) = fault {
             wait += delay;
         }
-        if let Some(backlog) = self.backlog(connection) {
+        if let Some(backlog) = self.connections.backlog(connection) {
             backlog.push(Timer::Arrive(id));
         } else if wait.is_zero() {
             self.arrived(id, step);
@@ -255,7 +181,7 @@ impl State {
     }
 
     /// The fate is decided, and told after a wait.
-    fn decide(&mut self, id: u64, fate: Fate, wait: std::time::Duration, step: &mut Step) {
+    fn decide(&mut self, id: u64, fate: Fate, wait: Duration, step: &mut Step) {
         let stored = matches!(fate, Fate::Stored { .. });
         let Some(flight) = self.flights.get_mut(&id) else { return };
         flight.stage = Stage::Answering(fate);
@@ -275,10 +201,12 @@ impl State {
     }
 
     fn doom_behind(&mut self, key: &PipeKey, failed: u64) {
-        let Some(pipe) = self.pipes.0.get_mut(key) else { return };
-        pipe.failing += 1;
-        for id in pipe.flying.iter().filter(|id| **id > failed) {
-            if let Some(flight) = self.flights.get_mut(id) {
+        if !self.pipes.contains(key) {
+            return;
+        }
+        self.pipes.fail(key);
+        for id in self.pipes.behind(key, failed) {
+            if let Some(flight) = self.flights.get_mut(&id) {
                 flight.doomed = true;
             }
         }
@@ -292,7 +220,7 @@ impl State {
             return;
         }
         let (connection, held) = (flight.connection, matches!(flight.stage, Stage::Held));
-        if let Some(backlog) = self.backlog(connection) {
+        if let Some(backlog) = self.connections.backlog(connection) {
             return backlog.push(Timer::Answer(id));
         }
         if held {
@@ -376,7 +304,9 @@ impl State {
             // A fate that was decided badly counts in its pipe already.
             let counted = matches!(&flight.stage, Stage::Answering(fate) if !matches!(fate, Fate::Stored { .. }));
             let landed = matches!(&flight.stage, Stage::Answering(_));
-            self.pipes.0.entry(key.clone()).or_default().failing += usize::from(!counted);
+            if !counted {
+                self.pipes.fail(key);
+            }
             self.pipes.leave(key, id, landed);
         }
         let error = Error::new(ErrorKind::Unknown, "the connection was cut before an answer came");

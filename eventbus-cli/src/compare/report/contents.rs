@@ -1,0 +1,72 @@
+//! [`Report`]: all that `report.json` holds.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::environment::{self, Environment};
+use crate::compare::figures::{Run, Summary};
+use crate::compare::session::Outcome;
+use crate::compare::workloads::Workload;
+use crate::exit::Failure;
+
+/// The form of `report.json`; a reader refuses others.
+const FORM: u32 = 1;
+
+/// All that a report holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) form: u32,
+    /// When it was made, RFC 3339.
+    pub(crate) made: String,
+    /// The command as it was called, without secrets.
+    pub(crate) command: String,
+    pub(crate) environment: Environment,
+    pub(crate) workloads: Vec<About>,
+    /// Runs that could not be made, and why.
+    pub(crate) failures: Vec<String>,
+    pub(crate) summaries: Vec<Summary>,
+    pub(crate) runs: Vec<Run>,
+}
+
+/// A workload in a line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct About {
+    pub(crate) name: String,
+    pub(crate) about: String,
+}
+
+impl Report {
+    pub(crate) fn of(outcome: &Outcome, workloads: &[Workload], environment: Environment) -> Self {
+        // Detail is kept where plots are drawn from: in the summaries.
+        let runs = outcome.runs.iter().map(|run| Run { detail: None, ..run.clone() });
+        let about = |one: &Workload| About { name: one.name.clone(), about: one.about.clone() };
+        let now = OffsetDateTime::now_utc();
+        let now = now.replace_nanosecond(0).unwrap_or(now);
+        Self {
+            form: FORM,
+            made: now.format(&Rfc3339).unwrap_or_default(),
+            command: environment::command(),
+            environment,
+            workloads: workloads.iter().map(about).collect(),
+            failures: outcome.failures.clone(),
+            summaries: outcome.summaries.iter().flatten().cloned().collect(),
+            runs: runs.collect(),
+        }
+    }
+
+    /// Reads a `report.json`, or the one in a folder.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let path = if path.is_dir() { path.join("report.json") } else { path.to_owned() };
+        let named = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+        let text = fs::read_to_string(&path).map_err(|error| named(&error))?;
+        let report: Self = serde_json::from_str(&text).map_err(|error| named(&format!("no report: {error}")))?;
+        if report.form != FORM {
+            return Err(named(&format!("a report of form {}, expected {FORM}", report.form)));
+        }
+        Ok(report)
+    }
+}

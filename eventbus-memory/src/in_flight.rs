@@ -1,0 +1,119 @@
+//! Submissions in flight: what is known of each until its fate is told, and in which order they land.
+//!
+//! With one record a key outstanding, flights know nothing of each other. With a pipelined partition they are a [`Pipe`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use eventbus_core::Topic;
+use eventbus_core::backend::{Fate, Outbound, Ticket};
+use tokio::time::Instant;
+
+use crate::faults::SubmitFault;
+
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) connection: u64,
+    pub(crate) record: Outbound,
+    /// `None` once told, which a held flight outlives.
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) stage: Stage,
+    pub(crate) fault: Option<SubmitFault>,
+    pub(crate) pipe: Option<PipeKey>,
+    pub(crate) doomed: bool,
+    /// When its fate reaches the publisher; earlier timers are left over from before a release.
+    pub(crate) due: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) enum Stage {
+    Travelling,
+    /// Arrived, behind an earlier one of its pipe that has not.
+    Waiting,
+    Held,
+    Answering(Fate),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PipeKey {
+    pub(crate) connection: u64,
+    pub(crate) topic: Topic,
+    pub(crate) partition: u32,
+}
+
+#[derive(Debug, Default)]
+struct Pipe {
+    /// Flights that have not landed, in the order of submission.
+    flying: VecDeque<u64>,
+    /// Flights whose fate is decided and on its way back.
+    answering: usize,
+    /// When the last of those is told.
+    answered_by: Option<Instant>,
+    /// Fates other than stored that were decided and are not told yet.
+    failing: usize,
+}
+
+/// The pipes that have anything in them.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes(BTreeMap<PipeKey, Pipe>);
+
+impl Pipes {
+    pub(crate) fn contains(&self, key: &PipeKey) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// A flight departs, behind all others of its pipe. Whether it is doomed.
+    pub(crate) fn depart(&mut self, key: &PipeKey, flight: u64) -> bool {
+        let pipe = self.0.entry(key.clone()).or_default();
+        pipe.flying.push_back(flight);
+        pipe.failing > 0
+    }
+
+    /// The flight that lands next.
+    pub(crate) fn head(&self, key: &PipeKey) -> Option<u64> {
+        self.0.get(key)?.flying.front().copied()
+    }
+
+    /// A flight has landed, its fate to be told at `due`, or later where an earlier one is.
+    pub(crate) fn land(&mut self, key: &PipeKey, flight: u64, due: Instant) -> Instant {
+        let Some(pipe) = self.0.get_mut(key) else { return due };
+        let due = pipe.answered_by.map_or(due, |earlier| earlier.max(due));
+        pipe.flying.retain(|flying| *flying != flight);
+        pipe.answering += 1;
+        pipe.answered_by = Some(due);
+        due
+    }
+
+    /// A flight's fate reaches its publisher.
+    pub(crate) fn leave(&mut self, key: &PipeKey, flight: u64, landed: bool) {
+        if let Some(pipe) = self.0.get_mut(key) {
+            pipe.flying.retain(|flying| *flying != flight);
+            pipe.answering -= usize::from(landed);
+            self.tidy(key);
+        }
+    }
+
+    /// A failure of the pipe was decided, and is not told yet.
+    pub(crate) fn fail(&mut self, key: &PipeKey) {
+        self.0.entry(key.clone()).or_default().failing += 1;
+    }
+
+    /// The flights behind one that failed.
+    pub(crate) fn behind(&self, key: &PipeKey, failed: u64) -> impl Iterator<Item = u64> {
+        let flying = self.0.get(key).into_iter().flat_map(|pipe| &pipe.flying);
+        flying.copied().filter(move |flight| *flight > failed)
+    }
+
+    /// A failure of the pipe was told.
+    pub(crate) fn told(&mut self, key: &PipeKey) {
+        if let Some(pipe) = self.0.get_mut(key) {
+            pipe.failing = pipe.failing.saturating_sub(1);
+            self.tidy(key);
+        }
+    }
+
+    fn tidy(&mut self, key: &PipeKey) {
+        if self.0.get(key).is_some_and(|pipe| pipe.flying.is_empty() && pipe.answering + pipe.failing == 0) {
+            self.0.remove(key);
+        }
+    }
+}
