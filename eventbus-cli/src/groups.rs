@@ -1,6 +1,7 @@
 //! `eventbus groups`: the groups of a topic.
 
-use eventbus::{EventBus, GroupDescription, StartFrom};
+use eventbus::admin::GroupDescription;
+use eventbus::{EventBus, StartFrom};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use eventbus::{EventBus, GroupDescription};
+use eventbus::EventBus;
+use eventbus::admin::GroupDescription;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -58,7 +59,7 @@ const COLUMNS: &[&str] = &["partition", "committed", "end", "lag", "owner", "epo
 /// A group's partitions.
 pub(crate) fn lines(group: &GroupDescription) -> Vec<Line> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let line = |partition: &eventbus::GroupPartition| Line {
+    let line = |partition: &eventbus::admin::GroupPartition| Line {
         partition: partition.partition,
         committed: partition.committed.as_ref().map(|committed| committed.next.get()),
         end: partition.log.end.get(),

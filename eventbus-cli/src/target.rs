@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventbus::admin::ConnectionState;
 use eventbus::config::{InForce, Layers};
-use eventbus::{BusConfig, BusEvent, ConfigError, ConnectionState, EventBus, EventBusConfig};
+use eventbus::observe::BusEvent;
+use eventbus::{BusConfig, ConfigError, EventBus, EventBusConfig};
 
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
@@ -59,7 +61,7 @@ impl Target {
         config: &EventBusConfig,
         customize: impl FnOnce(BusConfig) -> BusConfig,
     ) -> Result<Arc<dyn EventBus>, Failure> {
-        let connecting = eventbus::connect_customized(config, |bus| customize(bus).hook(connection_notes));
+        let connecting = config.connect_with(|bus| customize(bus).hook(connection_notes));
         match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(bus)) => Ok(bus),
             Ok(Err(error)) => Err(Failure::from(error).about(&config.backend)),

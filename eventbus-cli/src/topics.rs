@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use eventbus::{EventBus, OnExisting, Storage, TopicDescription, TopicSpec};
+use eventbus::admin::TopicDescription;
+use eventbus::{EventBus, OnExisting, Storage, TopicSpec};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;

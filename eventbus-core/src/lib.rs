@@ -130,8 +130,8 @@ pub use publish::{
 };
 pub use runtime::{Backoff, BackoffError, Env, Jitter, SystemEnv};
 pub use subscribe::{
-    Delivery, FailurePolicy, HandleLayer, Handler, HandlerError, OnDataLoss, OnLogReset, PartitionView, Router,
-    RouterBuilder, StartFrom, Subscribe, Subscription, Unknown, handler_fn,
+    Delivery, FailurePolicy, HandleLayer, Handler, HandlerError, OnDataLoss, OnLogReset, OnUnknownType, PartitionView,
+    Router, RouterBuilder, StartFrom, Subscribe, Subscription, handler_fn,
 };
 
 #[cfg(test)]

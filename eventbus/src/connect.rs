@@ -33,85 +33,81 @@ use crate::config::{BackendConfig, EventBusConfig};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub async fn connect(url: &str) -> Result<Arc<dyn EventBus>> {
-    connect_with(&EventBusConfig::from_url(url)?).await
+    EventBusConfig::from_url(url)?.connect().await
 }
 
-/// Connects to the broker that the configuration names.
-///
-/// # Errors
-/// `InvalidConfig` and what the broker says.
-pub async fn connect_with(config: &EventBusConfig) -> Result<Arc<dyn EventBus>> {
-    connect_customized(config, |bus| bus).await
-}
-
-/// As [`connect_with`], with what is no plain data (hooks, layers, a clock of one's own) added by `customize`.
-///
-/// # Errors
-/// As [`connect_with`].
-///
-/// ```
-/// # tokio::runtime::Runtime::new()?.block_on(async {
-/// use eventbus::{BusEvent, EventBusConfig};
-///
-/// let config = EventBusConfig::from_url("memory://shop")?;
-/// let bus = eventbus::connect_customized(&config, |bus| {
-///     bus.hook(|event: &BusEvent<'_>| println!("{event:?}"))
-/// })
-/// .await?;
-/// # drop(bus);
-/// # Ok::<(), eventbus::Error>(())
-/// # })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub async fn connect_customized(
-    config: &EventBusConfig,
-    customize: impl FnOnce(BusConfig) -> BusConfig,
-) -> Result<Arc<dyn EventBus>> {
-    let bus = Bus::connect(backend(config), customize(config.bus())).await?;
-    let untouched = EventBusConfig { backend: config.backend.clone(), ..EventBusConfig::memory(None) };
-    if (&config.subscribe, &config.topic) == (&untouched.subscribe, &untouched.topic) {
-        return Ok(Arc::new(bus));
+impl EventBusConfig {
+    /// Connects to the broker that this names.
+    ///
+    /// # Errors
+    /// `InvalidConfig` and what the broker says.
+    pub async fn connect(&self) -> Result<Arc<dyn EventBus>> {
+        self.connect_with(|bus| bus).await
     }
-    Ok(Arc::new(Configured { bus, subscribe: config.subscription("any"), topic: config.topic("any") }))
-}
 
-/// The backend that the configuration names, not connected yet: for tools that put an engine of their own on it, such as the
-/// conformance suite.
-#[must_use]
-pub fn backend(config: &EventBusConfig) -> Arc<dyn Backend> {
-    match &config.backend {
-        BackendConfig::Memory { name: Some(name) } => Arc::new(MemoryWorld::named(name).connect()),
-        BackendConfig::Memory { name: None } => Arc::new(MemoryWorld::new().connect()),
-        #[cfg(feature = "nats")]
-        BackendConfig::Nats(section) => Arc::new(eventbus_nats::NatsBackend::new(section.config())),
-        #[cfg(feature = "kafka")]
-        BackendConfig::Kafka(section) => Arc::new(eventbus_kafka::KafkaBackend::new(section.config())),
-    }
-}
-
-/// Removes all that a bus made at this prefix of its broker ([`EventBusConfig::at_prefix`]): topics, groups and their progress.
-/// For tools that worked there and are done; nobody else may be at it.
-///
-/// # Errors
-/// What the broker says. Cancel safe: what is left can be removed by another call.
-pub async fn remove_prefix(config: &EventBusConfig, prefix: &str) -> Result<()> {
-    let place = config.at_prefix(prefix)?;
-    match &place.backend {
-        // With the last handle on it a log in memory is gone.
-        BackendConfig::Memory { .. } => Ok(()),
-        #[cfg(feature = "nats")]
-        BackendConfig::Nats(section) => {
-            let backend = eventbus_nats::NatsBackend::new(section.config());
-            backend.open().await?;
-            backend.remove_all().await?;
-            backend.close().await
+    /// As [`connect`](Self::connect), with what is no plain data (hooks, layers, a clock of one's own) added by `customize`.
+    ///
+    /// # Errors
+    /// As `connect`.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// use eventbus::EventBusConfig;
+    /// use eventbus::observe::BusEvent;
+    ///
+    /// let config = EventBusConfig::from_url("memory://shop")?;
+    /// let bus = config.connect_with(|bus| bus.hook(|event: &BusEvent<'_>| println!("{event:?}"))).await?;
+    /// # drop(bus);
+    /// # Ok::<(), eventbus::Error>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn connect_with(&self, customize: impl FnOnce(BusConfig) -> BusConfig) -> Result<Arc<dyn EventBus>> {
+        let bus = Bus::connect(self.backend(), customize(self.bus())).await?;
+        let untouched = Self { backend: self.backend.clone(), ..Self::memory(None) };
+        if (&self.subscribe, &self.topic) == (&untouched.subscribe, &untouched.topic) {
+            return Ok(Arc::new(bus));
         }
-        #[cfg(feature = "kafka")]
-        BackendConfig::Kafka(section) => {
-            let backend = eventbus_kafka::KafkaBackend::new(section.config());
-            backend.open().await?;
-            backend.remove_all().await?;
-            backend.close().await
+        Ok(Arc::new(Configured { bus, subscribe: self.subscription("any"), topic: self.topic("any") }))
+    }
+
+    /// The backend that this names, not connected yet: for tools that put an engine of their own on it, such as the conformance
+    /// suite.
+    #[must_use]
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        match &self.backend {
+            BackendConfig::Memory { name: Some(name) } => Arc::new(MemoryWorld::named(name).connect()),
+            BackendConfig::Memory { name: None } => Arc::new(MemoryWorld::new().connect()),
+            #[cfg(feature = "nats")]
+            BackendConfig::Nats(section) => Arc::new(eventbus_nats::NatsBackend::new(section.config())),
+            #[cfg(feature = "kafka")]
+            BackendConfig::Kafka(section) => Arc::new(eventbus_kafka::KafkaBackend::new(section.config())),
+        }
+    }
+
+    /// Removes all that a bus made at this prefix of the broker ([`at_prefix`](Self::at_prefix)): topics, groups and their
+    /// progress. For tools that worked there and are done; nobody else may be at it.
+    ///
+    /// # Errors
+    /// What the broker says. Cancel safe: what is left can be removed by another call.
+    pub async fn remove_prefix(&self, prefix: &str) -> Result<()> {
+        match &self.at_prefix(prefix)?.backend {
+            // With the last handle on it a log in memory is gone.
+            BackendConfig::Memory { .. } => Ok(()),
+            #[cfg(feature = "nats")]
+            BackendConfig::Nats(section) => {
+                let backend = eventbus_nats::NatsBackend::new(section.config());
+                backend.open().await?;
+                backend.remove_all().await?;
+                backend.close().await
+            }
+            #[cfg(feature = "kafka")]
+            BackendConfig::Kafka(section) => {
+                let backend = eventbus_kafka::KafkaBackend::new(section.config());
+                backend.open().await?;
+                backend.remove_all().await?;
+                backend.close().await
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use conformance_tests::file_history::{Change, Tree};
-use eventbus::{Backoff, BusEvent, Delivery, Envelope, EventBusConfig, HandlerError, Subscribe, TopicSpec, handler_fn};
+use eventbus::observe::BusEvent;
+use eventbus::{Backoff, Delivery, Envelope, EventBusConfig, HandlerError, Subscribe, TopicSpec, handler_fn};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -69,7 +70,7 @@ async fn three_members_whose_handlers_fail_fold_the_history_of_tokio() {
     let dead = Arc::new(AtomicUsize::new(0));
     let counted = dead.clone();
     let config = EventBusConfig::memory(None);
-    let bus = eventbus::connect_customized(&config, |bus| {
+    let bus = config.connect_with(|bus| {
         bus.hook(move |event: &BusEvent<'_>| {
             if let BusEvent::DeadLettered { .. } = event {
                 counted.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,8 @@ use conformance_tests::history::{
     CallIds, EndOutcome, HandlerCall, Kind, MemoryRecorder, Name, PublishOutcome, Recorder, SessionCause, Start,
     digest, monotonic_clock,
 };
-use eventbus::{BusEvent, Delivery, ErrorKind, OwnershipChange, Receipt, Topic};
+use eventbus::observe::{BusEvent, OwnershipChange};
+use eventbus::{Delivery, ErrorKind, Receipt, Topic};
 use tokio::sync::Notify;
 
 use super::clock::Clock;

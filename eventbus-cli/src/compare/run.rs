@@ -84,9 +84,8 @@ impl Stage {
         let mut buses = Vec::new();
         for _ in 0..workload.members {
             let hook = check.clone();
-            let connecting = eventbus::connect_customized(&config, |bus| {
-                bus.hook(move |event: &eventbus::BusEvent<'_>| hook.told(event))
-            });
+            let connecting =
+                config.connect_with(|bus| bus.hook(move |event: &eventbus::observe::BusEvent<'_>| hook.told(event)));
             buses.push(connecting.await?);
         }
         Ok(Self { target: target.clone(), workload: workload.clone(), buses, check, partitions: 0, note: None })

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus::{BusEvent, Envelope, EventBus, EventBusConfig, Key, OnExisting, TopicSpec};
+use eventbus::observe::BusEvent;
+use eventbus::{Envelope, EventBus, EventBusConfig, Key, OnExisting, TopicSpec};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;

@@ -9,9 +9,8 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus::{
-    Backoff, BusEvent, ErrorKind, EventBusConfig, FailurePolicy, StartFrom, Subscribe, Subscription, TopicSpec,
-};
+use eventbus::observe::BusEvent;
+use eventbus::{Backoff, ErrorKind, EventBusConfig, FailurePolicy, StartFrom, Subscribe, Subscription, TopicSpec};
 use tokio::time::Instant;
 
 use self::exec::Exec;
@@ -216,7 +215,7 @@ fn notes(event: &BusEvent<'_>) {
     }
 }
 
-fn place(at: &eventbus::Location) -> String {
+fn place(at: &eventbus::observe::Location) -> String {
     let position = at.position.map(|position| position.to_string()).unwrap_or_default();
     let key = at.key.as_ref().map(|key| format!(" of key {key}")).unwrap_or_default();
     format!("partition {}, position {position}{key}", at.partition)

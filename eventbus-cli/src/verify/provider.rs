@@ -12,7 +12,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conformance_tests::suite::{Abilities, Clock, Connection, Fixture, Provider, Setup};
 use eventbus::backend::Backend;
-use eventbus::connect::remove_prefix;
 use eventbus::{Error, ErrorKind, EventBusConfig};
 use futures_util::future::join_all;
 
@@ -61,7 +60,7 @@ impl Places {
         join_all(backends.iter().filter_map(Weak::upgrade).map(close)).await;
         let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
         for place in &made {
-            let removed = tokio::time::timeout(REMOVAL, remove_prefix(&self.config, place)).await;
+            let removed = tokio::time::timeout(REMOVAL, self.config.remove_prefix(place)).await;
             let removed = removed.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "no answer")));
             removed.map_err(|error| {
                 Failure::failed(format!("what begins with {} could not be removed: {error}", self.run))
@@ -117,7 +116,7 @@ impl fmt::Debug for World {
 #[async_trait]
 impl Fixture for World {
     async fn connect(&self) -> Result<Arc<dyn Connection>, Error> {
-        let backend = eventbus::connect::backend(&self.config);
+        let backend = self.config.backend();
         // Both under the lock: after the removal has begun, none is made that it does not close.
         let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
         if self.closed.load(Ordering::Acquire) {

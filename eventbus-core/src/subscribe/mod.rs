@@ -48,7 +48,7 @@ pub(crate) use pool::Pool;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) use pool::{NextAttempt, Opening};
 pub(crate) use progress::{FinishedSet, Note};
-pub use router::{Router, RouterBuilder, Unknown};
+pub use router::{OnUnknownType, Router, RouterBuilder};
 pub(crate) use session::{CloseBy, HAND_BACK_GRACE, Session, SessionContext};
 pub(crate) use shield::Scope;
 pub(crate) use subscription::Running;

@@ -21,7 +21,7 @@ type Handling<'a> = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send
 /// What a router does with an event whose type has no handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Unknown {
+pub enum OnUnknownType {
     /// It is finished unhandled, and counted: other types may share the topic. The default.
     #[default]
     Skip,
@@ -38,7 +38,7 @@ pub enum Unknown {
 /// made by [`RouterBuilder::build`]: install a recorder before.
 ///
 /// ```
-/// use eventbus_core::{Delivery, Event, HandlerError, Router, Unknown, handler_fn};
+/// use eventbus_core::{Delivery, Event, HandlerError, OnUnknownType, Router, handler_fn};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub enum Unknown {
 /// let router = Router::builder()
 ///     .on::<OrderPlaced, _, _>(|event, delivery: Delivery| async move { book(event.total, delivery.epoch()).await })
 ///     .on_type("OrderCancelled", handler_fn(|_delivery| async { Ok(()) }))
-///     .unknown(Unknown::Fail)
+///     .unknown(OnUnknownType::Fail)
 ///     .build()?;
 /// # let _ = router;
 /// # Ok::<(), eventbus_core::Error>(())
@@ -72,14 +72,14 @@ pub struct Router {
 }
 
 enum Otherwise {
-    Unknown(Unknown),
+    Unknown(OnUnknownType),
     Handler(Arc<dyn Handler>),
 }
 
 impl Router {
     /// Starts a router without handlers, which skips everything.
     pub fn builder() -> RouterBuilder {
-        RouterBuilder { routes: BTreeMap::new(), otherwise: Otherwise::Unknown(Unknown::default()), error: None }
+        RouterBuilder { routes: BTreeMap::new(), otherwise: Otherwise::Unknown(OnUnknownType::default()), error: None }
     }
 
     /// How many envelopes were skipped because their type has no handler.
@@ -117,12 +117,12 @@ impl Handler for Router {
         }
         match &self.otherwise {
             Otherwise::Handler(handler) => handler.handle(delivery),
-            Otherwise::Unknown(Unknown::Fail) => {
+            Otherwise::Unknown(OnUnknownType::Fail) => {
                 let (event_type, id) = (delivery.envelope().event_type(), delivery.envelope().id());
                 let error = format!("no handler for events of type {event_type:?} [id={id}]");
                 Box::pin(future::ready(Err(HandlerError::permanent(error))))
             }
-            Otherwise::Unknown(Unknown::Skip) => {
+            Otherwise::Unknown(OnUnknownType::Skip) => {
                 self.skip(&delivery);
                 Box::pin(future::ready(Ok(())))
             }
@@ -203,9 +203,9 @@ impl RouterBuilder {
         self
     }
 
-    /// Says what to do with other types. Default [`Unknown::Skip`]. Of this and [`fallback`](Self::fallback) the last call
+    /// Says what to do with other types. Default [`OnUnknownType::Skip`]. Of this and [`fallback`](Self::fallback) the last call
     /// counts.
-    pub fn unknown(mut self, unknown: Unknown) -> Self {
+    pub fn unknown(mut self, unknown: OnUnknownType) -> Self {
         self.otherwise = Otherwise::Unknown(unknown);
         self
     }
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(router.skipped(), 1);
         assert!(log.lock().unwrap().is_empty());
 
-        let router = routes(&log).unknown(Unknown::Fail).build().unwrap();
+        let router = routes(&log).unknown(OnUnknownType::Fail).build().unwrap();
         let error = router.handle(delivery("Other", "")).await.unwrap_err();
         assert!(error.is_permanent());
         assert!(error.message().contains("\"Other\"") && error.message().contains("i-1"), "{error:?}");

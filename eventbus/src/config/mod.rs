@@ -28,6 +28,8 @@ use eventbus_core::{BusConfig, Subscribe, TopicSpec};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+/// Where the bus's own work runs: no plain data, set in code.
+pub use eventbus_core::Threads;
 #[cfg(feature = "kafka")]
 pub use kafka::{GroupProtocol, KafkaSection, SaslMechanism};
 pub use knobs::{Knob, KnobKind, Section, knobs};
@@ -205,7 +207,7 @@ impl EventBusConfig {
     }
 
     /// The publishing side as the core takes it: add hooks and layers to it for
-    /// [`connect_customized`](crate::connect_customized). A configured number of partitions is also what topics must have that
+    /// [`connect_with`](Self::connect_with). A configured number of partitions is also what topics must have that
     /// are published to without having been ensured.
     pub fn bus(&self) -> BusConfig {
         let config = self.publish.apply(BusConfig::new());

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use eventbus::backend::ProducerId;
 use eventbus::config::KafkaSection;
 use eventbus::kafka::BINDING;
 use eventbus::wire::{self, Mode, WireRecord};
-use eventbus::{Group, ProducerId, Result, Stamp};
+use eventbus::{Group, Result, Stamp};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
