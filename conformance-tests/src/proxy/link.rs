@@ -9,7 +9,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use super::{Conversation, Direction, Mode};
+use super::mode::{Direction, Mode};
+use super::protocol::Conversation;
 
 const READ: usize = 64 << 10;
 

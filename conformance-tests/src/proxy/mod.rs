@@ -11,98 +11,22 @@
 
 pub mod kafka;
 mod link;
+mod mode;
 pub mod nats;
+mod protocol;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use self::mode::Direction;
+use self::mode::Mode;
+pub use self::protocol::{Conversation, Ends, Passed, Protocol};
 use crate::brokers::{BrokerError, background};
-
-/// One way through the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Direction {
-    /// What the client sends.
-    ToBroker,
-    /// What the broker sends.
-    ToClient,
-}
-
-/// What is spoken through a proxy, with the faults of one world. One may be shared by the proxies of many processes: a fault
-/// that strikes the n-th publish counts over all of them.
-pub trait Protocol: fmt::Debug + Send + Sync + 'static {
-    /// One more connection.
-    fn converse(self: Arc<Self>, ends: Ends) -> Box<dyn Conversation>;
-
-    /// Counts how often answers that are held were let go. Default: none is ever held.
-    fn releases(&self) -> watch::Receiver<u64> {
-        watch::channel(0).1
-    }
-}
-
-/// What is said on one connection. `None` ends it: what was said is not the protocol.
-pub trait Conversation: Send {
-    /// The client sent these bytes.
-    fn sent(&mut self, bytes: &[u8]) -> Option<Passed>;
-
-    /// The broker sent these bytes; what of it passes.
-    fn answered(&mut self, bytes: &[u8]) -> Option<BytesMut>;
-
-    /// What was held and may go now.
-    fn released(&mut self) -> BytesMut {
-        BytesMut::new()
-    }
-}
-
-/// What becomes of bytes of a client.
-#[derive(Debug, Default)]
-#[allow(clippy::exhaustive_structs)] // made by every protocol
-pub struct Passed {
-    /// To the broker.
-    pub on: BytesMut,
-    /// Back to the client, as if the broker had answered.
-    pub back: BytesMut,
-}
-
-/// Ports of a proxy and of the broker behind it.
-#[derive(Clone, Copy, Debug)]
-#[allow(clippy::exhaustive_structs)] // two numbers
-pub struct Ends {
-    /// The proxy's own.
-    pub front: u16,
-    /// The broker's.
-    pub broker: u16,
-}
-
-/// What a proxy does to its connections now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Mode {
-    /// Counts cuts: a link that was made under another count ends.
-    cuts: u64,
-    /// No new links.
-    closed: bool,
-    /// Nothing is read from the client, or from the broker: connections stay.
-    stopped: [bool; 2],
-    /// What passes is thrown away.
-    deaf: [bool; 2],
-    /// What passes waits so long.
-    delay: [Duration; 2],
-}
-
-impl Mode {
-    const fn of(direction: Direction) -> usize {
-        match direction {
-            Direction::ToBroker => 0,
-            Direction::ToClient => 1,
-        }
-    }
-}
 
 /// One port in front of a broker. Dropping it cuts.
 pub struct Proxy {

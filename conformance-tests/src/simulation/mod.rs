@@ -16,10 +16,12 @@ mod plan;
 mod real;
 mod run;
 mod script;
+mod sim;
+mod troubles;
 mod watch;
 
 pub use coverage::{BRANCHES, Coverage};
 pub use dice::{Dice, SeededEnv};
-pub use plan::Plan;
+pub use plan::{Options, Plan};
 pub use real::{FileEvent, Folded, simulate_events};
-pub use run::{Options, Outcome, simulate};
+pub use run::{Outcome, simulate};

@@ -1,9 +1,11 @@
-//! What a schedule is like, drawn before it begins.
+//! The plan of a schedule: its settings, drawn before it begins.
 
 use std::time::Duration;
 
 use eventbus_core::backend::Pipelining;
-use eventbus_core::{Backoff, BusConfig, FailurePolicy, Jitter, OnDataLoss, OnLogReset, Subscribe, Threads, TopicSpec};
+use eventbus_core::{
+    Backoff, BusConfig, FailurePolicy, Jitter, Mutant, OnDataLoss, OnLogReset, Subscribe, Threads, TopicSpec,
+};
 use eventbus_memory::{Copies, Latency, MemoryConfig, Positions, Wait};
 
 use super::chaos::Chaos;
@@ -13,6 +15,31 @@ use super::dice::Dice;
 pub(super) const TOPIC: &str = "orders";
 /// Its group.
 pub(super) const GROUP: &str = "billing";
+
+/// What may be asked of a schedule beside its seed.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Options {
+    /// Breaks one thing of the shipped code.
+    pub mutant: Option<Mutant>,
+    /// No faults, and traffic enough for O9 and O10: many keys, several partitions, handlers that yield.
+    pub steady: bool,
+}
+
+impl Options {
+    /// With this defect.
+    #[must_use]
+    pub const fn broken(mutant: Mutant) -> Self {
+        Self { mutant: Some(mutant), steady: false }
+    }
+
+    /// The same without faults, judged by O9 and O10 as well.
+    #[must_use]
+    pub const fn steady(mut self) -> Self {
+        self.steady = true;
+        self
+    }
+}
 
 /// A schedule's settings.
 #[derive(Debug, Clone)]

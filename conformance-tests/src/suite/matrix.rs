@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::case::Case;
 use super::fixture::Ability;
-use super::registry::{CASES, Case};
+use super::registry::CASES;
 
 /// How a case ended on one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]

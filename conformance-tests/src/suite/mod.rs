@@ -8,7 +8,10 @@
 //! which abilities of the fixture it needs. One that is missing is a SKIP that names it; a case that asks for an ability
 //! which it did not state fails, so nothing is ever skipped in silence.
 
+#[cfg(feature = "brokers")]
+mod backends;
 mod call;
+mod case;
 mod common;
 mod env;
 mod failure;
@@ -33,7 +36,10 @@ mod runner;
 #[cfg(feature = "brokers")]
 mod served;
 
+#[cfg(feature = "brokers")]
+pub use backends::backend_at;
 pub use call::Call;
+pub use case::{Case, Place, Priority};
 pub use failure::Failure;
 pub use fixture::{
     Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
@@ -50,8 +56,6 @@ pub use p0::churn::may_come_again;
 pub use p0::members::until_owns;
 pub use parity::{Outcomes, drawn_script};
 pub use peer::Peer;
-pub use registry::{CASES, Case, Place, Priority};
+pub use registry::CASES;
 pub use run::Run;
 pub use runner::{RunOptions, run_case};
-#[cfg(feature = "brokers")]
-pub use served::backend_at;

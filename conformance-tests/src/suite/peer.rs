@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use eventbus_core::{EventBus, Subscribe, Subscription, TopicSpec};
+use eventbus_core::{BusConfig, EventBus, Subscribe, Subscription, TopicSpec};
 
 use super::failure::Failure;
 use super::fixture::{Connection, UnderWay};
@@ -17,11 +17,26 @@ pub struct Peer {
     node: Node,
 }
 
-impl Peer {
-    pub(super) fn new(run: Run, connection: Arc<dyn Connection>, node: Node) -> Self {
-        Self { run, connection, node }
+impl Run {
+    /// Starts a process: a connection and a bus of its own.
+    ///
+    /// # Errors
+    /// What the broker or the bus says.
+    pub async fn process(&self) -> Result<Peer, Failure> {
+        self.process_with(self.config()).await
     }
 
+    /// Starts a process whose bus has another configuration, made from [`config`](Self::config).
+    ///
+    /// # Errors
+    /// What the broker or the bus says.
+    pub async fn process_with(&self, config: BusConfig) -> Result<Peer, Failure> {
+        let (connection, node) = self.connect(config).await?;
+        Ok(Peer { run: self.clone(), connection, node })
+    }
+}
+
+impl Peer {
     /// Its bus.
     #[must_use]
     pub fn bus(&self) -> &Arc<dyn EventBus> {

@@ -1,78 +1,12 @@
 //! The one list of all cases.
 
-use std::fmt;
-use std::pin::Pin;
-
-use super::failure::Failure;
+use super::case::{Case, Place, Priority};
 use super::fixture::Ability;
-use super::run::Run;
 use super::{p0, p1, p2};
-
-/// How much hangs on a case, as the contract sorts them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Priority {
-    /// Order and loss under fault.
-    P0,
-    /// Flow, keys, life cycle.
-    P1,
-    /// The plain contract.
-    P2,
-}
-
-impl Priority {
-    /// Its name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::P0 => "P0",
-            Self::P1 => "P1",
-            Self::P2 => "P2",
-        }
-    }
-}
-
-/// Where a case runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Place {
-    /// On the clock of the provider.
-    Anywhere,
-    /// On a runtime of several threads and the host's clock: handlers block.
-    Threads,
-    /// On the clock of the provider, with one seed: it is large.
-    Large,
-}
-
-pub(super) type Running = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
-
-/// One case of the contract, or one part of a case that has several.
-#[non_exhaustive]
-pub struct Case {
-    /// How much hangs on it.
-    pub priority: Priority,
-    /// Its number in the contract, with a letter where the case has several parts; of P1 and P2 a letter and a count.
-    pub number: &'static str,
-    /// Its name, unique: module and function.
-    pub name: &'static str,
-    /// What it shows.
-    pub title: &'static str,
-    /// What the fixture must be able to do.
-    pub needs: &'static [Ability],
-    /// Where it runs.
-    pub place: Place,
-    pub(super) run: fn(Run) -> Running,
-}
-
-impl fmt::Debug for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case").field("number", &self.number).field("name", &self.name).finish_non_exhaustive()
-    }
-}
 
 macro_rules! cases {
     ($($priority:ident { $(
-        $number:literal $($part:ident)::+ $([$($need:ident),*])? $(on $place:ident)? : $title:literal;
+        $number:literal $($part:ident)::+ $(($given:ident))? $([$($need:ident),*])? $(on $place:ident)? : $title:literal;
     )* })*) => {
         /// Every case of the contract, in its order.
         pub static CASES: &[Case] = &[$($(
@@ -83,7 +17,7 @@ macro_rules! cases {
                 title: $title,
                 needs: &[$($(Ability::$need),*)?],
                 place: cases!(@place $($place)?),
-                run: |run| Box::pin($($part)::+(run)),
+                run: |run| Box::pin($($part)::+(run $(, $given)?)),
             },
         )*)*];
     };
@@ -91,9 +25,14 @@ macro_rules! cases {
     (@place $place:ident) => { Place::$place };
 }
 
+/// The needs of the case whose name ends so: for the case about other cases.
+fn needs_of(name: &str) -> Option<&'static [Ability]> {
+    CASES.iter().find(|case| case.name.ends_with(name)).map(|case| case.needs)
+}
+
 cases! {
     P0 {
-        "1" p0::mutants::every_defect_is_caught [RefusePublish, LoseConfirmation, TopicDown, KillProcess] on Large: "the cases can fail: each of 22 defects is caught by the case named for it";
+        "1" p0::mutants::every_defect_is_caught(needs_of) [RefusePublish, LoseConfirmation, TopicDown, KillProcess] on Large: "the cases can fail: each of 22 defects is caught by the case named for it";
         "2" p0::order::per_key_order: "per-key order, 120 keys, several partitions";
         "3a" p0::order::random_handler_times: "no overlap within a key, handlers of random times";
         "3b" p0::order::blocking_barrier on Threads: "two handlers that meet at a blocking barrier both pass";

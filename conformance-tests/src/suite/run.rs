@@ -15,7 +15,6 @@ use super::call::{Call, calls_of};
 use super::env::SeededEnv;
 use super::failure::Failure;
 use super::fixture::{Ability, Armed, Clock, Connection, Fixture, Provider, PublishFault, Publishes, Setup};
-use super::peer::Peer;
 use crate::harness::{BackendReader, LogReader, Node, Numbers, envelope_of, read_back};
 use crate::history::{Event, History, Kind, MemoryRecorder, Recorder, monotonic_clock};
 use crate::oracle::{Expectations, Oracle, Verdict};
@@ -192,24 +191,13 @@ impl Run {
         }
     }
 
-    /// Starts a process: a connection and a bus of its own.
-    ///
-    /// # Errors
-    /// What the broker or the bus says.
-    pub async fn process(&self) -> Result<Peer, Failure> {
-        self.process_with(self.config()).await
-    }
-
-    /// Starts a process whose bus has another configuration, made from [`config`](Self::config).
-    ///
-    /// # Errors
-    /// What the broker or the bus says.
-    pub async fn process_with(&self, config: BusConfig) -> Result<Peer, Failure> {
+    /// One more process: its connection, and its node of the harness.
+    pub(super) async fn connect(&self, config: BusConfig) -> Result<(Arc<dyn Connection>, Node), Failure> {
         let number = self.0.processes.fetch_add(1, Ordering::Relaxed);
         let connection = self.0.fixture.connect().await?;
         let recorder: Arc<dyn Recorder> = self.0.recorder.clone();
         let node = Node::connect(recorder, number, connection.backend(), self.0.numbers.clone(), config).await?;
-        Ok(Peer::new(self.clone(), connection, node))
+        Ok((connection, node))
     }
 
     /// A backend of its own, opened, that no bus under test has; one for all of the run.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
+use super::case::{Case, Place};
 use super::failure::Failure;
 use super::fixture::{Clock, HANGS_AFTER, Provider};
 use super::matrix::Outcome;
-use super::registry::{Case, Place};
 use super::run::Run;
 use crate::oracle::{failures_dir, write_failure};
 

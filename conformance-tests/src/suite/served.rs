@@ -1,4 +1,4 @@
-//! What worlds on servers share: which server a world is on, and connections that go through a proxy.
+//! Worlds on servers: which server each is on, and connections that go through a proxy.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use eventbus_core::backend::Backend;
 use eventbus_core::{Error, ErrorKind};
-use eventbus_kafka::KafkaBackend;
-use eventbus_nats::NatsBackend;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::fixture::{Abilities, Ability, Connection, FaultError, Missing, Setup, UnderWay};
-use super::kafka::kafka_config;
-use super::nats::nats_config;
 use crate::brokers::{Broker, Server, background};
 use crate::proxy::{Direction, Proxy};
 
@@ -49,17 +45,6 @@ pub(super) fn address_in(url: &str, scheme: &str, port: u16) -> Option<SocketAdd
     let host = url.strip_prefix(scheme).unwrap_or(url).trim_end_matches('/');
     let host = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
     std::net::ToSocketAddrs::to_socket_addrs(&host).ok()?.find(SocketAddr::is_ipv4)
-}
-
-/// The backend under test at a URL, with the names of this prefix.
-///
-/// # Errors
-/// A URL of no such server.
-pub fn backend_at(url: &str, prefix: &str) -> Result<Arc<dyn Backend>, Error> {
-    if url.starts_with("kafka://") {
-        return Ok(Arc::new(KafkaBackend::new(kafka_config(url, prefix)?)));
-    }
-    Ok(Arc::new(NatsBackend::new(nats_config(url, prefix))))
 }
 
 /// Where servers come from.

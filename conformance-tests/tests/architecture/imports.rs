@@ -1,12 +1,13 @@
 //! The imports among the files of one crate.
 //!
 //! An import runs from a file that names something to the file that defines it: re-exports are followed, and draw nothing
-//! themselves. Tests are left out.
+//! themselves. Names inside macros count as well. Calls of methods name no file and are not seen; tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, ItemUse, UseTree, Visibility};
 
@@ -24,16 +25,6 @@ pub(crate) struct Import {
     name: String,
 }
 
-impl Import {
-    pub(crate) fn from_folder(&self) -> &str {
-        folder(&self.from)
-    }
-
-    pub(crate) fn to_folder(&self) -> &str {
-        folder(&self.to)
-    }
-}
-
 impl fmt::Display for Import {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}: {}", self.from, self.to, self.name)
@@ -41,7 +32,7 @@ impl fmt::Display for Import {
 }
 
 /// The folder at the root that a file is in, or the file's own name without its ending.
-fn folder(file: &str) -> &str {
+pub(crate) fn folder(file: &str) -> &str {
     file.split('/').next().unwrap_or(file).trim_end_matches(".rs")
 }
 
@@ -112,7 +103,7 @@ impl Crate {
             first => {
                 let child: Module = module.iter().cloned().chain([first.to_owned()]).collect();
                 let is_bound = || self.modules.get(module).is_some_and(|m| m.uses.iter().any(|one| one.name == first));
-                if !self.modules.contains_key(&child) && !(path.len() > 1 && is_bound()) {
+                if !(self.modules.contains_key(&child) || path.len() > 1 && is_bound()) {
                     return None;
                 }
                 let mut whole = module.to_vec();
@@ -256,15 +247,51 @@ fn with(before: &[String], last: &syn::Ident) -> Vec<String> {
 /// Collects the paths in a module's code.
 struct Paths<'a>(&'a mut ModuleSource);
 
-impl<'ast> Visit<'ast> for Paths<'_> {
-    fn visit_path(&mut self, path: &'ast syn::Path) {
-        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+impl Paths<'_> {
+    fn add(&mut self, segments: Vec<String>) {
         if let Some(first) = segments.first() {
             self.0.names.insert(first.clone());
         }
         if segments.len() > 1 {
             self.0.paths.push(segments);
         }
+    }
+
+    /// The paths in what a macro is given, which is not parsed: names with `::` between them.
+    fn add_tokens(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(name) => {
+                    if colons != 2 {
+                        self.add(std::mem::take(&mut path));
+                    }
+                    path.push(name.to_string());
+                    colons = 0;
+                }
+                TokenTree::Punct(mark) if mark.as_char() == ':' => colons += 1,
+                other => {
+                    self.add(std::mem::take(&mut path));
+                    colons = 0;
+                    if let TokenTree::Group(group) = other {
+                        self.add_tokens(group.stream());
+                    }
+                }
+            }
+        }
+        self.add(path);
+    }
+}
+
+impl<'ast> Visit<'ast> for Paths<'_> {
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        self.add(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
         visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, one: &'ast syn::Macro) {
+        self.add_tokens(one.tokens.clone());
+        visit::visit_macro(self, one);
     }
 }

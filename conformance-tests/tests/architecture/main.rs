@@ -6,7 +6,7 @@ mod imports;
 
 use std::path::Path;
 
-use imports::{Crate, Import};
+use imports::{Crate, Import, folder};
 
 /// The crates of the workspace, by their folders.
 const CRATES: [&str; 7] = [
@@ -32,8 +32,22 @@ const FLOORS: [&[&str]; 9] = [
     &["lib"],
 ];
 
-/// The one circle that there may be: what decides about a lane's envelopes calls what carries it out, and the other way round.
-const LANES: [&str; 5] = ["topic", "shard", "effects", "driver", "shared"];
+/// The circles that there may be: a crate, and the only files that may be in one.
+const CIRCLES: [(&str, &[&str]); 2] = [
+    // Deciding about a lane's envelopes and carrying that out call each other.
+    (
+        "eventbus-core",
+        &[
+            "publish/lanes/driver.rs",
+            "publish/lanes/effects.rs",
+            "publish/lanes/shard.rs",
+            "publish/lanes/shared.rs",
+            "publish/lanes/topic.rs",
+        ],
+    ),
+    // Not yet broken: the parts of a configuration, and the files and URLs that they are read from.
+    ("eventbus", &["config/file.rs", "config/mod.rs", "config/parts.rs", "config/url.rs"]),
+];
 
 fn read(name: &str) -> Crate {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join(name).join("src");
@@ -44,7 +58,7 @@ fn read(name: &str) -> Crate {
 fn wrong(is_wrong: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let imports = read("eventbus-core").imports();
     assert!(imports.len() > 300, "only {} imports were found", imports.len());
-    imports.iter().filter(|import| is_wrong(import.from_folder(), import.to_folder())).map(Import::to_string).collect()
+    imports.iter().filter(|import| is_wrong(folder(&import.from), folder(&import.to))).map(Import::to_string).collect()
 }
 
 #[test]
@@ -81,8 +95,8 @@ fn no_files_import_each_other_in_a_circle() {
         for circle in read(name).circles() {
             let listed = circle.join(" ");
             println!("{name}: {} files: {listed}", circle.len());
-            let in_lanes = |file: &String| LANES.iter().any(|allowed| *file == format!("publish/lanes/{allowed}.rs"));
-            if name != "eventbus-core" || !circle.iter().all(in_lanes) {
+            let is_allowed = |file: &String| CIRCLES.iter().any(|(of, files)| *of == name && files.contains(&&**file));
+            if !circle.iter().all(is_allowed) {
                 found.push(format!("{name}: {listed}"));
             }
         }

@@ -14,7 +14,7 @@ use bytes::{BufMut, BytesMut};
 pub use frames::{FrameReader, Request};
 pub use rules::{Fault, RuleId, Rules, Scope, Sent, id_header};
 
-use super::{Conversation, Ends, Passed, Protocol};
+use super::protocol::{Conversation, Ends, Passed, Protocol};
 
 impl Protocol for Rules {
     fn converse(self: Arc<Self>, ends: Ends) -> Box<dyn Conversation> {

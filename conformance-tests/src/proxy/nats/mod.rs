@@ -12,7 +12,7 @@ use tokio::sync::watch;
 pub use frames::{Frame, FrameError, FrameReader, Frames, Kind};
 pub use rules::{Fault, Held, RuleId, Rules, Scope, Sent};
 
-use super::{Conversation, Ends, Passed, Protocol};
+use super::protocol::{Conversation, Ends, Passed, Protocol};
 
 impl Protocol for Rules {
     fn converse(self: Arc<Self>, _: Ends) -> Box<dyn Conversation> {

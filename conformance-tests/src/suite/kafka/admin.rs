@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::wire::WireRecord;
-use eventbus_core::{Error, ErrorKind, Position, Result};
+use eventbus_core::{Position, Result};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -20,12 +20,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, Message};
 
+use super::log::{self, PATIENCE, failed};
 use super::names::Names;
-use super::reader;
 use crate::suite::limited::Limits;
-
-/// How long a call may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client beside the ones under test, on connections that no fault strikes.
 #[derive(Clone)]
@@ -39,15 +36,6 @@ impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admin").field("names", &self.names).finish_non_exhaustive()
     }
-}
-
-pub(super) fn failed(what: &str, error: impl Display) -> Error {
-    Error::new(ErrorKind::Backend, format!("the suite's own client: {what}: {error}"))
-}
-
-/// Offsets and times are never negative where they are known.
-pub(super) fn number(signed: i64) -> u64 {
-    u64::try_from(signed).unwrap_or_default()
 }
 
 /// What an operation says of each thing that it was asked to do.
@@ -167,7 +155,7 @@ impl Admin {
         let name = self.names.topic(topic);
         let settings = self.settings(&name).await?;
         let counted = name.clone();
-        let partitions = self.reading(move |client| reader::bounds(client, &counted)).await?.len();
+        let partitions = self.reading(move |client| log::bounds(client, &counted)).await?.len();
         let deleted = self.admin.delete_topics(&[&name], &options()).await.map_err(|error| failed(&name, error))?;
         all("deleting", deleted)?;
         let count = i32::try_from(partitions).unwrap_or(i32::MAX);
@@ -193,7 +181,7 @@ impl Admin {
         let (name, at) = (self.names.topic(topic), position.get());
         let read = move |client: &BaseConsumer| {
             let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-            reader::records(client, &name, [(partition, at, at + 1)].into_iter())
+            log::records(client, &name, [(partition, at, at + 1)].into_iter())
         };
         let found = self.reading(read).await?.into_iter().next();
         let Some(eventbus_core::backend::Body::Encoded { record, .. }) = found.map(|found| found.body) else {

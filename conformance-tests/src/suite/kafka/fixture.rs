@@ -13,17 +13,18 @@ use eventbus_core::{Error, Position};
 use eventbus_kafka::{KafkaBackend, Mechanism, Sasl};
 
 use super::admin::Admin;
+use super::config::{GroupProtocol, SESSION, kafka_config};
 use super::reader::KafkaReader;
-use super::{GroupProtocol, SESSION, kafka_config};
 use crate::brokers::{Broker, KafkaServer};
 use crate::harness::LogReader;
 use crate::proxy::Proxy;
 use crate::proxy::kafka::{Fault, RuleId, Rules, Scope, id_header};
+use crate::suite::backends::backend_at;
 use crate::suite::fixture::{
     Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
 use crate::suite::limited::Limited;
-use crate::suite::served::{Connections, Done, Proxied, Used, backend_at, tried, unavailable};
+use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
 /// What a record's size has in it beside its own, as the broker counts it and the client on top of that.
 const FRAME: usize = 1_024;

@@ -11,17 +11,19 @@ use eventbus_core::{Error, Position};
 use eventbus_nats::{Auth, NatsBackend};
 
 use super::admin::Admin;
+use super::config::nats_config;
+use super::names;
 use super::reader::NatsReader;
-use super::{names, nats_config};
 use crate::brokers::{Broker, NatsServer};
 use crate::harness::LogReader;
 use crate::proxy::Proxy;
 use crate::proxy::nats::{Fault, Kind, RuleId, Rules, Scope};
+use crate::suite::backends::backend_at;
 use crate::suite::fixture::{
     Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
 use crate::suite::limited::Limited;
-use crate::suite::served::{Connections, Done, Proxied, Used, backend_at, tried, unavailable};
+use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
 /// What a message's size has in it beside the record's own, as the backend counts it.
 const FRAME: usize = 512;

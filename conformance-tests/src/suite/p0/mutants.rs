@@ -10,10 +10,10 @@ use eventbus_core::backend::Pipelining;
 use tokio::task::JoinSet;
 
 use super::{failure, log, order, progress, publish, shutdown};
+use crate::suite::case::Running;
 use crate::suite::failure::ensure;
 use crate::suite::p1::flow;
-use crate::suite::registry::{CASES, Running};
-use crate::suite::{Failure, Run};
+use crate::suite::{Ability, Failure, Run};
 
 type Broken = (Mutant, &'static str, fn(Run) -> Running);
 
@@ -60,8 +60,11 @@ async fn passes(run: Run, case: fn(Run) -> Running, patience: Duration) -> bool 
     matches!(tokio::time::timeout(patience, tokio::spawn(case(run))).await, Ok(Ok(Ok(()))))
 }
 
-/// Case 1.
-pub(in crate::suite) async fn every_defect_is_caught(run: Run) -> Result<(), Failure> {
+/// Case 1. What the other cases need, the registry tells.
+pub(in crate::suite) async fn every_defect_is_caught(
+    run: Run,
+    needs_of: fn(&str) -> Option<&'static [Ability]>,
+) -> Result<(), Failure> {
     let pipelined = run.control().await?.capabilities().pipelining == Pipelining::PerPartition;
     // Where any number may be in flight, several of a key are no defect.
     let is_one = |mutant: &Mutant| match mutant {
@@ -71,8 +74,7 @@ pub(in crate::suite) async fn every_defect_is_caught(run: Run) -> Result<(), Fai
         _ => true,
     };
     // A case that does not run on this backend shows nothing on it either.
-    let runs =
-        |name: &str| CASES.iter().any(|case| case.name.ends_with(name) && case.needs.iter().all(|need| run.can(*need)));
+    let runs = |name: &str| needs_of(name).is_some_and(|needs| needs.iter().all(|need| run.can(*need)));
     let broken: Vec<&Broken> = BROKEN.iter().filter(|(mutant, name, _)| is_one(mutant) && runs(name)).collect();
     let (at_once, patience) = if run.is_real() { (AT_ONCE, REAL_PATIENCE) } else { (1, PATIENCE) };
     let mut passed = Vec::new();

@@ -5,6 +5,7 @@
 //! the client's, and a case that restarts the broker has one of its own.
 
 mod admin;
+mod config;
 mod fixture;
 mod names;
 mod reader;
@@ -16,11 +17,12 @@ use async_trait::async_trait;
 use eventbus_core::{Error, ErrorKind};
 use eventbus_nats::NatsConfig;
 
+use self::admin::Admin;
+pub use self::config::nats_config;
+use self::fixture::NatsFixture;
 use super::fixture::{Abilities, Ability, Clock, Fixture, Provider, Setup};
 use super::served::{Servers, Source, address_in, prefix};
 use crate::brokers::{NatsServer, NatsVersion};
-use admin::Admin;
-use fixture::NatsFixture;
 
 /// Makes worlds on NATS.
 #[derive(Debug)]
@@ -46,17 +48,6 @@ impl NatsProvider {
         let address = address_in(url, "nats://", 4222).ok_or_else(|| Error::new(ErrorKind::InvalidConfig, wrong))?;
         Ok(Self { name: "nats".into(), servers: Servers::new(Source::Running(address)) })
     }
-}
-
-/// The settings of every bus under test on NATS: what is waited for is short, all else is the default.
-pub fn nats_config(server: &str, prefix: &str) -> NatsConfig {
-    NatsConfig::new(server)
-        .prefix(prefix)
-        .request_timeout(Duration::from_secs(1))
-        .publish_timeout(Duration::from_secs(1))
-        .heartbeat(Duration::from_millis(500))
-        .ping_interval(Duration::from_secs(1))
-        .reconnect_delay(Duration::from_millis(100))
 }
 
 #[async_trait]

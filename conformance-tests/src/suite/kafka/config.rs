@@ -1,0 +1,64 @@
+//! The settings of every bus under test on Kafka.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use eventbus_core::{Error, ErrorKind};
+use eventbus_kafka::{KafkaConfig, Protocol};
+
+/// The session of every member: the shortest that a broker takes from a classic one by default. Those under KIP-848 have the
+/// broker's, which is set to the same.
+pub(super) const SESSION: Duration = Duration::from_secs(6);
+
+/// How a group's members and its coordinator agree on who owns what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// The members decide, cooperative-sticky.
+    Classic,
+    /// The broker decides: KIP-848.
+    Consumer,
+}
+
+impl GroupProtocol {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Classic, Self::Consumer];
+
+    /// As the client's setting has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
+        }
+    }
+
+    /// What a bus connects to.
+    pub(super) fn url(self, address: SocketAddr) -> String {
+        format!("kafka://{address}?group.protocol={}", self.as_str())
+    }
+}
+
+/// The settings of every bus under test on Kafka, by a URL as connections have it: what is waited for is short, all else is
+/// the default. A connection and what is asked on it are given time: the machine may be busy with the other cases.
+///
+/// # Errors
+/// A URL that is none.
+pub fn kafka_config(url: &str, prefix: &str) -> Result<KafkaConfig, Error> {
+    let wrong =
+        || Error::new(ErrorKind::InvalidConfig, format!("expected kafka://HOST:PORT?group.protocol=P, got {url}"));
+    let (brokers, protocol) = url.strip_prefix("kafka://").and_then(|url| url.split_once('?')).ok_or_else(wrong)?;
+    let protocol = protocol.strip_prefix("group.protocol=").ok_or_else(wrong)?;
+    let protocol = GroupProtocol::ALL.into_iter().find(|known| known.as_str() == protocol).ok_or_else(wrong)?;
+    Ok(KafkaConfig::new(brokers)
+        .prefix(prefix)
+        .protocol(match protocol {
+            GroupProtocol::Classic => Protocol::Cooperative,
+            GroupProtocol::Consumer => Protocol::Broker,
+        })
+        .lease(SESSION.mul_f64(0.8))
+        .connect_timeout(Duration::from_secs(30))
+        .request_timeout(Duration::from_secs(20))
+        .statistics_interval(Duration::from_secs(1))
+        .socket_timeout(Duration::from_secs(1)))
+}
