@@ -61,7 +61,7 @@
 //! | S3 | handling resumes right after what is finished | `subscribe/session/resume.rs`, `subscribe/progress/note.rs` |
 //! | S4 | nothing unfinished is acknowledged | `subscribe/progress/tracker.rs` |
 //! | S5 | one owner of a partition at a time | `subscribe/session/claim.rs` |
-//! | S7 | closing finishes what runs and loses nothing | `subscribe/session/closing.rs` |
+//! | S7 | closing finishes what runs and loses nothing | `subscribe/session/closing.rs`, `hand_back.rs` |
 //! | S8 | unsafe configurations are refused | `validate.rs` |
 //!
 //! # The folders
