@@ -126,6 +126,43 @@ impl ConfigError {
         }
     }
 
+    pub(super) fn value(name: &'static str, expected: impl ToString, got: impl ToString) -> Self {
+        Self::Value { name, expected: expected.to_string(), got: got.to_string() }
+    }
+
+    /// Refuses a value where this holds.
+    pub(super) fn value_if(
+        wrong: bool,
+        name: &'static str,
+        expected: impl ToString,
+        got: impl ToString,
+    ) -> Result<(), Self> {
+        if wrong { Err(Self::value(name, expected, got)) } else { Ok(()) }
+    }
+
+    pub(super) fn url(problem: impl Into<String>) -> Self {
+        Self::Url { problem: problem.into() }
+    }
+
+    /// Refuses a setting that would break the contract: by its name, also without its unit or with underlines for dots.
+    pub(super) fn refuse(refused: &[(&'static str, &'static str)], name: &str) -> Result<(), Self> {
+        let bare = name.strip_suffix("_ms").unwrap_or(name);
+        let is_it = |known: &str| known == name || known == bare || known.replace('.', "_") == name;
+        match refused.iter().find(|(known, _)| is_it(known)) {
+            Some((name, why)) => Err(Self::Unsafe { name, why }),
+            None => Ok(()),
+        }
+    }
+
+    /// A name that is none of the known ones, with the nearest of these.
+    pub(super) fn unknown(what: &'static str, name: &str, known: Vec<&'static str>) -> Self {
+        // Only a short name can be like a known one, and the distance of long ones is costly.
+        let near = |known: &&'static str| (strsim::levenshtein(name, known), *known);
+        let nearest = (name.len() <= 64).then(|| known.iter().map(near).min()).flatten();
+        let nearest = nearest.filter(|(away, nearest)| *away <= nearest.len() / 3).map(|(_, nearest)| nearest);
+        Self::Unknown { what, name: name.to_owned(), nearest, known }
+    }
+
     /// The same, naming the source.
     pub(super) fn of(self, origin: impl std::fmt::Display) -> Self {
         Self::In { origin: origin.to_string(), error: Box::new(self) }

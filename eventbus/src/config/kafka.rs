@@ -2,141 +2,122 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use eventbus_core::wire::Mode;
 use eventbus_kafka::{KafkaConfig, Mechanism, Protocol, REFUSED, Sasl, Tls};
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Serialize};
 
-use super::knobs::{Knob, flag, number, text, word};
+use super::ConfigError;
+use super::declare::{millis, section, words};
+use super::knobs::{Knob, KnobKind, number};
 use super::sections::ContentMode;
-use super::{ConfigError, Section};
 
-/// Kafka, and how it is reached. What is not said is the library's default; [`kafka_knobs`](super::kafka_knobs) tells each
-/// one's. `Debug` shows nothing secret; serializing it does, since it is the configuration.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-#[allow(missing_docs)] // told once, in `KNOBS`
-pub struct KafkaSection {
-    /// `HOST[:PORT]`, several with commas between them; what stands before an `@` counts for all.
-    pub servers: String,
-    pub prefix: Option<String>,
-    pub user: Option<String>,
-    pub password: Option<String>,
-    pub sasl: Option<SaslMechanism>,
-    pub tls_required: Option<bool>,
-    pub root_certificates: Option<PathBuf>,
-    pub client_certificate: Option<PathBuf>,
-    pub client_key: Option<PathBuf>,
-    pub client_name: Option<String>,
-    pub connect_timeout_ms: Option<u64>,
-    pub request_timeout_ms: Option<u64>,
-    pub socket_timeout_ms: Option<u64>,
-    pub linger_ms: Option<u64>,
-    pub publish_window: Option<usize>,
-    pub compression: Option<String>,
-    pub protocol: Option<GroupProtocol>,
-    pub lease_ms: Option<u64>,
-    pub group_instance_id: Option<String>,
-    pub max_poll_interval_ms: Option<u64>,
-    pub fetch_queue_kilobytes: Option<usize>,
-    pub statistics_ms: Option<u64>,
-    pub min_insync_replicas: Option<u32>,
-    pub mode: Option<ContentMode>,
-    pub properties: Option<String>,
+use KnobKind::{Flag, Text, Word};
+
+section! {
+    /// Kafka, and how it is reached. What is not said is the library's default. `Debug` shows nothing secret; serializing
+    /// it does, since it is the configuration.
+    pub struct KafkaSection in Backend for KafkaConfig {
+        given {
+            /// `HOST[:PORT]`, several with commas between them; what stands before an `@` counts for all.
+            servers: String
+        }
+        /// what names of topics and groups begin with
+        prefix: String = "nothing", Text => KafkaConfig::prefix;
+        /// the user to connect as (SASL)
+        user: String = "none", Text;
+        /// its password
+        password: String = "none", Text;
+        /// how the password is shown
+        sasl: SaslMechanism = "plain", Word(SaslMechanism::WORDS);
+        /// encrypt connections
+        tls_required: bool = "false", Flag;
+        /// a file with the authorities that are trusted
+        root_certificates: PathBuf = "the system's", Text;
+        /// the client's certificate, for mutual TLS
+        client_certificate: PathBuf = "none", Text;
+        /// the key of the client's certificate
+        client_key: PathBuf = "none", Text;
+        /// the clients' name in brokers' logs
+        client_name: String = "eventbus", Text => KafkaConfig::name;
+        /// how long connecting may take
+        connect_timeout_ms: u64 = "5 s", number(10, 600_000) => millis(KafkaConfig::connect_timeout);
+        /// how long an answer about topics and groups may take
+        request_timeout_ms: u64 = "5 s", number(100, 60_000) => millis(KafkaConfig::request_timeout);
+        /// when a silent connection is given up
+        socket_timeout_ms: u64 = "5 s", number(100, 60_000) => millis(KafkaConfig::socket_timeout);
+        /// how long a record waits for company in its batch
+        linger_ms: u64 = "1 ms", number(0, 10_000) => millis(KafkaConfig::linger);
+        /// records on their way
+        publish_window: usize = "20000", number(1, 1_000_000) => KafkaConfig::publish_window;
+        /// the codec of batches
+        compression: String = "none", Word(&["none", "gzip", "snappy", "lz4", "zstd"]) => KafkaConfig::compression;
+        /// how groups share partitions
+        protocol: GroupProtocol = "cooperative",
+            Word(GroupProtocol::WORDS) => |config, protocol| config.protocol(protocol.into());
+        /// with protocol broker: how long a member trusts its last word
+        lease_ms: u64 = "30 s", number(1_000, 600_000) => millis(KafkaConfig::lease);
+        /// a static member's name: its restart moves no partition
+        group_instance_id: String = "none", Text => |config, id| config.group_instance_id(Some(id));
+        /// how long a hand-over may take at most
+        max_poll_interval_ms: u64 = "5 min", number(10_000, 86_400_000) => millis(KafkaConfig::max_poll_interval);
+        /// kilobytes fetched ahead, each subscription
+        fetch_queue_kilobytes: usize = "65536", number(1_024, 2_097_151) => KafkaConfig::fetch_queue_kilobytes;
+        /// how often clients say how they fare, as metrics, 0 for never
+        statistics_ms: u64 = "10 s", number(0, 86_400_000) => millis(KafkaConfig::statistics_interval);
+        /// copies that a confirmed record has, of new topics
+        min_insync_replicas: u32 = "the broker's",
+            number(1, 99) => |config, copies| config.min_insync_replicas(Some(copies));
+        /// how envelopes are written as CloudEvents
+        mode: ContentMode = "binary", Word(ContentMode::WORDS) => |config, mode| config.mode(mode.into());
+        /// further properties of librdkafka, NAME=VALUE with commas between them
+        properties: String = "none", Text;
+    }
 }
 
-/// How a user and its password are shown to a broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-#[allow(missing_docs)] // the mechanisms' own names
-pub enum SaslMechanism {
-    #[default]
-    Plain,
-    #[serde(rename = "scram-sha-256")]
-    ScramSha256,
-    #[serde(rename = "scram-sha-512")]
-    ScramSha512,
+words! {
+    /// How a user and its password are shown to a broker.
+    #[derive(Default)]
+    #[allow(missing_docs)] // the mechanisms' own names
+    pub enum SaslMechanism for Mechanism {
+        #[default]
+        "plain" Plain,
+        "scram-sha-256" ScramSha256,
+        "scram-sha-512" ScramSha512,
+    }
 }
 
-/// How a group shares partitions among its members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum GroupProtocol {
-    /// Only partitions that move stop.
-    #[default]
-    Cooperative,
-    /// All partitions stop when one moves.
-    Eager,
-    /// The broker assigns (KIP-848).
-    Broker,
+words! {
+    /// How a group shares partitions among its members.
+    #[derive(Default)]
+    pub enum GroupProtocol for Protocol {
+        /// Only partitions that move stop.
+        #[default]
+        "cooperative" Cooperative,
+        /// All partitions stop when one moves.
+        "eager" Eager,
+        /// The broker assigns (KIP-848).
+        "broker" Broker,
+    }
 }
 
-use Section::Backend;
+pub(super) const KNOBS: &[Knob] = KafkaSection::KNOBS;
 
-/// All that may be set of it.
-pub(super) const KNOBS: &[Knob] = &[
-    text(Backend, "prefix", "what names of topics and groups begin with; nothing"),
-    text(Backend, "user", "the user to connect as (SASL); none"),
-    text(Backend, "password", "its password; none"),
-    word(Backend, "sasl", &["plain", "scram-sha-256", "scram-sha-512"], "how the password is shown; plain"),
-    flag(Backend, "tls_required", "encrypt connections; false"),
-    text(Backend, "root_certificates", "a file with the authorities that are trusted; the system's"),
-    text(Backend, "client_certificate", "the client's certificate, for mutual TLS; none"),
-    text(Backend, "client_key", "the key of the client's certificate; none"),
-    text(Backend, "client_name", "the clients' name in brokers' logs; eventbus"),
-    number(Backend, "connect_timeout_ms", 10, 600_000, "how long connecting may take; 5 s"),
-    number(Backend, "request_timeout_ms", 100, 60_000, "how long an answer about topics and groups may take; 5 s"),
-    number(Backend, "socket_timeout_ms", 100, 60_000, "when a silent connection is given up; 5 s"),
-    number(Backend, "linger_ms", 0, 10_000, "how long a record waits for company in its batch; 1 ms"),
-    number(Backend, "publish_window", 1, 1_000_000, "records on their way; 20000"),
-    word(Backend, "compression", &["none", "gzip", "snappy", "lz4", "zstd"], "the codec of batches; none"),
-    word(Backend, "protocol", &["cooperative", "eager", "broker"], "how groups share partitions; cooperative"),
-    number(Backend, "lease_ms", 1_000, 600_000, "with protocol broker: how long a member trusts its last word; 30 s"),
-    text(Backend, "group_instance_id", "a static member's name: its restart moves no partition; none"),
-    number(Backend, "max_poll_interval_ms", 10_000, 86_400_000, "how long a hand-over may take at most; 5 min"),
-    number(Backend, "fetch_queue_kilobytes", 1_024, 2_097_151, "kilobytes fetched ahead, each subscription; 65536"),
-    number(
-        Backend,
-        "statistics_ms",
-        0,
-        86_400_000,
-        "how often clients say how they fare, as metrics, 0 for never; 10 s",
-    ),
-    number(Backend, "min_insync_replicas", 1, 99, "copies that a confirmed record has, of new topics; the broker's"),
-    word(Backend, "mode", &["binary", "structured"], "how envelopes are written as CloudEvents; binary"),
-    text(Backend, "properties", "further properties of librdkafka, NAME=VALUE with commas between them; none"),
-];
-
-/// Why a setting of Kafka has no place here, if it is one that would break the contract.
-pub(super) fn refused(name: &str) -> Option<ConfigError> {
-    let (name, why) = REFUSED.iter().find(|(refused, _)| *refused == name || refused.replace('.', "_") == name)?;
-    Some(ConfigError::Unsafe { name, why })
+/// Settings of Kafka alone: parameters of a URL, settings of `[backend]`.
+#[must_use]
+pub fn kafka_knobs() -> &'static [Knob] {
+    KNOBS
 }
 
 impl KafkaSection {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let only = |name, expected: &str, got: &str| {
-            Err(ConfigError::Value { name, expected: expected.into(), got: got.into() })
-        };
-        if self.password.is_some() && self.user.is_none() {
-            return only("password", "a user with it", "no user");
-        }
-        if self.client_certificate.is_some() != self.client_key.is_some() {
-            return only("client_key", "client_certificate and client_key together", "one of them");
-        }
-        if self.properties().any(|property| property.is_none()) {
-            return only("properties", "NAME=VALUE, several with commas between them", "something else");
-        }
-        for (name, _) in self.properties().flatten() {
-            if let Some(error) = refused(name) {
-                return Err(error);
-            }
-        }
+        let no_user = self.password.is_some() && self.user.is_none();
+        ConfigError::value_if(no_user, "password", "a user with it", "no user")?;
+        let one = self.client_certificate.is_some() != self.client_key.is_some();
+        ConfigError::value_if(one, "client_key", "client_certificate and client_key together", "one of them")?;
+        let no_pair = self.properties().any(|property| property.is_none());
+        let pairs = "NAME=VALUE, several with commas between them";
+        ConfigError::value_if(no_pair, "properties", pairs, "something else")?;
+        self.properties().flatten().try_for_each(|(name, _)| ConfigError::refuse(REFUSED, name))?;
         self.config().validate().map_err(|error| ConfigError::Backend { error })
     }
 
@@ -159,49 +140,13 @@ impl KafkaSection {
         (hosts.join(","), user)
     }
 
-    /// What the backend is given.
+    /// The backend's own configuration.
     pub fn config(&self) -> KafkaConfig {
         let (brokers, user) = self.places();
-        let mut config = KafkaConfig::new(brokers);
-        macro_rules! set {
-            ($($knob:ident => $setter:ident, $as:expr;)*) => {
-                $(if let Some(value) = self.$knob.clone() {
-                    config = config.$setter($as(value));
-                })*
-            };
-        }
-        let millis = Duration::from_millis;
-        set! {
-            prefix => prefix, String::from;
-            client_name => name, String::from;
-            connect_timeout_ms => connect_timeout, millis;
-            request_timeout_ms => request_timeout, millis;
-            socket_timeout_ms => socket_timeout, millis;
-            linger_ms => linger, millis;
-            publish_window => publish_window, usize::from;
-            compression => compression, String::from;
-            lease_ms => lease, millis;
-            group_instance_id => group_instance_id, Some;
-            max_poll_interval_ms => max_poll_interval, millis;
-            fetch_queue_kilobytes => fetch_queue_kilobytes, usize::from;
-            statistics_ms => statistics_interval, millis;
-            min_insync_replicas => min_insync_replicas, Some;
-            mode => mode, Mode::from;
-            protocol => protocol, |protocol| match protocol {
-                GroupProtocol::Cooperative => Protocol::Cooperative,
-                GroupProtocol::Eager => Protocol::Eager,
-                GroupProtocol::Broker => Protocol::Broker,
-            };
-        }
-        for (name, value) in self.properties().flatten() {
-            config = config.property(name, value);
-        }
-        let mechanism = match self.sasl.unwrap_or_default() {
-            SaslMechanism::Plain => Mechanism::Plain,
-            SaslMechanism::ScramSha256 => Mechanism::ScramSha256,
-            SaslMechanism::ScramSha512 => Mechanism::ScramSha512,
-        };
         let user = self.user.clone().map(|user| (user, self.password.clone().unwrap_or_default())).or(user);
+        let mechanism = self.sasl.unwrap_or_default().into();
+        let config = self.apply(KafkaConfig::new(brokers));
+        let config = self.properties().flatten().fold(config, |config, (name, value)| config.property(name, value));
         config.sasl(user.map(|(user, password)| Sasl::new(mechanism, user, password))).tls(Tls {
             required: self.tls_required.unwrap_or_default(),
             root_certificates: self.root_certificates.clone(),

@@ -7,47 +7,19 @@
 //! Laid by hand rather than by a library: every layer is checked against the one list of settings as it is read, so that an
 //! error names the source and never repeats a secret; what is left is a map.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::file::backend_setting;
-use super::knobs::{Knob, find, knobs};
-use super::parts::Parts;
-use super::url::{Scheme, scheme};
-use super::{ConfigError, EventBusConfig, Section, file, url};
+use super::knobs::{Given, Knob, Section};
+use super::sections::knobs;
+use super::source::{Origin, Source, TYPE};
+use super::{ConfigError, EventBusConfig, file, url};
 
-/// What every variable's name begins with.
+/// The begin of every variable's name.
 const PREFIX: &str = "EVENTBUS_";
 const URL: &str = "EVENTBUS_URL";
-const SECTIONS: [Section; 4] = [Section::Backend, Section::Publish, Section::Subscribe, Section::Topic];
-/// What is shown of a secret.
+/// Shown in place of a secret.
 const MASK: &str = "********";
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Origin {
-    /// Nobody said it: it is the library's default.
-    Default,
-    /// A file.
-    File(PathBuf),
-    /// A variable of the environment.
-    Variable(String),
-    /// A URL that was given to the program.
-    Url,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => path.display().fmt(f),
-            Self::Variable(name) => f.write_str(name),
-            Self::Url => f.write_str("URL"),
-        }
-    }
-}
 
 /// The sources of a configuration. A later one goes before an earlier one: the file, then variables, then the URL.
 ///
@@ -65,15 +37,20 @@ impl fmt::Display for Origin {
 /// assert_eq!(concurrency.origin, Origin::Variable("EVENTBUS_SUBSCRIBE__CONCURRENCY".into()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use]
 pub struct Layers {
-    file: Option<(PathBuf, Parts)>,
+    file: Option<Source>,
     /// By section and setting, whose variable it is and what it says.
     variables: Vec<(Section, String, String, String)>,
-    /// The URL of the environment.
-    variable_url: Option<Parts>,
-    url: Option<Parts>,
+    url: Option<Source>,
+}
+
+impl fmt::Debug for Layers {
+    /// No value: some are secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").finish_non_exhaustive()
+    }
 }
 
 impl Layers {
@@ -88,10 +65,8 @@ impl Layers {
     /// [`ConfigError::File`] where it cannot be read, and what is wrong in it, naming the file.
     pub fn file(mut self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let unreadable = |source| ConfigError::File { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let parts = file::read(&text).map_err(|error| error.of(path.display()))?;
-        self.file = Some((path.to_owned(), parts));
+        let source = file::read(&file::text(path)?, Origin::File(path.to_owned()));
+        self.file = Some(source.map_err(|error| error.of(path.display()))?);
         Ok(self)
     }
 
@@ -104,7 +79,7 @@ impl Layers {
         for (name, value) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.starts_with(PREFIX) && (name == URL || name.contains("__")) {
-                let no_text = |_| ConfigError::Url { problem: "its value is no UTF-8".into() }.of(&name);
+                let no_text = |_| ConfigError::url("its value is no UTF-8").of(&name);
                 let value = value.into_string().map_err(no_text)?;
                 variables.push((name, value));
             }
@@ -124,12 +99,10 @@ impl Layers {
             let (name, value) = (name.as_ref(), value.into());
             let Some(rest) = name.strip_prefix(PREFIX).filter(|_| !value.is_empty()) else { continue };
             if name == URL {
-                self.variable_url = Some(url::read(&value).map_err(|error| error.of(URL))?);
+                let source = url::read(&value, Origin::Variable(URL.into())).map_err(|error| error.of(URL))?;
+                self.url = self.url.take().filter(|url| url.origin == Origin::Url).or(Some(source));
             } else if let Some((section, setting)) = rest.split_once("__") {
-                let known = SECTIONS.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(section));
-                let names = SECTIONS.map(Section::as_str);
-                let unknown = || url::unknown_key("section", &section.to_ascii_lowercase(), &names).of(name);
-                let section = known.ok_or_else(unknown)?;
+                let section = Section::named(&section.to_ascii_lowercase()).map_err(|error| error.of(name))?;
                 self.variables.push((section, setting.to_ascii_lowercase(), name.to_owned(), value));
             }
         }
@@ -141,7 +114,7 @@ impl Layers {
     /// # Errors
     /// As [`EventBusConfig::from_url`].
     pub fn url(mut self, url: &str) -> Result<Self, ConfigError> {
-        self.url = Some(url::read(url)?);
+        self.url = Some(url::read(url, Origin::Url)?);
         Ok(self)
     }
 
@@ -149,108 +122,28 @@ impl Layers {
     ///
     /// # Errors
     /// No backend, a setting that the backend in force does not have, and what is impossible together.
-    pub fn build(self) -> Result<InForce, ConfigError> {
-        let url = match (self.url, self.variable_url) {
-            (Some(url), _) => Some((Origin::Url, url)),
-            (None, Some(url)) => Some((Origin::Variable(URL.into()), url)),
-            (None, None) => None,
-        };
-        let mut laid = Laid::default();
-        if let Some((path, mut parts)) = self.file {
-            if url.is_some() {
-                parts.backend = None;
-                parts.settings.retain(|(section, _), _| *section != Section::Backend);
-            }
-            laid.lay(parts, &Origin::File(path));
+    pub fn build(mut self) -> Result<InForce, ConfigError> {
+        let mut laid = self.file.unwrap_or_default();
+        if let Some(url) = &self.url {
+            laid.settings.retain(|(section, _), _| *section != Section::Backend);
+            laid.backend = url.backend.clone();
         }
-        if let Some((origin, parts)) = &url {
-            laid.name_backend(parts.backend.clone(), origin);
+        // The backend decides which other settings there are.
+        self.variables.sort_by_key(|(section, setting, ..)| (*section != Section::Backend, setting != TYPE));
+        for (section, setting, variable, value) in self.variables {
+            laid.origin = Origin::Variable(variable.clone());
+            laid.set(section, &setting, Given::Text(value)).map_err(|error| error.of(variable))?;
         }
-        laid.lay_variables(self.variables)?;
-        if let Some((origin, parts)) = url {
-            laid.lay(parts, &origin);
+        if let Some(url) = self.url {
+            laid.backend = url.backend;
+            laid.settings.extend(url.settings);
         }
-        laid.build()
+        let config = EventBusConfig::of(laid.clone())?;
+        let (own, origin) =
+            laid.backend.map_or((&[][..], Origin::Default), |(scheme, _, origin)| (scheme.knobs, origin));
+        let settings = own.iter().chain(knobs()).map(|knob| Setting::of(knob, laid.settings.remove(&knob.key())));
+        Ok(InForce { backend: (config.backend.to_string(), origin), settings: settings.collect(), config })
     }
-}
-
-/// The layers so far.
-#[derive(Debug, Default)]
-struct Laid {
-    parts: Parts,
-    origins: BTreeMap<(Section, &'static str), Origin>,
-    /// Who named the backend, or where it is.
-    backend: Option<Origin>,
-}
-
-impl Laid {
-    fn name_backend(&mut self, backend: Option<(&'static Scheme, Option<String>)>, origin: &Origin) {
-        if let Some((scheme, place)) = backend {
-            self.backend = Some(origin.clone());
-            self.parts.backend = Some((scheme, place));
-        }
-    }
-
-    fn lay(&mut self, parts: Parts, origin: &Origin) {
-        self.name_backend(parts.backend, origin);
-        for (setting, value) in parts.settings {
-            self.parts.settings.insert(setting, value);
-            self.origins.insert(setting, origin.clone());
-        }
-    }
-
-    /// The backend's type first: it decides which other settings there are.
-    fn lay_variables(&mut self, mut variables: Vec<(Section, String, String, String)>) -> Result<(), ConfigError> {
-        variables.sort_by_key(|(section, setting, ..)| (*section != Section::Backend, setting != "type"));
-        for (section, setting, variable, value) in variables {
-            let named = |error: ConfigError| error.of(&variable);
-            let origin = Origin::Variable(variable.clone());
-            if section == Section::Backend && setting == "type" {
-                let scheme = scheme(&value).map_err(named)?;
-                let place = self.parts.backend.take().and_then(|(_, place)| place);
-                self.parts.backend = Some((scheme, place));
-                self.backend = Some(origin);
-                continue;
-            }
-            let knob = match (&mut self.parts.backend, section) {
-                (Some((scheme, place)), Section::Backend) if setting == scheme.place => {
-                    *place = Some(value);
-                    self.backend = Some(origin);
-                    continue;
-                }
-                (Some((scheme, _)), Section::Backend) => backend_setting(scheme, &setting).map_err(named)?,
-                // Without a backend there is nothing to build, and that is what is told.
-                (None, Section::Backend) => continue,
-                _ => find("setting", Some(section), &[], &setting).map_err(named)?,
-            };
-            let value = knob.read(&value).map_err(named)?;
-            self.parts.settings.insert((section, knob.name), value);
-            self.origins.insert((section, knob.name), origin);
-        }
-        Ok(())
-    }
-
-    fn build(self) -> Result<InForce, ConfigError> {
-        let values = self.parts.settings.clone();
-        let scheme = self.parts.backend.as_ref().map(|(scheme, _)| *scheme);
-        let config = self.parts.build()?;
-        let own = scheme.map_or(&[][..], |scheme| scheme.knobs);
-        let setting = |knob: &'static Knob| {
-            let at = (knob.section, knob.name);
-            let value = values.get(&at).map(shown);
-            let is_set = value.is_some();
-            let value = value.map(|value| if knob.is_secret() { MASK.to_owned() } else { value });
-            let value = value.unwrap_or_else(|| knob.default_text().to_owned());
-            Setting { knob, value, is_set, origin: self.origins.get(&at).cloned().unwrap_or(Origin::Default) }
-        };
-        let settings = own.iter().chain(knobs()).map(setting).collect();
-        let backend = (config.backend.to_string(), self.backend.unwrap_or(Origin::Default));
-        Ok(InForce { config, backend, settings })
-    }
-}
-
-fn shown(value: &toml::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A setting as it is in force.
@@ -267,7 +160,21 @@ pub struct Setting {
     pub origin: Origin,
 }
 
-/// What is in force, and where each value came from.
+impl Setting {
+    fn of(knob: &'static Knob, given: Option<(toml::Value, Origin)>) -> Self {
+        let Some((value, origin)) = given else {
+            return Self { knob, value: knob.default_text().to_owned(), is_set: false, origin: Origin::Default };
+        };
+        let value = match value {
+            _ if knob.is_secret() => MASK.to_owned(),
+            toml::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        Self { knob, value, is_set: true, origin }
+    }
+}
+
+/// The configuration in force, and where each value came from.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct InForce {
@@ -375,6 +282,14 @@ mod tests {
         let layers = Layers::new().file(toml.path()).unwrap().url("nats://b").unwrap();
         let in_force = layers.variables([("EVENTBUS_BACKEND__PREFIX", "p")]).unwrap().build().unwrap();
         assert_eq!(in_force.config, EventBusConfig::from_url("nats://b?prefix=p").unwrap());
+    }
+
+    #[cfg(feature = "nats")]
+    #[test]
+    fn layers_are_printed_without_their_values() {
+        let variables = [("EVENTBUS_URL", "nats://u:hunter2@a"), ("EVENTBUS_BACKEND__TOKEN", "hunter2")];
+        let shown = format!("{:?}", Layers::new().variables(variables).unwrap());
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

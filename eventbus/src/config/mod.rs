@@ -7,6 +7,7 @@
 //! another and knows where each value came from. [`schema()`] is what editors check a file by, [`reference()`] the page that
 //! people read; both are made of the one list, [`knobs`].
 
+mod declare;
 mod error;
 mod file;
 #[cfg(feature = "kafka")]
@@ -15,33 +16,39 @@ mod knobs;
 mod layers;
 #[cfg(feature = "nats")]
 mod nats;
-mod parts;
 mod reference;
 mod schema;
+mod scheme;
 mod sections;
+mod source;
 mod url;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
 use eventbus_core::{BusConfig, Subscribe, TopicSpec};
 use serde::{Deserialize, Serialize};
 
+use declare::with;
+use source::{Source, TYPE};
+
 pub use error::ConfigError;
 /// Where the bus's own work runs: no plain data, set in code.
 pub use eventbus_core::Threads;
 #[cfg(feature = "kafka")]
-pub use kafka::{GroupProtocol, KafkaSection, SaslMechanism};
-pub use knobs::{Knob, KnobKind, Section, knobs};
-pub use layers::{InForce, Layers, Origin, Setting};
+pub use kafka::{GroupProtocol, KafkaSection, SaslMechanism, kafka_knobs};
+pub use knobs::{Knob, KnobKind, Section};
+pub use layers::{InForce, Layers, Setting};
 #[cfg(feature = "nats")]
-pub use nats::NatsSection;
+pub use nats::{NatsSection, nats_knobs};
 pub use reference::reference;
 pub use schema::schema;
+pub use scheme::{Scheme, schemes};
 #[cfg(any(feature = "nats", feature = "kafka"))]
 pub use sections::ContentMode;
-pub use sections::{PublishSection, Start, SubscribeSection, TopicSection};
-pub use url::{Scheme, schemes};
+pub use sections::{PublishSection, Start, SubscribeSection, TopicSection, knobs};
+pub use source::Origin;
 
 /// A bus as plain data.
 ///
@@ -104,20 +111,6 @@ pub enum BackendConfig {
     Kafka(Box<KafkaSection>),
 }
 
-/// What may be set of JetStream alone: parameters of a URL, settings of `[backend]`.
-#[cfg(feature = "nats")]
-#[must_use]
-pub fn nats_knobs() -> &'static [Knob] {
-    nats::KNOBS
-}
-
-/// What may be set of Kafka alone: parameters of a URL, settings of `[backend]`.
-#[cfg(feature = "kafka")]
-#[must_use]
-pub fn kafka_knobs() -> &'static [Knob] {
-    kafka::KNOBS
-}
-
 impl BackendConfig {
     /// The scheme of its URLs.
     #[must_use]
@@ -128,6 +121,21 @@ impl BackendConfig {
             Self::Nats(_) => "nats",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "kafka",
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::Memory { name } => {
+                let odd = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-');
+                let is_wrong = |name: &String| name.is_empty() || name.len() > 200 || name.chars().any(odd);
+                let expected = "the name of a log in memory has 1 to 200 characters of A-Z a-z 0-9 . _ -";
+                if name.as_ref().is_some_and(is_wrong) { Err(ConfigError::url(expected)) } else { Ok(()) }
+            }
+            #[cfg(feature = "nats")]
+            Self::Nats(section) => section.check(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(section) => section.check(),
         }
     }
 }
@@ -162,7 +170,7 @@ impl EventBusConfig {
     /// # Errors
     /// [`ConfigError`], which names the part that is wrong and what is known; never a password.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
-        url::read(url)?.build()
+        Self::of(url::read(url, Origin::Url)?)
     }
 
     /// Reads TOML.
@@ -170,7 +178,7 @@ impl EventBusConfig {
     /// # Errors
     /// [`ConfigError`], which names the setting and what is known.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        file::read(text)?.build()
+        Self::of(file::read(text, Origin::default())?)
     }
 
     /// Reads a TOML file.
@@ -178,9 +186,7 @@ impl EventBusConfig {
     /// # Errors
     /// [`ConfigError::File`] where it cannot be read, else as [`from_toml`](Self::from_toml).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let path = path.as_ref();
-        let unreadable = |source| ConfigError::File { path: path.to_owned(), source };
-        Self::from_toml(&std::fs::read_to_string(path).map_err(unreadable)?)
+        Self::from_toml(&file::text(path.as_ref())?)
     }
 
     /// The same bus at a place of its own on the same broker: all its names begin with this, and it sees none that do not. In
@@ -193,15 +199,13 @@ impl EventBusConfig {
         match &mut config.backend {
             BackendConfig::Memory { name } => *name = Some(prefix.to_owned()),
             #[cfg(feature = "nats")]
-            BackendConfig::Nats(section) => {
-                section.prefix = Some(prefix.to_owned());
-                section.check()?;
-            }
+            BackendConfig::Nats(section) => section.prefix = Some(prefix.to_owned()),
             #[cfg(feature = "kafka")]
-            BackendConfig::Kafka(section) => {
-                section.prefix = Some(prefix.to_owned());
-                section.check()?;
-            }
+            BackendConfig::Kafka(section) => section.prefix = Some(prefix.to_owned()),
+        }
+        // A log in memory takes any prefix for its name.
+        if !matches!(config.backend, BackendConfig::Memory { .. }) {
+            config.backend.check()?;
         }
         Ok(config)
     }
@@ -211,16 +215,14 @@ impl EventBusConfig {
     /// are published to without having been ensured.
     pub fn bus(&self) -> BusConfig {
         let config = self.publish.apply(BusConfig::new());
-        match self.topic.partitions {
-            Some(partitions) => config.partitions(partitions),
-            None => config,
-        }
+        let config = with(config, self.publish.resend(), |config, (first, max)| config.resend_backoff(first, max));
+        with(config, self.topic.partitions, BusConfig::partitions)
     }
 
     /// A subscription with what is configured. A bus out of [`connect`](crate::connect()) adds it by itself to what a
     /// subscription does not set.
     pub fn subscription(&self, topic: impl Into<String>) -> Subscribe {
-        self.subscribe.apply(Subscribe::to(topic))
+        with(self.subscribe.apply(Subscribe::to(topic)), self.subscribe.backoff(), Subscribe::backoff)
     }
 
     /// A topic with what is configured. A bus out of [`connect`](crate::connect()) adds it by itself to what a spec does not
@@ -229,11 +231,33 @@ impl EventBusConfig {
         self.topic.apply(TopicSpec::new(name))
     }
 
-    /// What no single setting shows to be impossible.
-    fn check_together(self) -> Result<Self, ConfigError> {
-        self.publish.check()?;
-        self.subscribe.check()?;
-        Ok(self)
+    /// Makes the configuration of what was said.
+    ///
+    /// # Errors
+    /// Without a backend, and what no single setting shows to be impossible.
+    fn of(source: Source) -> Result<Self, ConfigError> {
+        let expected = || format!("a table with a type, {}", scheme::types());
+        let missing = || ConfigError::Missing { name: Section::Backend.as_str(), expected: expected() };
+        let (scheme, place, _) = source.backend.ok_or_else(missing)?;
+        let mut sections: BTreeMap<Section, toml::Table> = BTreeMap::new();
+        for ((section, name), (value, _)) in source.settings {
+            sections.entry(section).or_default().insert(name.to_owned(), value);
+        }
+        let backend = sections.entry(Section::Backend).or_default();
+        if !scheme.needs_place() {
+            // A log in memory has no settings; they are of the backend that an earlier layer named.
+            backend.clear();
+        }
+        backend.insert(TYPE.to_owned(), scheme.backend.into());
+        backend.extend(scheme.read_place(place)?.map(|place| (scheme.place.to_owned(), place.into())));
+        let sections = sections.into_iter().map(|(section, settings)| (section.as_str().to_owned(), settings.into()));
+        // Every setting was checked; the message of an error could repeat what is secret.
+        let unreadable = |_| ConfigError::url("settings that cannot be read");
+        let config: Self = sections.collect::<toml::Table>().try_into().map_err(unreadable)?;
+        config.backend.check()?;
+        config.publish.check()?;
+        config.subscribe.check()?;
+        Ok(config)
     }
 }
 

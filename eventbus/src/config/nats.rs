@@ -2,143 +2,103 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use eventbus_core::wire::Mode;
-use eventbus_nats::{Auth, NatsConfig, REFUSED, Tls};
-use serde::{Deserialize, Serialize};
+use eventbus_nats::{Auth, NatsConfig, Tls};
 
-use super::knobs::{Knob, flag, number, text, word};
+use super::ConfigError;
+use super::declare::{millis, section, with};
+use super::knobs::{Knob, KnobKind, number};
 use super::sections::ContentMode;
-use super::{ConfigError, Section};
 
-/// JetStream, and how it is reached. What is not said is the library's default; [`nats_knobs`](super::nats_knobs) tells
-/// each one's. `Debug` shows nothing secret; serializing it does, since it is the configuration.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-#[allow(missing_docs)] // told once, in `KNOBS`
-pub struct NatsSection {
-    /// `HOST[:PORT]`, several with commas between them; what stands before an `@` counts for all. With `tls://` in front
-    /// the connection is encrypted.
-    pub servers: String,
-    pub prefix: Option<String>,
-    pub user: Option<String>,
-    pub password: Option<String>,
-    pub token: Option<String>,
-    pub nkey: Option<String>,
-    pub credentials_file: Option<PathBuf>,
-    pub tls_required: Option<bool>,
-    pub tls_first: Option<bool>,
-    pub root_certificates: Option<PathBuf>,
-    pub client_certificate: Option<PathBuf>,
-    pub client_key: Option<PathBuf>,
-    pub client_name: Option<String>,
-    pub connections: Option<usize>,
-    pub connect_timeout_ms: Option<u64>,
-    pub request_timeout_ms: Option<u64>,
-    pub publish_timeout_ms: Option<u64>,
-    pub publish_window: Option<usize>,
-    pub fetch_batch: Option<usize>,
-    pub fetch_wait_ms: Option<u64>,
-    pub max_waiting: Option<usize>,
-    pub heartbeat_ms: Option<u64>,
-    pub inactive_threshold_ms: Option<u64>,
-    pub ping_interval_ms: Option<u64>,
-    pub reconnect_delay_ms: Option<u64>,
-    pub mode: Option<ContentMode>,
+use KnobKind::{Flag, Text, Word};
+
+section! {
+    /// JetStream, and how it is reached. What is not said is the library's default. `Debug` shows nothing secret;
+    /// serializing it does, since it is the configuration.
+    pub struct NatsSection in Backend for NatsConfig {
+        given {
+            /// `HOST[:PORT]`, several with commas between them; what stands before an `@` counts for all. With `tls://` in
+            /// front the connection is encrypted.
+            servers: String
+        }
+        /// what all names on the server begin with
+        prefix: String = "eventbus", Text => NatsConfig::prefix;
+        /// the user to connect as
+        user: String = "none", Text;
+        /// its password
+        password: String = "none", Text;
+        /// a token to connect with
+        token: String = "none", Text => |config, token| config.auth(Auth::Token(token));
+        /// the seed of an nkey to connect with
+        nkey: String = "none", Text => |config, seed| config.auth(Auth::Nkey(seed));
+        /// a credentials file to connect with
+        credentials_file: PathBuf = "none", Text => |config, path| config.auth(Auth::CredentialsFile(path));
+        /// refuse a connection that is not encrypted
+        tls_required: bool = "false, with tls:// true", Flag;
+        /// encrypt before the server's first word
+        tls_first: bool = "false", Flag;
+        /// a file with further authorities
+        root_certificates: PathBuf = "the system's alone", Text;
+        /// the client's certificate, for mutual TLS
+        client_certificate: PathBuf = "none", Text;
+        /// the key of the client's certificate
+        client_key: PathBuf = "none", Text;
+        /// the connection's name on the server
+        client_name: String = "eventbus", Text => NatsConfig::name;
+        /// connections: more than one are refused, they would break a key's order
+        connections: usize = "1", number(1, 64) => NatsConfig::connections;
+        /// how long connecting may take
+        connect_timeout_ms: u64 = "5 s", number(10, 600_000) => millis(NatsConfig::connect_timeout);
+        /// how long an answer of the server may take
+        request_timeout_ms: u64 = "2 s", number(100, 60_000) => millis(NatsConfig::request_timeout);
+        /// how long a publish waits before it is sent again
+        publish_timeout_ms: u64 = "2 s", number(100, 60_000) => millis(NatsConfig::publish_timeout);
+        /// records on their way over all keys, one a key
+        publish_window: usize = "4096", number(1, 8_192) => NatsConfig::publish_window;
+        /// records of a partition asked for and not yet taken
+        fetch_batch: usize = "1000", number(1, 50_000) => NatsConfig::fetch_batch;
+        /// how long a request for records stays open
+        fetch_wait_ms: u64 = "30 s", number(2_000, 600_000) => millis(NatsConfig::fetch_wait);
+        /// open requests that the server keeps for a reader
+        max_waiting: usize = "16", number(4, 512) => NatsConfig::max_waiting;
+        /// how often an idle server says that it is there
+        heartbeat_ms: u64 = "1 s", number(100, 300_000) => millis(NatsConfig::heartbeat);
+        /// when the server removes an idle reader
+        inactive_threshold_ms: u64 = "5 min", number(30_000, 86_400_000) => millis(NatsConfig::inactive_threshold);
+        /// how often the connection is probed
+        ping_interval_ms: u64 = "2 s", number(100, 600_000) => millis(NatsConfig::ping_interval);
+        /// the longest wait before connecting again
+        reconnect_delay_ms: u64 = "250 ms", number(1, 60_000) => millis(NatsConfig::reconnect_delay);
+        /// how envelopes are written as CloudEvents
+        mode: ContentMode = "binary", Word(ContentMode::WORDS) => |config, mode| config.mode(mode.into());
+    }
 }
 
-use Section::Backend;
+pub(super) const KNOBS: &[Knob] = NatsSection::KNOBS;
 
-/// All that may be set of it.
-pub(super) const KNOBS: &[Knob] = &[
-    text(Backend, "prefix", "what all names on the server begin with; eventbus"),
-    text(Backend, "user", "the user to connect as; none"),
-    text(Backend, "password", "its password; none"),
-    text(Backend, "token", "a token to connect with; none"),
-    text(Backend, "nkey", "the seed of an nkey to connect with; none"),
-    text(Backend, "credentials_file", "a credentials file to connect with; none"),
-    flag(Backend, "tls_required", "refuse a connection that is not encrypted; false, with tls:// true"),
-    flag(Backend, "tls_first", "encrypt before the server's first word; false"),
-    text(Backend, "root_certificates", "a file with further authorities; the system's alone"),
-    text(Backend, "client_certificate", "the client's certificate, for mutual TLS; none"),
-    text(Backend, "client_key", "the key of the client's certificate; none"),
-    text(Backend, "client_name", "the connection's name on the server; eventbus"),
-    number(Backend, "connections", 1, 64, "connections: more than one are refused, they would break a key's order; 1"),
-    number(Backend, "connect_timeout_ms", 10, 600_000, "how long connecting may take; 5 s"),
-    number(Backend, "request_timeout_ms", 100, 60_000, "how long an answer of the server may take; 2 s"),
-    number(Backend, "publish_timeout_ms", 100, 60_000, "how long a publish waits before it is sent again; 2 s"),
-    number(Backend, "publish_window", 1, 8_192, "records on their way over all keys, one a key; 4096"),
-    number(Backend, "fetch_batch", 1, 50_000, "records of a partition asked for and not yet taken; 1000"),
-    number(Backend, "fetch_wait_ms", 2_000, 600_000, "how long a request for records stays open; 30 s"),
-    number(Backend, "max_waiting", 4, 512, "open requests that the server keeps for a reader; 16"),
-    number(Backend, "heartbeat_ms", 100, 300_000, "how often an idle server says that it is there; 1 s"),
-    number(Backend, "inactive_threshold_ms", 30_000, 86_400_000, "when the server removes an idle reader; 5 min"),
-    number(Backend, "ping_interval_ms", 100, 600_000, "how often the connection is probed; 2 s"),
-    number(Backend, "reconnect_delay_ms", 1, 60_000, "the longest wait before connecting again; 250 ms"),
-    word(Backend, "mode", &["binary", "structured"], "how envelopes are written as CloudEvents; binary"),
-];
-
-/// Why a setting of JetStream has no place here, if it is one that would break the contract.
-pub(super) fn refused(name: &str) -> Option<ConfigError> {
-    let bare = name.strip_suffix("_ms").unwrap_or(name);
-    let (name, why) = REFUSED.iter().find(|(refused, _)| *refused == bare)?;
-    Some(ConfigError::Unsafe { name, why })
+/// Settings of JetStream alone: parameters of a URL, settings of `[backend]`.
+#[must_use]
+pub fn nats_knobs() -> &'static [Knob] {
+    KNOBS
 }
 
 impl NatsSection {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let kinds = [self.user.is_some(), self.token.is_some(), self.nkey.is_some(), self.credentials_file.is_some()];
-        let only = |name, expected: &str, got: &str| {
-            Err(ConfigError::Value { name, expected: expected.into(), got: got.into() })
-        };
-        if kinds.into_iter().filter(|given| *given).count() > 1 {
-            return only("user", "one of user, token, nkey and credentials_file", "several");
-        }
-        if self.password.is_some() && self.user.is_none() {
-            return only("password", "a user with it", "no user");
-        }
-        if self.client_certificate.is_some() != self.client_key.is_some() {
-            return only("client_key", "client_certificate and client_key together", "one of them");
-        }
+        let several = kinds.into_iter().filter(|given| *given).count() > 1;
+        ConfigError::value_if(several, "user", "one of user, token, nkey and credentials_file", "several")?;
+        let no_user = self.password.is_some() && self.user.is_none();
+        ConfigError::value_if(no_user, "password", "a user with it", "no user")?;
+        let one = self.client_certificate.is_some() != self.client_key.is_some();
+        ConfigError::value_if(one, "client_key", "client_certificate and client_key together", "one of them")?;
         self.config().validate().map_err(|error| ConfigError::Backend { error })
     }
 
-    /// What the backend is given.
+    /// The backend's own configuration.
     pub(crate) fn config(&self) -> NatsConfig {
-        let mut config = NatsConfig::new(&*self.servers);
-        macro_rules! set {
-            ($($knob:ident => $setter:ident, $as:expr;)*) => {
-                $(if let Some(value) = self.$knob.clone() {
-                    config = config.$setter($as(value));
-                })*
-            };
-        }
-        let millis = Duration::from_millis;
-        set! {
-            prefix => prefix, String::from;
-            client_name => name, String::from;
-            token => auth, Auth::Token;
-            nkey => auth, Auth::Nkey;
-            credentials_file => auth, Auth::CredentialsFile;
-            connections => connections, usize::from;
-            connect_timeout_ms => connect_timeout, millis;
-            request_timeout_ms => request_timeout, millis;
-            publish_timeout_ms => publish_timeout, millis;
-            publish_window => publish_window, usize::from;
-            fetch_batch => fetch_batch, usize::from;
-            fetch_wait_ms => fetch_wait, millis;
-            max_waiting => max_waiting, usize::from;
-            heartbeat_ms => heartbeat, millis;
-            inactive_threshold_ms => inactive_threshold, millis;
-            ping_interval_ms => ping_interval, millis;
-            reconnect_delay_ms => reconnect_delay, millis;
-            mode => mode, Mode::from;
-        }
-        if let Some(user) = self.user.clone() {
-            config = config.auth(Auth::UserPassword(user, self.password.clone().unwrap_or_default()));
-        }
+        let config = with(self.apply(NatsConfig::new(&*self.servers)), self.user.clone(), |config, user| {
+            config.auth(Auth::UserPassword(user, self.password.clone().unwrap_or_default()))
+        });
         config.tls(Tls {
             required: self.tls_required.unwrap_or_default(),
             first: self.tls_first.unwrap_or_default(),
@@ -164,6 +124,8 @@ impl fmt::Debug for NatsSection {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use eventbus_nats::REFUSED;
 
     use super::super::{BackendConfig, EventBusConfig, KnobKind};
     use super::*;

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::knobs::{Knob, Section, knobs};
-use super::url::{Scheme, schemes};
+use super::knobs::{Knob, Section};
+use super::scheme::backends;
+use super::sections::knobs_of;
 
 /// The reference of all settings, as Markdown, for the backends that this program has.
 ///
@@ -17,9 +18,9 @@ pub fn reference() -> String {
         let place = (scheme.place, "text".to_owned(), scheme.place_about(), default);
         page.push_str(&table([place].into_iter().chain(scheme.knobs.iter().map(row))));
     }
-    for section in [Section::Publish, Section::Subscribe, Section::Topic] {
+    for section in Section::COMMON {
         let _ = write!(page, "\n## `[{}]`\n\n{}\n\n", section.as_str(), section.about());
-        page.push_str(&table(knobs().iter().filter(|knob| knob.section == section).map(row)));
+        page.push_str(&table(knobs_of(section).map(row)));
     }
     page
 }
@@ -45,18 +46,6 @@ before everything here. A setting that does not exist is an error that names the
 `eventbus config check` prints what is in force, with where each value came from and secrets masked; `eventbus config schema`
 prints a JSON Schema for editors.
 ";
-
-/// The backends that this program has, each once: some have several schemes.
-fn backends() -> Vec<&'static Scheme> {
-    let mut backends: Vec<&'static Scheme> = Vec::new();
-    for scheme in schemes().iter().filter(|scheme| scheme.missing.is_none()) {
-        let is_alias = |known: &&Scheme| known.place == scheme.place && known.has_knobs_of(scheme);
-        if !backends.iter().any(is_alias) {
-            backends.push(scheme);
-        }
-    }
-    backends
-}
 
 /// A setting: its name, what it takes, what it does, its default.
 type Row = (&'static str, String, &'static str, &'static str);

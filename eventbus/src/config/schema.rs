@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::knobs::{Knob, KnobKind, Section, knobs};
-use super::url::{Scheme, schemes};
+use super::knobs::{Knob, KnobKind, Section};
+use super::scheme::{Scheme, schemes};
+use super::sections::knobs_of;
 
 /// The JSON Schema (2020-12) of a configuration file, for the backends that this program has.
 ///
@@ -17,10 +18,9 @@ pub fn schema() -> Value {
     let backends: Vec<Value> = built.map(backend).collect();
     let mut properties = Map::new();
     properties.insert("backend".into(), json!({ "description": Section::Backend.about(), "oneOf": backends }));
-    for section in [Section::Publish, Section::Subscribe, Section::Topic] {
-        let settings = knobs().iter().filter(|knob| knob.section == section).map(setting).collect();
-        let table = table(section.about(), settings, &[]);
-        properties.insert(section.as_str().into(), table);
+    for section in Section::COMMON {
+        let settings = knobs_of(section).map(setting).collect();
+        properties.insert(section.as_str().into(), table(section.about(), settings, &[]));
     }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -66,6 +66,7 @@ fn setting(knob: &Knob) -> (String, Value) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::knobs;
     use super::*;
 
     /// As much of JSON Schema as is used here.

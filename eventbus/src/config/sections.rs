@@ -1,231 +1,199 @@
-//! The sections of a configuration, and how each reaches the core.
+//! The sections that are the same whatever the backend, and their settings.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use eventbus_core::{
     AfterRefusal, Backoff, BackoffError, BusConfig, FailurePolicy, Jitter, OnDataLoss, OnExisting, OnLogReset,
     StartFrom, Storage, Subscribe, Threads, TopicSpec,
 };
-use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
+use super::declare::{millis, section, with, words};
+use super::knobs::{Knob, KnobKind, Section, at_least, number};
 
-/// The publishing side. What is not said is the library's default; [`knobs`](super::knobs) tells each one's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-#[allow(missing_docs)] // told once, in `knobs`
-pub struct PublishSection {
-    pub budget_envelopes: Option<usize>,
-    pub budget_bytes: Option<usize>,
-    pub share: Option<usize>,
-    pub waiting_limit: Option<usize>,
-    pub sealed_limit: Option<usize>,
-    pub resend_ms: Option<u64>,
-    pub resend_max_ms: Option<u64>,
-    pub recount_ms: Option<u64>,
-    pub threads: Option<Threads>,
-}
+use KnobKind::{Flag, Word};
 
-/// What a subscription has that does not say otherwise. [`knobs`](super::knobs) tells each setting's default.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-#[allow(missing_docs)] // told once, in `knobs`
-pub struct SubscribeSection {
-    pub concurrency: Option<usize>,
-    pub attempts: Option<u32>,
-    pub backoff_ms: Option<u64>,
-    pub backoff_max_ms: Option<u64>,
-    pub backoff_factor: Option<u32>,
-    pub jitter: Option<Jitter>,
-    pub then: Option<FailurePolicy>,
-    pub start: Option<Start>,
-    pub on_log_reset: Option<OnLogReset>,
-    pub on_data_loss: Option<OnDataLoss>,
-    pub handler_timeout_ms: Option<u64>,
-    pub drain_deadline_ms: Option<u64>,
-    pub session_timeout_ms: Option<u64>,
-    pub window: Option<usize>,
-    pub window_bytes: Option<usize>,
-    pub commit_interval_ms: Option<u64>,
-    pub commit_every: Option<usize>,
-    pub lookback: Option<u64>,
-    pub stall_after_ms: Option<u64>,
-    pub dedup_by_id: Option<bool>,
-}
+/// A time in milliseconds, up to a hundred years, so that sums of them are times, too.
+const TIME: KnobKind = number(1, CENTURY);
+const CENTURY: u64 = 100 * 366 * DAY;
+const DAY: u64 = 24 * 3_600_000;
 
-/// What a topic is asked to be that does not say otherwise. [`knobs`](super::knobs) tells each setting's default.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-#[allow(missing_docs)] // told once, in `knobs`
-pub struct TopicSection {
-    pub partitions: Option<u32>,
-    pub max_age_ms: Option<u64>,
-    pub max_bytes: Option<u64>,
-    pub max_messages: Option<u64>,
-    pub storage: Option<Storage>,
-    pub replicas: Option<u32>,
-    pub duplicate_window_ms: Option<u64>,
-    pub on_existing: Option<OnExisting>,
-    pub after_refusal: Option<AfterRefusal>,
-    pub strict_partitions: Option<bool>,
-}
-
-/// Where a group without progress starts. Times and positions are for code and the program's options to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Start {
-    /// With the first record of the log.
-    Earliest,
-    /// With the next record to be published.
-    Latest,
-}
-
-impl From<Start> for StartFrom {
-    fn from(start: Start) -> Self {
-        match start {
-            Start::Earliest => Self::Earliest,
-            Start::Latest => Self::Latest,
-        }
+section! {
+    /// The publishing side. What is not said is the library's default.
+    #[derive(Debug)]
+    pub struct PublishSection in Publish for BusConfig {
+        /// envelopes admitted and not yet answered
+        budget_envelopes: usize = "10000", at_least(1) => BusConfig::budget_envelopes;
+        /// bytes admitted and not yet answered
+        budget_bytes: usize = "64 MiB", at_least(1) => BusConfig::budget_bytes;
+        /// one key may hold the budget divided by this
+        share: usize = "8", at_least(1) => BusConfig::share;
+        /// envelopes waiting for room before publishes fail
+        waiting_limit: usize = "100000", at_least(1) => BusConfig::waiting_limit;
+        /// keys of a topic sealed at once, beyond it the topic is
+        sealed_limit: usize = "10000", at_least(1) => BusConfig::sealed_limit;
+        /// the first wait before a record is sent again
+        resend_ms: u64 = "20 ms", TIME;
+        /// the longest wait before a record is sent again
+        resend_max_ms: u64 = "1 s", TIME;
+        /// how often topics in use are looked at for a changed number of partitions
+        recount_ms: u64 = "30 s", TIME => millis(BusConfig::recount);
+        /// where the bus's own work runs
+        threads: Threads = "own", Word(&["own", "caller"]) => BusConfig::threads;
     }
 }
 
-const RESEND: Duration = Duration::from_millis(20);
-const RESEND_MAX: Duration = Duration::from_secs(1);
-
-/// Hands a value to a builder's method where there is one.
-fn with<B, T>(builder: B, value: Option<T>, set: impl FnOnce(B, T) -> B) -> B {
-    match value {
-        Some(value) => set(builder, value),
-        None => builder,
+section! {
+    /// Settings of subscriptions that do not say otherwise. What is not said is the library's default.
+    #[derive(Debug)]
+    pub struct SubscribeSection in Subscribe for Subscribe {
+        /// handlers at once
+        concurrency: usize = "16", number(1, 1_000_000) => Subscribe::concurrency;
+        /// attempts before the failure policy decides
+        attempts: u32 = "5", number(1, u32::MAX as u64) => Subscribe::attempts;
+        /// the wait after the first failed attempt
+        backoff_ms: u64 = "100 ms", number(1, DAY);
+        /// the longest wait between attempts
+        backoff_max_ms: u64 = "30 s", number(1, DAY);
+        /// what the wait grows by
+        backoff_factor: u32 = "2", number(1, u32::MAX as u64);
+        /// what chance does to the wait
+        jitter: Jitter = "full", Word(&["full", "none"]);
+        /// what happens when attempts are used up
+        then: FailurePolicy = "dead-letter", Word(&["dead-letter", "skip", "stop"]) => Subscribe::then;
+        /// where a group without progress starts
+        start: Start = "earliest", Word(Start::WORDS) => |options, start| options.start(start.into());
+        /// what a replaced or shortened log does
+        on_log_reset: OnLogReset = "stop", Word(&["stop", "earliest"]) => Subscribe::on_log_reset;
+        /// what records lost to retention do
+        on_data_loss: OnDataLoss = "stop", Word(&["stop", "continue"]) => Subscribe::on_data_loss;
+        /// how long one attempt may take
+        handler_timeout_ms: u64 = "no limit", TIME => millis(Subscribe::handler_timeout);
+        /// how long a hand-over waits for running handlers
+        drain_deadline_ms: u64 = "30 s", number(0, CENTURY) => millis(Subscribe::drain_deadline);
+        /// how long a silent member keeps its partitions
+        session_timeout_ms: u64 = "10 s", TIME => millis(Subscribe::session_timeout);
+        /// records per partition from watermark to newest
+        window: usize = "100000", at_least(1_000) => Subscribe::window;
+        /// bytes of payload held per partition
+        window_bytes: usize = "64 MiB", at_least(1) => Subscribe::budget_bytes;
+        /// the longest that finished work stays uncommitted
+        commit_interval_ms: u64 = "200 ms", TIME => millis(Subscribe::commit_interval);
+        /// finished envelopes that make a commit come early
+        commit_every: usize = "5000", at_least(1) => Subscribe::commit_every;
+        /// positions read before the watermark to recognise copies
+        lookback: u64 = "10000", at_least(0) => Subscribe::lookback;
+        /// age of an unfinished envelope that is reported
+        stall_after_ms: u64 = "30 s", TIME => millis(Subscribe::stall_after);
+        /// also drop envelopes whose source and id were seen before
+        dedup_by_id: bool = "false", Flag => Subscribe::dedup_by_id;
     }
 }
 
-fn millis(value: Option<u64>) -> Option<Duration> {
-    value.map(Duration::from_millis)
+section! {
+    /// Settings of topics that do not say otherwise. What is not said is the library's default.
+    #[derive(Debug)]
+    pub struct TopicSection in Topic for TopicSpec {
+        /// partitions, the unit that the broker orders
+        partitions: u32 = "16", number(1, 4_096) => TopicSpec::partitions;
+        /// age at which records may be removed
+        max_age_ms: u64 = "never", TIME => millis(TopicSpec::max_age);
+        /// bytes kept
+        max_bytes: u64 = "no limit", at_least(1) => TopicSpec::max_bytes;
+        /// records kept
+        max_messages: u64 = "no limit", at_least(1) => TopicSpec::max_messages;
+        /// where records are kept
+        storage: Storage = "file", Word(&["file", "memory"]) => TopicSpec::storage;
+        /// copies of the log in the cluster
+        replicas: u32 = "1", number(1, 99) => TopicSpec::replicas;
+        /// how long the broker remembers message ids
+        duplicate_window_ms: u64 = "2 min", number(100, CENTURY) => millis(TopicSpec::duplicate_window);
+        /// how an existing topic is treated
+        on_existing: OnExisting = "validate",
+            Word(&["create-only", "create-or-update", "validate", "leave-alone"]) => TopicSpec::on_existing;
+        /// what a refused publish does to its key
+        after_refusal: AfterRefusal = "seal-key",
+            Word(&["seal-key", "seal-until-resumed", "continue"]) => TopicSpec::after_refusal;
+        /// refuse records in another partition than their key's
+        strict_partitions: bool = "false", Flag => TopicSpec::strict_partitions;
+    }
+}
+
+words! {
+    /// Where a group without progress starts. Times and positions are for code and the program's options to say.
+    pub enum Start for StartFrom {
+        /// With the first record of the log.
+        "earliest" Earliest,
+        /// With the next record to be published.
+        "latest" Latest,
+    }
+}
+
+#[cfg(any(feature = "nats", feature = "kafka"))]
+words! {
+    /// How envelopes are written as CloudEvents.
+    pub enum ContentMode for eventbus_core::wire::Mode {
+        /// Attributes in headers, the payload as it is.
+        "binary" Binary,
+        /// All in one JSON document.
+        "structured" Structured,
+    }
+}
+
+/// All settings of the bus, whatever the backend, with what they take, do and are by default.
+#[must_use]
+pub fn knobs() -> &'static [Knob] {
+    static KNOBS: LazyLock<Vec<Knob>> =
+        LazyLock::new(|| [PublishSection::KNOBS, SubscribeSection::KNOBS, TopicSection::KNOBS].concat());
+    &KNOBS
+}
+
+/// The settings of one section.
+pub(super) fn knobs_of(section: Section) -> impl Iterator<Item = &'static Knob> + Clone {
+    knobs().iter().filter(move |knob| knob.section == section)
 }
 
 impl PublishSection {
-    /// A lower end that is given alone lifts the upper one with it, and the other way round.
-    fn resend(&self) -> Option<(Duration, Duration)> {
-        match (millis(self.resend_ms), millis(self.resend_max_ms)) {
-            (None, None) => None,
-            (Some(first), None) => Some((first, first.max(RESEND_MAX))),
-            (None, Some(max)) => Some((max.min(RESEND), max)),
-            (Some(first), Some(max)) => Some((first, max)),
-        }
+    /// The first and the longest wait. One that is given alone moves the other one along where it has to.
+    pub(super) fn resend(&self) -> Option<(Duration, Duration)> {
+        let given = self.resend_ms.or(self.resend_max_ms)?;
+        let first = self.resend_ms.unwrap_or(given.min(20));
+        let max = self.resend_max_ms.unwrap_or(given.max(1_000));
+        Some((Duration::from_millis(first), Duration::from_millis(max)))
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        match self.resend() {
-            Some((first, max)) if max < first => Err(ConfigError::Value {
-                name: "resend_max_ms",
-                expected: format!("at least resend_ms, which is {}", first.as_millis()),
-                got: max.as_millis().to_string(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn apply(&self, config: BusConfig) -> BusConfig {
-        let config = with(config, self.budget_envelopes, BusConfig::budget_envelopes);
-        let config = with(config, self.budget_bytes, BusConfig::budget_bytes);
-        let config = with(config, self.share, BusConfig::share);
-        let config = with(config, self.waiting_limit, BusConfig::waiting_limit);
-        let config = with(config, self.sealed_limit, BusConfig::sealed_limit);
-        let config = with(config, self.resend(), |config, (first, max)| config.resend_backoff(first, max));
-        let config = with(config, millis(self.recount_ms), BusConfig::recount);
-        with(config, self.threads, BusConfig::threads)
+        let (first, max) = self.resend().unwrap_or_default();
+        in_order(("resend_ms", first), ("resend_max_ms", max))
     }
 }
 
 impl SubscribeSection {
-    fn backoff(&self) -> Option<Backoff> {
-        let said = self.backoff_ms.is_some()
-            || self.backoff_max_ms.is_some()
-            || self.backoff_factor.is_some()
-            || self.jitter.is_some();
-        said.then(|| {
-            let backoff = with(Backoff::exponential(), millis(self.backoff_ms), Backoff::initial);
-            let backoff = with(backoff, millis(self.backoff_max_ms), Backoff::max);
-            let backoff = with(backoff, self.backoff_factor, Backoff::factor);
-            with(backoff, self.jitter, Backoff::jitter)
-        })
+    pub(super) fn backoff(&self) -> Option<Backoff> {
+        let times = [self.backoff_ms, self.backoff_max_ms];
+        if times == [None; 2] && self.backoff_factor.is_none() && self.jitter.is_none() {
+            return None;
+        }
+        let backoff = with(Backoff::exponential(), self.backoff_ms, millis(Backoff::initial));
+        let backoff = with(backoff, self.backoff_max_ms, millis(Backoff::max));
+        let backoff = with(backoff, self.backoff_factor, Backoff::factor);
+        Some(with(backoff, self.jitter, Backoff::jitter))
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         match self.backoff().map(|backoff| backoff.validate()) {
-            Some(Err(BackoffError::MaxBelowInitial { initial, max })) => Err(ConfigError::Value {
-                name: "backoff_max_ms",
-                expected: format!("at least backoff_ms, which is {}", initial.as_millis()),
-                got: max.as_millis().to_string(),
-            }),
-            Some(Err(error)) => Err(ConfigError::Value {
-                name: "backoff_ms",
-                expected: "a possible back-off".into(),
-                got: error.to_string(),
-            }),
+            Some(Err(BackoffError::MaxBelowInitial { initial, max })) => {
+                in_order(("backoff_ms", initial), ("backoff_max_ms", max))
+            }
+            // Each value by itself is in its range.
             _ => Ok(()),
         }
     }
-
-    pub(super) fn apply(&self, options: Subscribe) -> Subscribe {
-        let options = with(options, self.concurrency, Subscribe::concurrency);
-        let options = with(options, self.attempts, Subscribe::attempts);
-        let options = with(options, self.backoff(), Subscribe::backoff);
-        let options = with(options, self.then, Subscribe::then);
-        let options = with(options, self.start.map(StartFrom::from), Subscribe::start);
-        let options = with(options, self.on_log_reset, Subscribe::on_log_reset);
-        let options = with(options, self.on_data_loss, Subscribe::on_data_loss);
-        let options = with(options, millis(self.handler_timeout_ms), Subscribe::handler_timeout);
-        let options = with(options, millis(self.drain_deadline_ms), Subscribe::drain_deadline);
-        let options = with(options, millis(self.session_timeout_ms), Subscribe::session_timeout);
-        let options = with(options, self.window, Subscribe::window);
-        let options = with(options, self.window_bytes, Subscribe::budget_bytes);
-        let options = with(options, millis(self.commit_interval_ms), Subscribe::commit_interval);
-        let options = with(options, self.commit_every, Subscribe::commit_every);
-        let options = with(options, self.lookback, Subscribe::lookback);
-        let options = with(options, millis(self.stall_after_ms), Subscribe::stall_after);
-        with(options, self.dedup_by_id, Subscribe::dedup_by_id)
-    }
 }
 
-impl TopicSection {
-    pub(super) fn apply(&self, spec: TopicSpec) -> TopicSpec {
-        let spec = with(spec, self.partitions, TopicSpec::partitions);
-        let spec = with(spec, millis(self.max_age_ms), TopicSpec::max_age);
-        let spec = with(spec, self.max_bytes, TopicSpec::max_bytes);
-        let spec = with(spec, self.max_messages, TopicSpec::max_messages);
-        let spec = with(spec, self.storage, TopicSpec::storage);
-        let spec = with(spec, self.replicas, TopicSpec::replicas);
-        let spec = with(spec, millis(self.duplicate_window_ms), TopicSpec::duplicate_window);
-        let spec = with(spec, self.on_existing, TopicSpec::on_existing);
-        let spec = with(spec, self.after_refusal, TopicSpec::after_refusal);
-        with(spec, self.strict_partitions, TopicSpec::strict_partitions)
-    }
-}
-
-#[cfg(any(feature = "nats", feature = "kafka"))]
-/// How envelopes are written as CloudEvents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum ContentMode {
-    /// Attributes in headers, the payload as it is.
-    Binary,
-    /// All in one JSON document.
-    Structured,
-}
-
-#[cfg(any(feature = "nats", feature = "kafka"))]
-impl From<ContentMode> for eventbus_core::wire::Mode {
-    fn from(mode: ContentMode) -> Self {
-        match mode {
-            ContentMode::Binary => Self::Binary,
-            ContentMode::Structured => Self::Structured,
-        }
-    }
+/// Refuses a longest wait that is below the first one.
+fn in_order((first_name, first): (&str, Duration), (name, max): (&'static str, Duration)) -> Result<(), ConfigError> {
+    let expected = format!("at least {first_name}, which is {}", first.as_millis());
+    ConfigError::value_if(max < first, name, expected, max.as_millis())
 }
