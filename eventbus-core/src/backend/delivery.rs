@@ -1,32 +1,32 @@
-//! Records out of the log: [`Inbound`].
+//! Records read from the log: [`Inbound`].
 
 use bytes::Bytes;
 
 use crate::model::{Envelope, Key, Position, Result, Stamp, Topic};
 use crate::wire::{self, Binding, DecodeContext, WireRecord};
 
-/// One record out of the log.
+/// One record read from the log.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Inbound {
-    /// The partition it was read from.
+    /// The partition that the record was read from.
     pub partition: u32,
-    /// Its position there.
+    /// The record's position in its partition.
     pub position: Position,
-    /// Its key, without decoding the rest.
+    /// The key, read without decoding the rest.
     pub key: Option<Key>,
-    /// Its stamp, where a bus of this library wrote it.
+    /// The stamp, where a bus of this library wrote the record.
     pub stamp: Option<Stamp>,
-    /// Bytes it holds in memory.
+    /// Bytes that the record holds in memory.
     pub bytes: usize,
-    /// When the broker stored it, in milliseconds since the Unix epoch.
+    /// The time at which the broker stored the record, in milliseconds since the Unix epoch.
     pub stored_at: u64,
-    /// What it holds, decoded or not.
+    /// The content, decoded or not.
     pub body: Body,
 }
 
 impl Inbound {
-    /// A record. Key and stamp are looked up without decoding the rest; that happens on the handler's thread.
+    /// Makes a record. Reads key and stamp without decoding the rest, which happens on the handler's thread.
     #[must_use]
     pub fn new(partition: u32, position: Position, stored_at: u64, body: Body) -> Self {
         let (key, stamp, bytes) = match &body {
@@ -39,7 +39,7 @@ impl Inbound {
         Self { partition, position, key, stamp, bytes, stored_at, body }
     }
 
-    /// The envelope, decoded where it is not yet.
+    /// Returns the envelope, decoded if it is not yet.
     ///
     /// # Errors
     /// `Undecodable`, as [`wire::decode`] says.
@@ -54,7 +54,7 @@ impl Inbound {
         }
     }
 
-    /// Decodes the body, so that nobody has to do it again. A record that cannot be decoded stays as it is: the failure
+    /// Decodes the body, so that nobody has to do it again. A record that cannot be decoded stays encoded: the failure
     /// policy gets it when its turn comes.
     pub(crate) fn decode(&mut self, topic: &Topic) {
         if let Ok(envelope) = self.envelope(topic) {
@@ -62,14 +62,14 @@ impl Inbound {
         }
     }
 
-    /// Sets the stamp, where the backend knows it otherwise.
+    /// Sets the stamp, for a backend that does not learn it from the body.
     #[must_use]
     pub fn stamped(mut self, stamp: Option<Stamp>) -> Self {
         self.stamp = stamp;
         self
     }
 
-    /// A record of nothing.
+    /// The empty record, as which an emptied box of the pool reads.
     pub(crate) const fn nothing() -> Self {
         static BINDING: Binding = Binding::new("");
         let record = WireRecord { key: None, headers: Vec::new(), payload: Bytes::new() };
@@ -78,16 +78,16 @@ impl Inbound {
     }
 }
 
-/// A record's content.
+/// Content of a record.
 #[derive(Debug, Clone)]
 pub enum Body {
-    /// Already an envelope.
+    /// An envelope that needs no decoding.
     Envelope(Envelope),
-    /// As it came from the wire.
+    /// A record as the broker delivered it.
     Encoded {
-        /// Key, headers and payload.
+        /// Key, headers and payload, still encoded.
         record: WireRecord,
-        /// How to read it.
+        /// The names by which the record is decoded.
         binding: &'static Binding,
     },
 }

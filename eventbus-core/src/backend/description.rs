@@ -1,4 +1,4 @@
-//! Topics and groups as a backend describes them.
+//! Descriptions of topics and groups, as a backend gives them.
 
 use bytes::Bytes;
 
@@ -8,28 +8,28 @@ use crate::model::{Error, ErrorKind, Position, Result, TopicSpec};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicDescription {
-    /// The settings in force, partition count among them.
+    /// The settings in force, with the number of partitions.
     pub spec: TopicSpec,
-    /// Which incarnation this is: differs after deletion and re-creation.
+    /// The identity of this topic: differs after deletion and re-creation.
     pub incarnation: String,
     /// The log of each partition, in order of partition.
     pub partitions: Vec<LogState>,
-    /// The largest record in bytes that the topic takes.
+    /// The largest record in bytes that the topic takes; `None` where it states none.
     pub max_record_bytes: Option<usize>,
-    /// Records in all partitions.
+    /// Records in all partitions together.
     pub records: u64,
-    /// Bytes in all partitions, where the broker tells.
+    /// Bytes in all partitions together; `None` where the broker does not tell.
     pub bytes: Option<u64>,
 }
 
 impl TopicDescription {
-    /// A description with no records; fill in the rest.
+    /// Makes a description with no records; fill in the rest.
     #[must_use]
     pub fn new(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
         Self { spec, incarnation: incarnation.into(), partitions, max_record_bytes: None, records: 0, bytes: None }
     }
 
-    /// The same of logs whose positions have no gaps, so that the number of records follows from them.
+    /// Makes a description of logs whose positions have no gaps, so that the number of records follows from their ends.
     #[must_use]
     pub fn counted(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
         let records = partitions.iter().map(|log| log.end.get().saturating_sub(log.first.get())).sum();
@@ -40,27 +40,27 @@ impl TopicDescription {
 /// The ends of one partition's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogState {
-    /// The incarnation of the topic.
+    /// The incarnation of the topic; empty where the broker tells none.
     pub incarnation: String,
-    /// No record below this one is held any more.
+    /// The lowest position that may still be held: everything below is gone.
     pub first: Position,
-    /// The position that the next record gets at the least.
+    /// The lowest position that the next record can get.
     pub end: Position,
 }
 
 impl LogState {
-    /// Whether this is another log than the one of this incarnation, as far as the broker tells incarnations at all.
+    /// Returns whether the log has an incarnation other than the given one, as far as the broker tells any.
     pub(crate) fn is_another_than(&self, incarnation: &str) -> bool {
         !self.incarnation.is_empty() && !incarnation.is_empty() && self.incarnation != incarnation
     }
 }
 
-/// Progress as it was stored.
+/// Progress of a group on one partition, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// The next position to be handled.
     pub next: Position,
-    /// The epoch under which it was written.
+    /// The epoch under which the progress was written.
     pub epoch: u64,
     /// The note, opaque to the backend; empty where there is none.
     pub note: Bytes,
@@ -70,20 +70,20 @@ pub struct Committed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupDescription {
-    /// Its members by name.
+    /// The members by name.
     pub members: Vec<String>,
-    /// Each partition, in order.
+    /// The partitions, in order.
     pub partitions: Vec<GroupPartition>,
 }
 
 impl GroupDescription {
-    /// A description.
+    /// Makes a description.
     #[must_use]
     pub fn new(members: Vec<String>, partitions: Vec<GroupPartition>) -> Self {
         Self { members, partitions }
     }
 
-    /// This description, of a group that there is: one with members or with progress.
+    /// Returns this description if the group exists: if it has members or progress.
     ///
     /// # Errors
     /// `UnknownGroup` otherwise.
@@ -101,22 +101,23 @@ impl GroupDescription {
 pub struct GroupPartition {
     /// The partition.
     pub partition: u32,
-    /// What is committed.
+    /// The committed watermark, epoch and note; `None` where the group has no progress here.
     pub committed: Option<Committed>,
-    /// The log.
+    /// The ends of the partition's log.
     pub log: LogState,
-    /// Records at or above the committed position (from the first one on where nothing is committed): a count, never a
-    /// difference of positions.
+    /// Records at or above the committed position, or from the first one on where nothing is committed: a count, never
+    /// a difference of positions.
     pub lag: u64,
-    /// The member that owns it.
+    /// The member that owns the partition.
     pub owner: Option<String>,
-    /// When the first record at or above the committed position was stored, in milliseconds since the Unix epoch: since
-    /// when the oldest unfinished one has been waiting. `None` where there is none, or the backend does not tell.
+    /// The time at which the first record at or above the committed position was stored, in milliseconds since the Unix
+    /// epoch: the oldest unfinished record has been waiting since. `None` where there is no such record, or the backend
+    /// does not tell.
     pub oldest: Option<u64>,
 }
 
 impl GroupPartition {
-    /// A partition whose positions have no gaps, so that the lag follows from them; nobody owns it.
+    /// Makes a partition without an owner whose positions have no gaps, so that the lag follows from them.
     #[must_use]
     pub fn counted(partition: u32, log: LogState, committed: Option<Committed>) -> Self {
         let mut counted = Self { partition, committed, log, lag: 0, owner: None, oldest: None };
@@ -124,7 +125,8 @@ impl GroupPartition {
         counted
     }
 
-    /// Where the first unfinished record is, or the next one comes: what is committed, unless the log begins behind it.
+    /// Returns the position of the first unfinished record, or of the next one to come: the committed position, unless
+    /// the log begins above it.
     #[must_use]
     pub fn waits_from(&self) -> Position {
         self.committed.as_ref().map_or(self.log.first, |committed| committed.next.max(self.log.first))

@@ -1,7 +1,7 @@
-//! Topics: made, compared and changed, the same on every backend.
+//! Creation, comparison and change of topics, the same on every backend.
 //!
-//! Invariants: what a topic is asked to be is compared with what the broker says it is, also right after its creation, since
-//! brokers take what they do not know in silence. Asking never makes a topic.
+//! Invariants: the settings asked for are compared with those that the broker reports, also right after creation, since
+//! brokers silently accept settings that they do not know. Describing a topic never makes it.
 
 use std::time::Duration;
 
@@ -10,17 +10,19 @@ use crate::model::{Error, ErrorKind, OnExisting, Result, Storage, Topic, TopicSp
 use crate::runtime::poll_until;
 use crate::validate::unsupported;
 
-/// How long a topic that differs is looked at again, where the broker takes its time: somebody else may just have made it.
+/// The time for which a differing topic is described again, where the broker is slow: somebody else may just have made
+/// it.
 const JUST_MADE: Duration = Duration::from_secs(2);
 
-/// Makes a topic be as `spec` says, by the spec's way to treat an existing one. Idempotent. When it returns, the topic can be
-/// described, written and read.
+/// Brings a topic into the state that `spec` describes, treating an existing topic as the spec says. Idempotent. When
+/// the function returns, the topic can be described, written and read.
 ///
-/// Cancel safe: what was begun can be made whole by another call.
+/// Cancel safe: another call completes what this one began.
 ///
 /// # Errors
-/// `InvalidName` or `InvalidConfig` for a spec that cannot be; `Unsupported` for what the backend has not; `TopicExists` with
-/// [`OnExisting::CreateOnly`]; `TopicMismatch` naming the setting and both values; and what the broker says.
+/// `InvalidName` or `InvalidConfig` for an impossible spec; `Unsupported` for a setting that the backend lacks;
+/// `TopicExists` with [`OnExisting::CreateOnly`]; `TopicMismatch` naming the setting and both values; and the broker's
+/// own errors.
 ///
 /// ```
 /// use eventbus_core::TopicSpec;
@@ -46,7 +48,7 @@ async fn ensure<B: Backend + ?Sized>(backend: &B, topic: &Topic, spec: &TopicSpe
             if backend.create_topic(&asked).await? {
                 return poll_until(settles, Result::is_err, || agreed(backend, topic, &asked)).await;
             }
-            // Somebody was faster.
+            // Another client was faster.
             poll_until(settles, Result::is_err, || backend.describe_topic(topic)).await?
         }
         found => found?,
@@ -95,17 +97,17 @@ mod tests {
     use crate::backend::{Capabilities, ForwardBackend, LogState};
     use crate::bench::stored::Stored;
 
-    /// A broker that takes what it is asked for, and has its own idea of some of it.
+    /// A broker that accepts every spec and changes some settings on its own.
     #[derive(Debug, Default)]
     struct Broker {
         inner: Stored,
         settles: Duration,
         has: Mutex<Option<TopicSpec>>,
-        /// What is seen of the topic before what it is.
+        /// Answers about the topic that come before the true one.
         before: Mutex<VecDeque<Result<TopicSpec>>>,
-        /// Somebody else makes this one first.
+        /// The topic that another client makes first.
         faster: Option<TopicSpec>,
-        /// Takes this many copies, whatever is asked for.
+        /// Replicas that the broker sets, whatever the spec says.
         copies: Option<u32>,
         calls: Mutex<Vec<&'static str>>,
     }
@@ -140,7 +142,7 @@ mod tests {
             if spec.max_messages.is_some() {
                 return Err(Error::new(ErrorKind::Unsupported, "no counts"));
             }
-            // It knows no window.
+            // The broker has no duplicate window.
             Ok(spec.clone().duplicate_window(Duration::ZERO))
         }
 
@@ -174,7 +176,7 @@ mod tests {
         TopicSpec::new("t").partitions(4)
     }
 
-    /// As the broker has it.
+    /// The spec as the broker keeps it.
     fn kept() -> TopicSpec {
         spec().duplicate_window(Duration::ZERO)
     }

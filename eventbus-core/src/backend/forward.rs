@@ -1,7 +1,7 @@
-//! Wrappers of backends and members that pass on what they do not change.
+//! Wrappers of backends and members that forward every call they do not change.
 //!
-//! Invariant: a default does nothing but call the method of the same name, once, with the same arguments. So a method that
-//! is added later is passed on as well.
+//! Invariant: a default does nothing but call the method of the same name, once, with the same arguments. So a method
+//! that is added later is forwarded as well.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::model::{Group, Position, Result, Stamp, Topic, TopicSpec};
 
-/// The forwarding trait of a trait, and that who implements the one has the other.
+/// Declares the forwarding trait of a trait, and implements the trait for all types of the forwarding one.
 ///
-/// Three lists: plain functions, asynchronous ones, and those that only go through where [`reach`](ForwardBackend::reach)
-/// or its like lets them.
+/// Three lists: plain functions, asynchronous ones, and asynchronous ones that call [`reach`](ForwardBackend::reach)
+/// (or the member's) first and go through only if it lets them.
 macro_rules! forwarding {
     (
         $(#[$doc:meta])*
@@ -31,7 +31,7 @@ macro_rules! forwarding {
         $(#[$doc])*
         #[async_trait]
         pub trait $forward: fmt::Debug + Send + Sync + 'static {
-            /// What is wrapped.
+            /// The wrapped value, to which the defaults forward.
             fn inner(&self) -> &dyn $to;
 
             $($more)*
@@ -72,7 +72,7 @@ macro_rules! forwarding {
 pub(crate) use forwarding;
 
 forwarding! {
-    /// A backend around another: for observation, for faults, for limits that a broker would have.
+    /// A backend that wraps another: to observe it, to inject faults, or to set limits that a broker would have.
     ForwardBackend => Backend {
         fn system(&self) -> &'static str;
         fn capabilities(&self) -> Capabilities;
@@ -96,17 +96,18 @@ forwarding! {
         reach async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()>;
     }
 
-    /// The way to it: asked first by every call that can fail but opening and closing. Default: always open.
+    /// Returns the wrapped backend if it can be reached. Every asynchronous call that can fail asks this first, except
+    /// opening and closing. Default: always.
     ///
     /// # Errors
-    /// What those calls then fail with.
+    /// The error with which those calls then fail.
     fn reach(&self) -> Result<&dyn Backend> {
         Ok(self.inner())
     }
 }
 
 forwarding! {
-    /// A member around another.
+    /// A member that wraps another.
     ForwardMember => Membership {
         fn pause(&self, partition: u32);
         fn resume(&self, partition: u32);
@@ -117,10 +118,10 @@ forwarding! {
         reach async fn leave(&self) -> Result<()>;
     }
 
-    /// The way to it, as for a backend. Default: always open.
+    /// Returns the wrapped member if it can be reached, as for a backend. Default: always.
     ///
     /// # Errors
-    /// What every call that can fail then fails with.
+    /// The error with which every call that can fail then fails.
     fn reach(&self) -> Result<&dyn Membership> {
         Ok(self.inner())
     }

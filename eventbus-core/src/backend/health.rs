@@ -1,4 +1,4 @@
-//! What is told of a connection: [`ConnectionState`], [`Health`].
+//! Health of a connection: [`ConnectionState`], [`Health`].
 
 use std::fmt;
 
@@ -8,37 +8,37 @@ use std::fmt;
 pub enum ConnectionState {
     /// Connected, or nothing to connect to.
     Connected,
-    /// Not connected; the backend goes on trying.
+    /// No connection; the backend goes on trying.
     Disconnected,
-    /// Closed by us.
+    /// Closed by the bus.
     Closed,
 }
 
-/// What [`EventBus::health`](crate::EventBus::health) reports.
+/// Health of the bus, as [`EventBus::health`](crate::EventBus::health) reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {
-    /// The connection.
+    /// The state of the connection.
     pub connection: ConnectionState,
-    /// The broker's own name and version, as it tells them.
+    /// The broker's own name and version, as the broker tells them.
     pub server: Option<String>,
-    /// Facts worth reading: limits, warnings.
+    /// Further facts for operators, by name: limits, warnings.
     pub details: Vec<(String, String)>,
 }
 
 impl Health {
-    /// A state without details.
+    /// Makes a report without details.
     #[must_use]
     pub fn new(connection: ConnectionState) -> Self {
         Self { connection, server: None, details: Vec::new() }
     }
 
-    /// Adds a fact.
+    /// Adds a detail.
     pub fn detail(&mut self, name: impl Into<String>, value: impl fmt::Display) {
         self.details.push((name.into(), value.to_string()));
     }
 
-    /// Whether the broker answered.
+    /// Returns whether the broker answered.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.connection == ConnectionState::Connected

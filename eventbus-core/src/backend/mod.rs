@@ -26,68 +26,70 @@
 //! | [`Fate::Unknown`] | anything else, also a dropped ticket |
 //!
 //! With [`Pipelining::OnePerKey`] at most one record of a key is outstanding. With [`Pipelining::PerPartition`] the
-//! backend stores what it was given of one partition in the order of the calls, and *without a hole*: once a record of
-//! a partition gets another fate than `Stored`, every record of that partition that was submitted later and before that
-//! fate was told gets another fate than `Stored` as well. The lanes then send what is left again, in order. Such a backend
-//! asks [`Ticket::stands`] when it fixes a record's place, since a call of `submit` may cross a fate on its way.
-//! A record that is sent again carries the same [`Stamp`]; a backend that removes copies uses it as the message id.
-//! `Unknown` may be told only when the submission can no longer reach the log later than a re-send would, or where the
-//! broker drops the copy ([`Capabilities::resend_window`]).
+//! backend stores the records of a partition in the order of the calls, and *without a hole*: once a record of a
+//! partition gets another fate than `Stored`, every record of that partition that was submitted later and before that
+//! fate was told gets another fate than `Stored` as well. The lanes then send the unstored records again, in order.
+//! Such a backend asks [`Ticket::stands`] when it fixes a record's place, since a call of `submit` may cross a fate on
+//! its way. A record that is sent again carries the same [`Stamp`]; a backend that removes copies uses it as the
+//! message id. `Unknown` may be told only when the submission can no longer reach the log later than a re-send would,
+//! or where the broker drops the copy ([`Capabilities::resend_window`]).
 //!
 //! **Groups** (S3–S5). [`Membership::next`] yields [`GroupEvent`]s. A partition belongs to one member at a time.
-//! *Assigned* opens an ownership: the core claims it by a [`Commit`] with a higher epoch before the first handler starts,
-//! then calls [`Membership::read`]. *Revoked* asks it back: the core finishes, commits and calls
-//! [`Membership::release`]; only then may another member own it. *Lost* says that it is gone. A commit under an epoch
-//! that has been superseded fails with [`ErrorKind::Fenced`](crate::ErrorKind::Fenced) and changes nothing: this is the
-//! fence on which S5 stands.
-//! The [`Lease`] of an assignment holds the instant until which the backend vouches that no other member has taken over;
-//! the core reads it before every handler start.
+//! *Assigned* opens an ownership: the core claims it by a [`Commit`] with a higher epoch before the first handler
+//! starts, then calls [`Membership::read`]. *Revoked* asks for the partition back: the core finishes, commits and calls
+//! [`Membership::release`]; only then may another member own it. *Lost* says that the partition is gone. A commit under
+//! an epoch that has been superseded fails with [`ErrorKind::Fenced`](crate::ErrorKind::Fenced) and changes nothing: S5
+//! stands on this fence. The [`Lease`] of an assignment holds the instant until which the backend vouches that no other
+//! member has taken over; the core reads it before every handler start.
 //!
-//! **No records skipped.** Within one read, positions only rise and no record of the partition between `from` and the
-//! newest delivered one is left out. If a backend cannot tell that this holds (a gap, a reconnect), it yields
+//! **No records skipped.** Within one read, positions only rise, and every record of the partition between `from` and
+//! the newest delivered one is delivered. A backend that cannot be sure of this (after a gap or a reconnect) yields
 //! [`GroupEvent::Interrupted`] and delivers nothing more of the partition until the core has called `read` again.
-//! Records are never asked for twice within an ownership, and never negatively acknowledged.
+//! Within an ownership, the core asks for no record twice, and it never acknowledges one negatively.
 //!
-//! **Flow.** After [`Membership::pause`] at most [`Capabilities::overshoot`] further records of a partition may come.
-//! `next` is polled all the time, also while everything is paused, so that a revocation is seen.
+//! **Flow.** After [`Membership::pause`] at most [`Capabilities::overshoot`] further records of a partition may arrive.
+//! The core polls `next` all the time, also while everything is paused, so that it sees a revocation.
 //!
-//! **Topics.** A backend makes, changes and describes them; how an existing one is treated
-//! ([`OnExisting`](crate::OnExisting)) and what is compared is [`ensure_topic`]'s, on every backend the same.
+//! **Topics.** A backend makes, changes and describes topics. [`ensure_topic`] treats existing topics
+//! ([`OnExisting`](crate::OnExisting)) and compares their settings, on every backend the same.
 //!
-//! All futures of this interface run on the bus's own thread and must not block it; what blocks goes to a thread of its
-//! own. Every call returns within a bounded time, with a retryable error if need be. Where a method is *cancel safe*,
-//! dropping its future loses nothing.
+//! All futures of this interface run on the bus's own thread and must not block it; blocking work goes to a thread of
+//! the backend's own. Every call returns within a bounded time, with a retryable error if need be. Where a method is
+//! *cancel safe*, dropping its future loses nothing.
 //!
 //! # What trying it on real brokers taught
 //!
-//! The interface was tried with a rough backend on each of two real brokers, under kills, freezes and hand-overs, before it
-//! was called settled.
+//! The interface was tried with a rough backend on each of two real brokers, under kills, freezes and hand-overs,
+//! before it was called settled.
 //!
-//! **One sequence shared by all partitions.** Positions of a partition have gaps, and its `first` and `end` are the whole
-//! log's. An idle partition looks ever further behind, and retention passes it without taking anything of it. So report
-//! [`GroupEvent::CaughtUp`] regularly: read the end of the log first, then the partition's last record; if that one is
-//! delivered, nothing of the partition is left below that end. The other way round, a record stored between the two is passed
-//! over. Send it through the queue that carries the records, so that it cannot overtake one.
+//! **One sequence shared by all partitions.** Positions of a partition have gaps, and its `first` and `end` are the
+//! whole log's. An idle partition seems to fall ever further behind, and retention passes its watermark without taking
+//! any of its records. So report [`GroupEvent::CaughtUp`] regularly: read the end of the log first, then the
+//! partition's last record. If that record is delivered, nothing of the partition is left below that end. In the other
+//! order, a record stored between the two reads would be passed over. Send the event through the queue that carries the
+//! records, so that it cannot overtake one.
 //!
-//! **A producer that pipelines.** Its guarantee ends with its first failure, and then for all partitions. Treat any failed
-//! record as the end of that producer: let `submit` answer `NotStored`, make the client report everything outstanding, tell
-//! every ticket, and only then put a new producer in place, under the lock under which `submit` asks [`Ticket::stands`] and
-//! enqueues. What was never sent is `NotStored`; what may have been sent is `Unknown`. A definite error for a batch is the
-//! fate of its culprit only; check sizes as encoded, before the client sees the record. Hold no lock of your own while
-//! telling: a ticket may call `submit` from inside `tell`. All of it is in [`crate::toolkit::pipeline`], on a client of yours.
+//! **A producer that pipelines.** Its guarantee ends with its first failure, and then for all partitions. Treat any
+//! failed record as the end of that producer: let `submit` answer `NotStored`, make the client report everything
+//! outstanding, tell every ticket, and only then put a new producer in place, under the lock under which `submit` asks
+//! [`Ticket::stands`] and enqueues. A record that was never sent is `NotStored`; one that may have been sent is
+//! `Unknown`. A definite error for a batch is the fate of its culprit only; check sizes as encoded, before the client
+//! sees the record. Hold no lock of your own while telling: a ticket may call `submit` from inside `tell`.
+//! [`crate::toolkit::pipeline`] does all of this, on a client of yours.
 //!
-//! **A broker that assigns partitions by itself.** It may be answered only when all revoked partitions are released; keep
-//! polling meanwhile, or the member is thrown out. Progress that any live member may write is no fence: commit only what is
-//! assigned now, and let [`Membership::release`] return only when no commit of the partition can take effect any more. A
-//! commit may block as long as the coordinator is away. A refusal because a rebalance is under way is retryable; only an
-//! unknown member is `Fenced`. Between *assigned* and the claim, the stored epoch is still the predecessor's. All of it is in
-//! [`crate::toolkit::coordinated`], over a client of yours.
+//! **A broker that assigns partitions by itself.** Answer the broker only when all revoked partitions are released;
+//! keep polling meanwhile, or the broker expels the member. Progress that any live member may write is no fence: commit
+//! only for partitions that are assigned now, and let [`Membership::release`] return only when no commit of the
+//! partition can take effect any more. A commit may block as long as the coordinator is away. A refusal because a
+//! rebalance is under way is retryable; only an unknown member is `Fenced`. Between *assigned* and the claim, the
+//! stored epoch is still the predecessor's. [`crate::toolkit::coordinated`] does all of this, over a client of yours.
 //!
-//! **Records with compare-and-swap.** One record per partition holds owner, epoch, watermark and note; renewal and commit are
-//! the same write and take turns. Count the lease from before the write was sent. A write of unknown outcome is decided by
-//! reading back. A reader belongs to one `read`: give it a fresh name, number what it queues, and end it with `Interrupted`
-//! at the first gap, error or silence. A note shares its place with what the backend writes beside it: state
-//! [`Capabilities::note_bytes`] after encoding, less the epoch. All of it is in [`crate::toolkit::lease`], on a small store of yours.
+//! **Records with compare-and-swap.** One record per partition holds owner, epoch, watermark and note; renewal and
+//! commit are the same write and take turns. Count the lease from before the write was sent. Decide a write of unknown
+//! outcome by reading the record back. A reader belongs to one `read`: give it a fresh name, number the events that it
+//! queues, and end it with `Interrupted` at the first gap, error or silence. A note shares its place with data that the
+//! backend writes beside it: state [`Capabilities::note_bytes`] after encoding, less the epoch.
+//! [`crate::toolkit::lease`] does all of this, on a small store of yours.
 
 mod capabilities;
 mod delivery;
@@ -125,69 +127,72 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The `messaging.system` name of OpenTelemetry's semantic conventions, for metrics, spans and errors.
     fn system(&self) -> &'static str;
 
-    /// What this backend can do; constant for its life.
+    /// Returns what this backend can do; constant for its life.
     fn capabilities(&self) -> Capabilities;
 
-    /// Connects. Called once, on the bus's own thread, before anything else but [`submit`](Self::submit): tasks that are
-    /// spawned here run beside the bus's own work, where no handler can starve them. Wrong credentials and an unreachable
-    /// broker are told here.
+    /// Connects. The bus calls this once, on its own thread, before anything else but [`submit`](Self::submit): tasks
+    /// spawned here run beside the bus's own work, where no handler can starve them. Wrong credentials and an
+    /// unreachable broker fail here.
     async fn open(&self) -> Result<()>;
 
-    /// The settings of a topic as this backend describes it when they are in force: what it does not keep at its default, limits
-    /// as it rounds them. `Unsupported`, naming the setting, for what it cannot have.
+    /// Returns the settings of a topic as this backend would describe them in force: settings that it does not keep at
+    /// their defaults, limits rounded as it rounds them. `Unsupported`, naming the setting, for one that it cannot
+    /// have.
     fn in_force(&self, spec: &TopicSpec) -> Result<TopicSpec>;
 
-    /// Makes a topic with settings of [`in_force`](Self::in_force). `false` where there is one of this name: that it is missing
-    /// was seen before, so somebody was faster. See [`ensure_topic`].
+    /// Makes a topic with settings from [`in_force`](Self::in_force). Returns `false` where a topic of this name
+    /// exists: the core saw it missing before, so another client was faster. See [`ensure_topic`].
     async fn create_topic(&self, spec: &TopicSpec) -> Result<bool>;
 
-    /// Changes what can be changed of a topic to settings of [`in_force`](Self::in_force). What cannot be is as asked, and
-    /// whatever the topic has beyond these settings stays.
+    /// Changes a topic to settings from [`in_force`](Self::in_force). The settings that cannot be changed agree
+    /// already, and everything that the topic has beyond these settings stays.
     async fn update_topic(&self, spec: &TopicSpec) -> Result<()>;
 
     /// Describes a topic; `UnknownTopic` where it is missing. Never creates one.
     async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription>;
 
-    /// How many partitions a topic has; `UnknownTopic` where it is missing. Asked for now and then where
-    /// [`partitions_change`](Capabilities::partitions_change), so a backend may have a cheaper way than to describe it.
+    /// Counts the partitions of a topic; `UnknownTopic` where it is missing. The bus asks now and then where
+    /// [`partitions_change`](Capabilities::partitions_change) is set, so a backend may have a cheaper way than
+    /// describing it.
     async fn count_partitions(&self, topic: &Topic) -> Result<u32>;
 
     /// Deletes a topic and its records; `UnknownTopic` where it is missing.
     async fn delete_topic(&self, topic: &Topic) -> Result<()>;
 
-    /// The topics of this bus, by name.
+    /// Lists the topics of this bus, by name.
     async fn list_topics(&self) -> Result<Vec<Topic>>;
 
-    /// Sends one record. Never blocks, never fails: the fate goes to the ticket. Records of one partition are submitted
-    /// one call at a time.
+    /// Sends one record. Never blocks, never fails: the fate goes to the ticket. The core submits the records of one
+    /// partition one call at a time.
     fn submit(&self, record: Outbound, ticket: Ticket);
 
-    /// Looks for a stamp in a partition's log at `from` or above (P3). Reads to the end of the log as it is when called.
+    /// Looks for a stamp in a partition's log at `from` or above (P3). Reads to the end of the log as of the call.
     async fn find_stamp(&self, topic: &Topic, partition: u32, from: Position, stamp: Stamp)
     -> Result<Option<Position>>;
 
-    /// The first position whose record was stored at or after `unix_millis`, or the end of the log.
+    /// Returns the first position whose record was stored at or after `unix_millis`, or the end of the log.
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position>;
 
     /// Joins a group as one member.
     async fn join(&self, join: Join) -> Result<Arc<dyn Membership>>;
 
-    /// The groups that have progress or members on a topic, by name.
+    /// Lists the groups that have progress or members on a topic, by name.
     async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>>;
 
-    /// Progress, owner and lag of every partition; `UnknownGroup` where the group has neither progress nor members.
+    /// Describes progress, owner and lag of every partition; `UnknownGroup` where the group has neither progress nor
+    /// members.
     async fn describe_group(&self, topic: &Topic, group: &Group) -> Result<GroupDescription>;
 
     /// Sets the next position of partitions of a group without active members, as records written by nobody (epoch
-    /// kept, note cleared); `GroupActive` otherwise.
+    /// kept, note cleared); `GroupActive` where the group has any.
     async fn reset_group(&self, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()>;
 
-    /// Forgets a group without active members; `GroupActive` otherwise.
+    /// Forgets a group without active members; `GroupActive` where the group has any.
     async fn delete_group(&self, topic: &Topic, group: &Group) -> Result<()>;
 
-    /// Whether the broker answers, which it is, and the state of the connection.
+    /// Returns the state of the connection: whether the broker answers, and its name and version.
     async fn health(&self) -> Health;
 
-    /// Ends all connections. Tickets still outstanding are told their fate (`Unknown` at worst) before it returns.
+    /// Ends all connections. Before it returns, every outstanding ticket is told its fate (`Unknown` at worst).
     async fn close(&self) -> Result<()>;
 }

@@ -1,6 +1,7 @@
-//! What was being done, told with every error of a backend: its topic, group and partition.
+//! Context for every error of a backend: the topic, group and partition of the call.
 //!
-//! Invariant: a backend need not say what the caller knows, and what it does say is not said twice.
+//! Invariant: a backend need not repeat what the caller knows, and a name that the backend does give is not given
+//! twice.
 
 use std::fmt;
 use std::sync::Arc;
@@ -84,7 +85,7 @@ impl ForwardBackend for Named {
     }
 }
 
-/// The same of a member.
+/// A member whose errors name its topic, its group, and the partition that a call was about.
 #[derive(Debug)]
 struct NamedMember {
     inner: Arc<dyn Membership>,
@@ -136,7 +137,7 @@ mod tests {
     use crate::bench::stored::Stored;
     use crate::model::{Error, ErrorKind, TopicSpec};
 
-    /// Answers everything with an error that names its group.
+    /// A member that answers every call with an error that names its group.
     #[derive(Debug)]
     struct Failing;
 

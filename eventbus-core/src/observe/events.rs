@@ -1,7 +1,8 @@
-//! What the bus tells its owner: [`BusEvent`]s through a [`Hook`].
+//! Events of the bus for its owner: [`BusEvent`]s, passed to a [`Hook`].
 //!
-//! One enum and one function, so that a new event breaks no hook. A hook is called on the bus's threads, in the order of
-//! what happened to a key; it must not block. A hook that panics is caught and counted, and nothing else suffers.
+//! One enum and one function, so that a new event breaks no hook. A hook is called by the thread that finds the event:
+//! the bus's own, a publisher's, a handler's or the backend's. Events of a key come in order. A hook must not block;
+//! its panic is caught and logged, and affects nothing else.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,11 +12,11 @@ use std::time::Duration;
 use crate::backend::ConnectionState;
 use crate::model::{Envelope, Error, Group, Key, Position, Receipt, Stamp, Topic};
 
-/// Something that an operator wants to know.
+/// Event that an operator wants to know of.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BusEvent<'a> {
-    /// A publish is over, well or not. Called once for every publish that took a place or failed with a valid topic.
+    /// A publish is over, well or not. Reported once for every publish that took a place or failed with a valid topic.
     Published {
         /// The topic.
         topic: &'a Topic,
@@ -23,10 +24,10 @@ pub enum BusEvent<'a> {
         stamp: Stamp,
         /// The envelope.
         envelope: &'a Envelope,
-        /// What became of it.
+        /// The receipt, or the error.
         result: &'a Result<Receipt, Error>,
     },
-    /// A key was sealed by a refusal (P2); `key: None` when so many were that the topic is.
+    /// A key was sealed by a refusal (P2). `key: None` where so many keys were that the whole topic is.
     Sealed {
         /// The topic.
         topic: &'a Topic,
@@ -35,114 +36,114 @@ pub enum BusEvent<'a> {
         /// The error, which names the refused publish.
         error: &'a Error,
     },
-    /// A topic was found with another number of partitions than its keys go by: keyed publishes to it fail until the number is
-    /// [accepted](crate::EventBus::accept_partitions).
+    /// A topic was found with another number of partitions than its keys are placed by. Keyed publishes to it fail
+    /// until the number is [accepted](crate::EventBus::accept_partitions).
     PartitionsChanged {
         /// The topic.
         topic: &'a Topic,
-        /// The number that keys go by.
+        /// The number that keys are placed by.
         in_force: u32,
         /// The number that the topic has.
         found: u32,
     },
     /// An attempt failed.
     AttemptFailed {
-        /// Where.
+        /// The envelope's place.
         at: &'a Location,
-        /// Which attempt.
+        /// The number of the attempt, from 1 on.
         attempt: u32,
-        /// What it said.
+        /// The error's message.
         error: &'a str,
     },
-    /// An envelope went to the dead-letter topic, confirmed.
+    /// An envelope went to the dead-letter topic, and the write is confirmed.
     DeadLettered {
-        /// Where it was.
+        /// The envelope's place.
         at: &'a Location,
         /// Attempts made.
         attempts: u32,
-        /// The last error.
+        /// The last error's message.
         error: &'a str,
     },
     /// An envelope was skipped by policy.
     Skipped {
-        /// Where it was.
+        /// The envelope's place.
         at: &'a Location,
         /// Attempts made.
         attempts: u32,
-        /// The last error.
+        /// The last error's message.
         error: &'a str,
     },
     /// A second copy was dropped (P3).
     CopyDropped {
-        /// Where it was.
+        /// The copy's place.
         at: &'a Location,
-        /// The stamp it shares with an earlier record.
+        /// The stamp, which an earlier record has, too.
         stamp: Stamp,
     },
     /// A replayed dead letter of another group was finished unhandled.
     ReplayIgnored {
-        /// Where it was.
+        /// The dead letter's place.
         at: &'a Location,
     },
     /// Retention took records that were not handled (S3).
     DataLost {
-        /// Topic, partition.
+        /// The topic and partition.
         at: &'a Location,
         /// The first position that was not handled.
         from: Position,
-        /// The first one that is left.
+        /// The first position that the log still holds.
         to: Position,
     },
     /// The log is another one than the progress was written for (S3).
     LogReset {
-        /// Topic, partition.
+        /// The topic and partition.
         at: &'a Location,
     },
-    /// A partition's oldest unfinished envelope is old, or its window is full (S1).
+    /// A partition's oldest unfinished envelope has been so for too long (S1).
     Stalled {
         /// The oldest unfinished envelope.
         at: &'a Location,
-        /// How long it has been there.
+        /// The time since it became the oldest.
         age: Duration,
         /// Whether intake of the partition has stopped.
         full: bool,
     },
-    /// A record was found in another partition than its key's hash says (S1 then holds within its partition).
+    /// A record was found in another partition than its key's hash says. S1 then holds within the partition only.
     Misplaced {
-        /// Where.
+        /// The record's place.
         at: &'a Location,
     },
-    /// A member was given a partition or lost it.
+    /// A member claimed a partition, released it or lost it.
     Ownership {
-        /// Topic, partition.
+        /// The topic and partition.
         at: &'a Location,
-        /// The epoch.
+        /// The epoch of the ownership.
         epoch: u64,
-        /// Given, revoked or lost.
+        /// Claimed, released or lost.
         change: OwnershipChange,
     },
-    /// A subscription ended by itself.
+    /// A subscription ended with an error.
     SubscriptionEnded {
         /// The topic.
         topic: &'a Topic,
         /// The group.
         group: &'a Group,
-        /// Why.
+        /// The reason.
         error: &'a Error,
     },
     /// The connection's state changed.
     Connection(ConnectionState),
 }
 
-/// What happened to an ownership.
+/// Change of an ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OwnershipChange {
-    /// The epoch is stored and handlers may start.
+    /// The claim is stored; handlers may start.
     Claimed,
-    /// Finished, committed and given back.
+    /// The partition is finished, committed and given back.
     Released,
-    /// Gone without asking.
+    /// The partition is gone without a hand-over.
     Lost,
 }
 
@@ -158,15 +159,15 @@ pub struct Location {
     pub member: Arc<str>,
     /// The partition.
     pub partition: u32,
-    /// The position, where one is meant.
+    /// The position; `None` for an event about the partition.
     pub position: Option<Position>,
-    /// The key, where one is meant.
+    /// The key; `None` for an event about the partition, or where the envelope has none.
     pub key: Option<Key>,
 }
 
-/// Receives [`BusEvent`]s. Any `Fn(&BusEvent)` is one.
+/// Receiver of [`BusEvent`]s. Any `Fn(&BusEvent)` is one.
 pub trait Hook: Send + Sync + 'static {
-    /// Called for each event. Must not block.
+    /// Receives one event. Must not block.
     fn on_event(&self, event: &BusEvent<'_>);
 }
 
@@ -185,7 +186,7 @@ impl Hooks {
         Self(hooks.into())
     }
 
-    /// Whether anybody listens: lets callers skip building an event.
+    /// Returns whether anybody listens: callers can skip building an event.
     pub(crate) fn any(&self) -> bool {
         !self.0.is_empty()
     }

@@ -1,7 +1,7 @@
 //! Observation of a bus: events for hooks ([`Hook`]), and metrics and spans under OpenTelemetry's names.
 //!
-//! Hooks hear of everything that a user should know and no caller is told: failed attempts, dead letters, lost ownership,
-//! sealed keys, a stalled partition. They are called outside of all locks, in the order of a key.
+//! Hooks hear of every event that a user should know and no caller is told: failed attempts, dead letters, lost
+//! ownership, sealed keys, a stalled partition. They are called outside of all locks, in the order of a key.
 
 mod events;
 mod telemetry;

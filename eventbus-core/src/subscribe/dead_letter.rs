@@ -1,9 +1,9 @@
-//! Dead letters: what is written when an envelope's attempts are used up, and how it comes back (S2).
+//! Dead letters: envelopes whose attempts are used up, as they are written and read again (S2).
 //!
-//! **Invariants.** A dead letter keeps key, payload and attributes of its original and names where it was. Its stamp is
-//! derived from that place, so writing it twice leaves one as readers on this library see it. Its topic belongs to one
-//! topic and group, so groups are independent. The envelope is finished only when the write is confirmed: the session
-//! keeps the key waiting until then.
+//! **Invariants.** A dead letter keeps key, payload and attributes of its original and names the original's place. Its
+//! stamp is derived from that place, so if it is written twice, readers on this library see it once. Its topic belongs
+//! to one topic and group, so groups are independent. The envelope is finished only when the write is confirmed: the
+//! session keeps the key waiting until then.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ const REPLAY: &str = "eventbusreplayto";
 /// The type of a dead letter whose record could not be decoded; its payload is the record's, untouched.
 pub const UNDECODABLE: &str = "eventbus.undecodable";
 
-/// The dead-letter topic of a topic and group. The topic's length makes it injective: names hold dots.
+/// Returns the dead-letter topic of a topic and group. The topic's length makes the name injective: names hold dots.
 ///
 /// # Errors
-/// `InvalidName` where the two names together are too long for a topic's name.
+/// `InvalidName` where the two names together are too long for the name of a topic.
 pub fn topic_of(topic: &Topic, group: &Group) -> Result<Topic> {
     format!("dead-letter.{}.{topic}.{group}", topic.as_str().len()).parse().map_err(|_| {
         let message = "topic and group are too long together to name their dead-letter topic";
@@ -38,13 +38,13 @@ pub fn topic_of(topic: &Topic, group: &Group) -> Result<Topic> {
     })
 }
 
-/// A dead letter, read.
+/// A dead letter as read.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The original; without its payload where [`is_reference`](Self::is_reference).
+    /// The original; without its payload where [`is_reference`](Self::is_reference) is set.
     pub envelope: Envelope,
-    /// The topic that it was read from.
+    /// The topic that the original was read from.
     pub topic: Topic,
     /// The group that gave up.
     pub group: Group,
@@ -54,14 +54,15 @@ pub struct DeadLetter {
     pub position: Position,
     /// Attempts made.
     pub attempts: u32,
-    /// The last error.
+    /// The last error's message, cut to 2 KiB.
     pub error: String,
-    /// The record was too large to be written again; it is where it was.
+    /// Whether the payload is missing, because the record was too large to be written again; the record is where it
+    /// was.
     pub is_reference: bool,
 }
 
 impl DeadLetter {
-    /// Reads a dead letter.
+    /// Reads a dead letter from its envelope.
     ///
     /// # Errors
     /// `Undecodable`, naming the attribute that is missing or wrong.
@@ -78,8 +79,8 @@ impl DeadLetter {
         })
     }
 
-    /// The envelope to publish to [`topic`](Self::topic), under the original key, to have this group handle it again in
-    /// its place in the key's line. Other groups finish it unhandled.
+    /// Returns the envelope to publish to [`topic`](Self::topic), under the original key, so that this group handles it
+    /// again in its place in the key's line. Other groups finish it unhandled.
     ///
     /// # Errors
     /// `TooLarge` for a reference: there is no payload to publish.
@@ -103,12 +104,11 @@ fn attribute<T: std::str::FromStr>(envelope: &Envelope, name: &'static str) -> R
     })
 }
 
-/// Whether the envelope is a replayed dead letter.
 pub(crate) fn is_replay(envelope: &Envelope) -> bool {
     envelope.extension(REPLAY).is_some()
 }
 
-/// Whether it was replayed to another group than this.
+/// Returns whether the envelope is a dead letter that was replayed to another group.
 pub(crate) fn is_replay_for_others(envelope: &Envelope, group: &str) -> bool {
     envelope.extension(REPLAY).is_some_and(|to| to != group)
 }
@@ -137,18 +137,17 @@ pub(crate) fn wrap(record: &Inbound, context: &DeliveryContext, attempts: u32, e
         .build()
 }
 
-/// The same without its payload, for a topic that does not take it whole.
+/// Removes the payload of a dead letter, for a topic that does not take it whole.
 pub(crate) fn as_reference(letter: Envelope) -> Result<Envelope> {
     letter.into_builder().payload(bytes::Bytes::new()).own_extension(REFERENCE, "payload").build()
 }
 
-/// The stamp of a dead letter.
+/// Returns the stamp of a dead letter, derived from the original's place.
 pub(crate) fn stamp(context: &DeliveryContext, position: Position) -> Stamp {
     let DeliveryContext { group, topic, incarnation, partition, .. } = context;
     Stamp::derived(group.as_str(), topic.as_str(), incarnation, *partition, position)
 }
 
-/// Where a record is, for hooks.
 pub(crate) fn location(context: &Arc<DeliveryContext>, record: &Inbound) -> Location {
     Location {
         topic: context.topic.clone(),
@@ -160,7 +159,8 @@ pub(crate) fn location(context: &Arc<DeliveryContext>, record: &Inbound) -> Loca
     }
 }
 
-/// Error text as an attribute takes it: no control characters, at least one character, at most [`MAX_ERROR`] bytes.
+/// Makes an error's text fit for an attribute: no control characters, at least one character, at most [`MAX_ERROR`]
+/// bytes.
 fn printable(error: &str) -> String {
     let mut text: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut end = text.len().min(MAX_ERROR);

@@ -1,4 +1,4 @@
-//! The defects of handling that [`Mutant`](crate::mutant::Mutant) names, as far as they take more than a line: away from the
+//! Defects of handling that [`Mutant`](crate::mutant::Mutant) names, if they take more than a line: kept away from the
 //! code that they break.
 
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use super::shield::{Control, HandlerEnd};
 use super::worker::Workers;
 use crate::backend::Inbound;
 
-/// Every record trades its content with its key's next in the batch, position staying in place.
+/// Swaps the contents of neighbouring records of a key in the batch; positions stay in place.
 pub(super) fn swap_neighbours(records: &mut [Inbound]) {
     for index in 1..records.len() {
         let (before, after) = records.split_at_mut(index);
@@ -22,7 +22,7 @@ pub(super) fn swap_neighbours(records: &mut [Inbound]) {
     }
 }
 
-/// Claims what lies between the first and the last run as finished, too.
+/// Claims everything between the first and the last run as finished, too.
 pub(super) fn without_hole(finished: &FinishedSet) -> FinishedSet {
     let runs: Vec<Run> = finished.runs().collect();
     match (runs.first(), runs.last()) {
@@ -32,7 +32,7 @@ pub(super) fn without_hole(finished: &FinishedSet) -> FinishedSet {
 }
 
 impl Workers {
-    /// The wait for the next attempt is spent in the slot.
+    /// Waits for the next attempt without giving back the slot.
     pub(super) async fn attempt_until_decided(
         &self,
         control: &Control,

@@ -1,5 +1,5 @@
-//! What users write: a [`Handler`] that is given a [`Delivery`] and returns. Returning `Ok` is finishing; nobody
-//! acknowledges by hand.
+//! Handlers, which users write: a [`Handler`] is given a [`Delivery`] and returns. Returning `Ok` finishes the
+//! envelope; nobody acknowledges by hand.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::model::{Envelope, Group, Position, Topic};
 
-/// Handles envelopes. For one key, the next call comes only after this envelope is finished (S1).
+/// Handler of envelopes. For one key, the next call comes only after this envelope is finished (S1).
 ///
 /// An error, a panic or a time-out means trying again in place (S2). A handler may see an envelope again after a crash
 /// or a hand-over (S3): make it idempotent, or fence it with [`Delivery::epoch`].
@@ -22,7 +22,7 @@ pub trait Handler: Send + Sync + 'static {
 
 #[async_trait]
 impl<H: Handler + ?Sized> Handler for Arc<H> {
-    // Without `async`, so that the future is boxed once.
+    // Written without `async`, so that the future is boxed once.
     fn handle<'s, 'f>(
         &'s self,
         delivery: Delivery,
@@ -35,7 +35,7 @@ impl<H: Handler + ?Sized> Handler for Arc<H> {
     }
 }
 
-/// A handler out of an async closure.
+/// Makes a handler from an async closure.
 ///
 /// ```
 /// use eventbus_core::{Delivery, handler_fn};
@@ -74,32 +74,32 @@ where
     }
 }
 
-/// Why a handler failed, and whether trying again can help.
+/// Failure of a handler, and whether trying again can help.
 ///
-/// Every `std::error::Error` converts into a retryable one.
+/// Every `std::error::Error` converts into a retryable failure.
 pub struct HandlerError {
     message: String,
     permanent: bool,
 }
 
 impl HandlerError {
-    /// Trying again can help: the envelope is tried again after the back-off, in place (S2).
+    /// Makes a failure that trying again can help: the envelope is tried again after the back-off, in place (S2).
     pub fn retry(error: impl fmt::Display) -> Self {
         Self { message: error.to_string(), permanent: false }
     }
 
-    /// Trying again cannot help: the failure policy decides at once.
+    /// Makes a failure that trying again cannot help: the failure policy decides at once.
     pub fn permanent(error: impl fmt::Display) -> Self {
         Self { message: error.to_string(), permanent: true }
     }
 
-    /// Whether the attempts are used up by this failure alone.
+    /// Returns whether this failure alone uses up the attempts.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         self.permanent
     }
 
-    /// What went wrong.
+    /// Returns the error's text.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -129,7 +129,7 @@ pub struct Delivery {
     pub(crate) replayed: bool,
 }
 
-/// What all deliveries of one partition and epoch share.
+/// The context that all deliveries of one partition and epoch share.
 #[derive(Debug)]
 pub(crate) struct DeliveryContext {
     pub(crate) topic: Topic,
@@ -141,78 +141,79 @@ pub(crate) struct DeliveryContext {
 }
 
 impl Delivery {
-    /// The envelope.
+    /// Returns the envelope.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
-    /// The envelope, owned.
+    /// Takes the envelope out of the delivery.
     #[must_use]
     pub fn into_envelope(self) -> Envelope {
         self.envelope
     }
 
-    /// The topic it was read from.
+    /// Returns the topic that the envelope was read from.
     #[must_use]
     pub fn topic(&self) -> &Topic {
         &self.context.topic
     }
 
-    /// The group that handles it.
+    /// Returns the group that handles the envelope.
     #[must_use]
     pub fn group(&self) -> &Group {
         &self.context.group
     }
 
-    /// The name of the member that handles it.
+    /// Returns the name of the member that handles the envelope.
     #[must_use]
     pub fn member(&self) -> &str {
         &self.context.member
     }
 
-    /// The partition.
+    /// Returns the partition that the envelope was read from.
     #[must_use]
     pub fn partition(&self) -> u32 {
         self.context.partition
     }
 
-    /// The position in the partition's log.
+    /// Returns the position in the partition's log.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// Which attempt this is, from 1 on.
+    /// Returns the number of this attempt, from 1 on.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// The ownership epoch, a fencing token (S5): per group, topic and partition strictly greater at every change of
-    /// owner. A store that keeps the highest epoch it has seen can refuse writes of a member that was already past its
-    /// check when it lost the partition.
+    /// Returns the ownership epoch, a fencing token (S5): per group, topic and partition strictly greater at every
+    /// change of owner. A store that keeps the highest epoch it has seen can refuse the writes of a member that lost
+    /// the partition after its start check.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.context.epoch
     }
 
-    /// When the start check found that this member owns the partition (S5); on a backend whose ownership has no end of its
-    /// own, when the worker was ready for this attempt. A process may be held up between the check and the handler's first
-    /// instruction: where this is longer ago than the session time-out, another member may be at the key by now.
+    /// Returns when the start check found that this member owns the partition (S5); on a backend whose ownership never
+    /// expires, when the worker was ready for this attempt. A process may be held up between the check and the
+    /// handler's first instruction: if the check is longer ago than the session time-out, another member may be
+    /// handling the key by now.
     #[must_use]
     pub fn checked_at(&self) -> Instant {
         self.checked_at
     }
 
-    /// Whether this is a dead letter that was replayed to this group.
+    /// Returns whether this is a dead letter that was replayed to this group.
     #[must_use]
     pub fn is_replayed(&self) -> bool {
         self.replayed
     }
 }
 
-/// Wraps handlers. A layer's failure is the attempt's failure.
+/// Layer around handlers. A layer's failure is the attempt's failure.
 pub trait HandleLayer: Send + Sync + 'static {
     /// Wraps `inner`.
     fn layer(&self, inner: Arc<dyn Handler>) -> Arc<dyn Handler>;

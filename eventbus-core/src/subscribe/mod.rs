@@ -19,7 +19,7 @@
 //!  Membership::commit ◄── session/jobs.rs  watermark, and beside it progress/note.rs
 //! ```
 //!
-//! `options.rs` is what users ask for, `subscription.rs` the handle that they get.
+//! `options.rs` holds a subscription's options, `subscription.rs` the handle that the user gets.
 
 pub(crate) mod dead_letter;
 pub(crate) mod dedup;

@@ -1,4 +1,4 @@
-//! What a subscription is asked to do: [`Subscribe`].
+//! Options of a subscription: [`Subscribe`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,21 +10,22 @@ use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
 use crate::runtime::Backoff;
 use crate::validate::{invalid, within};
 
-/// What happens to an envelope whose attempts are used up (S2).
+/// Policy for an envelope whose attempts are used up (S2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FailurePolicy {
-    /// Written to the dead-letter topic of this topic and group; the key goes on once that write is confirmed.
+    /// The envelope goes to the dead-letter topic of this topic and group; its key goes on once that write is
+    /// confirmed.
     #[default]
     DeadLetter,
-    /// Counted, reported, finished.
+    /// The envelope is counted, reported and finished.
     Skip,
     /// The subscription stops with the error; nothing past the envelope is acknowledged.
     Stop,
 }
 
-/// What to do when the log is another one than the group's progress was written for, or was cut (S3).
+/// Reaction to a log that is another one than the group's progress was written for, or that was cut (S3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -32,11 +33,11 @@ pub enum OnLogReset {
     /// The subscription ends with `LogReset`.
     #[default]
     Stop,
-    /// The old progress is discarded and the log handled from its first record.
+    /// The old progress is discarded and the log is handled from its first record.
     Earliest,
 }
 
-/// What to do when retention took records that were not handled (S3).
+/// Reaction to records that retention took before they were handled (S3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -44,28 +45,28 @@ pub enum OnDataLoss {
     /// The subscription ends with `DataLost`.
     #[default]
     Stop,
-    /// It is reported and counted, and handling goes on with the first record that is left.
+    /// The loss is reported and counted, and handling goes on with the first record that is left.
     Continue,
 }
 
-/// Where a group starts that has no progress yet, or where a seek goes.
+/// Starting point of a group without progress, or the target of a seek.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum StartFrom {
-    /// With the first record of the log.
+    /// The first record of the log.
     #[default]
     Earliest,
-    /// With the next record to be published.
+    /// The next record to be published.
     Latest,
-    /// With the first record stored at or after this time, in milliseconds since the Unix epoch.
+    /// The first record stored at or after this time, in milliseconds since the Unix epoch.
     Time(u64),
-    /// With these positions; partitions that are not named start at the earliest record.
+    /// These positions; partitions that are not named start at the earliest record.
     Positions(BTreeMap<u32, Position>),
 }
 
 impl StartFrom {
-    /// The position of a partition whose log is this, where a group without progress starts, a seek goes, or a group is reset
-    /// to.
+    /// Returns the position that this names in a partition with this log, kept within the log's ends: for a group
+    /// without progress, a seek, or the reset of a group.
     pub(crate) async fn position(
         &self,
         backend: &dyn Backend,
@@ -105,13 +106,13 @@ pub struct Subscribe {
     chosen: Chosen,
 }
 
-/// Declares the settings of a subscription, each once, with its default; and for each in the first list a setter.
+/// Declares the settings of a subscription, each once, with its default, and a setter for each in the first list.
 macro_rules! settings {
     (
         with setters { $($(#[$doc:meta])* $name:ident: $type:ty = $default:expr;)* }
         others { $($other:ident: $other_type:ty = $other_default:expr;)* }
     ) => {
-        /// The settings of a subscription, those that were not set at their defaults.
+        /// The settings of a subscription, with defaults for those that were not set.
         #[derive(Debug, Clone)]
         pub(crate) struct Settings {
             $(pub(crate) $name: $type,)*
@@ -124,7 +125,7 @@ macro_rules! settings {
             }
         }
 
-        /// The settings that were set.
+        /// The settings that the user set; `None` for the others.
         #[derive(Debug, Clone, Default)]
         struct Chosen {
             $($name: Option<$type>,)*
@@ -159,36 +160,37 @@ macro_rules! settings {
 
 settings! {
     with setters {
-        /// The most handlers at once. Default 16.
+        /// Sets the most handlers at once. Default 16.
         concurrency: usize = 16;
-        /// Attempts per envelope before the failure policy decides. Default 5.
+        /// Sets the attempts per envelope before the failure policy decides. Default 5.
         attempts: u32 = 5;
-        /// The wait between attempts. Default 100 ms doubling to 30 s with full jitter.
+        /// Sets the wait between attempts. Default 100 ms doubling to 30 s with full jitter.
         backoff: Backoff = Backoff::default();
-        /// Where a group without progress starts. Default [`StartFrom::Earliest`].
+        /// Sets where a group without progress starts. Default [`StartFrom::Earliest`].
         start: StartFrom = StartFrom::default();
-        /// What a replaced or shortened log does. Default [`OnLogReset::Stop`].
+        /// Sets the reaction to a replaced or shortened log. Default [`OnLogReset::Stop`].
         on_log_reset: OnLogReset = OnLogReset::default();
-        /// What records lost to retention do. Default [`OnDataLoss::Stop`].
+        /// Sets the reaction to records lost to retention. Default [`OnDataLoss::Stop`].
         on_data_loss: OnDataLoss = OnDataLoss::default();
-        /// How long a hand-over waits for running handlers. Default 30 s.
+        /// Sets how long a hand-over waits for running handlers. Default 30 s.
         drain_deadline: Duration = Duration::from_secs(30);
-        /// How long a silent member keeps its partitions. Default 10 s.
+        /// Sets how long a silent member keeps its partitions. Default 10 s.
         session_timeout: Duration = Duration::from_secs(10);
-        /// Records per partition between the watermark and the newest delivered one. Default 100 000, at least 1 000.
+        /// Sets the most records per partition between the watermark and the newest delivered one. Default 100 000, at
+        /// least 1 000.
         window: usize = 100_000;
-        /// Bytes of payload held per partition. Default 64 MiB.
+        /// Sets the bytes of payload held per partition. Default 64 MiB.
         budget_bytes: usize = 64 << 20;
-        /// The longest that finished work stays uncommitted. Default 200 ms.
+        /// Sets the longest time that finished work stays uncommitted. Default 200 ms.
         commit_interval: Duration = Duration::from_millis(200);
-        /// Finished envelopes after which a commit is made before its time. Default 5 000.
+        /// Sets the number of finished envelopes after which a commit is made before its time. Default 5 000.
         commit_every: usize = 5_000;
-        /// Positions before the watermark that are read at a session's start to recognise second copies (P3).
+        /// Sets how many positions before the watermark are read at a session's start, to recognise second copies (P3).
         /// Default 10 000.
         lookback: u64 = 10_000;
-        /// How long a partition's oldest unfinished envelope may stay before it is reported as stalled. Default 30 s.
+        /// Sets the age at which a partition's oldest unfinished envelope is reported as stalled. Default 30 s.
         stall_after: Duration = Duration::from_secs(30);
-        /// Also drop envelopes whose source and id were seen before in the partition. Default off: distinct publishes
+        /// Drops also envelopes whose source and id were seen before in the partition. Default off: distinct publishes
         /// are never taken for copies, whatever ids their users chose.
         dedup_by_id: bool = false;
     }
@@ -199,37 +201,37 @@ settings! {
 }
 
 impl Subscribe {
-    /// A subscription to one topic, in the group `default`.
+    /// Makes a subscription to one topic, in the group `default`.
     pub fn to(topic: impl Into<String>) -> Self {
         Self { topic: topic.into(), group: "default".into(), member: None, chosen: Chosen::default() }
     }
 
-    /// The group that shares the work. Default `default`.
+    /// Sets the group that shares the work. Default `default`.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = group.into();
         self
     }
 
-    /// A readable name of this member; a random part is added. Default `member`.
+    /// Sets a readable name for this member, to which a random part is added. Default `member`.
     pub fn member(mut self, member: impl Into<String>) -> Self {
         self.member = Some(member.into());
         self
     }
 
-    /// The policy for an envelope whose attempts are used up. Default [`FailurePolicy::DeadLetter`].
+    /// Sets the policy for an envelope whose attempts are used up. Default [`FailurePolicy::DeadLetter`].
     pub fn then(mut self, policy: FailurePolicy) -> Self {
         self.chosen.policy = Some(policy);
         self
     }
 
-    /// How long one attempt may take before it counts as failed and its future is dropped. Default: no limit.
+    /// Sets how long one attempt may take before it counts as failed and its future is dropped. Default: no limit.
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
         self.chosen.handler_timeout = Some(Some(timeout));
         self
     }
 
-    /// The same subscription, with what was not set taken from `defaults` where it was set there. Topic, group and member
-    /// stay. So a configuration can give defaults that code overrides.
+    /// Takes every setting that was not set here from `defaults`, where it was set there. Topic, group and member stay.
+    /// So a configuration can give defaults that code overrides.
     ///
     /// ```
     /// use eventbus_core::Subscribe;
@@ -243,7 +245,7 @@ impl Subscribe {
         self
     }
 
-    /// The names and settings, every one checked (S8).
+    /// Returns the names and settings, every one checked (S8).
     ///
     /// # Errors
     /// `InvalidName` or `InvalidConfig`, naming the setting and what was expected.

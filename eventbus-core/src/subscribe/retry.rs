@@ -1,22 +1,23 @@
-//! What follows a failed attempt (S2).
+//! Decision after a failed attempt (S2).
 //!
-//! **Invariant.** A failed envelope is tried again in place or goes to the policy; it is never given back to the broker.
-//! The decision looks at nothing but the attempt, the error and the options, so it is the same on every backend.
+//! **Invariant.** A failed envelope is tried again in place or goes to the policy; it is never given back to the
+//! broker. The decision depends only on the attempt, the error, the options and the jitter, so it is the same on every
+//! backend.
 
 use std::time::Duration;
 
 use super::options::{FailurePolicy, Settings};
 
-/// What to do with an envelope whose attempt failed.
+/// Decision about an envelope whose attempt failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Try it again after this wait.
+    /// The envelope is tried again after this wait.
     Again(Duration),
-    /// Its attempts are used up: let the policy decide.
+    /// The attempts are used up: the policy decides.
     Policy(FailurePolicy),
 }
 
-/// Decides after attempt number `attempt` (from 1 on) failed. `random` is the jitter's.
+/// Decides after attempt number `attempt` (from 1 on) failed. `random` feeds the jitter.
 pub(crate) fn after_failure(settings: &Settings, attempt: u32, permanent: bool, random: u64) -> Verdict {
     if permanent || attempt >= settings.attempts {
         return Verdict::Policy(settings.policy);

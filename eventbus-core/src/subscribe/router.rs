@@ -1,4 +1,4 @@
-//! [`Router`]: a handler that sends each type of event to a handler of its own.
+//! Router of events by type: [`Router`], a handler that passes each type of event to a handler of its own.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,24 +18,24 @@ use crate::model::{Codec, Error, ErrorKind, Event, Json};
 type Routes = BTreeMap<String, Arc<dyn Handler>>;
 type Handling<'a> = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send + 'a>>;
 
-/// What a router does with an event whose type has no handler.
+/// Reaction of a router to an event whose type has no handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnUnknownType {
-    /// It is finished unhandled, and counted: other types may share the topic. The default.
+    /// The event is finished unhandled, and counted: other types may share the topic. The default.
     #[default]
     Skip,
-    /// It is a permanent failure, so the subscription's failure policy decides (S2).
+    /// The event is a permanent failure, so the subscription's failure policy decides (S2).
     Fail,
 }
 
-/// Sends each type of event to a handler of its own.
+/// Handler that passes each type of event to a handler of its own.
 ///
-/// Order is that of the subscription: a key's events are handled one after another, whatever their types (S1). A payload
-/// that does not decode is a permanent failure naming type and id, so the failure policy decides without further attempts.
-/// Envelopes of a type without a handler are skipped by default: finished, counted in the metric
-/// `eventbus.router.skipped` and in [`skipped`](Self::skipped), and told to `tracing` at debug level. The metric's handle is
-/// made by [`RouterBuilder::build`]: install a recorder before.
+/// Order is that of the subscription: a key's events are handled one after another, whatever their types (S1). A
+/// payload that does not decode is a permanent failure naming type and id, so the failure policy decides without
+/// further attempts. Envelopes of a type without a handler are skipped by default: finished, counted in the metric
+/// `eventbus.router.skipped` and in [`skipped`](Self::skipped), and logged by `tracing` at debug level.
+/// [`RouterBuilder::build`] makes the metric's handle: install a recorder before.
 ///
 /// ```
 /// use eventbus_core::{Delivery, Event, HandlerError, OnUnknownType, Router, handler_fn};
@@ -77,12 +77,12 @@ enum Otherwise {
 }
 
 impl Router {
-    /// Starts a router without handlers, which skips everything.
+    /// Starts a router without handlers, which skips every event.
     pub fn builder() -> RouterBuilder {
         RouterBuilder { routes: BTreeMap::new(), otherwise: Otherwise::Unknown(OnUnknownType::default()), error: None }
     }
 
-    /// How many envelopes were skipped because their type has no handler.
+    /// Returns how many envelopes were skipped because their type has no handler.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
@@ -149,7 +149,7 @@ impl fmt::Debug for Otherwise {
     }
 }
 
-/// Builds a [`Router`]. The first error is kept and told by [`build`](Self::build).
+/// Builder of a [`Router`]. Keeps the first error for [`build`](Self::build) to return.
 #[must_use]
 pub struct RouterBuilder {
     routes: Routes,
@@ -178,7 +178,7 @@ impl RouterBuilder {
         self.on_with(Json, handle)
     }
 
-    /// As [`on`](Self::on), by another codec.
+    /// Handles events as [`on`](Self::on) does, read by another codec.
     pub fn on_with<E, C, F, Fut>(self, codec: C, handle: F) -> Self
     where
         E: Event + Send + 'static,
@@ -189,7 +189,7 @@ impl RouterBuilder {
         self.on_type(E::EVENT_TYPE, Typed { codec, handle, event: PhantomData })
     }
 
-    /// Handles events of this type as envelopes.
+    /// Handles events of this type as envelopes, without decoding the payload.
     pub fn on_type(mut self, event_type: impl Into<String>, handler: impl Handler) -> Self {
         match self.routes.entry(event_type.into()) {
             Entry::Vacant(free) => {
@@ -203,8 +203,8 @@ impl RouterBuilder {
         self
     }
 
-    /// Says what to do with other types. Default [`OnUnknownType::Skip`]. Of this and [`fallback`](Self::fallback) the last call
-    /// counts.
+    /// Sets the reaction to other types. Default [`OnUnknownType::Skip`]. Of this and [`fallback`](Self::fallback) the
+    /// last call counts.
     pub fn unknown(mut self, unknown: OnUnknownType) -> Self {
         self.otherwise = Otherwise::Unknown(unknown);
         self
@@ -219,7 +219,7 @@ impl RouterBuilder {
     /// Makes the router.
     ///
     /// # Errors
-    /// `InvalidConfig` naming the type that was given two handlers.
+    /// `InvalidConfig` naming the type that has two handlers.
     pub fn build(self) -> Result<Router, Error> {
         match self.error {
             Some(error) => Err(error),
@@ -247,7 +247,7 @@ where
     F: Fn(E, Delivery) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
 {
-    // As above: the user's future is boxed once.
+    // Written without `async`, as above: the user's future is boxed once.
     fn handle<'s, 'f>(&'s self, delivery: Delivery) -> Handling<'f>
     where
         's: 'f,

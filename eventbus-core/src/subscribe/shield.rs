@@ -1,6 +1,7 @@
-//! What stands between a handler and its worker: panics that stay inside, a way to drop a running future, and who is inside.
+//! Shield between a handler and its worker: catches panics, lets a running future be dropped, and knows who is inside.
 //!
-//! A panic is caught around the call of the handler, each poll and the drop of its future, and counts as a failed attempt.
+//! Panics are caught around the call of the handler, each poll and the drop of its future; each counts as a failed
+//! attempt.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -15,7 +16,7 @@ use futures_util::task::AtomicWaker;
 use super::handler::HandlerError;
 use crate::mutant::{Mutant, Seam};
 
-/// How the session reaches into a running worker: to drop its future at a deadline (S7).
+/// Control over a running worker: the session has its future dropped at a deadline (S7).
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     /// The number of the job whose future must be dropped.
@@ -34,7 +35,7 @@ impl Control {
     }
 }
 
-/// A bus and one of its subscriptions, to recognise a wait for oneself.
+/// A bus and one of its subscriptions, by which a handler that waits for itself is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) bus: u64,
@@ -46,19 +47,19 @@ thread_local! {
 }
 
 impl Scope {
-    /// The subscription in whose handler this thread is, if it is in one.
+    /// Returns the subscription in whose handler this thread runs, if any.
     pub(crate) fn current() -> Option<Self> {
         INSIDE.get()
     }
 
     pub(super) fn enter<T>(self, run: impl FnOnce() -> T) -> T {
-        // Restored by its drop: a handler that panics must not leave the thread inside for ever.
+        // The scope is restored by a drop: a handler that panics must not leave the thread inside for ever.
         let _outside = Outside(INSIDE.replace(Some(self)));
         run()
     }
 }
 
-/// The scope to go back to.
+/// The scope to restore.
 struct Outside(Option<Scope>);
 
 impl Drop for Outside {
@@ -67,7 +68,6 @@ impl Drop for Outside {
     }
 }
 
-/// How a handler's future ended.
 pub(super) enum HandlerEnd {
     Ok,
     Failed(HandlerError),
@@ -76,7 +76,7 @@ pub(super) enum HandlerEnd {
 
 pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send + 'a>>;
 
-/// A handler's future whose panics stay inside.
+/// A handler's future whose panics are caught.
 pub(super) struct Shielded<'a> {
     pub(super) future: Option<Running<'a>>,
     pub(super) scope: Scope,
@@ -101,7 +101,7 @@ impl Shielded<'_> {
         }
     }
 
-    /// Drops the future; what its drop panicked with.
+    /// Drops the future, and returns the error if the drop panicked.
     pub(super) fn discard(&mut self) -> Option<HandlerError> {
         let future = self.future.take()?;
         let scope = self.scope;

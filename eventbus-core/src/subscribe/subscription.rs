@@ -1,4 +1,4 @@
-//! [`Subscription`]: the handle on one member of a group.
+//! Handle on one member of a group: [`Subscription`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use super::worker::Workers;
 use crate::backend::{Backend, GroupPartition};
 use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
 
-/// A running subscription. Dropping it is closing it with a deadline of zero: running handlers' futures are dropped and
-/// what they did is delivered again (S7). Call [`drain`](Self::drain) to finish what runs.
+/// A running subscription. Dropping it closes it with a deadline of zero: running handlers' futures are dropped and
+/// their envelopes are delivered again (S7). Call [`drain`](Self::drain) to finish running handlers first.
 #[must_use = "dropping a subscription stops it"]
 pub struct Subscription {
     pub(crate) inner: Arc<Running>,
 }
 
-/// What the handle and the bus share of a subscription.
+/// The state that a subscription's handle and the bus share.
 pub(crate) struct Running {
     pub(crate) topic: Topic,
     pub(crate) group: Group,
@@ -32,30 +32,31 @@ pub(crate) struct Running {
     pub(crate) ended: watch::Receiver<Option<Option<Error>>>,
     pub(crate) workers: Arc<Workers>,
     pub(crate) backend: Arc<dyn Backend>,
-    /// Where handlers run.
+    /// The user's runtime, on which handlers run.
     pub(crate) handlers: Handle,
 }
 
 impl Subscription {
-    /// The topic.
+    /// Returns the topic.
     #[must_use]
     pub fn topic(&self) -> &Topic {
         &self.inner.topic
     }
 
-    /// The group.
+    /// Returns the group.
     #[must_use]
     pub fn group(&self) -> &Group {
         &self.inner.group
     }
 
-    /// This member's name.
+    /// Returns this member's name.
     #[must_use]
     pub fn member(&self) -> &str {
         &self.inner.member
     }
 
-    /// Starts no more handlers until [`resume`](Self::resume). What runs goes on; intake goes on within its budgets.
+    /// Starts no more handlers until [`resume`](Self::resume). Running handlers go on, and so does intake within its
+    /// budgets.
     pub fn pause(&self) {
         self.inner.workers.pool.set_paused(true);
     }
@@ -65,7 +66,7 @@ impl Subscription {
         self.inner.workers.pool.set_paused(false);
     }
 
-    /// Changes the most handlers at once, with work queued or not. Running handlers are not interrupted.
+    /// Changes the most handlers at once, also while work is queued. Running handlers are not interrupted.
     ///
     /// # Errors
     /// `InvalidConfig` for zero.
@@ -78,11 +79,11 @@ impl Subscription {
         Ok(())
     }
 
-    /// Goes on from elsewhere, on the partitions that this member owns: what runs finishes first, then a new epoch starts
-    /// there, with the note and the memory of copies cleared (S3).
+    /// Moves handling to another place, on the partitions that this member owns. Running handlers finish first; then a
+    /// new epoch starts there, with the note and the memory of copies cleared (S3).
     ///
     /// # Errors
-    /// `Closed`, or what the broker says. Not cancel safe: dropping the future leaves the seek going on.
+    /// `Closed`, or the broker's error. Not cancel safe: after the future is dropped, the seek goes on.
     pub async fn seek(&self, to: StartFrom) -> Result<()> {
         self.inner.not_inside()?;
         let (reply, answer) = oneshot::channel();
@@ -90,29 +91,29 @@ impl Subscription {
         answer.await.map_err(|_| Error::closed("subscription"))?
     }
 
-    /// Progress and lag of the whole group, as committed. Lag is a count of records.
+    /// Reports progress and lag of the whole group, as committed. Lag is a count of records.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     pub async fn lag(&self) -> Result<Vec<GroupPartition>> {
         let described = self.inner.backend.describe_group(&self.inner.topic, &self.inner.group).await?;
         Ok(described.partitions)
     }
 
-    /// What this member holds: per partition the watermark, the oldest unfinished record with its key and age, and what
-    /// runs.
+    /// Reports what this member holds: per partition the watermark, the oldest unfinished record with its key and age,
+    /// and the number of running handlers.
     #[must_use]
     pub fn inspect(&self) -> Vec<PartitionView> {
         self.inner.workers.pool.view(Instant::now())
     }
 
-    /// Stops intake, waits for running handlers, commits and leaves the group (S7). What was queued but not started, and
-    /// keys in back-off, stay unacknowledged and are delivered again, in order. At the deadline running handlers' futures are
-    /// dropped.
+    /// Stops intake, waits for running handlers, commits and leaves the group (S7). Envelopes that were queued but not
+    /// started, and keys in back-off, stay unacknowledged and are delivered again, in order. At the deadline running
+    /// handlers' futures are dropped.
     ///
     /// # Errors
-    /// `DeadlineExceeded` naming what was abandoned; `WouldDeadlock` inside a handler of this subscription; the error with
-    /// which the subscription had ended before. Cancel safe: the drain goes on.
+    /// `DeadlineExceeded` naming the abandoned envelopes; `WouldDeadlock` inside a handler of this subscription; the
+    /// error with which the subscription had ended before. Cancel safe: the drain goes on.
     pub async fn drain(&self, deadline: Duration) -> Result<()> {
         self.inner.drain(deadline).await
     }
@@ -120,7 +121,7 @@ impl Subscription {
     /// Waits until the subscription has ended. Cancel safe.
     ///
     /// # Errors
-    /// Why it ended, if not by being closed.
+    /// The error with which the subscription ended, if it was not closed.
     pub async fn closed(&self) -> Result<()> {
         self.inner.closed().await
     }

@@ -10,7 +10,7 @@ use super::handler::Delivery;
 use crate::model::{Group, Topic};
 use crate::observe::{Propagator, labels};
 
-/// Handling's side, one per subscription.
+/// Telemetry of handling, one per subscription.
 pub(crate) struct HandleTelemetry {
     system: &'static str,
     topic: Topic,
@@ -56,7 +56,7 @@ impl HandleTelemetry {
         }
     }
 
-    /// An attempt starts, now.
+    /// Starts the observation of an attempt. The clock was read at `now`.
     pub(crate) fn start(&self, delivery: &Delivery, now: Instant) -> Observed<'_> {
         let envelope = delivery.envelope();
         let span = tracing::info_span!(
@@ -109,7 +109,6 @@ impl HandleTelemetry {
     }
 }
 
-/// One attempt under observation.
 pub(crate) struct Observed<'a> {
     telemetry: &'a HandleTelemetry,
     span: Span,
@@ -117,12 +116,11 @@ pub(crate) struct Observed<'a> {
 }
 
 impl Observed<'_> {
-    /// Runs inside the attempt's span.
     pub(crate) fn in_span<T>(&self, run: impl FnOnce() -> T) -> T {
         if self.span.is_disabled() { run() } else { self.span.in_scope(run) }
     }
 
-    /// The attempt is over. Returns when: the clock is read once for each attempt.
+    /// Ends the observation, and returns the time: the clock is read once for each attempt.
     pub(crate) fn end(self, ok: bool) -> Instant {
         if ok {
             self.telemetry.consumed.increment(1);

@@ -1,7 +1,7 @@
 //! Workers: as many tasks as handlers may run at once, each taking one envelope after another from the pool (S1, S6).
 //!
-//! A worker never wakes another: what it makes ready it takes itself. (The runtime puts a task woken from a worker thread in
-//! a slot that no other thread can steal from, and a handler that blocks its thread would hold it there.)
+//! A worker never wakes another: it takes the lane that it makes ready. (The runtime puts a task woken from a worker
+//! thread in a slot that no other thread can steal from, and a handler that blocks its thread would hold it there.)
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,7 @@ use crate::mutant::{Mutant, Seam};
 use crate::observe::{BusEvent, Hooks, Location};
 use crate::runtime::{Env, Mutex};
 
-/// What all workers of a subscription share.
+/// State that all workers of a subscription share.
 pub(crate) struct Workers {
     pub(crate) pool: Arc<Pool>,
     pub(crate) handler: Arc<dyn Handler>,
@@ -30,27 +30,27 @@ pub(crate) struct Workers {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) hooks: Hooks,
     pub(crate) telemetry: HandleTelemetry,
-    /// The topic's partition count.
+    /// The number of the topic's partitions.
     pub(crate) partitions: u32,
     /// Whether a record in the wrong partition is refused.
     pub(crate) strict_partitions: bool,
-    /// Says which subscription a thread is inside of.
+    /// The scope that marks a thread as inside a handler of this subscription.
     pub(crate) scope: Scope,
     pub(crate) controls: Mutex<Vec<Arc<Control>>>,
-    /// Why the subscription must stop, by policy.
+    /// The error with which the subscription must stop, by policy or because a worker died.
     pub(crate) stop: Mutex<Option<Error>>,
     pub(crate) seam: Seam,
 }
 
-/// A worker at its post. One that falls - its runtime was shut down, or something panicked around a handler, where nothing
-/// is caught - must not be missed in silence: what it had taken would never be finished. The subscription stops with an
-/// error, and the broker delivers again.
+/// Guard of a worker's task. A task that dies (its runtime was shut down, or something around a handler panicked, where
+/// nothing is caught) must not go unnoticed: the envelope that it had taken would never be finished. The subscription
+/// stops with an error, and the broker delivers again.
 struct WorkerGuard {
     workers: Arc<Workers>,
     worker: usize,
-    /// The lane that it has in hand.
+    /// The lane whose head the worker is handling.
     lane: Option<usize>,
-    /// It went as it was told to.
+    /// Whether the worker left as it was told to.
     left: bool,
 }
 
@@ -66,7 +66,7 @@ impl Drop for WorkerGuard {
 }
 
 impl Workers {
-    /// One worker's life. It is at its post from the call on: a runtime that is gone drops a task that was never polled.
+    /// Runs one worker. The guard exists from the call on: a runtime that is gone drops a task without ever polling it.
     pub(crate) fn work(self: Arc<Self>, worker: usize) -> impl Future<Output = ()> + Send + 'static {
         let mut post = WorkerGuard { workers: self, worker, lane: None, left: false };
         async move {
@@ -88,7 +88,7 @@ impl Workers {
                     let lane = job.lane;
                     done = Some((lane, self.attempt(&control, job, &mut now).await));
                     post.lane = None;
-                    // Handlers that are always ready must not keep the thread from everybody else.
+                    // Handlers that are always ready must not keep the thread from other tasks.
                     tokio::task::coop::consume_budget().await;
                 }
                 NextAttempt::Idle => {
@@ -115,7 +115,7 @@ impl Workers {
         controls[worker].clone()
     }
 
-    /// Makes one attempt and says what follows. `now` is moved on to its end.
+    /// Makes one attempt and returns its result. Moves `now` on to the end of the attempt.
     async fn attempt(&self, control: &Control, job: Attempt, now: &mut Instant) -> AttemptResult {
         if job.copy {
             self.drop_copy(&job);
@@ -162,7 +162,7 @@ impl Workers {
         }
     }
 
-    /// Tells of a failed attempt, and decides what follows it.
+    /// Reports a failed attempt, and decides what follows.
     pub(super) fn failed(&self, job: &Attempt, error: &HandlerError) -> Verdict {
         if self.hooks.any() {
             let at = self.location(job);
@@ -176,10 +176,10 @@ impl Workers {
         self.give_up(job, attempts, error.message().to_owned())
     }
 
-    /// The attempts are used up (S2).
+    /// Applies the policy to an envelope whose attempts are used up (S2).
     fn give_up(&self, job: Attempt, attempts: u32, error: String) -> AttemptResult {
         match self.settings.policy {
-            // Another owner handles it again: nothing is reported that has no effect (S5).
+            // Another owner handles the envelope again: an event without effect is not reported (S5).
             FailurePolicy::Skip if !self.pool.owns(&job.context) => AttemptResult::Abandoned,
             FailurePolicy::Skip => {
                 let at = self.location(&job);
@@ -214,7 +214,7 @@ impl Workers {
         Ok(envelope)
     }
 
-    /// P3: a second copy is dropped and counted, in its place in the key's line.
+    /// P3: drops and counts a second copy, in its place in the key's line.
     fn drop_copy(&self, job: &Attempt) {
         self.telemetry.copy_dropped();
         if let Some(stamp) = job.record.stamp {
@@ -222,7 +222,7 @@ impl Workers {
         }
     }
 
-    /// Counts a record that its key's hash puts elsewhere; the error where the topic refuses it.
+    /// Counts a record in another partition than its key's hash says. Returns an error where the topic refuses it.
     fn misplaced(&self, job: &Attempt) -> Option<String> {
         let expected = job.record.key.as_ref()?.partition(self.partitions);
         if expected == job.record.partition {
@@ -244,7 +244,7 @@ impl Workers {
         dead_letter::location(&job.context, &job.record)
     }
 
-    /// Runs the handler's future, with its panics caught, its time limited, and open to being abandoned.
+    /// Runs the handler's future: catches its panics, limits its time, and ends it when it is abandoned.
     pub(super) async fn run(
         &self,
         control: &Control,
@@ -265,7 +265,7 @@ impl Workers {
                 let polled = observed.in_span(|| running.poll(cx));
                 if polled.is_pending() {
                     control.waker.register(cx.waker());
-                    // It may have come before there was anybody to wake.
+                    // The request may have come before there was a waker to wake.
                     if control.is_abandoned(number) {
                         return Poll::Ready(HandlerEnd::Abandoned);
                     }
@@ -324,7 +324,7 @@ mod tests {
         }
     }
 
-    /// An error whose text cannot be had.
+    /// An error whose text cannot be read.
     #[derive(Debug)]
     struct Unspeakable;
 
@@ -347,7 +347,7 @@ mod tests {
         (1..).zip(keys).map(record).collect()
     }
 
-    /// Two workers and a session that looks when it is told, on the paused clock.
+    /// Two workers and a session that looks when it is notified, on the paused clock.
     fn start(handler: Arc<dyn Handler>, change: impl FnOnce(&mut Settings)) -> Arc<Workers> {
         let mut settings = Settings { concurrency: 2, ..Settings::default() };
         change(&mut settings);
@@ -383,7 +383,7 @@ mod tests {
         crew.pool.view(Instant::now()).remove(0)
     }
 
-    /// Lets the first attempt at the first record misbehave; everything must be handled all the same, in order.
+    /// Lets the first attempt at the first record misbehave; every record must be handled all the same, in order.
     async fn survives(first: impl Fn() -> Attempt + Send + Sync + 'static, timeout: Option<Duration>) {
         let (tell, mut told) = mpsc::unbounded_channel();
         let handler = handler_fn(move |delivery: Delivery| -> Attempt {
@@ -465,7 +465,7 @@ mod tests {
         let running = |crew: &Workers| crew.pool.busy_with(0);
         poll_until(|| running(&crew).len() == 2).await;
         let (worker, job, position) = running(&crew)[0];
-        // A number of another job, as one that ended just before would have.
+        // The number of another job, as of one that ended just before.
         crew.abandon(worker, job + 7);
         settle().await;
         assert_eq!(running(&crew).len(), 2);

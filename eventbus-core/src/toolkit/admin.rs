@@ -1,4 +1,4 @@
-//! Names and removals at a broker: what of its names is the bus's, and waiting until a removal is done.
+//! Administration at a broker: the bus's names among the broker's, and removals that take their time.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::model::{Error, ErrorKind, Result};
 use crate::runtime::poll_until;
 
-/// The topics, or groups, among a broker's names: what has this prefix and is a name without it, sorted.
+/// Returns the topics, or groups, among a broker's names: those with this prefix whose rest is a valid name, sorted.
 ///
 /// ```
 /// use eventbus_core::Topic;
@@ -27,13 +27,13 @@ fn is_unknown(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::UnknownTopic | ErrorKind::UnknownGroup)
 }
 
-/// Looks for what was removed until it is gone (`UnknownTopic` or `UnknownGroup`), for at most so long: brokers accept a
-/// deletion before all of them act by it.
+/// Waits until a removed topic or group is gone (`UnknownTopic` or `UnknownGroup`), for at most `patience`: brokers
+/// accept a deletion before all of them act by it.
 ///
 /// Cancel safe, as far as `look` is.
 ///
 /// # Errors
-/// What was seen last, where that was another error; `Unavailable` where it is still there.
+/// The last error that `look` saw, where it was another one; `Unavailable` where the topic or group is still there.
 pub async fn wait_until_gone<T, F: Future<Output = Result<T>>>(patience: Duration, look: impl Fn() -> F) -> Result<()> {
     match poll_until(patience, |seen| !seen.as_ref().is_err_and(is_unknown), look).await {
         Err(error) if is_unknown(&error) => Ok(()),
@@ -42,11 +42,11 @@ pub async fn wait_until_gone<T, F: Future<Output = Result<T>>>(patience: Duratio
     }
 }
 
-/// Removes these, one after the other. What is gone already is no error; what has members, or cannot be reached, is tried again
-/// for at most so long each. Cancel safe, as far as `remove` is: what is left can be removed by another call.
+/// Removes these one after the other. One that is gone already is no error; one that has members, or cannot be reached,
+/// is tried again for at most `patience`. Cancel safe, as far as `remove` is: another call can remove the rest.
 ///
 /// # Errors
-/// The last one of what could not be removed; what comes after it is left.
+/// The last error of the first one that could not be removed; the names after it are left.
 pub async fn remove_each<N: Clone, F: Future<Output = Result<()>>>(
     patience: Duration,
     names: impl IntoIterator<Item = N>,

@@ -1,6 +1,7 @@
-//! The state of a backend's connection, for everybody who relies on it.
+//! Connectivity: the state of a backend's connection, for all that rely on it.
 //!
-//! Invariants: what was closed stays closed; and the count of breaks rises with every loss, before the state does.
+//! Invariants: a closed connection stays closed; and the count of breaks rises with every loss, before the state
+//! changes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,19 +18,18 @@ use crate::model::Result;
 use crate::runtime::Mutex;
 use crate::runtime::sync::atomic::{AtomicU64, Ordering};
 
-/// The most remembered denials.
 const DENIALS: usize = 64;
 
-/// Who has to know at once what happens to a connection, such as a producer of what was sent and not answered.
+/// Listener that must know at once of a lost connection, such as a producer with records sent and not answered.
 pub trait OnConnection: fmt::Debug + Send + Sync {
-    /// It was lost: what was sent and not answered may have been stored.
+    /// The connection was lost: records sent and not answered may have been stored.
     fn lost(self: Arc<Self>);
 
     /// The broker did not let the bus use this, and does not say for which request.
     fn denied(self: Arc<Self>, what: &str);
 }
 
-/// The state of one connection, which a backend keeps: what its client says goes in, and the bus, its members and
+/// The state of one connection, kept by a backend. The backend enters what its client reports; the bus, the members and
 /// [`health`](crate::backend::Backend::health) read it. Begins as disconnected.
 ///
 /// ```
@@ -50,7 +50,7 @@ pub struct Connectivity {
     state: watch::Sender<ConnectionState>,
     breaks: AtomicU64,
     trouble: Mutex<Option<String>>,
-    /// What the broker did not let the bus use, newest last.
+    /// The names that the broker did not let the bus use, newest last.
     denied: Mutex<VecDeque<(Instant, String)>>,
     listener: Option<Weak<dyn OnConnection>>,
 }
@@ -64,7 +64,7 @@ impl Default for Connectivity {
 }
 
 impl Connectivity {
-    /// One that somebody hears of, as long as that is there.
+    /// Makes a state with a listener, which is told as long as it exists.
     #[must_use]
     pub fn heard_by(listener: Weak<dyn OnConnection>) -> Self {
         Self { listener: Some(listener), ..Self::default() }
@@ -74,13 +74,13 @@ impl Connectivity {
         self.listener.as_ref()?.upgrade()
     }
 
-    /// There is a connection. What was in its way is forgotten.
+    /// Marks the connection as up, and forgets why it was down.
     pub fn connected(&self) {
         *self.trouble.lock() = None;
         self.becomes(ConnectionState::Connected);
     }
 
-    /// There is none any more. Call it before anything of the next connection arrives.
+    /// Marks the connection as lost. The backend must call this before anything of the next connection arrives.
     pub fn lost(&self) {
         self.breaks.fetch_add(1, Ordering::AcqRel);
         self.becomes(ConnectionState::Disconnected);
@@ -89,7 +89,7 @@ impl Connectivity {
         }
     }
 
-    /// What a client's last word comes to that says no more than whether it has a connection: only a change is one.
+    /// Sets the state for a client that reports only whether it has a connection: only a change counts.
     pub fn set(&self, up: bool) {
         match (self.state(), up) {
             (ConnectionState::Connected, false) => self.lost(),
@@ -98,7 +98,7 @@ impl Connectivity {
         }
     }
 
-    /// The broker did not let the bus use this. The last 64 denials are remembered.
+    /// Records that the broker did not let the bus use this. The last 64 denials are remembered.
     pub fn denied(&self, what: &str) {
         {
             let mut denied = self.denied.lock();
@@ -112,18 +112,18 @@ impl Connectivity {
         }
     }
 
-    /// Whether a use of this was denied since then: permissions change.
+    /// Returns whether a use of this was denied since then: permissions change.
     #[must_use]
     pub fn denied_since(&self, what: &str, since: Instant) -> bool {
         self.denied.lock().iter().any(|(when, denied)| *when >= since && denied == what)
     }
 
-    /// It was closed, for good.
+    /// Marks the connection as closed, for good.
     pub fn closed(&self) {
         self.becomes(ConnectionState::Closed);
     }
 
-    /// An attempt to connect again came to nothing. No secret may be in `why`.
+    /// Records why an attempt to connect again failed. `why` must hold no secret.
     pub fn failed(&self, why: String) {
         *self.trouble.lock() = Some(why);
     }
@@ -138,27 +138,27 @@ impl Connectivity {
         });
     }
 
-    /// The state now.
+    /// Returns the state now.
     #[must_use]
     pub fn state(&self) -> ConnectionState {
         *self.state.borrow()
     }
 
-    /// The state, and every change of it.
+    /// Subscribes to the state and its changes.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<ConnectionState> {
         self.state.subscribe()
     }
 
-    /// How often it was lost: the same before and after something says that there was no break between.
+    /// Counts the losses so far: the same count before and after a step says that there was no break in between.
     #[must_use]
     pub fn breaks(&self) -> u64 {
         self.breaks.load(Ordering::Acquire)
     }
 
-    /// Asks twice, with this pause between: what is definite is believed when it was told both times, over one connection
-    /// without a break. A broker that recovers says for a moment what is not so. `None` where an answer was not definite,
-    /// which is what `ask` gives `None` for, or the connection was lost. Cancel safe.
+    /// Asks twice, with this pause in between, and returns an answer only if both were definite and the connection did
+    /// not break: a broker that recovers gives wrong answers for a moment. Else returns `None`, which is also what
+    /// `ask` returns for an answer that is not definite. Cancel safe.
     pub async fn told_twice<T, F>(&self, pause: Duration, mut ask: impl FnMut() -> F) -> Option<T>
     where
         F: Future<Output = Option<T>>,
@@ -173,14 +173,14 @@ impl Connectivity {
         (self.breaks() == before).then_some(told)
     }
 
-    /// Why there is no connection, as far as that is known.
+    /// Returns why there is no connection, if that is known.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }
 
-    /// What is known of it without asking, for [`health`](crate::backend::Backend::health): its state, how often it was lost
-    /// (`breaks`), and why there is none (`connection_error`).
+    /// Reports what is known without asking, for [`health`](crate::backend::Backend::health): the state, the number of
+    /// losses (`breaks`), and why there is no connection (`connection_error`).
     ///
     /// ```
     /// use eventbus_core::ConnectionState;
@@ -203,8 +203,8 @@ impl Connectivity {
         health
     }
 
-    /// What a broker's answer says of it and of the connection: its name, and these facts; or that there is no answer, and why
-    /// (`error`).
+    /// Reports what a broker's answer says of it and of the connection: its name and these facts, or why there is no
+    /// answer (`error`). Sets the state by the answer.
     ///
     /// ```
     /// use eventbus_core::ConnectionState;
@@ -236,7 +236,7 @@ impl Connectivity {
     }
 }
 
-/// Takes what a broker's client says of itself from time to time, as gauges `eventbus.client.NAME` with the labels
+/// Publishes figures that a broker's client reports of itself, as gauges `eventbus.client.NAME` with the labels
 /// `messaging.system` and `messaging.client.id`. For backends whose client has such figures.
 ///
 /// ```
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(connection.trouble(), None);
     }
 
-    /// What was told, and the breaks and denials known when it was.
+    /// Calls to the listener, in order.
     #[derive(Debug, Default)]
     struct Heard(Mutex<Vec<String>>);
 

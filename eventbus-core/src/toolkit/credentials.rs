@@ -1,11 +1,11 @@
-//! How brokers are told who the bus is, and what keeps others from reading along.
+//! Credentials of the bus at a broker, and encryption against eavesdroppers.
 //!
-//! Invariant: what is secret is never printed.
+//! Invariant: a secret is never printed.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A text that is never printed.
+/// A text that is never printed, not even by `Debug`.
 ///
 /// ```
 /// use eventbus_core::toolkit::credentials::Secret;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub struct Secret(String);
 
 impl Secret {
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -36,7 +36,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How brokers are told who the bus is by SASL.
+/// Credentials by SASL.
 ///
 /// ```
 /// use eventbus_core::toolkit::credentials::{Mechanism, Sasl};
@@ -51,12 +51,12 @@ pub struct Sasl {
     pub mechanism: Mechanism,
     /// The user; not printed either.
     pub user: Secret,
-    /// The password.
+    /// The user's password.
     pub password: Secret,
 }
 
 impl Sasl {
-    /// A user with a password.
+    /// Makes credentials of a user with a password.
     pub fn new(mechanism: Mechanism, user: impl Into<String>, password: impl Into<String>) -> Self {
         Self { mechanism, user: Secret::from(user), password: Secret::from(password) }
     }
@@ -66,7 +66,7 @@ impl Sasl {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mechanism {
-    /// The password as it is: over TLS only, unless the network is trusted.
+    /// The password in plain text: over TLS only, unless the network is trusted.
     Plain,
     /// A challenge, by SHA-256.
     ScramSha256,
@@ -75,7 +75,7 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// Its registered name.
+    /// Returns the mechanism's registered name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -86,23 +86,23 @@ impl Mechanism {
     }
 }
 
-/// How connections are encrypted. Certificates and host names are always checked.
+/// Encryption of connections. Certificates and host names are always checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(clippy::exhaustive_structs)] // set as a whole
 pub struct Tls {
-    /// Refuses a connection that is not encrypted. Default: off, unless a URL asks for it.
+    /// Whether connections that are not encrypted are refused. Default: off, unless a URL asks for it.
     pub required: bool,
-    /// Encrypts before the server's first word, where servers otherwise begin in plain text. Default: off.
+    /// Whether encryption begins before the server's first word, where servers else begin in plain text. Default: off.
     pub first: bool,
-    /// A file with the certificates of the authorities that are trusted, PEM; beside the system's, or in their place, as
-    /// the backend's client has it. Default: the system's.
+    /// The file with the certificates of trusted authorities, PEM; added to the system's or used in their place,
+    /// depending on the backend's client. Default: the system's.
     pub root_certificates: Option<PathBuf>,
     /// The files of the client's certificate and its key, PEM (mutual TLS).
     pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
 impl Tls {
-    /// Whether connections are encrypted from the begin, whatever the server says.
+    /// Returns whether connections are encrypted from the beginning, whatever the server says.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.required || self.first

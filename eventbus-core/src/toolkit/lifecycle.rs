@@ -1,6 +1,7 @@
-//! A backend from its opening to its end: what it has once it is open, and the members that leave before it closes.
+//! Life of a backend from opening to closing: the state that opening makes, and the members that leave before it
+//! closes.
 //!
-//! Invariant: none joins any more once all were made to leave.
+//! Invariant: no member joins after all were made to leave.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,13 +12,13 @@ use crate::backend::Membership;
 use crate::model::{Error, ErrorKind, Result};
 use crate::runtime::Mutex;
 
-/// What is answered once the backend is closed.
+/// Makes the error of calls to a closed backend.
 #[must_use]
 pub fn error_closed() -> Error {
     Error::closed("backend")
 }
 
-/// What [`open`](crate::backend::Backend::open) makes, such as a connection, and every other call needs.
+/// State that [`open`](crate::backend::Backend::open) makes, such as a connection, and that every other call needs.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -46,24 +47,24 @@ impl<T> fmt::Debug for Opened<T> {
 }
 
 impl<T> Opened<T> {
-    /// What was made.
+    /// Returns the state.
     ///
     /// # Errors
-    /// `Unavailable` before.
+    /// `Unavailable` before the backend is opened.
     pub fn get(&self) -> Result<&Arc<T>> {
         self.0.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the backend was not opened"))
     }
 
-    /// Keeps what was made.
+    /// Keeps the state.
     ///
     /// # Errors
-    /// `Backend` where something was made before; that stays.
+    /// `Backend` where the backend was opened before; the first state stays.
     pub fn set(&self, made: Arc<T>) -> Result<()> {
         self.0.set(made).map_err(|_| Error::new(ErrorKind::Backend, "the backend was opened twice"))
     }
 }
 
-/// The members that joined by a backend whose members have to leave before it closes. It keeps none of them alive.
+/// Members of a backend that must leave before it closes. None of them is kept alive by this.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -92,10 +93,10 @@ impl<M> fmt::Debug for Members<M> {
 }
 
 impl<M: Membership> Members<M> {
-    /// Makes a member, under the lock that [`leave`](Self::leave) takes: what blocks does not belong in `make`.
+    /// Makes a member, under the lock that [`leave`](Self::leave) takes: `make` must not block.
     ///
     /// # Errors
-    /// `Closed` once all were made to leave; what `make` says.
+    /// `Closed` once all were made to leave; the error of `make`.
     pub fn join(&self, make: impl FnOnce() -> Result<M>) -> Result<Arc<M>> {
         let mut members = self.0.lock();
         let members = members.as_mut().ok_or_else(error_closed)?;
@@ -105,8 +106,8 @@ impl<M: Membership> Members<M> {
         Ok(member)
     }
 
-    /// Lets all that are still there leave, at once, and waits for them: so that no group waits for the session of one that had
-    /// not. What one says of it does not keep the others. When cancelled, some may not have left; none joins all the same.
+    /// Lets all members that still exist leave, at once, and waits for them, so that no group waits for a session to
+    /// expire. An error of one does not keep the others. After a cancelled call some may not have left, but none joins.
     pub async fn leave(&self) {
         let members = self.0.lock().take().unwrap_or_default();
         let leaving = members.iter().filter_map(Weak::upgrade).map(|member| async move { member.leave().await });

@@ -1,13 +1,14 @@
-//! For authors of backends: what brokers of one kind have in common, so that a backend is only its broker.
+//! Toolkit for authors of backends: the parts that brokers of one kind have in common, so that a backend is only about
+//! its broker.
 //!
 //! Nothing in the engine imports this module; it stands on the [interface](crate::backend) alone.
 //!
 //! | a broker that | uses |
 //! |---|---|
-//! | hands out no partitions, and has small records with compare-and-swap | [`lease`]: members, leases, hand-over, numbered reads, groups as they are described |
+//! | hands out no partitions, and has small records with compare-and-swap | [`lease`]: members, leases, hand-over, numbered reads, descriptions of groups |
 //! | has a coordinator that assigns partitions, and a client that is polled | [`coordinated`]: hand-over that is answered late, leases by accepted commits, logs told apart by fingerprints |
-//! | has a client that pipelines until its first failure | [`pipeline`]: which client a record goes by, its replacement, refused batches narrowed down to their culprit |
-//! | answers at any time | [`Members`] and [`Opened`]: what there is once it is open, and who leaves before it closes |
+//! | has a client that pipelines until its first failure | [`pipeline`]: the choice of a record's client, its replacement, refused batches narrowed down to their culprit |
+//! | answers at any time | [`Members`] and [`Opened`]: the state that opening makes, and the members that leave before closing |
 //! | has settings | [`settings!`](crate::settings), [`settings`] and [`credentials`]: declared once, checked, secrets never printed |
 //! | keeps topics and groups under a prefix | [`names_under`], [`remove_each`], [`wait_until_gone`], [`poll_until`] |
 //! | has a connection that comes and goes | [`Connectivity`], [`OnConnection`], [`client_statistics`]; [`OwnThread`] where its client needs a thread |

@@ -1,7 +1,8 @@
-//! Settings of backends, each declared once by [`settings!`](macro@crate::settings), and the checks they share (S8).
+//! Settings of backends, each declared once by [`settings!`](macro@crate::settings), and the checks that they share
+//! (S8).
 //!
-//! Invariant: a value that is refused names its setting, what was expected and what was given; one that is secret is never
-//! repeated, so none of these checks is for such.
+//! Invariant: the error of a refused value names its setting, what was expected and what was given. A secret is never
+//! repeated, so none of these checks is for one.
 
 use percent_encoding::percent_decode_str;
 
@@ -11,12 +12,12 @@ pub use crate::validate::{invalid, millis, unsafe_setting, unsupported, within};
 
 /// Declares the configuration of a backend: each setting once, with its documentation, default and range.
 ///
-/// - `given` are fields that the configuration is made of. They have no default and no setter: the type's own code takes care.
-/// - `text` are settings of text; their setters take whatever becomes a `String`.
-/// - `value` are settings of any other type. `in` names the range of values that are accepted.
+/// - `given` lists fields without default or setter: the type's own code sets them.
+/// - `text` lists settings of text; their setters take anything that becomes a `String`.
+/// - `value` lists settings of any other type. `in` names the range of accepted values.
 ///
-/// It makes the struct with fields that the crate sees, a private `with_defaults` that takes what is given, a setter of the
-/// setting's name for each, and a private `check_ranges`, to be called by `validate`.
+/// The macro makes the struct with fields that the crate sees, a private `with_defaults` that takes the given fields, a
+/// setter named after each setting, and a private `check_ranges`, to be called by `validate`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -102,10 +103,11 @@ macro_rules! settings {
     };
 }
 
-/// Refuses a name that is on a list of those that would break the contract, or that another setting stands for, each with why.
+/// Refuses a name on a list of names that would break the contract, or that another setting stands for, each with a
+/// reason.
 ///
 /// # Errors
-/// `UnsafeConfig`, saying why.
+/// `UnsafeConfig`, with the reason.
 pub fn refuse(refused: &'static [(&'static str, &'static str)], name: &str) -> Result<()> {
     match refused.iter().find(|(refused, _)| *refused == name) {
         Some((refused, why)) => Err(unsafe_setting(refused, why)),
@@ -113,7 +115,7 @@ pub fn refuse(refused: &'static [(&'static str, &'static str)], name: &str) -> R
     }
 }
 
-/// Checks that a text is one of these words, of which there are two at least.
+/// Checks that a text is one of these words, of which there are at least two.
 ///
 /// # Errors
 /// `InvalidConfig`, naming the words and the text.
@@ -126,10 +128,10 @@ pub fn one_of(setting: &'static str, text: &str, words: &[&str]) -> Result<()> {
     }
 }
 
-/// Checks what names on a broker begin with: up to 32 letters, digits and these marks.
+/// Checks the prefix of names on a broker: `least` to 32 letters, digits and these marks.
 ///
 /// # Errors
-/// `InvalidConfig`, naming what is taken and what was given.
+/// `InvalidConfig`, naming the accepted characters and the given text.
 pub fn prefix(text: &str, least: usize, marks: &str) -> Result<()> {
     if (least..=32).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c)) {
         return Ok(());
@@ -139,24 +141,24 @@ pub fn prefix(text: &str, least: usize, marks: &str) -> Result<()> {
     Err(invalid("prefix", format!("expected {length} of A-Z a-z 0-9{marks}, got {text:?}")))
 }
 
-/// Whether this can be a host, with or without a port.
+/// Returns whether this can be a host, with or without a port.
 #[must_use]
 pub fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
 }
 
-/// Whether this is `SCHEME://HOST[:PORT]`, the scheme one of these.
+/// Returns whether this is `SCHEME://HOST[:PORT]` with one of these schemes.
 #[must_use]
 pub fn is_server(text: &str, schemes: &[&str]) -> bool {
     text.split_once("://").is_some_and(|(scheme, host)| schemes.contains(&scheme) && is_host(host))
 }
 
-/// A user of servers, with a password where one was given. Secret: it is not printed.
+/// A user at a server, with a password if one was given. Secret: must not be printed.
 pub type User = (String, Option<String>);
 
-/// Reads servers' URLs, several with commas between them: without what may be secret in them, with this scheme where they
-/// have none, and the user of the first that has one. A user, or a user and a password with `:` between them, stands before a
-/// host with `@` behind it, percent-encoded. Nothing is checked, see [`is_server`].
+/// Reads the URLs of servers, separated by commas. Returns them without secrets, with this scheme where they have none,
+/// and the first user found. A user, or a user and a password separated by `:`, stands before the host and `@`,
+/// percent-encoded. Checks nothing; see [`is_server`].
 ///
 /// ```
 /// use eventbus_core::toolkit::settings::servers;

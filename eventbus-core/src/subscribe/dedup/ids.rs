@@ -1,8 +1,10 @@
-//! Envelopes whose source and id were seen before, where a subscription asks for that (`dedup_by_id`, the exception of P3).
+//! Recent ids: envelopes whose source and id were seen before, for subscriptions with `dedup_by_id` (the exception of
+//! P3).
 //!
-//! **Invariant.** Only what stands at a lower position of the same partition makes an envelope a copy, and a replay, which
-//! keeps the id of its original on purpose, is none. Names are compared whole, never by a digest. What is forgotten errs on
-//! the side of handling twice: the last [`REMEMBERED`] names of a session are known, and those that the look-back brought.
+//! **Invariant.** Only a record at a lower position of the same partition makes an envelope a copy, and a replay, which
+//! keeps the id of its original on purpose, is none. Names are compared whole, never by a digest. Forgetting errs on
+//! the side of handling twice: the last [`REMEMBERED`] names of a session are known, those from the look-back among
+//! them.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,18 +19,18 @@ const REMEMBERED: usize = 65_536;
 /// The names seen in one session of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct RecentIds {
-    /// Source, a line feed, which no source has, and id; the oldest first.
+    /// Source, line feed (no source contains one) and id, the oldest first.
     order: VecDeque<Arc<str>>,
     known: HashSet<Arc<str>>,
 }
 
 impl RecentIds {
-    /// Takes in a record that was delivered for the first time in this session, decoded as far as it can be. Whether its name
-    /// was seen before.
+    /// Takes in a record that was delivered for the first time in this session, decoded if it can be. Returns whether
+    /// its name was seen before.
     pub(crate) fn observe(&mut self, record: &Inbound) -> bool {
         match &record.body {
             Body::Envelope(envelope) => self.enter(envelope),
-            // What cannot be read goes to the failure policy when its turn comes.
+            // A record that cannot be read goes to the failure policy when its turn comes.
             Body::Encoded { .. } => false,
         }
     }

@@ -1,4 +1,4 @@
-//! Second copies, told from first ones: by stamp always (P3), by source and id where a subscription asks for that.
+//! Second copies: found by stamp always (P3), by source and id where a subscription asks for it.
 
 mod ids;
 mod stamps;

@@ -1,4 +1,4 @@
-//! Second copies, as a reader sees them (P3).
+//! Stamps that a reader has seen, by which it finds second copies (P3).
 //!
 //! A re-sent envelope can end up in the log twice. Both copies carry one stamp: the producer's id and
 //! a number that the producer counts up. One `StampWindow` belongs to one partition and one session of
@@ -6,34 +6,35 @@
 //!
 //! # Invariant
 //!
-//! **A delivery is a copy only if its stamp was seen at a lower position.** A stamp is compared only when
-//! the position is above every position observed before it, so the same position delivered again never
-//! is one; and stamps are remembered exactly, never by a digest, so no two envelopes are confused.
+//! **A delivery is a copy only if its stamp was seen at a lower position.** A stamp is compared
+//! only when the position is above every position observed before it, so the same position
+//! delivered again is never a copy; and stamps are remembered exactly, never by a digest, so no two
+//! envelopes are confused.
 //!
-//! What is forgotten errs on the side of handling twice. For each producer the last `window` numbers
-//! up to its highest are remembered, one bit each; a lower number counts as not seen. Of the producers
-//! the most recently seen are remembered. A seek, or any return to a lower position, needs
-//! a new window and a rebuild from the records before the new start: the guard would otherwise let
-//! second copies pass up to the highest position seen.
+//! Forgetting errs on the side of handling twice. For each producer the last `window` numbers up to
+//! its highest are remembered, one bit each; a lower number counts as not seen. Only the most
+//! recently seen producers are remembered. A seek, or any return to a lower position, needs a new
+//! window and a rebuild from the records before the new start: the guard would otherwise let second
+//! copies pass up to the highest position seen.
 
 use std::collections::VecDeque;
 
 use crate::model::Position;
 
-/// Default reach, in stamp numbers, below a producer's highest.
+/// The default reach, in stamp numbers, below a producer's highest.
 const DEFAULT_WINDOW: u64 = 65_536;
 
-/// Default bound of producers that are remembered.
+/// The most producers that are remembered by default.
 const DEFAULT_PRODUCERS: usize = 128;
 
 const WORD: u64 = 64;
 
-/// What a delivery is.
+/// Verdict on a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sighting {
-    /// Not known to be a second copy: to be handled.
+    /// Not known to be a second copy: the record is handled.
     First,
-    /// A second copy: to be dropped and counted.
+    /// A second copy: the record is dropped and counted.
     Copy,
 }
 
@@ -45,9 +46,9 @@ pub(crate) struct StampWindow {
     highest: Option<Position>,
     /// Sorted by id, so that neither lookup nor eviction depends on a hash seed.
     producers: Vec<Producer>,
-    /// Where the last one was found: mostly it is the next one's too.
+    /// The index of the producer found last: it mostly sent the next record, too.
     recent: usize,
-    /// Observations so far: the time by which the least recently seen producer is found.
+    /// Observations so far, by which the least recently seen producer is found.
     clock: u64,
 }
 
@@ -65,9 +66,9 @@ impl Default for StampWindow {
 }
 
 impl StampWindow {
-    /// Remembers the last `window` numbers (at least one) of each of at most `producers` producers (at
-    /// least one). At most `window / 8` bytes for each producer; less while its numbers lie close
-    /// together.
+    /// Makes a window over the last `window` numbers (at least one) of each of at most `producers`
+    /// producers (at least one). It takes at most `window / 8` bytes for each producer; less while
+    /// its numbers lie close together.
     #[must_use]
     pub(crate) fn new(window: u64, producers: usize) -> Self {
         StampWindow {
@@ -80,7 +81,7 @@ impl StampWindow {
         }
     }
 
-    /// Takes note of a delivery and says whether it is a second copy. `stamp` is the producer's id and
+    /// Records a delivery and returns whether it is a second copy. `stamp` is the producer's id and
     /// its number.
     #[inline]
     pub(crate) fn observe(&mut self, stamp: (u128, u64), position: Position) -> Sighting {
@@ -100,20 +101,21 @@ impl StampWindow {
         if known && risen { Sighting::Copy } else { Sighting::First }
     }
 
-    /// Forgets where it was, but not what was seen there: what comes again looks like a copy.
+    /// Forgets the highest position, but not the stamps seen: every record that comes again looks
+    /// like a copy.
     #[cfg(feature = "mutants")]
     pub(crate) fn forget_place(&mut self) {
         self.highest = None;
     }
 
-    /// The memory of `id`, made where there is none.
+    /// Returns the memory of `id`, made if there is none.
     #[cold]
     fn producer(&mut self, id: u128) -> &mut Producer {
         self.recent = self.find(id);
         &mut self.producers[self.recent]
     }
 
-    /// Where the memory of `id` is, made where there is none.
+    /// Returns the index of the memory of `id`, made if there is none.
     fn find(&mut self, id: u128) -> usize {
         if let Ok(index) = self.producers.binary_search_by_key(&id, |producer| producer.id) {
             return index;
@@ -125,7 +127,7 @@ impl StampWindow {
         index
     }
 
-    /// Forgets the producer that was not seen for the longest, where there are too many. Times of
+    /// Forgets the producer that was not seen for the longest time, if there are too many. Times of
     /// observation differ, so there is exactly one.
     fn make_room(&mut self) {
         if self.producers.len() < self.most_producers {
@@ -138,18 +140,19 @@ impl StampWindow {
     }
 }
 
-/// The last numbers of one producer: a bitmap that slides with the highest and grows with the distance
-/// from the lowest.
+/// Numbers last seen of one producer: a bitmap that slides with the highest and grows with the
+/// distance from the lowest.
 #[derive(Debug, Default)]
 struct NumberWindow {
     highest: u64,
-    /// Words from the one that holds the lowest remembered number to the one that holds `highest`, at
-    /// most as many as the window can touch.
+    /// The words from the one that holds the lowest remembered number to the one that holds
+    /// `highest`, at most as many as the window can touch.
     words: VecDeque<u64>,
 }
 
 impl NumberWindow {
-    /// Remembers `number` and says whether it was remembered already. Numbers out of reach are neither.
+    /// Remembers `number` and returns whether it was remembered already. A number out of reach is
+    /// neither.
     #[inline]
     fn insert(&mut self, number: u64, window: u64) -> bool {
         // The usual case: the next number, in the word of the highest.
@@ -185,12 +188,12 @@ impl NumberWindow {
         known
     }
 
-    /// Makes `number` the highest, and forgets what the window no longer touches.
+    /// Makes `number` the highest, and forgets the words that the window no longer touches.
     fn slide(&mut self, number: u64, window: u64) {
         let lowest = number.saturating_sub(window - 1) / WORD;
         let (from, to) = (self.highest / WORD, number / WORD);
         if from == to {
-            // At most one word too many, until the next.
+            // At most one word too many is kept, until the next slide.
             self.highest = number;
             return;
         }
@@ -291,7 +294,7 @@ mod tests {
         assert_eq!(copies.observe((1, u64::MAX), at(2_000_003)), Sighting::Copy);
     }
 
-    /// All stamps by producer; reach and eviction by their definitions.
+    /// All stamps by producer, with reach and eviction by their definitions.
     #[derive(Default)]
     struct Model {
         highest: Option<Position>,

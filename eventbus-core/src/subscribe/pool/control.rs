@@ -1,4 +1,4 @@
-//! What the session does to the pool beside offering: progress, timers, draining, live control.
+//! Control of the pool by the session, besides offering: progress, timers, draining, live settings.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,20 +15,20 @@ use crate::subscribe::handler::DeliveryContext;
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Trying;
 
-/// What a commit of one partition would store.
+/// Progress of one partition, as a commit would store it.
 #[derive(Debug, Clone)]
 pub(crate) struct PartitionProgress {
     pub(crate) partition: u32,
     pub(crate) epoch: u64,
     pub(crate) next: Position,
     pub(crate) finished: FinishedSet,
-    /// Records finished since the last confirmed commit; given back in [`Pool::committed`].
+    /// Records finished since the last confirmed commit, for [`Pool::committed`].
     pub(crate) count: u64,
     pub(crate) suspect_until: Option<Position>,
     pub(crate) trying: Option<Trying>,
 }
 
-/// What the session must do after a look at the pool.
+/// Duties of the session after a look at the pool.
 #[derive(Debug, Default)]
 pub(crate) struct Duties {
     /// Dead letters to write.
@@ -37,14 +37,14 @@ pub(crate) struct Duties {
     pub(crate) turns: Vec<(u32, Trying)>,
     /// Partitions whose intake may go on.
     pub(crate) resume: Vec<u32>,
-    /// Enough is finished for a commit before its time.
+    /// Whether enough is finished for a commit before its time.
     pub(crate) commit: bool,
-    /// When the next retry is due.
+    /// The time at which the next retry is due.
     pub(crate) timer: Option<Instant>,
 }
 
 impl Pool {
-    /// Looks for everything that waits for the session, and puts lanes whose wait is over in line.
+    /// Collects all work that waits for the session, and makes lanes ready whose wait is over.
     pub(crate) fn duties(&self, now: Instant) -> Duties {
         let mut state = self.state.lock();
         state.expire(now);
@@ -61,7 +61,7 @@ impl Pool {
         duties
     }
 
-    /// A dead letter is confirmed: its head is finished.
+    /// Finishes a head whose dead letter is confirmed. Returns false if the lane no longer waits for it.
     pub(crate) fn dead_lettered(&self, lane: usize, context: &Arc<DeliveryContext>, now: Instant) -> bool {
         let mut state = self.state.lock();
         let known = state.awaits_letter(lane, context);
@@ -72,31 +72,29 @@ impl Pool {
         known
     }
 
-    /// Whether the head of this lane still waits for its dead letter, in the ownership in which it failed.
+    /// Returns whether the head of this lane still waits for its dead letter, in the ownership in which it failed.
     pub(crate) fn awaits_letter(&self, lane: usize, context: &DeliveryContext) -> bool {
         self.state.lock().awaits_letter(lane, context)
     }
 
-    /// Whether the partition is still held in the epoch of this delivery.
+    /// Returns whether the partition is still held in the epoch of this delivery.
     pub(crate) fn owns(&self, context: &DeliveryContext) -> bool {
         let state = self.state.lock();
         state.partitions.get(context.partition).is_some_and(|owned| owned.epoch == context.epoch)
     }
 
-    /// What can be committed; only partitions with something new, unless `all`.
+    /// Returns the progress of partitions with something new, or of `all`.
     pub(crate) fn progress(&self, all: bool) -> Vec<PartitionProgress> {
         let state = self.state.lock();
         let owned = state.partitions.values();
         owned.filter(|owned| all || owned.dirty()).map(|owned| state.progress_of(owned)).collect()
     }
 
-    /// The same for one partition.
     pub(crate) fn progress_of(&self, partition: u32) -> Option<PartitionProgress> {
         let state = self.state.lock();
         state.partitions.get(partition).map(|owned| state.progress_of(owned))
     }
 
-    /// A commit is confirmed.
     pub(crate) fn committed(&self, progress: &PartitionProgress) {
         let mut state = self.state.lock();
         if let Some(owned) = state.partitions.get_mut(progress.partition)
@@ -107,7 +105,7 @@ impl Pool {
         }
     }
 
-    /// Nothing of this partition is left below `next`.
+    /// Lifts the watermark over positions without records: nothing of this partition is left undelivered below `next`.
     pub(crate) fn advance_to(&self, partition: u32, next: Position) {
         let mut state = self.state.lock();
         if let Some(owned) = state.partitions.get_mut(partition)
@@ -118,13 +116,13 @@ impl Pool {
         }
     }
 
-    /// The first position of a partition about which nothing is known yet.
+    /// Returns the first position of a partition about which nothing is known yet.
     pub(crate) fn expected(&self, partition: u32) -> Option<Position> {
         self.state.lock().partitions.get(partition).map(Partition::expected)
     }
 
-    /// A read of a partition begins: where it goes on, and the first position about which nothing is known yet. From there
-    /// on nothing starts until [`read_is_good`](Self::read_is_good).
+    /// Begins a read of a partition. Returns where it begins, and the first position about which nothing is known yet.
+    /// From that position on nothing starts until [`read_is_good`](Self::read_is_good).
     pub(crate) fn begin_read(&self, partition: u32, lookback: u64) -> Option<(Position, Position)> {
         let mut state = self.state.lock();
         let owned = state.partitions.get_mut(partition)?;
@@ -133,16 +131,17 @@ impl Pool {
         Some((owned.read_from(lookback), expected))
     }
 
-    /// The log that was found by a read is the one that was expected.
+    /// Confirms that a read found the expected log, so that handlers may start again.
     pub(crate) fn read_is_good(&self, partition: u32) {
         if let Some(owned) = self.state.lock().partitions.get_mut(partition) {
             owned.unread = None;
         }
     }
 
-    /// The partition was opened elsewhere while the delivery before it goes on, which brings nothing from below `parked`.
-    /// Where the new one begins below that, what comes from there on is of the old one until something comes from below;
-    /// where it begins above, the old one brings nothing that the new one would not, in the same order.
+    /// Prepares for a new read after a seek, while the old delivery still goes on; the old one, parked, brings nothing
+    /// from below `parked`. If the new read begins below `parked`, a record from there on belongs to the old delivery,
+    /// until one comes from below. If it begins above, the old delivery brings only records that the new one would
+    /// bring too, in the same order.
     pub(crate) fn expect_new_read(&self, partition: u32, parked: Position, lookback: u64) {
         let mut state = self.state.lock();
         if let Some(owned) = state.partitions.get_mut(partition) {
@@ -152,7 +151,8 @@ impl Pool {
         }
     }
 
-    /// The new delivery has begun, and the old one is over. Whether nothing of the new one was recognised yet.
+    /// Marks the new delivery as begun and the old one as over. Returns true if no record of the new one was recognised
+    /// yet.
     pub(crate) fn new_read_began(&self, partition: u32) -> bool {
         let mut state = self.state.lock();
         state.partitions.get_mut(partition).is_some_and(|owned| {
@@ -161,17 +161,17 @@ impl Pool {
         })
     }
 
-    /// S7: starts nothing more of a partition and forgets what was queued; what runs goes on. Returns how many run.
+    /// S7: starts nothing more of a partition and forgets its queued records. Returns how many handlers go on running.
     pub(crate) fn drain(&self, partition: u32) -> usize {
         self.state.lock().drain(partition)
     }
 
-    /// Ends an ownership. Handlers that still run are orphans: they finish, and nothing comes of it here.
+    /// Ends an ownership. Handlers that still run are orphans: they finish, and their results change nothing here.
     pub(crate) fn remove(&self, partition: u32) {
         self.state.lock().remove(partition);
     }
 
-    /// Partitions whose ownership is over while handlers of it still run.
+    /// Returns the partitions whose ownership is over while handlers of them still run.
     pub(crate) fn orphaned(&self) -> Vec<u32> {
         self.state.lock().orphans.keys().copied().collect()
     }
@@ -187,21 +187,20 @@ impl Pool {
         }
     }
 
-    /// Handlers of this partition that run, whatever their epoch.
+    /// Counts the running handlers of this partition, whatever their epoch.
     pub(crate) fn running_in(&self, partition: u32) -> usize {
         let state = self.state.lock();
         let owned = state.partitions.get(partition).map_or(0, |owned| owned.running);
         owned + state.orphans.get(&partition).copied().unwrap_or(0)
     }
 
-    /// The workers that run handlers of this partition: worker, job and position.
+    /// Returns the workers that run handlers of this partition: worker, job and position.
     pub(crate) fn busy_with(&self, partition: u32) -> Vec<(usize, u64, Position)> {
         let state = self.state.lock();
         let jobs = state.workers.iter().enumerate().filter_map(|(worker, slot)| Some((worker, slot.job?)));
         jobs.filter(|(_, job)| job.1 == partition).map(|(worker, (job, _, position))| (worker, job, position)).collect()
     }
 
-    /// Stops or continues starting handlers.
     pub(crate) fn set_paused(&self, paused: bool) {
         let mut state = self.state.lock();
         state.paused = paused;
@@ -230,7 +229,7 @@ impl Pool {
         start
     }
 
-    /// Lets all workers exit when they are through.
+    /// Lets every worker exit once its handler has ended.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -269,7 +268,7 @@ impl PoolState {
         }
     }
 
-    /// Puts lanes whose back-off is over in line.
+    /// Makes lanes ready whose back-off is over.
     fn expire(&mut self, now: Instant) {
         while let Some(entry) = self.timers.first_entry()
             && entry.key().0 <= now
@@ -289,7 +288,7 @@ impl PoolState {
         .collect()
     }
 
-    /// Whether enough was finished since this last said so.
+    /// Returns whether enough was finished since this last returned true.
     fn commit_is_due(&mut self) -> bool {
         let due = self.finished >= self.commit_every;
         if due {
@@ -298,7 +297,7 @@ impl PoolState {
         due
     }
 
-    /// S6: what a burst needed is given back once it is over.
+    /// S6: gives back the memory of a burst once the pool is empty.
     fn give_back_memory(&mut self) {
         if self.items.is_empty() && self.items.capacity() > KEPT_CAPACITY {
             self.items.shrink_to_fit();
@@ -328,12 +327,12 @@ impl PoolState {
         self.removed.extend(removed.map(|removed| (partition, removed)));
     }
 
-    /// Drops every lane of a partition that does not run, and what is queued behind those that do.
+    /// Drops every lane of a partition that is not running, and the records queued behind running heads.
     fn forget_queued(&mut self, partition: u32, acknowledge: bool) {
         let lanes: Vec<usize> =
             self.lanes.iter().filter(|(_, lane)| lane.partition == partition).map(|(number, _)| number).collect();
         self.ready.retain(|lane| self.lanes[*lane].partition != partition);
-        // Not written yet: it is delivered again, and nobody may take it for handled meanwhile.
+        // A letter that is not written yet: its envelope is delivered again, and must not pass for handled meanwhile.
         self.dead.retain(|job| job.context.partition != partition);
         for lane in lanes {
             if acknowledge {

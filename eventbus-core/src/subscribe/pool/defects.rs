@@ -1,4 +1,4 @@
-//! The defects of the pool that [`Mutant`] names, as far as they take more than a line: away from the code that they break.
+//! Defects of the pool that [`Mutant`] names, if they take more than a line: kept away from the code that they break.
 
 use super::PoolState;
 use super::lane::NONE;
@@ -19,7 +19,7 @@ impl PoolState {
         self.items[head].next = NONE;
     }
 
-    /// Finishes what was never started.
+    /// Finishes records that were never started.
     pub(super) fn acknowledge_lane(&mut self, lane: usize) {
         let Some(owned) = self.partitions.get_mut(self.lanes[lane].partition) else { return };
         let mut item = self.lanes[lane].head;
@@ -42,7 +42,7 @@ impl PoolState {
 }
 
 impl Partition {
-    /// Takes a record for known by the user's sequence.
+    /// Identifies a record by the user's sequence, as if it were a stamp.
     pub(super) fn identity_by_sequence(&self, record: &Inbound, stamp: Stamp) -> (u128, u64) {
         let envelope = record.envelope(&self.context.topic).ok();
         let sequence = envelope.and_then(|envelope| envelope.sequence());

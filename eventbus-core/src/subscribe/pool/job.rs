@@ -1,4 +1,4 @@
-//! What goes between the pool, its workers and the session.
+//! Jobs, results and offers: the data that the pool exchanges with its workers and the session.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,36 +9,36 @@ use crate::backend::Inbound;
 use crate::model::Position;
 use crate::subscribe::handler::DeliveryContext;
 
-/// One attempt to make.
+/// One attempt at a record, for a worker to make.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// Counts all jobs of the pool, from 1 on.
+    /// The number of the job, counted over all jobs of the pool, from 1 on.
     pub(crate) number: u64,
     pub(crate) lane: usize,
     pub(crate) record: RecordBox,
-    /// From 1 on.
+    /// The number of the attempt at this record, from 1 on.
     pub(crate) attempt: u32,
-    /// A second copy: not to be handled.
+    /// Whether the record is a second copy, not to be handled.
     pub(crate) copy: bool,
-    /// When the start check found that the partition is owned.
+    /// The time at which the start check found that the partition is owned.
     pub(crate) checked: Instant,
     pub(crate) context: Arc<DeliveryContext>,
 }
 
 impl Attempt {
-    /// Done with. The record is let go here, and not under the pool's lock.
+    /// Ends the attempt as finished. The record is dropped here, and not under the pool's lock.
     pub(crate) fn finished(mut self) -> AttemptResult {
         *self.record.0 = None;
         AttemptResult::Finished(self.record)
     }
 }
 
-/// A record in a box: it is large to move. Emptied, the box goes back to the pool for another record, so that in the
+/// A record in a box: it is large to move. An emptied box goes back to the pool for another record, so that in the
 /// steady state nothing is allocated.
 #[derive(Debug, Default)]
 pub(crate) struct RecordBox(pub(super) Box<Option<Inbound>>);
 
-/// Empty, it reads as a record of nothing.
+/// Reads as an empty record where the box is empty.
 impl Deref for RecordBox {
     type Target = Inbound;
 
@@ -48,16 +48,16 @@ impl Deref for RecordBox {
     }
 }
 
-/// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum AttemptResult {
-    /// Finished: handled, skipped, or not for this group. With the box of its record, empty.
+    /// The record is finished: handled, skipped, or not for this group. With its box, emptied.
     Finished(RecordBox),
-    /// Failed; the head is tried again at this time.
+    /// The attempt failed; the head is tried again at this time.
     Retry(Instant, RecordBox),
-    /// Failed for good; the head waits until its dead letter is confirmed.
+    /// The attempts are used up; the head waits until its dead letter is confirmed.
     DeadLetter(Box<DeadJob>),
-    /// Dropped without an end: stays unfinished, and nothing more of its partition starts in this ownership.
+    /// The attempt was dropped: its record stays unfinished, and nothing more of its partition starts in this
+    /// ownership.
     Abandoned,
 }
 
@@ -71,7 +71,6 @@ pub(crate) struct DeadJob {
     pub(crate) context: Arc<DeliveryContext>,
 }
 
-/// What a worker does next.
 #[derive(Debug)]
 pub(crate) enum NextAttempt {
     Run(Attempt),
@@ -79,11 +78,10 @@ pub(crate) enum NextAttempt {
     Exit,
 }
 
-/// What an offered batch asks of the intake, and what it wants reported.
 #[derive(Debug, Default)]
 pub(crate) struct OfferResult {
     /// Partitions whose intake must pause.
     pub(crate) pause: Vec<u32>,
-    /// A delivery that the watermark has passed already.
+    /// A delivery that the watermark has passed already, which is a defect of the backend.
     pub(crate) broken: Option<(u32, Position)>,
 }

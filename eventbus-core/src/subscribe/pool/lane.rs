@@ -9,7 +9,7 @@ use crate::subscribe::progress::tracker::Ordinal;
 /// A queued or running record.
 #[derive(Debug)]
 pub(super) struct QueuedRecord {
-    /// None where it is running, or waits for its dead letter.
+    /// `None` while it is running, or waits for its dead letter.
     pub(super) record: Option<RecordBox>,
     pub(super) position: Position,
     pub(super) bytes: usize,
@@ -17,19 +17,18 @@ pub(super) struct QueuedRecord {
     pub(super) next: usize,
 }
 
-/// What a queued record's ledger entry says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LedgerEntry {
     pub(super) ordinal: Ordinal,
     pub(super) attempts: u32,
-    /// A second copy, dropped when its turn comes (P3).
+    /// Whether the record is a second copy, dropped when its turn comes (P3).
     pub(super) copy: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) partition: u32,
-    /// The epoch it belongs to: completions of an earlier ownership are ignored.
+    /// The epoch that the lane belongs to: results of an earlier ownership are ignored.
     pub(super) epoch: u64,
     pub(super) hash: u64,
     pub(super) key: Option<Key>,

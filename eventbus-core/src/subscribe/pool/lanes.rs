@@ -1,5 +1,5 @@
-//! Lanes, the records queued in them, and the line of those that are ready: how a record gets into its key's lane and how
-//! it leaves. Who may start is decided in the [module above](super).
+//! Lanes, their queued records, and the ready queue: how a record enters the lane of its key and leaves it. The [module
+//! above](super) decides which lane may start.
 
 use std::hash::{BuildHasher, Hasher};
 use std::vec;
@@ -15,17 +15,17 @@ use crate::backend::Inbound;
 use crate::model::Key;
 use crate::mutant::Mutant;
 
-/// What to do with a record that was taken into the ledger.
+/// Verdict on a record that the ledger has taken and that is to be queued.
 struct Admitted {
     queued: LedgerEntry,
     epoch: u64,
 }
 
 impl PoolState {
-    /// Takes the next record of a batch: into its lane, if it is to be handled.
+    /// Takes the next record of a batch, and puts it into its lane if it is to be handled.
     #[inline]
     pub(super) fn offer_one(&mut self, batch: &mut vec::IntoIter<Inbound>, now: Instant, offered: &mut OfferResult) {
-        // Looked at where it is, and moved once: a record is large.
+        // The record is looked at in place and moved once: it is large.
         let Some(record) = batch.as_slice().first() else { return };
         let Some(Admitted { queued, epoch }) = self.admit(record, now, offered) else {
             batch.next();
@@ -36,10 +36,12 @@ impl PoolState {
         let lane = match record.key.as_ref().filter(|_| !self.seam.is(Mutant::KeyNotRouted)) {
             None => Some(self.lanes.insert(Lane::new(partition, epoch, 0, None, item))),
             Some(key) => {
-                // By a mixed position: keys that are published in turns may have all of theirs alike by a plain one.
+                // The position is mixed: keys that are published in turns may have positions that are all alike by a
+                // plain remainder.
                 let turn = || position.get().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62;
                 let salt = if self.seam.is(Mutant::LanesRoundRobin) { turn() } else { 0 };
-                // Hashed here and never again. Keys are in one partition, if their producers agree; if not, they collide.
+                // The key is hashed here and never again. A key is in one partition, if its producers agree; if not,
+                // its lanes collide.
                 let mut hasher = self.hasher.build_hasher();
                 hasher.write(key.as_bytes());
                 let hash = hasher.finish() ^ salt << 32;
@@ -56,12 +58,12 @@ impl PoolState {
         }
     }
 
-    /// Takes a record into the ledger and says whether it is to be queued.
+    /// Takes a record into the ledger. Returns `None` if it is not to be queued.
     #[inline]
     fn admit(&mut self, record: &Inbound, now: Instant, offered: &mut OfferResult) -> Option<Admitted> {
         let partition = self.partitions.get_mut(record.partition)?;
         if partition.draining {
-            // As if it had never come: what is committed last must not count it as seen.
+            // The record is taken as if it had never come: the last commit must not count it as seen.
             return None;
         }
         let (ordinal, copy) = match partition.admit(record) {
@@ -79,7 +81,7 @@ impl PoolState {
         Some(Admitted { queued, epoch: partition.epoch })
     }
 
-    /// Queues an item behind the others of its key; the lane, where it is a new one.
+    /// Queues an item behind the others of its key. Returns the lane if it is a new one.
     #[inline]
     fn append(&mut self, partition: u32, hash: u64, key: &Key, item: usize, epoch: u64) -> Option<usize> {
         let lanes = &self.lanes;
@@ -101,14 +103,14 @@ impl PoolState {
         }
     }
 
-    /// Puts a lane in line, unless its partition handles one at a time and it is not this one's turn.
+    /// Puts a lane into the ready queue, unless its partition handles one at a time and another lane has the turn.
     #[inline]
     pub(super) fn make_ready(&mut self, number: usize) {
         self.lanes[number].state = LaneState::Ready;
         self.line_up(number);
     }
 
-    /// The same for a lane that says it is ready.
+    /// Does the same for a lane whose state is ready already.
     #[inline]
     fn line_up(&mut self, number: usize) {
         if !(self.any_alone && self.hold_back(number)) {
@@ -116,7 +118,7 @@ impl PoolState {
         }
     }
 
-    /// Has a lane wait for its turn, where its partition handles one at a time and this is not it.
+    /// Holds a lane back until its turn, where its partition handles one at a time. Returns whether it did.
     fn hold_back(&mut self, number: usize) -> bool {
         let lane = &mut self.lanes[number];
         let Some(partition) = self.partitions.get_mut(lane.partition) else { return false };
@@ -129,7 +131,7 @@ impl PoolState {
         waits
     }
 
-    /// The head is finished: it leaves the ledger and its lane, and the next of its key gets in line.
+    /// Finishes the head: it leaves the ledger and its lane, and the next of its key becomes ready.
     pub(super) fn finish_head(&mut self, lane: usize, now: Instant) -> bool {
         let Some(partition) = owner(&mut self.partitions, &self.lanes[lane]) else { return false };
         let item = &self.items[self.lanes[lane].head];
@@ -137,7 +139,7 @@ impl PoolState {
         self.leave_head(lane) || resumes
     }
 
-    /// A finished head leaves its lane. Returns whether it is time for a commit.
+    /// Removes a finished head from its lane. Returns whether a commit is due.
     #[inline]
     pub(super) fn leave_head(&mut self, number: usize) -> bool {
         let lane = &mut self.lanes[number];
@@ -149,7 +151,7 @@ impl PoolState {
             lane.head = next;
             self.make_ready(number);
         }
-        // Once: the session starts the count again when it looks.
+        // True only once: the session restarts the count when it looks.
         self.finished == self.commit_every
     }
 
@@ -159,7 +161,7 @@ impl PoolState {
         self.lanes.remove(number);
     }
 
-    /// A lane without its entry in the index takes no more envelopes.
+    /// Removes a lane from the index, so that it takes no more envelopes.
     #[inline]
     pub(super) fn unindex(&mut self, number: usize) {
         let lane = &self.lanes[number];
@@ -170,12 +172,12 @@ impl PoolState {
         }
     }
 
-    /// Forgets a record, unfinished; the number of the one behind it.
+    /// Forgets a record, unfinished. Returns the number of the one behind it.
     pub(super) fn drop_item(&mut self, item: usize) -> usize {
         self.items.remove(item).next
     }
 
-    /// Forgets a lane with everything queued in it, unfinished.
+    /// Forgets a lane with all its queued records, unfinished.
     pub(super) fn drop_lane(&mut self, lane: usize) {
         let mut item = self.lanes[lane].head;
         while item != NONE {

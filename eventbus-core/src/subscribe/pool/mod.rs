@@ -2,23 +2,24 @@
 //!
 //! # Invariants
 //!
-//! **S1.** A lane is one key of one partition. It is in exactly one of these states: *ready* (its number stands once in the
-//! ready queue), *running* (one worker holds its head), *waiting* (for a timer, a dead-letter write or its turn) or gone.
-//! [`Pool::next`] alone takes a head, and only out of the ready queue; a lane enters that queue when its first envelope
-//! arrives, or when its head was finished and another is behind it, or when its wait is over. So two handlers of one key
-//! never overlap, and the next never starts before the head is finished. Where a head is left unfinished for good, nothing
-//! more of its partition starts: the pool drains it by itself.
+//! **S1.** A lane is one key of one partition. It is in exactly one of these states: *ready* (its number stands once in
+//! the ready queue), *running* (one worker holds its head), *waiting* (for a timer, a dead-letter write, the lease or
+//! its turn) or gone. [`Pool::next`] alone takes a head, and only out of the ready queue. A lane enters that queue when
+//! its first envelope arrives, when its head was finished and another is behind it, or when its wait is over. So two
+//! handlers of one key never overlap, and the next never starts before the head is finished. Where a head is left
+//! unfinished for good, nothing more of its partition starts: the pool drains the partition by itself.
 //!
-//! **S2.** A failed head stays the head: [`Outcome::Retry`] puts the lane to wait and the worker goes on with another lane.
-//! A waiting lane holds no slot.
+//! **S2.** A failed head stays the head: [`AttemptResult::Retry`] makes the lane wait, and the worker goes on with
+//! another lane. A waiting lane holds no slot.
 //!
-//! **S6.** The pool holds at most each partition's window and bytes plus what the backend delivers after it was asked to
-//! pause; lanes exist only while they have work, and what a burst needed is given back; workers are as many as the
-//! concurrency and no task is made for a message.
+//! **S6.** The pool holds at most each partition's window and bytes, plus the records that the backend delivers after
+//! it was asked to pause. Lanes exist only while they have work, and memory for a burst is given back. There are as
+//! many workers as the concurrency, and no task is made for a message.
 //!
-//! **No lost wake-up.** Whenever a lane is ready and a handler may start, a worker is awake or about to be: a worker that
-//! makes a lane ready takes one itself, everybody else wakes the idle ones, and [`Pool::sleep`] looks once more under the
-//! lock. Only a worker that retires may leave a ready lane behind; it tells the session, whose look wakes another.
+//! **No lost wake-up.** Whenever a lane is ready and a handler may start, a worker is awake or about to be: a worker
+//! that makes a lane ready takes one itself, all others wake the idle workers, and [`Pool::sleep`] checks once more
+//! under the lock. Only a worker that retires may leave a ready lane behind; it notifies the session, which then wakes
+//! another.
 //!
 //! Everything here is synchronous and under one lock, held for tens of instructions; handlers, hooks and encoding run
 //! outside. Time comes in as an argument.
@@ -57,30 +58,31 @@ use lane::{Lane, LaneState, LedgerEntry, NONE, QueuedRecord};
 #[cfg(test)]
 mod tests;
 
-/// Room for this many records is kept when the pool runs empty.
+/// Capacity in records that an empty pool keeps.
 const KEPT_CAPACITY: usize = 8_192;
 
-/// Hands envelopes to workers. Shared by the session, which offers, and the workers, which take.
+/// Pool of envelopes to handle. Shared by the session, which offers them, and the workers, which take them.
 #[derive(Debug)]
 pub(crate) struct Pool {
     state: Mutex<PoolState>,
-    /// Wakes the session: something was put down for it.
+    /// Wakes the session to look at its duties.
     pub(crate) session: Notify,
-    /// Wakes whoever waits for handlers to end.
+    /// Wakes tasks that wait for handlers to end.
     rest: Notify,
 }
 
 #[derive(Debug)]
 struct PoolState {
     partitions: Partitions,
-    /// Whether a partition handles one at a time.
+    /// Whether any partition handles one envelope at a time.
     any_alone: bool,
     lanes: Slab<Lane>,
     index: HashTable<usize>,
-    /// Randomly seeded. Fast rather than proof against somebody who can measure the table: keys hash once a record.
+    /// The hasher of keys, randomly seeded. Fast rather than proof against an attacker who can measure the table: keys
+    /// hash once a record.
     hasher: DefaultHashBuilder,
     items: Slab<QueuedRecord>,
-    /// Boxes for records to come: in the steady state nothing is allocated.
+    /// Empty boxes for records to come: in the steady state nothing is allocated.
     spare: Vec<RecordBox>,
     ready: VecDeque<usize>,
     timers: BTreeMap<(Instant, u64), usize>,
@@ -92,10 +94,10 @@ struct PoolState {
     paused: bool,
     closed: bool,
     workers: Vec<WorkerSlot>,
-    /// Handlers still running of ownerships that are over.
+    /// Handlers still running, by partition, of ownerships that are over.
     orphans: BTreeMap<u32, usize>,
     jobs: u64,
-    /// Finished since a commit was last asked for.
+    /// Records finished since a commit was last requested.
     finished: u64,
     commit_every: u64,
     seam: Seam,
@@ -107,7 +109,7 @@ struct PoolState {
 struct WorkerSlot {
     idle: Option<Waker>,
     alive: bool,
-    /// What it runs: the job's number, partition and position.
+    /// The running job's number, partition and position.
     job: Option<(u64, u32, Position)>,
 }
 
@@ -158,7 +160,7 @@ impl Pool {
         state.partitions.insert(partition, opened);
     }
 
-    /// Takes delivered records into their keys' lanes and wakes as many workers as there is new work for.
+    /// Takes delivered records into the lanes of their keys, and wakes as many workers as there is new work for.
     pub(crate) fn offer(&self, records: Vec<Inbound>, now: Instant) -> OfferResult {
         let mut offered = OfferResult::default();
         let mut records = records.into_iter();
@@ -178,7 +180,7 @@ impl Pool {
         offered
     }
 
-    /// Gives back what a worker did and takes its next job.
+    /// Takes back a worker's last result and returns its next job.
     pub(crate) fn next(&self, worker: usize, done: Option<(usize, AttemptResult)>, now: Instant) -> NextAttempt {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -196,7 +198,7 @@ impl Pool {
         next
     }
 
-    /// A worker is gone that was not told to go; what it had in hand counts as abandoned.
+    /// Frees the slot of a worker that died unbidden; the head that it held counts as abandoned.
     pub(crate) fn worker_died(&self, worker: usize, lane: Option<usize>) {
         let mut state = self.state.lock();
         state.workers[worker].job = None;
@@ -209,7 +211,7 @@ impl Pool {
         self.rest.notify_waiters();
     }
 
-    /// Registers an idle worker's waker, unless there is work by now. Returns whether it may sleep.
+    /// Registers an idle worker's waker, unless there is work by now. Returns whether the worker may sleep.
     pub(crate) fn sleep(&self, worker: usize, waker: &Waker) -> bool {
         let mut state = self.state.lock();
         if state.may_start() && !state.ready.is_empty() || state.closed || worker >= state.concurrency {
@@ -228,7 +230,7 @@ impl PoolState {
         !self.paused && !self.closed && self.running < self.concurrency
     }
 
-    /// Wakers for as many idle workers as there are lanes to start.
+    /// Takes the wakers of as many idle workers as there are lanes to start.
     fn workers_to_wake(&mut self) -> Vec<Waker> {
         if !self.may_start() || self.ready.is_empty() {
             return Vec::new();
@@ -238,7 +240,7 @@ impl PoolState {
         idle.take(wanted).collect()
     }
 
-    /// The start check, and the only place where a head is taken.
+    /// Performs the start check, and takes a head. No other function takes one.
     fn take(&mut self, worker: usize, now: Instant, tell_session: &mut bool) -> NextAttempt {
         if self.closed || worker >= self.concurrency {
             self.workers[worker].alive = false;
@@ -253,7 +255,7 @@ impl PoolState {
                 continue;
             };
             let item = &mut self.items[lane.head];
-            // S5: a member that may have lost the partition starts nothing more. The session revives or drops it.
+            // S5: a member that may have lost the partition starts nothing more. The session revives or drops the lane.
             let unchecked = self.seam.is(Mutant::NoStartCheck) || self.seam.is(Mutant::StaleOwner);
             let checked = if unchecked { Some(now) } else { partition.lease.check(now) };
             let Some(checked) = checked.filter(|_| partition.is_read(item.position)) else {
@@ -298,7 +300,8 @@ impl PoolState {
             return true;
         };
         partition.running -= 1;
-        // One at a time is about what runs: a key that waits for its retry or its dead letter lets others have their turn.
+        // One at a time limits running handlers: a key that waits for its retry or its dead letter lets others have
+        // their turn.
         let turn_over = partition.free_turn();
         let draining = partition.draining;
         let tell = match outcome {
@@ -311,7 +314,7 @@ impl PoolState {
                 self.leave_head(number) || resumes
             }
             AttemptResult::Abandoned => {
-                // Its key's next must not start, nor may a later delivery of the key: nothing more of the partition does.
+                // Neither the key's next nor a later delivery of the key may start: nothing more of the partition does.
                 let partition = lane.partition;
                 self.drain(partition);
                 self.drop_lane(number);
@@ -331,7 +334,7 @@ impl PoolState {
         tell || turn_over || draining
     }
 
-    /// Its ownership is over: what came of it changes nothing here (S5).
+    /// Ends a handler whose ownership is over: its result changes nothing here (S5).
     fn orphan_ended(&mut self, lane: usize) {
         let partition = self.lanes[lane].partition;
         self.drop_lane(lane);
@@ -366,14 +369,14 @@ impl PoolState {
     }
 }
 
-/// Lets go of the lock and wakes workers for what was made ready under it.
+/// Releases the lock and wakes workers for the lanes made ready under it.
 fn wake_workers(mut state: MutexGuard<'_, PoolState>) {
     let wakers = state.workers_to_wake();
     drop(state);
     wakers.into_iter().for_each(Waker::wake);
 }
 
-/// The partition of a lane, if it is still owned in the lane's epoch.
+/// Returns the partition of a lane, if it is still owned in the lane's epoch.
 fn owner<'a>(partitions: &'a mut Partitions, lane: &Lane) -> Option<&'a mut Partition> {
     partitions.get_mut(lane.partition).filter(|partition| partition.epoch == lane.epoch)
 }

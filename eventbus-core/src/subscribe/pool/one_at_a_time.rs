@@ -1,8 +1,8 @@
-//! Lanes that must not start yet: those that wait for the lease (S5), and those that wait for their turn where envelopes
-//! are handled one at a time after unclean starts (S2).
+//! Lanes that must not start yet: they wait for the lease (S5), or for their turn in a partition that handles one
+//! envelope at a time after unclean starts (S2).
 //!
-//! **Invariant.** In a partition that handles one at a time, a head starts only under a turn that names its position, a
-//! turn is granted only after the note that names it is stored, and the next is asked for only when nothing runs.
+//! **Invariant.** In a partition that handles one at a time, a head starts only under a turn that names its position. A
+//! turn is granted only after the note that names it is stored, and the next is requested only when no handler runs.
 
 use super::lane::LaneState;
 use super::partition::OneAtATime;
@@ -10,7 +10,7 @@ use super::{Pool, PoolState, wake_workers};
 use crate::subscribe::progress::note::Trying;
 
 impl Pool {
-    /// The note that names `trying` is stored: it may run.
+    /// Grants the turn to `trying`, because the note that names it is stored.
     pub(crate) fn grant(&self, partition: u32, trying: Trying) {
         let mut state = self.state.lock();
         state.grant(partition, trying);
@@ -32,14 +32,15 @@ impl PoolState {
         self.make_ready(lane);
     }
 
-    /// Puts lanes that waited for a lease in line again, where it is valid again.
+    /// Puts lanes that waited for a lease into the ready queue, where it is valid again.
     pub(super) fn revive(&mut self) {
         let waiting = self.partitions.values_mut().filter(|owned| owned.alone.is_none());
         let lanes: Vec<usize> = waiting.flat_map(|owned| owned.revived().into_values()).collect();
         self.requeue(lanes);
     }
 
-    /// Whose note is to be written next; ends one at a time where what may have run is passed.
+    /// Returns the envelopes whose notes are to be written next. Ends one at a time in partitions whose suspects are
+    /// passed.
     pub(super) fn turns(&mut self) -> Vec<(u32, Trying)> {
         if !self.any_alone {
             return Vec::new();

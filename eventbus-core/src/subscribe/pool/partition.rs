@@ -14,21 +14,21 @@ use crate::subscribe::progress::finished::{FinishedSet, Run};
 use crate::subscribe::progress::note::Trying;
 use crate::subscribe::progress::tracker::{Ordinal, Tracker};
 
-/// How a partition is opened in the pool.
+/// Parameters of a partition that is opened in the pool.
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) context: Arc<DeliveryContext>,
     pub(crate) lease: Lease,
-    /// The next position to be handled; what comes from below it is only looked at for copies.
+    /// The next position to be handled; records from below it only feed the memory of copies.
     pub(crate) watermark: Position,
-    /// What is finished beyond it.
+    /// The finished positions beyond the watermark.
     pub(crate) finished: FinishedSet,
     pub(crate) budget_bytes: usize,
-    /// One at a time below this position, because an envelope there may have ended a process (S2).
+    /// The position below which envelopes are handled one at a time, because one may have ended a process (S2).
     pub(crate) suspect_until: Option<Position>,
-    /// The envelope that was being tried when the process ended.
+    /// The envelope that was running alone when the process ended.
     pub(crate) tried: Option<Trying>,
-    /// Whether a source and id seen before make a copy, too.
+    /// Whether a known source and id make a copy, too.
     pub(crate) dedup_by_id: bool,
     pub(crate) seam: Seam,
 }
@@ -36,7 +36,6 @@ pub(crate) struct Opening {
 /// A partition that this member owns, in one epoch.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    /// The context's.
     pub(crate) epoch: u64,
     pub(crate) context: Arc<DeliveryContext>,
     pub(crate) lease: Lease,
@@ -44,32 +43,32 @@ pub(crate) struct Partition {
     pub(super) copies: StampWindow,
     recent_ids: Option<Box<RecentIds>>,
     finished: FinishedSet,
-    /// Deliveries below it were handled before this session and only feed the memory of copies.
+    /// The watermark at opening: records below it were handled before this session and only feed the memory of copies.
     start: Position,
-    /// The highest position that was delivered.
+    /// The highest delivered position.
     pub(crate) newest: Option<Position>,
     budget_bytes: usize,
     pub(crate) bytes: usize,
-    /// Intake has been asked to pause.
+    /// Whether the backend was asked to pause intake.
     pub(crate) full: bool,
-    /// No handler of it starts any more; what runs finishes.
+    /// Whether the partition is draining: no handler of it starts any more, and running ones finish.
     pub(crate) draining: bool,
     pub(crate) running: usize,
-    /// Lanes that wait for the lease, or for their turn alone, by the position of their head.
+    /// Lanes that wait for the lease, a read, or their turn alone, by the position of their head.
     pub(crate) held: BTreeMap<Position, usize>,
     pub(crate) alone: Option<Alone>,
     pub(crate) tried: Option<Trying>,
-    /// When the first unfinished record became the first.
+    /// The first unfinished record, and when it became the first.
     pub(crate) head_since: Option<(Position, Instant)>,
     pub(crate) stall_reported: Option<Position>,
     /// The watermark that the broker has confirmed in this ownership.
     pub(crate) committed: Option<Position>,
-    /// Deliveries from this position on are of the read before, until one comes from below it.
+    /// Deliveries from this position on belong to the old read, until one comes from below it.
     pub(crate) stale_from: Option<Position>,
-    /// The delivery before may not have ended yet: what it says of the log's end is not this one's.
+    /// Whether the old delivery may still go on: its news of the log's end is not about the new one.
     pub(crate) beginning: bool,
-    /// A read is under way, and what it says of the log is not known: from this position on nothing starts, since it may
-    /// be of another log, or stand behind a loss.
+    /// The position from which nothing starts while a read is under way: until the read reports the log, records from
+    /// there on may be of another log, or stand behind a loss.
     pub(crate) unread: Option<Position>,
     seam: Seam,
 }
@@ -82,33 +81,32 @@ pub(crate) struct Alone {
 }
 
 impl Alone {
-    /// Whether the record at this position may run now.
     pub(crate) fn is_granted(&self, position: Position) -> bool {
         matches!(self.turn, OneAtATime::Granted(trying) if trying.position == position)
     }
 }
 
-/// Whose turn it is.
+/// State of the turn to run alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OneAtATime {
-    /// Nobody's.
+    /// No envelope has the turn.
     Free,
-    /// The note that names this one is being written.
+    /// The note that names this envelope is being written.
     Writing(Trying),
-    /// It was written; the envelope may run.
+    /// The note is written, and the envelope may run.
     Granted(Trying),
 }
 
-/// What to do with a delivered record.
+/// Verdict on a delivered record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admit {
-    /// Queue it under this ordinal; whether it is a second copy, to be dropped when its turn comes.
+    /// The record is queued under this ordinal. If true, it is a second copy, to be dropped when its turn comes.
     Queue(Ordinal, bool),
-    /// Handled before: finished, or not ours to handle.
+    /// The record is not to be handled: it is finished, from below the start, or of the old read.
     Done,
-    /// Delivered before, in this ownership: nothing to do.
+    /// The record was delivered before, in this ownership: nothing to do.
     Repeated,
-    /// New, and below what was said to hold nothing more: a defect of the backend.
+    /// The record is new, but below a position up to which none was said to be left: a defect of the backend.
     Broken,
 }
 
@@ -142,12 +140,12 @@ impl Partition {
         }
     }
 
-    /// Whether the log is known up to this position (S3).
+    /// Returns whether the log is known up to this position (S3).
     pub(crate) fn is_read(&self, position: Position) -> bool {
         self.unread.is_none_or(|unread| position < unread)
     }
 
-    /// Lanes that wait although they need not any more.
+    /// Takes out the lanes that need not wait any more.
     pub(crate) fn revived(&mut self) -> BTreeMap<Position, usize> {
         if self.held.is_empty() || !self.lease.is_valid() {
             return BTreeMap::new();
@@ -156,12 +154,12 @@ impl Partition {
         std::mem::replace(&mut self.held, waiting)
     }
 
-    /// Ends the turn of what ran alone; whether the partition handles one at a time.
+    /// Ends the turn of the envelope that ran alone. Returns whether the partition handles one at a time.
     pub(crate) fn free_turn(&mut self) -> bool {
         self.alone.as_mut().map(|alone| alone.turn = OneAtATime::Free).is_some()
     }
 
-    /// Takes a delivered record into the ledger and says what to do with it.
+    /// Takes a delivered record into the ledger and returns what to do with it.
     #[inline]
     pub(crate) fn admit(&mut self, record: &Inbound) -> Admit {
         if self.newest.is_some_and(|newest| record.position <= newest) {
@@ -172,14 +170,14 @@ impl Partition {
         }
         self.stale_from = None;
         let before_start = record.position < self.start;
-        // The window is kept by pausing intake; the ledger takes whatever still comes, since a record that it refused
+        // Pausing intake keeps the window. The ledger takes every record that still comes: a record that it refused
         // would be passed by the watermark.
         let ordinal = if before_start { None } else { self.tracker.push(record.position) };
         if !before_start && ordinal.is_none() {
             return Admit::Broken;
         }
         self.newest = Some(record.position);
-        // Both are asked: each has to see every record.
+        // Both memories are asked: each has to see every record.
         let known = self.recent_ids.as_mut().is_some_and(|ids| ids.observe(record));
         let copy = self.is_copy(record) || known;
         let Some(ordinal) = ordinal else { return Admit::Done };
@@ -191,7 +189,7 @@ impl Partition {
         Admit::Queue(ordinal, copy)
     }
 
-    /// P3: the same stamp at a lower position of the same partition.
+    /// Returns whether the same stamp was seen at a lower position of the partition (P3).
     #[inline]
     fn is_copy(&mut self, record: &Inbound) -> bool {
         let Some(stamp) = record.stamp else { return false };
@@ -202,8 +200,8 @@ impl Partition {
         self.copies.observe(identity, record.position) == Sighting::Copy
     }
 
-    /// What a commit says: the next position, and what is finished beyond it. Of what was delivered the ledger knows; of
-    /// what was not, the note with which the partition was taken over, which must not be forgotten before it is passed.
+    /// Returns the progress to commit: the next position, and the finished positions beyond it. The ledger knows the
+    /// delivered records. For the others the note with which the partition was taken over is kept, until it is passed.
     pub(crate) fn progress(&self) -> (Position, FinishedSet) {
         let mut watermark = self.tracker.watermark();
         let delivered = self.newest.map_or(self.start, Position::next).max(watermark);
@@ -226,7 +224,7 @@ impl Partition {
         }
     }
 
-    /// A record is finished. Returns whether intake may go on after it had stopped.
+    /// Finishes a record. Returns whether intake may go on after it had stopped.
     #[inline]
     pub(crate) fn finish(&mut self, ordinal: Ordinal, bytes: usize, now: Instant, window: usize) -> bool {
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -236,17 +234,17 @@ impl Partition {
         self.full && self.has_room(window)
     }
 
-    /// Whether intake must stop until something is finished (S6).
+    /// Returns whether intake must stop until records are finished (S6).
     pub(crate) fn over_budget(&self, window: usize) -> bool {
         self.tracker.span() >= window || self.bytes >= self.budget_bytes
     }
 
-    /// Whether a paused intake may go on: with half of the budget free, so that it does not flap.
+    /// Returns whether a paused intake may go on: with half of the budget free, so that it does not flap.
     pub(crate) fn has_room(&self, window: usize) -> bool {
         self.tracker.span() <= window / 2 && self.bytes <= self.budget_bytes / 2
     }
 
-    /// Where delivery goes on after it broke off.
+    /// Returns the position at which delivery goes on after it broke off.
     pub(crate) fn read_from(&self, lookback: u64) -> Position {
         match self.newest {
             Some(newest) => newest.next(),
@@ -254,24 +252,24 @@ impl Partition {
         }
     }
 
-    /// Whether a commit would store something new.
+    /// Returns whether a commit would store something new.
     pub(crate) fn dirty(&self) -> bool {
         self.tracker.finished_since_commit() > 0 || self.committed.is_some_and(|next| next < self.tracker.watermark())
     }
 
-    /// The first position about which nothing is known yet: above everything delivered, finished or lifted over.
+    /// Returns the first position about which nothing is known yet: above all delivered, finished or lifted-over ones.
     pub(crate) fn expected(&self) -> Position {
         self.tracker.least_next()
     }
 
-    /// Attempts made at this position by processes that did not survive them.
+    /// Returns the attempts made at this position by processes that did not survive them.
     pub(crate) fn charged(&self, position: Position) -> u32 {
         self.tried.filter(|tried| tried.position == position).map_or(0, |tried| tried.attempts)
     }
 }
 
-/// The owned partitions by number. Looked up several times for every envelope, so by index and not by search: a topic has at
-/// most thousands, and one that is not owned costs a pointer.
+/// The owned partitions by number. They are looked up several times for every envelope, so by index and not by search:
+/// a topic has at most thousands, and one that is not owned costs a pointer.
 #[derive(Debug, Default)]
 pub(super) struct Partitions(Vec<Option<Box<Partition>>>);
 
@@ -298,7 +296,7 @@ impl Partitions {
         self.0.get_mut(number as usize)?.take().map(|partition| *partition)
     }
 
-    /// In order of their numbers, as all that walk over them.
+    /// Iterates in order of the partitions' numbers.
     pub(super) fn values(&self) -> impl Iterator<Item = &Partition> {
         self.0.iter().filter_map(Option::as_deref)
     }

@@ -1,4 +1,4 @@
-//! The pool for inspection: what a partition holds, and which stall.
+//! Inspection of the pool: the state of each partition, and which of them stall.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::partition::Partition;
 use super::{Pool, PoolState};
 use crate::model::{Key, Position};
 
-/// One partition for inspection.
+/// State of one partition, for inspection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PartitionView {
@@ -20,32 +20,31 @@ pub struct PartitionView {
     pub watermark: Position,
     /// The newest delivered position.
     pub newest: Option<Position>,
-    /// Records delivered and unfinished.
+    /// Delivered and unfinished records.
     pub unfinished: usize,
-    /// Their bytes.
+    /// The bytes of those records.
     pub bytes: usize,
-    /// Handlers running.
+    /// Running handlers.
     pub running: usize,
-    /// The oldest unfinished position and how long it has been the oldest.
+    /// The oldest unfinished position, and how long it has been the oldest.
     pub head: Option<(Position, Duration)>,
-    /// The key of the oldest unfinished position.
+    /// The key of that record; `None` where it has none.
     pub head_key: Option<Key>,
     /// Whether intake has stopped because the window or the bytes are used up.
     pub full: bool,
-    /// Whether handlers may start: the backend vouches for the ownership.
+    /// Whether the backend vouches for the ownership, so that handlers may start.
     pub lease_valid: bool,
     /// Whether envelopes are handled one at a time, after unclean starts.
     pub one_at_a_time: bool,
 }
 
 impl Pool {
-    /// Every owned partition, for inspection.
     pub(crate) fn view(&self, now: Instant) -> Vec<PartitionView> {
         let state = self.state.lock();
         state.partitions.values().map(|owned| state.view_of(owned, now)).collect()
     }
 
-    /// Partitions whose oldest unfinished record is older than `after`, each once a record.
+    /// Returns partitions whose oldest unfinished record has been so for `after`, once for each record.
     pub(crate) fn stalled(&self, after: Duration, now: Instant) -> Vec<PartitionView> {
         let mut state = self.state.lock();
         let mut stalled = Vec::new();
@@ -81,7 +80,7 @@ impl PoolState {
         }
     }
 
-    /// The key of a lane's head, found by looking: inspection is rare.
+    /// Returns the key of a lane's head, found by a search: inspection is rare.
     fn key_at(&self, partition: u32, position: Position) -> Option<Key> {
         let mut lanes = self.lanes.iter().map(|(_, lane)| lane).filter(|lane| lane.partition == partition);
         lanes.find(|lane| self.items[lane.head].position == position).and_then(|lane| lane.key.clone())

@@ -1,11 +1,12 @@
-//! The finished-beyond set: what finished above a watermark while something below was still running
-//! (S3).
+//! The finished-beyond set: records that finished above a watermark while one below was still
+//! running (S3).
 //!
 //! # Invariant
 //!
-//! **Below its horizon the set is complete, at and above it the set is empty.** A set that must be made
-//! smaller is cut at the high end only ([`FinishedSet::below`]), which lowers the horizon. So for each
-//! key what it does not name is a suffix of what was delivered, and what is repeated is too.
+//! **Below its horizon the set is complete, at and above it the set is empty.** A set that must be
+//! made smaller is cut at the high end only ([`FinishedSet::below`]), which lowers the horizon. So
+//! for each key the records that the set does not name are a suffix of those delivered, and so are
+//! the repeated ones.
 
 use crate::model::Position;
 
@@ -21,9 +22,9 @@ pub struct Run {
 /// Finished positions above a watermark, complete up to a horizon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishedSet {
-    /// Rising, not empty, and with at least one position between two of them.
+    /// The runs in rising order, not empty, and with at least one position between two of them.
     pub(super) runs: Vec<Run>,
-    /// [`Position::MAX`] where nothing was cut.
+    /// The position up to which the set is complete; [`Position::MAX`] where nothing was cut.
     pub(super) horizon: Position,
 }
 
@@ -33,8 +34,7 @@ impl Default for FinishedSet {
     }
 }
 
-/// Makes a complete set of any runs: sorted where they are not, overlapping ones joined, empty ones
-/// left out.
+/// Makes a complete set from any runs: sorts them, joins overlapping ones, leaves out empty ones.
 impl FromIterator<Run> for FinishedSet {
     fn from_iter<I: IntoIterator<Item = Run>>(runs: I) -> Self {
         let highest = Position::new(Position::MAX.get() - 1);
@@ -55,43 +55,43 @@ impl FromIterator<Run> for FinishedSet {
 }
 
 impl FinishedSet {
-    /// Makes a complete set of runs; see the [`FromIterator`] implementation.
+    /// Makes a complete set from runs; see the [`FromIterator`] implementation.
     pub fn from_runs(runs: impl IntoIterator<Item = Run>) -> Self {
         runs.into_iter().collect()
     }
 
-    /// Whether the record at `position` is known to be finished.
+    /// Returns whether the record at `position` is known to be finished.
     #[must_use]
     pub fn contains(&self, position: Position) -> bool {
         let after = self.runs.partition_point(|run| run.first <= position);
         after.checked_sub(1).and_then(|index| self.runs.get(index)).is_some_and(|run| position <= run.last)
     }
 
-    /// Whether the set names nothing.
+    /// Returns whether the set names no position.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
-    /// The runs, rising.
+    /// Returns the runs in rising order.
     pub fn runs(&self) -> impl ExactSizeIterator<Item = Run> + '_ {
         self.runs.iter().copied()
     }
 
-    /// Complete strictly below this position; at and above it everything counts as unfinished.
-    /// [`Position::MAX`] where nothing was cut.
+    /// Returns the position below which the set is complete; at and above it everything counts as
+    /// unfinished. [`Position::MAX`] where nothing was cut.
     #[must_use]
     pub fn horizon(&self) -> Position {
         self.horizon
     }
 
-    /// Whether something finished was left out above the horizon.
+    /// Returns whether a finished position was left out above the horizon.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.horizon < Position::MAX
     }
 
-    /// The same set with the horizon at `horizon`, where that is lower.
+    /// Returns the same set with its horizon lowered to `horizon`, if that is lower.
     #[must_use]
     pub fn below(&self, horizon: Position) -> Self {
         if horizon >= self.horizon {

@@ -1,7 +1,8 @@
-//! Progress of one partition under one owner: the ledger of what was delivered and finished, and the note in which it is stored.
+//! Progress of one partition under one owner: the ledger of delivered and finished records, and the note that stores
+//! it.
 //!
-//! `tracker` keeps the watermark (S4); `finished` is the set of what finished beyond it; `note` is what stands beside a
-//! watermark (S3), and `note_format` how the set is written into its bytes.
+//! `tracker` keeps the watermark (S4); `finished` is the set of records finished beyond it; `note` is stored beside a
+//! watermark (S3), and `note_format` writes the set into its bytes.
 
 pub(crate) mod finished;
 pub(crate) mod note;

@@ -1,19 +1,21 @@
 //! The note that is stored beside a partition's watermark (S3, S5).
 //!
-//! A watermark alone would make a new owner repeat everything that finished behind a slow head. The
-//! note says what need not be done again, who wrote it and for which log, and what a crash may have
-//! been running.
+//! A watermark alone would make a new owner repeat every record that finished behind a slow head.
+//! The note says which records need not be handled again, who wrote it and for which log, and which
+//! envelope a crash may have been running.
 //!
 //! # Invariants
 //!
 //! - **A note that does not fit loses its high end and nothing else (S3).** Owner, epoch, incarnation
 //!   and the rest are written whole or not at all; the finished-beyond set is cut as
 //!   [`FinishedSet::below`] cuts.
-//! - **A note is read whole or refused.** Bytes of another version, with something missing or left over,
-//!   or with a set that cannot be, are a [`NoteError`]; nothing is skipped on the word of such a note.
+//! - **A note is read whole or refused.** Bytes of another version, with something missing or left
+//!   over, or with an impossible set, are a [`NoteError`]; no record is skipped on the word of such
+//!   a note.
 //!
-//! A note names its watermark. Both are written together; where they are read apart (somebody moved
-//! the committed position by hand), the note is not about what is being resumed and must be discarded.
+//! A note names its watermark. Both are written together; if they differ when read (somebody moved
+//! the committed position by hand), the note does not belong to the position resumed at and must be
+//! discarded.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,42 +23,42 @@ use super::finished::FinishedSet;
 use super::note_format::{self, EncodeError, NoteError};
 use crate::model::Position;
 
-/// The first byte of what [`Note::encode`] writes.
+/// The version of the format, the first byte of an encoded note.
 const VERSION: u8 = 1;
 
-/// What is stored beside a watermark.
+/// Note beside a watermark.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Note {
     /// The watermark that the note was written with: the next position to be handled.
     pub watermark: Position,
-    /// The member that wrote it.
+    /// The member that wrote the note.
     pub owner: String,
-    /// The ownership under which it was written.
+    /// The epoch of the ownership under which the note was written.
     pub epoch: u64,
-    /// The topic's identity, or what stands for it.
+    /// The topic's identity, as the backend tells it.
     pub incarnation: String,
-    /// What finished above the watermark, with its horizon.
+    /// The finished positions above the watermark, with their horizon.
     pub finished: FinishedSet,
-    /// The owner released the partition by plan.
+    /// Whether the owner released the partition by plan.
     pub clean: bool,
     /// Starts in a row after a release that was not planned, without progress.
     pub unclean_starts: u32,
-    /// The envelope that is being handled on its own, where the partition handles one at a time.
+    /// The envelope that is handled on its own, where the partition handles one at a time.
     pub trying: Option<Trying>,
-    /// Envelopes below this position are handled one at a time: they may have ended a process.
+    /// The position below which envelopes are handled one at a time: they may have ended a process.
     pub suspect_until: Option<Position>,
 }
 
-/// An envelope that was started alone, written down before its start.
+/// An envelope that is handled alone, written down before its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trying {
-    /// Its position.
+    /// The envelope's position.
     pub position: Position,
-    /// Attempts so far, with the one that is starting.
+    /// Attempts so far, counting the one that starts.
     pub attempts: u32,
 }
 
-/// Everything but the set, in the order in which it is written.
+/// All fields but the set, in the order in which they are written.
 #[derive(Serialize, Deserialize)]
 struct Fixed<'a> {
     watermark: Position,
@@ -72,8 +74,8 @@ struct Fixed<'a> {
 }
 
 impl Note {
-    /// Writes the note in at most `limit` bytes, with as much of the finished-beyond set, from its low
-    /// end, as fits. A store that holds text only states a limit that allows for its encoding.
+    /// Writes the note in at most `limit` bytes, with as much of the finished-beyond set, from its
+    /// low end, as fits. A store that holds text only states a limit that allows for its encoding.
     ///
     /// # Errors
     ///
@@ -99,7 +101,7 @@ impl Note {
         }
     }
 
-    /// Reads what [`Note::encode`] wrote.
+    /// Reads a note that [`Note::encode`] wrote.
     ///
     /// # Errors
     ///
@@ -164,7 +166,7 @@ mod tests {
         }
     }
 
-    /// A tracker over `positions` of which those at `finished` indexes are finished.
+    /// A tracker over `positions`, with the records at the `finished` indexes finished.
     fn tracked(positions: &[u64], finished: impl Fn(usize) -> bool) -> Tracker {
         let mut tracker = Tracker::new(Position::ZERO);
         let ordinals: Vec<_> = positions.iter().map(|position| tracker.push(at(*position)).unwrap()).collect();
@@ -260,7 +262,7 @@ mod tests {
     #[test]
     fn sets_that_cannot_be_are_refused() {
         let bare = Note { watermark: at(1), ..Note::default() };
-        // Without a set it ends in three bytes: no horizon, the form, no runs.
+        // A note without a set ends in three bytes: no horizon, the form, no runs.
         let bytes = bare.encode(100).unwrap();
         let fixed = &bytes[..bytes.len() - 3];
         let runs = |horizon: Option<u64>, pairs: &[(u64, u64)]| {
@@ -288,7 +290,7 @@ mod tests {
         assert_eq!(held, [1, 2, 3, 4, 8, 9]);
     }
 
-    /// Positions with gaps, each finished or not, as runs of either.
+    /// Positions with gaps, in stretches that are all finished or all unfinished.
     fn partition() -> impl Strategy<Value = Vec<(u64, bool)>> {
         let stretch = (1..60_usize, prop_oneof![Just(1), Just(1), 2..20_u64, Just(1 << 20)], any::<bool>());
         prop::collection::vec(stretch, 0..60).prop_map(|stretches| {

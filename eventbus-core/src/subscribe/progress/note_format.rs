@@ -1,20 +1,21 @@
-//! How a finished-beyond set is written into the bytes of a note (S3).
+//! Format of a finished-beyond set within the bytes of a note (S3).
 //!
-//! Invariant: what is written is the set below a horizon, as far as it fits; what is read back is exactly that, or an error.
+//! Invariant: the set is written below a horizon, as far as it fits; reading returns exactly the written set, or an
+//! error.
 
 use serde::{Deserialize, Serialize};
 
 use super::finished::{FinishedSet, Run};
 use crate::model::Position;
 
-/// Why a note was not written or not read.
+/// Error of a note that was not written or not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoteError {
-    /// There are no bytes.
+    /// The note has no bytes.
     #[error("the note is empty: at least a version byte was expected")]
     Empty,
-    /// Written by a version before the oldest that is understood.
+    /// The note was written by a version before the oldest that is understood.
     #[error("the note has version {found}, which is older than {known}, the only one known here")]
     Older {
         /// The version found.
@@ -22,7 +23,7 @@ pub enum NoteError {
         /// The version expected.
         known: u8,
     },
-    /// Written by a later version of this library.
+    /// The note was written by a later version of this library.
     #[error("the note has version {found}, which is newer than {known}, the only one known here")]
     Newer {
         /// The version found.
@@ -30,16 +31,16 @@ pub enum NoteError {
         /// The version expected.
         known: u8,
     },
-    /// The bytes are not a note's.
+    /// The bytes are not those of a note.
     #[error("the note cannot be read: {0}")]
     Malformed(postcard::Error),
-    /// Bytes are left over.
+    /// Bytes are left over behind the note.
     #[error("{0} bytes were left over behind the note")]
     Trailing(usize),
-    /// A position past the highest.
+    /// The set leaves the range of positions.
     #[error("the note's finished-beyond set leaves the range of positions")]
     OutOfRange,
-    /// A finished position at or below the watermark.
+    /// The set names a position at or below the watermark.
     #[error("the finished-beyond set names {position}, which is not above the watermark {watermark}")]
     NotAbove {
         /// The lowest position of the set.
@@ -47,7 +48,7 @@ pub enum NoteError {
         /// The note's watermark.
         watermark: Position,
     },
-    /// A finished position above the horizon.
+    /// The set names a position at or above its horizon.
     #[error("the finished-beyond set names {position}, which is not below its horizon {horizon}")]
     AboveHorizon {
         /// The highest position of the set.
@@ -65,28 +66,28 @@ pub enum NoteError {
     },
 }
 
-/// How a set is written, relative to the watermark beside it: `base` is one above the watermark, the
-/// lowest position that the set can name (the watermark itself is what comes next).
+/// Form of a written set, relative to the watermark beside it: `base` is one above the watermark, the lowest position
+/// that the set can name (the watermark itself is the next to be handled).
 ///
-/// Neither form can say that a set falls: distances are unsigned. What they can say and no set can be
-/// (positions past the highest, or above the horizon) is refused by [`decode`].
+/// No form can express falling positions: distances are unsigned. Sets that a form can express but that cannot exist
+/// (with positions past the highest, or above the horizon) are refused by [`decode`].
 #[derive(Debug, Serialize, Deserialize)]
 enum Form {
-    /// For each run how far it begins above the lowest place where it could, and its length less one.
+    /// Runs: for each, how far it begins above the lowest place where it could, and its length less one.
     Runs(Vec<(u64, u64)>),
-    /// One bit for each position from `base`, lowest bit first.
+    /// Bits: one for each position from `base`, lowest bit first.
     Bitmap(Vec<u8>),
 }
 
-/// A way to write (a cut of) the set, measured before it is built.
+/// Plan to write the set or a cut of it, measured before it is built.
 struct Plan {
     horizon: Position,
     size: usize,
     bitmap: bool,
 }
 
-/// Writes as much of `set` as fits in `budget` bytes: the form that reaches further, and of two that
-/// reach as far the smaller. `Err` holds the bytes that the smallest cut needs.
+/// Writes as much of `set` as fits in `budget` bytes: in the form that reaches further, and of two that reach equally
+/// far in the smaller. `Err` holds the bytes that the smallest cut needs.
 pub(crate) fn encode(set: &FinishedSet, watermark: Position, budget: usize) -> Result<Vec<u8>, EncodeError> {
     let base = watermark.get().saturating_add(1);
     if let Some(run) = set.runs.first().filter(|run| run.first.get() < base) {
@@ -103,15 +104,14 @@ pub(crate) fn encode(set: &FinishedSet, watermark: Position, budget: usize) -> R
     postcard::to_stdvec(&(horizon, form)).map_err(|error| EncodeError::Set(NoteError::Malformed(error)))
 }
 
-/// Why a set was not written.
 pub(crate) enum EncodeError {
-    /// Even the smallest cut needs this many bytes.
+    /// The smallest cut needs this many bytes.
     Needs(usize),
     /// The set does not belong to the watermark.
     Set(NoteError),
 }
 
-/// Reads what [`encode`] wrote from the front of `bytes`, and returns what is behind it.
+/// Reads a set that [`encode`] wrote from the front of `bytes`, and returns the bytes behind it.
 pub(crate) fn decode(bytes: &[u8], watermark: Position) -> Result<(FinishedSet, &[u8]), NoteError> {
     let base = watermark.get().saturating_add(1);
     let ((horizon, form), rest): ((Option<u64>, Form), _) =
@@ -130,7 +130,7 @@ pub(crate) fn decode(bytes: &[u8], watermark: Position) -> Result<(FinishedSet, 
     }
 }
 
-/// The most runs that fit, counted from the lowest.
+/// Plans for the most runs that fit, counted from the lowest.
 fn plan_runs(set: &FinishedSet, base: u64, budget: usize) -> Result<Plan, usize> {
     let mut best = Err(usize::MAX);
     let mut payload = 0;
@@ -155,7 +155,7 @@ fn plan_runs(set: &FinishedSet, base: u64, budget: usize) -> Result<Plan, usize>
     best
 }
 
-/// The longest bitmap that fits and is of use.
+/// Plans for the longest bitmap that fits; `None` for an empty set, or where none fits.
 fn plan_bitmap(set: &FinishedSet, base: u64, budget: usize) -> Option<Plan> {
     let last = set.runs.last()?.last.get();
     let whole = (last - base) / 8 + 1;
@@ -225,17 +225,17 @@ fn runs_from_bitmap(bytes: &[u8], base: u64) -> Result<Vec<Run>, NoteError> {
     Ok(runs)
 }
 
-/// The horizon as it is written.
+/// Converts the horizon to its written form, relative to `base`.
 fn relative(horizon: Position, base: u64) -> Option<u64> {
     (horizon < Position::MAX).then(|| horizon.get().saturating_sub(base))
 }
 
-/// Bytes of horizon, form and length.
+/// Counts the bytes of horizon, form and length.
 fn header(horizon: Position, base: u64, length: usize) -> usize {
     1 + relative(horizon, base).map_or(0, varint) + 1 + varint(length as u64)
 }
 
-/// Bytes of a number, seven bits in each.
+/// Counts the bytes of a number, seven bits in each.
 fn varint(number: u64) -> usize {
     (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }

@@ -1,26 +1,27 @@
-//! What of a partition is finished (S3, S4).
+//! Ledger of the delivered records of a partition, and its watermark (S3, S4).
 //!
 //! One tracker lives for one ownership of one partition. It holds the delivered records in delivery
 //! order, a done mark for each, and the watermark.
 //!
 //! # Invariant
 //!
-//! **The watermark never passes an unfinished record (S4).** It is raised in one function,
-//! `Tracker::settle`, to one above the last record that was taken off the front, and a record is
-//! taken off the front only when its mark and those of all before it are set; or it is advanced over
-//! positions that hold nothing of this partition, and then at most to the first unfinished record.
-//! It never falls.
+//! **The watermark never passes an unfinished record (S4).** One function raises it,
+//! `Tracker::settle`: either to one above the last record taken off the front, and a record is
+//! taken off the front only when its mark and those of all before it are set; or over positions
+//! that hold no record of this partition, and then at most to the first unfinished record. The
+//! watermark never falls.
 //!
 //! Everything is O(1), amortised: a record is pushed once, marked once and taken off once, 64 marks
-//! at a time. A finished record behind a slow head costs its position and one bit, never its payload.
+//! at a time. A finished record behind a slow head costs its position and one bit, never its
+//! payload.
 
 use std::collections::VecDeque;
 
 use super::finished::{FinishedSet, Run};
 use crate::model::Position;
 
-/// Room for this many records is kept when a tracker runs empty; what a stall needed beyond it is
-/// given back.
+/// Records for which an empty tracker keeps room; memory beyond it, needed in a stall, is given
+/// back.
 const KEPT_CAPACITY: usize = 8_192;
 
 const WORD: u64 = 64;
@@ -28,7 +29,7 @@ const WORD: u64 = 64;
 /// A record's number in delivery order, given by [`Tracker::push`].
 ///
 /// It means something only to the tracker that gave it: an ordinal of an earlier ownership must not
-/// reach a later one's tracker, so whoever reports completions compares epochs first.
+/// reach a later one's tracker, so a caller that reports completions compares epochs first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ordinal(u64);
 
@@ -36,20 +37,20 @@ pub(crate) struct Ordinal(u64);
 #[derive(Debug)]
 pub(crate) struct Tracker {
     watermark: Position,
-    /// Nothing of this partition remains undelivered below it.
+    /// The position below which no record of this partition remains undelivered.
     advanced: Position,
-    /// Ordinal of the front of `positions`, which is the first unfinished record.
+    /// The ordinal of the front of `positions`, which is the first unfinished record.
     base: u64,
     positions: VecDeque<Position>,
-    /// One bit for each ordinal, from the word that holds `base`. Bits at and above the next ordinal
-    /// are zero, so a scan for ones stops by itself.
+    /// The marks: one bit for each ordinal, from the word that holds `base`. Bits at and above the
+    /// next ordinal are zero, so a scan for ones stops by itself.
     done: VecDeque<u64>,
     outstanding: usize,
     finished_since_commit: u64,
 }
 
 impl Tracker {
-    /// A tracker for a partition whose next record to be handled is at `watermark` or above.
+    /// Makes a tracker for a partition whose next record to be handled is at `watermark` or above.
     #[must_use]
     pub(crate) fn new(watermark: Position) -> Self {
         Tracker {
@@ -63,8 +64,8 @@ impl Tracker {
         }
     }
 
-    /// Takes the next delivered record. `None`, and no change, where its position does not rise, or where no watermark
-    /// could pass it.
+    /// Takes the next delivered record. Returns `None`, and changes nothing, if its position does
+    /// not rise, or no watermark could pass it.
     #[inline]
     pub(crate) fn push(&mut self, position: Position) -> Option<Ordinal> {
         if position == Position::MAX || position < self.least_next() {
@@ -79,8 +80,8 @@ impl Tracker {
         Some(Ordinal(ordinal))
     }
 
-    /// Marks a record as finished and says whether the watermark rose. Finishing again, or finishing
-    /// what was never pushed, changes nothing.
+    /// Marks a record as finished and returns whether the watermark rose. A second finish, or one
+    /// for an ordinal that was never given, changes nothing.
     #[inline]
     pub(crate) fn finish(&mut self, ordinal: Ordinal) -> bool {
         let Some(offset) = ordinal.0.checked_sub(self.base) else {
@@ -100,7 +101,8 @@ impl Tracker {
             }
             return false;
         }
-        // The front is unfinished until now, so its mark need not be looked at, nor set: it goes.
+        // The front is unfinished until now, so its mark is neither read nor set: the record is
+        // taken off.
         self.outstanding -= 1;
         self.finished_since_commit += 1;
         let last = self.take_finished();
@@ -108,10 +110,10 @@ impl Tracker {
         true
     }
 
-    /// Says that nothing of this partition remains undelivered below `next`: positions there that
-    /// were not pushed belong to other partitions or to nobody. Returns whether the watermark rose; it
-    /// goes to the first unfinished record, or to `next` where none is pending. The bound is
-    /// remembered for records that finish later.
+    /// Records that nothing of this partition remains undelivered below `next`: positions there
+    /// that were not pushed belong to other partitions or to nobody. Returns whether the watermark
+    /// rose; it goes to the first unfinished record, or to `next` where none is pending. The bound
+    /// is remembered for records that finish later.
     pub(crate) fn advance_to(&mut self, next: Position) -> bool {
         self.advanced = self.advanced.max(next);
         let before = self.watermark;
@@ -119,71 +121,73 @@ impl Tracker {
         self.watermark > before
     }
 
-    /// The next position to be handled: everything strictly below it is finished.
+    /// Returns the next position to be handled: everything strictly below it is finished.
     #[must_use]
     pub(crate) fn watermark(&self) -> Position {
         self.watermark
     }
 
-    /// The first unfinished record.
+    /// Returns the position of the first unfinished record.
     #[must_use]
     pub(crate) fn head(&self) -> Option<Position> {
         self.positions.front().copied()
     }
 
-    /// Records that were pushed and are not finished.
     #[must_use]
     pub(crate) fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// Records from the first unfinished one to the newest, both included.
+    /// Counts the records from the first unfinished one to the newest, both included.
     #[must_use]
     pub(crate) fn span(&self) -> usize {
         self.positions.len()
     }
 
-    /// What finished above the first unfinished record, as rising runs of positions. Every record of
-    /// this partition inside a run is finished; positions of other partitions may lie inside too.
+    /// Iterates over the records finished above the first unfinished one, as rising runs of
+    /// positions. Every record of this partition inside a run is finished; positions of other
+    /// partitions may lie inside too.
     pub(crate) fn finished_beyond(&self) -> FinishedBeyond<'_> {
         FinishedBeyond { tracker: self, offset: 0 }
     }
 
-    /// [`Tracker::finished_beyond`] as the set that goes into the note.
+    /// Collects [`Tracker::finished_beyond`] into the set that goes into the note.
     #[must_use]
     pub(crate) fn finished_set(&self) -> FinishedSet {
         self.finished_beyond().collect()
     }
 
-    /// Records that finished and are not yet covered by a confirmed commit.
+    /// Counts the finished records that no confirmed commit covers yet.
     #[must_use]
     pub(crate) fn finished_since_commit(&self) -> u64 {
         self.finished_since_commit
     }
 
-    /// A commit that was taken when [`Tracker::finished_since_commit`] said `finished` is confirmed.
+    /// Confirms a commit that was taken when [`Tracker::finished_since_commit`] returned
+    /// `finished`.
     pub(crate) fn committed(&mut self, finished: u64) {
         self.finished_since_commit = self.finished_since_commit.saturating_sub(finished);
     }
 
-    /// The lowest position that can be delivered next.
+    /// Returns the lowest position that can be delivered next.
     #[must_use]
     pub(crate) fn least_next(&self) -> Position {
         let newest = self.positions.back().map_or(Position::ZERO, |newest| newest.next());
         newest.max(self.advanced).max(self.watermark)
     }
 
-    /// Index into `done`; meaningful for ordinals from `base` on.
+    /// Returns the index into `done`; meaningful for ordinals from `base` on.
     fn word_of(&self, ordinal: u64) -> usize {
         (ordinal / WORD - self.base / WORD) as usize
     }
 
-    /// Takes the front and all that is finished behind it, and returns the position of the last.
+    /// Takes off the front and the finished records behind it, and returns the position of the
+    /// last.
     #[inline]
     fn take_finished(&mut self) -> Option<Position> {
         let mut last = self.positions.pop_front();
         self.pass(1);
-        // In order, as most finish, nothing behind it is finished.
+        // Most records finish in order: then nothing behind the front is finished.
         if self.outstanding < self.positions.len() {
             last = self.take_run().or(last);
         }
@@ -193,7 +197,6 @@ impl Tracker {
         last
     }
 
-    /// Takes what is finished off the front.
     #[inline(never)]
     fn take_run(&mut self) -> Option<Position> {
         let mut last = None;
@@ -224,7 +227,7 @@ impl Tracker {
         }
     }
 
-    /// Raises the watermark; the only place that does. `last` was finished with all before it.
+    /// Raises the watermark; nothing else does. `last` was finished with all before it.
     fn settle(&mut self, last: Option<Position>) {
         if let Some(last) = last {
             self.watermark = self.watermark.max(last.next());
@@ -233,7 +236,8 @@ impl Tracker {
         self.watermark = self.watermark.max(bound);
     }
 
-    /// Offset of the first record from `offset` on whose mark is `finished`, or the span.
+    /// Returns the offset of the first record from `offset` on whose mark is `finished`, or the
+    /// span.
     fn find(&self, offset: usize, finished: bool) -> usize {
         let passed = (self.base % WORD) as usize;
         let end = passed + self.positions.len();

@@ -1,9 +1,9 @@
-//! Taking over a partition: epochs and claims (S5).
+//! Claims: how a member takes over a partition, under a new epoch (S5).
 //!
-//! **Invariants.** No handler of a partition starts before the claim is stored: [`claim`] is the only way to an
-//! [`Opening`](crate::subscribe::pool::Opening), and it returns after the backend has confirmed a write that a stale owner cannot
-//! make. The epoch of a claim is greater than every epoch stored before, and constant while the partition is held. Before
-//! the pool is opened, handlers of an earlier ownership by this member have ended.
+//! **Invariants.** No handler of a partition starts before the claim is stored: [`claim`] and [`claim_anew`] are the
+//! only ways to an [`Opening`](crate::subscribe::pool::Opening), and they return after the backend has confirmed a
+//! write that a stale owner cannot make. The epoch of a claim is greater than every epoch stored before, and constant
+//! while the partition is held. Before the pool is opened, handlers of an earlier ownership by this member have ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const SUSPICIOUS: u32 = 3;
 /// Takes over an assigned partition: finds where to resume, raises the epoch, stores the claim.
 ///
 /// # Errors
-/// `Fenced` where somebody else was faster, `LogReset` and `DataLost` where the subscription is to stop on them.
+/// `Fenced` where another member was faster, `LogReset` and `DataLost` where the subscription is to stop on them.
 pub(crate) async fn claim(shared: &Arc<SessionContext>, assignment: &Assignment) -> Result<Claimed> {
     let log = &assignment.log;
     let found = resume::find(assignment.committed.as_ref(), log, &shared.settings, shared.workers.seam)?;
@@ -55,7 +55,7 @@ pub(crate) async fn claim(shared: &Arc<SessionContext>, assignment: &Assignment)
     Ok(claimed)
 }
 
-/// A claim for another start of a partition that is held (a seek): a new epoch, the note cleared.
+/// Claims a held partition once more, for another start (a seek): with a new epoch and the note cleared.
 pub(crate) async fn claim_anew(
     shared: &Arc<SessionContext>,
     old: &Claimed,
@@ -76,7 +76,8 @@ pub(crate) async fn claim_anew(
     Ok(claimed)
 }
 
-/// S5: strictly greater at every change of owner; the clock's milliseconds keep it rising when progress was deleted.
+/// S5: the epoch rises strictly at every change of owner; the clock's milliseconds keep it rising when progress was
+/// deleted.
 fn next_epoch(shared: &SessionContext, before: u64) -> u64 {
     if shared.workers.seam.is(Mutant::EpochKept) && before > 0 {
         return before;
@@ -84,7 +85,7 @@ fn next_epoch(shared: &SessionContext, before: u64) -> u64 {
     before.saturating_add(1).max(shared.workers.env.unix_millis())
 }
 
-/// How many starts in a row, this one included, found an unclean end and no progress since. A partition with nothing
+/// Counts the starts in a row, with this one, that found an unclean end and no progress since. A start with nothing
 /// outstanding does not count, nor does the same member's return.
 fn unclean_starts(found: &ResumePoint, member: &str, next: Position, log: &LogState) -> u32 {
     match &found.note {
@@ -96,7 +97,8 @@ fn unclean_starts(found: &ResumePoint, member: &str, next: Position, log: &LogSt
     }
 }
 
-/// S2: which envelopes may have ended a process. What ran was delivered, so it is below the log's end and within the window.
+/// S2: marks the envelopes that may have ended a process. An envelope that ran had been delivered, so it is below the
+/// log's end and within the window.
 fn with_suspicion(mut claimed: Claimed, found: &ResumePoint, window: usize, log: &LogState) -> Claimed {
     let before = found.note.as_ref().and_then(|note| note.suspect_until).filter(|until| *until > claimed.next);
     if claimed.unclean_starts >= SUSPICIOUS {
@@ -122,7 +124,7 @@ async fn store(shared: &SessionContext, membership: &dyn Membership, claimed: &C
     commit_until_known(membership, commit.claiming()).await
 }
 
-/// The commit that stores this progress with its note.
+/// Makes the commit that stores this progress with its note.
 pub(crate) fn commit_of(
     shared: &SessionContext,
     progress: &PartitionProgress,
@@ -151,7 +153,7 @@ pub(crate) fn commit_of(
     Ok(Commit::new(progress.partition, progress.next, progress.epoch, bytes.into()))
 }
 
-/// Commits again until the outcome is known. Ends with the first error that trying again cannot help.
+/// Commits again until the outcome is known. Ends with the first error that another try cannot help.
 pub(crate) async fn commit_until_known(membership: &dyn Membership, commit: Commit) -> Result<()> {
     let mut waits = Waits::new(Duration::from_millis(20), Duration::from_secs(1));
     loop {

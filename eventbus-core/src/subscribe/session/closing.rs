@@ -1,7 +1,8 @@
-//! How a session ends (S7).
+//! End of a session (S7).
 //!
-//! **Invariants.** It is over when every partition is given back or lost, and every handler that it ever started has ended, was
-//! dropped at the deadline, or is named as one that cannot be. Whoever asks it to close gets the same answer.
+//! **Invariants.** A session is over when every partition is given back or lost, and every handler that it ever started
+//! has ended, was dropped at the deadline, or is named as one that cannot be dropped. All callers that ask a session to
+//! close get the same answer.
 
 use tokio::time::Instant;
 
@@ -15,7 +16,7 @@ impl Session {
     pub(super) fn handed_back(&mut self, partition: u32, drained: DrainReport) {
         let stuck = !drained.stuck.is_empty();
         if let Some(stage) = self.owned.remove(&partition) {
-            // A stuck handler keeps its partition: nobody else may have it before this member's session ends.
+            // A stuck handler keeps its partition: no other member may have it before this member's session ends.
             stage.lease.revoke();
             if let Some(claimed) = stage.claimed.filter(|_| !stuck) {
                 self.shared.report_ownership(&claimed, OwnershipChange::Released);
@@ -24,7 +25,7 @@ impl Session {
         self.drained(drained);
     }
 
-    /// What closing tells of a partition.
+    /// Adds a partition's drain to the closing's report.
     fn drained(&mut self, drained: DrainReport) {
         for (partition, position) in &drained.stuck {
             tracing::error!(target: "eventbus", partition, %position, "a handler blocks its thread and keeps its partition");
@@ -58,12 +59,13 @@ impl Session {
         }
     }
 
-    /// Whether all is given back, and nothing runs any more.
+    /// Returns whether all partitions are given back, and no handler runs any more.
     pub(super) fn is_over(&mut self) -> bool {
         self.closing.is_some() && self.owned.is_empty() && self.orphans_are_gone()
     }
 
-    /// Handlers of partitions that were lost may still run. They are waited for as others are, once nothing can be lost any more.
+    /// Returns whether the handlers of lost partitions have ended. They are waited for as others are, once nothing can
+    /// be lost any more.
     fn orphans_are_gone(&mut self) -> bool {
         let Some(closing) = &mut self.closing else { return false };
         let left = closing.orphans.get_or_insert_with(|| {
@@ -76,7 +78,7 @@ impl Session {
         *left == 0
     }
 
-    /// The handlers of a partition that was lost are gone.
+    /// Counts a lost partition whose handlers are gone.
     pub(super) fn dismissed(&mut self, drained: DrainReport) {
         if let Some(closing) = &mut self.closing {
             closing.orphans = closing.orphans.map(|left| left.saturating_sub(1));
@@ -90,7 +92,7 @@ impl Session {
         if !matches!(left, Ok(Ok(()))) {
             tracing::debug!(target: "eventbus", group = %self.shared.group, "leaving the group failed; its session will expire");
         }
-        // Whoever asked while it was closing already gets the same answer.
+        // Callers that asked while the session was closing get the same answer.
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             if let (SessionCommand::Close(_, reply), Some(closing)) = (command, &mut self.closing) {

@@ -1,4 +1,4 @@
-//! What a session shares with its jobs, and the plain data that they hand each other.
+//! Context that a session shares with its jobs, and the plain data that they hand each other.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Trying;
 use crate::subscribe::worker::Workers;
 
-/// What the session and its jobs share.
+/// State that the session and its jobs share.
 pub(crate) struct SessionContext {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) capabilities: Capabilities,
@@ -28,15 +28,14 @@ pub(crate) struct SessionContext {
     pub(crate) topic: Topic,
     pub(crate) group: Group,
     pub(crate) member: Arc<str>,
-    /// When closing must be through; far away until it begins. Also shortens hand-overs that are under way.
+    /// The deadline of closing; it shortens hand-overs that are under way, too.
     pub(crate) close_by: CloseBy,
-    /// Where dead letters go, by the policy that needs it.
+    /// The dead-letter topic; `None` where the policy needs none.
     pub(crate) dead_letters: Option<Topic>,
     pub(crate) settings: Settings,
     pub(crate) workers: Arc<Workers>,
 }
 
-/// A partition that was claimed.
 #[derive(Debug, Clone)]
 pub(crate) struct Claimed {
     pub(crate) partition: u32,
@@ -49,8 +48,8 @@ pub(crate) struct Claimed {
     pub(crate) tried: Option<Trying>,
 }
 
-/// By when a subscription that closes must be through. Whoever waits for it to change is woken in the order of waiting, so
-/// that a simulated run repeats itself (a `watch` channel wakes in a random order).
+/// The deadline of a subscription that closes; `None` until closing begins. Tasks that wait for a change are woken in
+/// the order of waiting, so that a simulated run repeats itself (a `watch` channel wakes in a random order).
 #[derive(Debug, Default)]
 pub(crate) struct CloseBy {
     at: Mutex<Option<Instant>>,
@@ -67,7 +66,7 @@ impl CloseBy {
         self.changed.notify_waiters();
     }
 
-    /// Waits until it is no longer what was seen.
+    /// Waits until the deadline differs from the one that the caller has seen.
     pub(crate) async fn changed(&self, seen: Option<Instant>) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -80,14 +79,14 @@ impl CloseBy {
     }
 }
 
-/// What became of a drain.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct DrainReport {
     /// Positions whose handlers were dropped at the deadline.
     pub(crate) abandoned: Vec<(u32, Position)>,
     /// Positions whose handlers could not be dropped.
     pub(crate) stuck: Vec<(u32, Position)>,
-    /// Partitions whose last commit is not known to be stored: what they finished since the one before may come again.
+    /// Partitions whose last commit is not known to be stored: the envelopes finished since the commit before may come
+    /// again.
     pub(crate) uncommitted: Vec<u32>,
 }
 
@@ -104,18 +103,18 @@ pub(super) struct Closing {
     pub(super) replies: Vec<oneshot::Sender<DrainReport>>,
     pub(super) drained: DrainReport,
     pub(super) error: Option<Error>,
-    /// Partitions that were lost and whose handlers still run; none counted before all others are given back.
+    /// Lost partitions whose handlers still run; `None` until all others are given back.
     pub(super) orphans: Option<usize>,
 }
 
-/// Why the session ended.
+/// The error with which the session ended; `None` where it was closed.
 pub(crate) type Ended = Option<Error>;
 
 impl SessionContext {
-    /// A call to the broker, given up when closing must be through.
+    /// Makes a call to the broker, and gives it up at the deadline of closing.
     ///
     /// # Errors
-    /// The call's, or `Closed`.
+    /// The call's own, or `Closed`.
     pub(crate) async fn until_closed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let mut call = std::pin::pin!(call);
         loop {
@@ -132,9 +131,9 @@ impl SessionContext {
     }
 }
 
-/// What the session reports: each through the hook and the metrics.
+/// Reports of the session: each goes through the hook and the metrics.
 impl SessionContext {
-    /// An error of a partition, which names it.
+    /// Adds the topic and partition to an error.
     pub(super) fn about(&self, partition: u32, error: Error) -> Error {
         error.about("topic", &self.topic).about("partition", partition)
     }
@@ -183,7 +182,6 @@ impl SessionContext {
         }
     }
 
-    /// Opens the pool for a partition that was claimed.
     pub(super) fn open(&self, claimed: &Claimed, lease: Lease) {
         let context = DeliveryContext {
             topic: self.topic.clone(),

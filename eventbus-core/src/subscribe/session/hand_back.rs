@@ -1,9 +1,10 @@
-//! Giving a partition back: drain, commit, release (S5 planned, S7).
+//! Hand-back of a partition: drain, commit, release (S5 planned, S7).
 //!
-//! **Invariants.** Nothing of the partition starts after the drain began; what runs is waited for until the deadline; then
-//! its futures are dropped, and only when they are gone is the partition released. What was queued, and what was dropped,
-//! stays unfinished in the ledger, so the final commit cannot acknowledge it. A key in back-off is not running and not
-//! waited for. A handler that cannot be dropped, because it blocks its thread, keeps the partition and is named.
+//! **Invariants.** No handler of the partition starts after the drain began. Running handlers are waited for until the
+//! deadline; then their futures are dropped, and only when they are gone is the partition released. Queued and dropped
+//! envelopes stay unfinished in the ledger, so the final commit cannot acknowledge them. A key in back-off is not
+//! running and not waited for. A handler that cannot be dropped, because it blocks its thread, keeps the partition and
+//! is named.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +16,16 @@ use super::context::{Claimed, DrainReport, SessionContext};
 use crate::model::Result;
 use crate::subscribe::pool::PartitionProgress;
 
-/// How long a dropped future may take to go away before its handler counts as blocking.
+/// The longest time that a dropped future may take to go away before its handler counts as blocking.
 const DROP_GRACE: Duration = Duration::from_secs(1);
-/// How long the last calls to the broker may take at least, beyond the deadline if need be: the final commit, the release, the
-/// leaving.
+/// The time that the last calls to the broker (the final commit, the release, the leaving) may take at least, beyond
+/// the deadline if need be.
 pub(crate) const CALL_GRACE: Duration = Duration::from_secs(2);
 
-/// What a hand-over may take beyond its deadline: the backend fences only after that.
+/// The time that a hand-over may take beyond its deadline: the backend fences only after that.
 pub(crate) const HAND_BACK_GRACE: Duration = Duration::from_secs(6);
 
-/// Waits until nothing of the partition runs, dropping what runs at the deadline.
+/// Waits until no handler of the partition runs, and drops running ones at the deadline.
 pub(crate) async fn drain(shared: &Arc<SessionContext>, partition: u32, deadline: Instant) -> DrainReport {
     let mut drained = DrainReport::default();
     let pool = &shared.workers.pool;
@@ -43,8 +44,8 @@ pub(crate) async fn drain(shared: &Arc<SessionContext>, partition: u32, deadline
     drained
 }
 
-/// What comes of something by the deadline, or within this grace from now where that is later. Closing may bring the deadline
-/// forward.
+/// Returns the result of `work` by the deadline, or within this grace from now where that is later; `None` where it
+/// takes longer. Closing may bring the deadline forward.
 async fn by<T>(
     shared: &SessionContext,
     deadline: Instant,

@@ -1,4 +1,4 @@
-//! The session's jobs: what takes a round trip to the broker, or waits for handlers. One at a time per partition.
+//! Jobs of the session: work that takes a round trip to the broker, or waits for handlers. One at a time per partition.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ use crate::subscribe::options::StartFrom;
 use crate::subscribe::pool::{DeadJob, PartitionProgress};
 use crate::subscribe::progress::note::Trying;
 
-/// Waits before something is asked of the broker again.
+/// Waits between repeated calls to the broker.
 const fn waits() -> Waits {
     Waits::new(Duration::from_millis(50), Duration::from_secs(5))
 }
@@ -38,12 +38,11 @@ pub(super) enum SessionJob {
     HandBack(Instant),
 }
 
-/// A topic's logs as they were when a seek began, described once for all its partitions.
+/// Logs of a topic as they were when a seek began, described once for all its partitions.
 pub(super) type Logs = Arc<OnceCell<TopicDescription>>;
 
-/// The log as a read found it.
 pub(super) struct LogRead {
-    /// What was expected next when the read was asked for: records that came before its answer do not count.
+    /// The next expected position when the read was requested: records that came before its answer do not count.
     pub(super) expected: Position,
     pub(super) log: LogState,
 }
@@ -53,27 +52,27 @@ pub(super) struct JobContext {
     pub(super) partition: u32,
     pub(super) generation: u64,
     pub(super) claimed: Option<Claimed>,
-    /// What the note says of unclean starts.
+    /// Unclean starts that the note must state.
     pub(super) unclean: u32,
-    /// Told when the partition is wanted back: what would be read of it is not needed any more.
+    /// Notified when the partition is wanted back: nothing needs to be read of it any more.
     pub(super) wanted_back: Arc<Notify>,
 }
 
 type Ownership = (u32, u64);
 
 pub(super) enum JobResult {
-    /// Without a look at the log where the partition was wanted back before there was one.
+    /// Opened; without a log where the partition was wanted back before it was read.
     Opened(Ownership, Result<(Claimed, Option<LogRead>)>),
     Committed(Ownership, Box<PartitionProgress>, Result<()>),
     Granted(Ownership, Trying, Result<()>),
     Read(Ownership, Result<Option<LogRead>>),
     HandedBack(Ownership, DrainReport),
-    /// A seek that found no place to go to; nothing was touched.
+    /// A seek that found no place to go to; nothing was changed.
     NotSought(Ownership),
     DeadLettered,
-    /// The handlers of a partition that was lost are gone, or cannot be.
+    /// The handlers of a lost partition are gone, or cannot be dropped.
     Dismissed(DrainReport),
-    /// Its ownership ended before it did.
+    /// The job's ownership ended before the job did.
     Aborted,
 }
 
@@ -147,7 +146,7 @@ impl SessionJob {
     }
 }
 
-/// Claims, waits for handlers of an earlier ownership, opens the pool, reads.
+/// Claims the partition, waits for handlers of an earlier ownership, opens the pool, and reads.
 async fn open(
     shared: &Arc<SessionContext>,
     at: &JobContext,
@@ -160,7 +159,7 @@ async fn open(
     Ok((claimed, looked))
 }
 
-/// Reads on from what was delivered last, until the broker answers.
+/// Reads on from the newest delivered record, until the broker answers.
 async fn read(shared: &SessionContext, at: &JobContext) -> Result<Option<LogRead>> {
     read_from(shared, at, || shared.workers.pool.begin_read(at.partition, shared.settings.lookback)).await
 }
@@ -178,7 +177,7 @@ async fn read_from(
     }
 }
 
-/// Reads until the broker answers; each try looks anew where it begins, and what is expected there.
+/// Reads until the broker answers. Each try asks anew for the position to begin at and the one expected next.
 async fn read_until_known(
     shared: &SessionContext,
     partition: u32,
@@ -196,14 +195,14 @@ async fn read_until_known(
     }
 }
 
-/// One try to commit; what failed is committed with the next.
+/// Tries one commit. Progress that it fails to store is stored by the next.
 async fn commit(shared: Arc<SessionContext>, at: JobContext, progress: Box<PartitionProgress>) -> JobResult {
     let place = (at.partition, at.generation);
     let result = match &at.claimed {
         None => Ok(()),
         Some(claimed) => match commit_of(&shared, &progress, &claimed.incarnation, 0, false) {
             Ok(commit) => {
-                // An answer that comes later than the session lasts is no answer, and a drain waits behind this.
+                // An answer that comes later than the session lasts is no answer, and a drain waits behind this job.
                 let stored = timeout(shared.settings.session_timeout, shared.membership.commit(commit));
                 let late = || crate::Error::new(ErrorKind::Unavailable, "a commit was not answered");
                 shared.until_closed(async { stored.await.unwrap_or_else(|_| Err(late())) }).await
@@ -223,7 +222,7 @@ async fn turn(shared: &Arc<SessionContext>, at: &JobContext) -> Result<()> {
     claim::commit_until_known(&*shared.membership, commit).await
 }
 
-/// Where a seek goes.
+/// Returns the log of a partition, and the position in it that a seek goes to.
 async fn target(shared: &SessionContext, partition: u32, to: &StartFrom, logs: &Logs) -> Result<(LogState, Position)> {
     let description = logs.get_or_try_init(|| shared.backend.describe_topic(&shared.topic)).await?;
     let log = description.partitions.get(partition as usize).cloned().unwrap_or_default();
@@ -231,7 +230,7 @@ async fn target(shared: &SessionContext, partition: u32, to: &StartFrom, logs: &
     Ok((log, next))
 }
 
-/// A new epoch from elsewhere: what runs finishes first, note and memory of copies are cleared (S3).
+/// Starts a new epoch elsewhere: running handlers finish first, note and memory of copies are cleared (S3).
 async fn seek(
     shared: &Arc<SessionContext>,
     at: &JobContext,
@@ -247,7 +246,7 @@ async fn seek(
     let claimed = claim::claim_anew(shared, old, log, next).await?;
     let pool = &shared.workers.pool;
     pool.at_rest(partition).await;
-    // The delivery before goes on until the new one has begun. Parked at the log's end, it brings nothing from below that.
+    // The old delivery goes on until the new one has begun. Parked at the log's end, it brings nothing from below that.
     let parked = log.end;
     if read_from(shared, at, || Some((parked, parked))).await?.is_none() {
         return Ok((claimed, None));
@@ -261,13 +260,13 @@ async fn seek(
         && pool.new_read_began(partition)
         && parked <= found.log.first
     {
-        // Retention took all that would have told the new delivery from the old one.
+        // Retention took every record that would have told the new delivery from the old one.
         looked = read(shared, at).await?;
     }
     Ok((claimed, looked))
 }
 
-/// Waits for what still runs of a partition that was lost, and drops it at the deadline.
+/// Waits for the running handlers of a lost partition, and drops them at the deadline.
 pub(super) fn dismiss(shared: Arc<SessionContext>, partition: u32, deadline: Instant) -> BoxFuture<'static, JobResult> {
     async move { JobResult::Dismissed(hand_back::drain(&shared, partition, deadline).await) }.boxed()
 }
@@ -286,11 +285,12 @@ pub(super) fn dead_letter_job(shared: Arc<SessionContext>, job: DeadJob) -> BoxF
                 break;
             }
         }
-        // Its ownership may be over by now: then whoever has the partition decides about it, and nothing is told here.
+        // The ownership may be over by now: then the new owner decides about the envelope, and nothing is reported
+        // here.
         if !shared.workers.pool.awaits_letter(job.lane, &job.context) {
             return JobResult::DeadLettered;
         }
-        // Told before the next of the key may start.
+        // The hook is called before the next envelope of the key may start.
         let at = dead_letter::location(&job.context, &job.record);
         shared.workers.hooks.emit(&BusEvent::DeadLettered { at: &at, attempts: job.attempts, error: &job.error });
         shared.workers.telemetry.dead_lettered();
@@ -314,7 +314,7 @@ async fn write_letter(shared: &SessionContext, job: &DeadJob, by_reference: bool
     confirmation.await.map(|_| ())
 }
 
-/// Answers a seek when all partitions have done it.
+/// Reply to a seek, sent when all partitions have done it, or at the first error.
 #[derive(Clone)]
 pub(super) struct SeekReply(Option<Arc<SeekState>>);
 

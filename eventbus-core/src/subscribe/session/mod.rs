@@ -2,9 +2,9 @@
 //!
 //! It takes events, offers records, commits, writes dead letters and moves partitions between owners.
 //!
-//! **Invariant.** One thing at a time per partition: opening, committing, reading again, seeking and handing back are jobs
-//! in one queue per partition ([`OwnedPartition`]), and the next starts when the last has ended. So two commits of a partition never
-//! overtake each other, and the final commit is the last.
+//! **Invariant.** One job at a time per partition: opening, committing, reading again, seeking and handing back are
+//! jobs in one queue per partition ([`OwnedPartition`]), and the next starts when the last has ended. So two commits of
+//! a partition never overtake each other, and the final commit is the last.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -38,31 +38,30 @@ pub(crate) use context::{CloseBy, SessionContext};
 pub(crate) use hand_back::HAND_BACK_GRACE;
 use jobs::{JobResult, LogRead, SessionJob};
 
-/// What the handle asks of the session.
+/// Commands from a subscription's handle to its session.
 #[derive(Debug)]
 pub(crate) enum SessionCommand {
-    /// Stop, within this time.
+    /// Close within this time.
     Close(Duration, oneshot::Sender<DrainReport>),
-    /// Go on from elsewhere.
+    /// Go on from another place.
     Seek(StartFrom, oneshot::Sender<Result<()>>),
 }
 
-/// One owned partition.
 struct OwnedPartition {
     lease: Lease,
     claimed: Option<Claimed>,
-    /// Whether it was committed since the claim: then the next start is no unclean one.
+    /// Whether progress was committed since the claim: then the next start is no unclean one.
     progressed: bool,
     busy: bool,
     queue: VecDeque<SessionJob>,
-    /// Tells jobs of this ownership from those of an earlier one.
+    /// The number of this ownership, which tells its jobs from those of an earlier one.
     generation: u64,
     job: UnderWay,
     wanted_back: Arc<Notify>,
 }
 
-/// The job of an ownership that is under way. It must not outlive the ownership: what it would still claim, read and open
-/// would be taken for the next one's, which the same member may have by then.
+/// The job of an ownership that is under way. A job must not outlive its ownership: its claim, read or opening would be
+/// taken for one of the next ownership, which the same member may have by then.
 #[derive(Default)]
 struct UnderWay(Option<AbortHandle>);
 
@@ -84,7 +83,8 @@ pub(crate) struct Session {
     closing: Option<Closing>,
     /// Whether a handle is left that could send commands.
     handled: bool,
-    /// Whether the membership has more to tell. One that is over says so at each call, and would be all that the session hears.
+    /// Whether the membership has more events. One that is over answers at each call, and the session would hear
+    /// nothing else.
     member: bool,
 }
 
@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    /// Runs until it is closed or must stop; then leaves the group.
+    /// Runs until the session is closed or must stop; then leaves the group.
     pub(crate) async fn run(mut self) -> Ended {
         loop {
             let timer = self.duties();
@@ -130,7 +130,7 @@ impl Session {
         self.leave().await
     }
 
-    /// Looks at the pool and the clock, and starts what is due. Returns when the next retry is due.
+    /// Looks at the pool and the clock, and starts every job that is due. Returns when the next retry is due.
     fn duties(&mut self) -> Option<Instant> {
         let now = Instant::now();
         let pool = self.shared.workers.pool.clone();
@@ -184,7 +184,7 @@ impl Session {
         Ok(())
     }
 
-    /// The membership ended: what it owned is lost.
+    /// Ends the membership: its partitions are lost.
     fn membership_over(&mut self, error: Error) -> Result<()> {
         self.member = false;
         let partitions: Vec<u32> = self.owned.keys().copied().collect();
@@ -222,11 +222,11 @@ impl Session {
 
     fn records(&mut self, mut records: Vec<Inbound>) -> Result<()> {
         if self.shared.workers.seam.is(Mutant::ReverseReplay) {
-            // Swaps neighbours of a key without the ledger noticing: positions stay where they are.
+            // Neighbours of a key are swapped without the ledger noticing: positions stay where they are.
             defects::swap_neighbours(&mut records);
         }
         if self.shared.settings.dedup_by_id {
-            // Here, once: the pool looks at ids under its lock.
+            // Decoded here, once: the pool looks at ids under its lock.
             records.iter_mut().for_each(|record| record.decode(&self.shared.topic));
         }
         let offered = self.shared.workers.pool.offer(records, Instant::now());
@@ -234,7 +234,7 @@ impl Session {
             self.shared.membership.pause(partition);
         }
         let Some((partition, position)) = offered.broken else { return Ok(()) };
-        // S4: the watermark may have passed it, so going on would lose it.
+        // S4: the watermark may have passed the record, so going on would lose it.
         Err(Error::new(ErrorKind::Backend, "the backend delivered a record where it had said that none is left")
             .with("topic", &self.shared.topic)
             .with("partition", partition)
@@ -242,7 +242,8 @@ impl Session {
     }
 
     fn assigned(&mut self, assignment: Assignment) {
-        // What a leaving member gave back may be offered to it again at once; leaving gives up what was never begun.
+        // A leaving member may be offered the partitions that it gave back at once; leaving gives up those that were
+        // never opened.
         if self.closing.is_some() {
             return;
         }
@@ -264,7 +265,7 @@ impl Session {
 
     fn hand_back(&mut self, partition: u32, deadline: Instant) {
         let Some(stage) = self.owned.get_mut(&partition) else { return };
-        // What has not begun need not begin. Draining begins now, whatever is under way.
+        // Jobs that have not begun need not begin. Draining begins now, whatever is under way.
         stage.queue.clear();
         stage.wanted_back.notify_one();
         self.shared.workers.pool.drain(partition);
@@ -299,7 +300,7 @@ impl Session {
         resume::check_loss(expected, first, &self.shared.settings)
     }
 
-    /// Queues a job of a partition, and starts it if nothing is under way there.
+    /// Queues a job of a partition, and starts it if no other is under way there.
     fn enqueue(&mut self, partition: u32, job: SessionJob) {
         let Some(stage) = self.owned.get_mut(&partition) else { return };
         stage.queue.push_back(job);
@@ -324,7 +325,7 @@ impl Session {
         self.jobs.push(job.map(|done| done.unwrap_or(JobResult::Aborted)).boxed());
     }
 
-    /// A job has ended.
+    /// Takes in the result of a job, and starts the next one of its partition.
     fn done(&mut self, done: JobResult) -> Result<()> {
         let Some((partition, generation)) = done.place() else {
             if let JobResult::Dismissed(drained) = done {
@@ -368,7 +369,7 @@ impl Session {
         looked.map_or(Ok(()), |looked| self.check_log(partition, &looked))
     }
 
-    /// A log that changed under a running ownership (S3).
+    /// Checks the log that a read found: it may have changed under a running ownership (S3).
     fn check_log(&mut self, partition: u32, looked: &LogRead) -> Result<()> {
         let LogRead { expected, log } = looked;
         let Some(claimed) = self.owned.get(&partition).and_then(|stage| stage.claimed.as_ref()) else { return Ok(()) };
@@ -381,7 +382,7 @@ impl Session {
                 return Ok(());
             }
             self.shared.report_reset(partition);
-            // Nothing of this log may be handled as if it followed on the other one.
+            // No record of this log may be handled as if it followed on the other one.
             self.shared.workers.pool.drain(partition);
             self.enqueue(partition, SessionJob::Restart(log.clone()));
             return Ok(());
@@ -394,7 +395,7 @@ impl Session {
     fn read(&mut self, partition: u32, result: Result<Option<LogRead>>) -> Result<()> {
         match result {
             Ok(Some(looked)) => self.check_log(partition, &looked),
-            // Wanted back before.
+            // The partition was wanted back before the read was answered.
             Ok(None) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Fenced => {
                 self.lost(partition);

@@ -1,9 +1,9 @@
-//! Where handling of a partition resumes (S3).
+//! Resumption: the position at which handling of a partition goes on (S3).
 //!
-//! **Invariants.** Handling resumes right after the committed watermark, and skips only what the note names as finished,
-//! and only where that note was written for this log: its incarnation and its watermark must be those that are found. A
-//! log that is another one, or ends below the watermark, is a reset; records that retention took are a loss; neither is
-//! passed over in silence.
+//! **Invariants.** Handling resumes right after the committed watermark. It skips only records that the note names as
+//! finished, and only if that note was written for this log: its incarnation and its watermark must be those that are
+//! found. A log of another incarnation, or one that ends below the watermark, is a reset; records that retention took
+//! are a loss; neither is passed over in silence.
 
 use crate::backend::{Committed, LogState};
 use crate::model::{Error, ErrorKind, Position, Result};
@@ -12,24 +12,25 @@ use crate::subscribe::options::{OnDataLoss, OnLogReset, Settings};
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Note;
 
-/// What was found of earlier progress.
+/// Point at which handling resumes, as found from earlier progress.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ResumePoint {
-    /// Where to go on; `None` where the group has no progress and its start decides.
+    /// The next position to handle; `None` where the group has no progress and its start decides.
     pub(crate) next: Option<Position>,
-    /// What is finished beyond it.
+    /// The finished positions beyond `next`.
     pub(crate) finished: FinishedSet,
     /// The note, where it was written for this log.
     pub(crate) note: Option<Note>,
-    /// The epoch under which it was written.
+    /// The epoch under which the progress was committed.
     pub(crate) epoch: u64,
-    /// The log was another one, and its progress is discarded.
+    /// Whether the log was another one, so that its progress is discarded.
     pub(crate) reset: bool,
-    /// Records lost to retention: from, to.
+    /// The records lost to retention: from, to.
     pub(crate) lost: Option<(Position, Position)>,
 }
 
-/// Compares what is committed with the log. A loss is told, not judged: it is reported before [`check_loss`] decides.
+/// Compares the committed progress with the log. Returns a loss without judging it: the loss is reported before
+/// [`check_loss`] decides.
 ///
 /// # Errors
 /// `LogReset` where the subscription is to stop on it.
@@ -71,10 +72,10 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// What a loss of records means for the subscription.
+/// Decides whether the subscription goes on after a loss of records.
 ///
 /// # Errors
-/// `DataLost` where it is to stop.
+/// `DataLost` where the subscription is to stop.
 pub(crate) fn check_loss(from: Position, to: Position, settings: &Settings) -> Result<()> {
     match settings.on_data_loss {
         OnDataLoss::Continue => Ok(()),
@@ -85,7 +86,6 @@ pub(crate) fn check_loss(from: Position, to: Position, settings: &Settings) -> R
     }
 }
 
-/// The error of a log that is another one.
 pub(crate) fn log_reset(next: Position, log: &LogState) -> Error {
     Error::new(ErrorKind::LogReset, "the log is not the one that the group's progress was written for")
         .with("committed", next)
@@ -94,7 +94,7 @@ pub(crate) fn log_reset(next: Position, log: &LogState) -> Error {
         .with("incarnation", &log.incarnation)
 }
 
-/// The note, unless it cannot be read or belongs to another watermark: then nothing is skipped by it.
+/// Returns the note, unless it cannot be read or belongs to another watermark: then no record is skipped by it.
 fn read_note(committed: &Committed) -> Option<Note> {
     if committed.note.is_empty() {
         return None;
@@ -109,7 +109,7 @@ fn read_note(committed: &Committed) -> Option<Note> {
     }
 }
 
-/// The first position from `first` on that is not finished, and what is finished beyond it.
+/// Returns the first position from `first` on that is not finished, and the finished positions beyond it.
 fn above(first: Position, finished: &FinishedSet) -> (Position, FinishedSet) {
     let next = finished.runs().find(|run| (run.first..=run.last).contains(&first)).map_or(first, |run| run.last.next());
     let beyond = finished.runs().filter(|run| run.first > next).collect::<FinishedSet>();
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn what_was_finished_within_a_loss_is_neither_named_nor_handled_again() {
         let go_on = settings(OnLogReset::Stop, OnDataLoss::Continue);
-        // Finished beyond 5 were 7 and 8.
+        // The positions 7 and 8 were finished beyond 5.
         for (first, next) in [(6, 6), (7, 9), (8, 9), (9, 9)] {
             let found = find(Some(&committed(5, "one")), &log("one", first, 100), &go_on, Seam::default()).unwrap();
             assert_eq!(found.next, Some(Position::new(next)));

@@ -1,4 +1,4 @@
-//! What a member owns, and where it stands with the coordinator.
+//! Assignments: a member's partitions, and its state towards the coordinator.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -8,22 +8,21 @@ use super::commit_metadata::Fingerprint;
 use crate::backend::Lease;
 use crate::model::Position;
 
-/// A partition that this member owns.
 pub(super) struct OwnedPartition {
-    /// Which assignment it came with: what is said of an earlier one is not about this one.
+    /// The number of the assignment that it came with: news of an earlier one is not about this one.
     pub(super) number: u64,
-    /// The core was told of it, and will release it when it is wanted back.
+    /// Whether the core was told of it, and will release it when it is wanted back.
     pub(super) announced: bool,
     pub(super) lease: Lease,
     pub(super) incarnation: String,
-    /// Of a late record below what is committed.
+    /// The fingerprint of a late record below the committed position.
     pub(super) fingerprint: Option<Fingerprint>,
-    /// Of some of what was delivered beyond it.
+    /// The fingerprints of some records delivered beyond it.
     pub(super) seen: VecDeque<Fingerprint>,
-    /// The fingerprint was compared with the log, and nothing was read since.
+    /// Whether the fingerprint was compared with the log, and nothing was read since.
     pub(super) compared: bool,
     pub(super) epoch: u64,
-    /// What was last committed, to be said again while nothing else is to be said.
+    /// The position and text last committed, to be repeated while there is nothing else to commit.
     pub(super) last: Option<(Position, String)>,
     /// The number of the read under way; 0 where there is none.
     pub(super) read: u64,
@@ -31,15 +30,15 @@ pub(super) struct OwnedPartition {
     pub(super) next: Position,
 }
 
-/// What the coordinator wants back.
+/// Revocation that the coordinator waits for.
 pub(super) struct PendingRevocation {
     pub(super) partitions: HashSet<u32>,
-    /// What the core has not released yet.
+    /// The partitions that the core has not released yet.
     pub(super) left: HashSet<u32>,
     pub(super) until: Instant,
 }
 
-/// Where a member stands that leaves to join again.
+/// Progress of a member that leaves in order to join again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Rejoin {
     #[default]
@@ -48,39 +47,39 @@ pub(super) enum Rejoin {
     Leaving,
 }
 
-/// All that changes of a member.
+/// State of a member that changes.
 #[derive(Default)]
 pub(super) struct Assignments {
     pub(super) held: HashMap<u32, OwnedPartition>,
     pub(super) revocation: Option<PendingRevocation>,
     pub(super) rejoin: Rejoin,
-    /// What the request to the coordinator that is under way commits: not given up before its answer.
+    /// The partitions that the request under way commits: they are not given up before its answer.
     pub(super) committing: HashSet<u32>,
     pub(super) reads: u64,
     pub(super) closing: bool,
-    /// Rises with each assignment, so that a late answer about an earlier one is left out.
+    /// Assignments so far, so that a late answer about an earlier one is left out.
     pub(super) assignments: u64,
 }
 
 impl Assignments {
-    /// The partition, if it is still of this assignment.
+    /// Returns the partition, if it is still of this assignment.
     pub(super) fn of(&mut self, partition: u32, number: u64) -> Option<&mut OwnedPartition> {
         self.held.get_mut(&partition).filter(|held| held.number == number)
     }
 
-    /// Whether a partition is in this read.
+    /// Returns whether this is the partition's read under way.
     pub(super) fn reads(&self, partition: u32, read: u64) -> bool {
         self.held.get(&partition).is_some_and(|held| held.read == read)
     }
 
-    /// Whether a partition is still of this assignment, of which the core is told now.
+    /// Marks a partition as announced to the core. Returns false if it is no longer of this assignment.
     pub(super) fn announces(&mut self, partition: u32, number: u64) -> bool {
         self.of(partition, number).map(|held| held.announced = true).is_some()
     }
 }
 
 impl OwnedPartition {
-    /// Until a claim is accepted nothing may start.
+    /// Makes a partition with a lease that has ended: no handler may start until a claim is accepted.
     pub(super) fn new(number: u64) -> Self {
         Self {
             number,

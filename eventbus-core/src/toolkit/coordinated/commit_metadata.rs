@@ -1,10 +1,10 @@
-//! What is stored beside a committed offset, where a broker keeps a line of text there and no more (S4, S5).
+//! Metadata of a commit, for a broker that keeps a line of text beside a committed offset and no more (S4, S5).
 //!
-//! One line: version, epoch, the log's incarnation, the fingerprint of a finished record, the owner, the core's note. Offsets without
-//! it, or with what another program wrote there, are progress under epoch 0.
+//! One line: version, epoch, the log's incarnation, the fingerprint of a finished record, the owner, the core's note.
+//! Offsets without it, or with another program's text, are progress under epoch 0.
 //!
-//! The *fingerprint* tells logs apart where clients are not told a topic's id: place, time and digest of a late record below the
-//! watermark. A log that has another record there is another log, and gets another incarnation (S3).
+//! The *fingerprint* tells logs apart where clients are not told a topic's id: place, time and digest of a late record
+//! below the watermark. A log with another record in that place is another log, and gets another incarnation (S3).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
@@ -15,28 +15,28 @@ use std::collections::{BTreeSet, HashMap};
 use crate::backend::{Committed, GroupDescription, GroupPartition, LogState};
 use crate::model::{Position, murmur2};
 
-/// The most of an owner's name that is kept.
+/// The most bytes of an owner's name that are kept.
 const OWNER_BYTES: usize = 64;
 
-/// The most of a payload that a fingerprint looks at.
+/// The most bytes of a payload that go into a fingerprint.
 const DIGESTED: usize = 256;
 
 const VERSION: &str = "eb1";
 
-/// What tells a record from one that another log has in its place.
+/// Fingerprint of a record, which tells it from one that another log has in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // as it is stored
 pub struct Fingerprint {
-    /// Its place.
+    /// The record's offset.
     pub offset: i64,
-    /// When it was stored, as the broker says.
+    /// The time at which it was stored, as the broker says.
     pub time: i64,
-    /// Of its key and the begin of its payload.
+    /// The digest of its key and the beginning of its payload.
     pub digest: u64,
 }
 
 impl Fingerprint {
-    /// The fingerprint of a record.
+    /// Computes the fingerprint of a record.
     #[must_use]
     pub fn of(offset: i64, time: i64, key: &[u8], payload: &[u8]) -> Self {
         let begin = payload.get(..DIGESTED).unwrap_or(payload);
@@ -44,13 +44,12 @@ impl Fingerprint {
         Self { offset, time, digest: digest ^ payload.len() as u64 }
     }
 
-    /// Its place, as a position.
     pub(crate) fn at(&self) -> Position {
         Position::new(u64::try_from(self.offset).unwrap_or_default())
     }
 
-    /// Whether a log can still have the record, by its ends alone. `None`: it must be looked at. What retention took tells
-    /// nothing, so that such a log counts as the same.
+    /// Returns whether a log can still have the record, by its ends alone; `None` if the record must be read. A record
+    /// gone by retention tells nothing: such a log counts as the same.
     #[must_use]
     pub fn is_of(&self, log: &LogState) -> Option<bool> {
         if self.at() >= log.end {
@@ -59,14 +58,15 @@ impl Fingerprint {
         (self.at() < log.first).then_some(true)
     }
 
-    /// Whether what was found at this place, or behind it, is of the same log. What compaction took tells nothing.
+    /// Returns whether the record found at this place, or after it, is of the same log. One gone by compaction tells
+    /// nothing.
     #[must_use]
     pub fn agrees_with(&self, found: Option<&Self>) -> bool {
         found.is_none_or(|found| found.offset != self.offset || found == self)
     }
 }
 
-/// The line of text beside an offset.
+/// Line of text beside an offset.
 ///
 /// ```
 /// use eventbus_core::toolkit::coordinated::CommitMetadata;
@@ -78,26 +78,26 @@ impl Fingerprint {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(clippy::exhaustive_structs)] // as it is stored
 pub struct CommitMetadata {
-    /// The epoch of the ownership that wrote it.
+    /// The epoch of the ownership that wrote the line.
     pub epoch: u64,
     /// The log's incarnation, as its reader named it.
     pub incarnation: String,
-    /// Of a record below the offset.
+    /// The fingerprint of a record below the offset.
     pub fingerprint: Option<Fingerprint>,
-    /// The member that wrote it; 64 bytes of its name are kept.
+    /// The member that wrote the line; 64 bytes of its name are kept.
     pub owner: String,
     /// The core's note.
     pub note: Bytes,
 }
 
-/// What a group has committed of a partition: the offset, and what is beside it; `None` without progress.
+/// Committed progress of a group in a partition: the offset, and the metadata beside it; `None` without progress.
 pub type CommittedOffset = Option<(Position, CommitMetadata)>;
 
 impl CommitMetadata {
     /// The largest note in bytes that fits into a line of 4 096.
     pub const NOTE_BYTES: usize = 2_800;
 
-    /// The line.
+    /// Writes the line.
     #[must_use]
     pub fn encode(&self) -> String {
         let print = self.fingerprint.map(|print| format!("{}:{}:{:x}", print.offset, print.time, print.digest));
@@ -112,7 +112,7 @@ impl CommitMetadata {
         )
     }
 
-    /// What was stored; `None` where another program wrote it.
+    /// Reads a line; `None` where another program wrote it.
     #[must_use]
     pub fn decode(line: &str) -> Option<Self> {
         let mut parts = line.split(';');
@@ -128,21 +128,21 @@ impl CommitMetadata {
         Some(Self { epoch, incarnation, fingerprint: print.unwrap_or_default(), owner, note })
     }
 
-    /// The same as the core has it.
+    /// Converts to the core's form.
     #[must_use]
     pub fn committed(&self, next: Position) -> Committed {
         Committed { next, epoch: self.epoch, note: self.note.clone() }
     }
 
-    /// The same as written by nobody, for an offset that was set by hand: the epoch is kept, the note cleared.
+    /// Returns the line as written by nobody, for an offset that was set by hand: the epoch is kept, the note cleared.
     #[must_use]
     pub fn by_nobody(&self, next: Position) -> Self {
         let print = self.fingerprint.filter(|print| print.at() < next);
         Self { fingerprint: print, owner: String::new(), note: Bytes::new(), ..self.clone() }
     }
 
-    /// What to store where a group is reset to these positions, with what is stored `before` of each partition: the same
-    /// [by nobody](Self::by_nobody), and nothing of a partition without progress.
+    /// Returns the lines to store where a group is reset to these positions, from those stored `before` in each
+    /// partition: rewritten [by nobody](Self::by_nobody), and an empty one for a partition without progress.
     pub fn reset(before: &[(u32, CommittedOffset)], to: &[(u32, Position)]) -> Vec<(u32, Position, Self)> {
         let of = |partition| before.iter().find(|(known, _)| *known == partition)?.1.as_ref();
         let set = to.iter().map(|(partition, next)| {
@@ -160,10 +160,10 @@ fn print_of(text: &str) -> Option<Fingerprint> {
     Some(Fingerprint { offset, time, digest: u64::from_str_radix(parts.next()?, 16).ok()? })
 }
 
-/// A group as a broker tells it that has no gaps in its logs and keeps a [`CommitMetadata`] beside an offset: of each partition its
-/// log, and the committed offset with what is beside it. `members` are those that the broker names; where it names none to
-/// who asks, those that wrote the offsets are taken for its members. `oldest` looks for the times of the first records from
-/// these positions on, in milliseconds since the Unix epoch, as far as there are any.
+/// Describes a group of a broker that has no gaps in its logs and keeps a [`CommitMetadata`] beside an offset. Takes
+/// each partition's log, and the committed offset with its metadata. `members` are those that the broker names; if it
+/// names none to the caller (`None`), the writers of the offsets count as members. `oldest` looks up the times of the
+/// first records from these positions on, in milliseconds since the Unix epoch, for those that exist.
 #[must_use]
 pub fn describe_group(
     members: Option<Vec<String>>,
@@ -175,7 +175,7 @@ pub fn describe_group(
         let owners: BTreeSet<&String> = owners().filter(|owner| !owner.is_empty()).collect();
         owners.into_iter().cloned().collect()
     });
-    // Of a long name only the begin is stored.
+    // The stored owner may be only the beginning of a long name.
     let known = |owner: &String| !owner.is_empty() && members.iter().any(|member| member.starts_with(owner));
     let described = partitions.into_iter().map(|(partition, log, committed)| {
         let owner = committed.as_ref().map(|(_, stored)| stored.owner.clone()).filter(known);
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(CommitMetadata::decode(&nothing.encode()), Some(nothing));
     }
 
-    /// What was stored by an earlier version is read by a later one.
+    /// A line stored by an earlier version is read by a later one.
     #[test]
     fn vectors_never_change() {
         let print = Some(Fingerprint::of(41, 1_700_000_000_000, b"key", b"payload"));

@@ -1,10 +1,12 @@
-//! The thread that commits (S4, S5).
+//! Commits of a member: the thread that sends them (S4, S5).
 //!
 //! Invariants:
-//! * only what is assigned now is committed, under no lower epoch than before: the coordinator would take more from a live member;
-//! * a lease counts from before the sending of the last commit that the coordinator accepted. A member that says nothing for a
-//!   third of it says its last word again; one that is not known any more has lost everything;
-//! * commits wait for the coordinator on a thread of their own, one request at a time, so a later one is later.
+//! * only partitions assigned now are committed, under no lower epoch than before: the coordinator would take more from
+//!   a live member;
+//! * a lease counts from before the sending of the last commit that the coordinator accepted. A member that has
+//!   committed nothing for a third of the lease repeats its last commits; one that is not known any more has lost
+//!   everything;
+//! * commits wait for the coordinator on a thread of their own, one request at a time, so they arrive in order.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -20,22 +22,20 @@ use super::{Client, CommitEntry, CommitError, not_held};
 use crate::backend::Commit;
 use crate::model::{Error, ErrorKind, Result};
 
-/// How soon a probe that was not accepted is sent again.
+/// The wait before a repeated commit that was not accepted is sent again.
 pub(super) const AGAIN: Duration = Duration::from_millis(250);
 
 pub(super) type Reply = oneshot::Sender<Result<()>>;
 
-/// What the thread is asked for.
 pub(super) enum Order {
     Commit(Commit, Reply),
-    /// Give up a partition, behind all commits of it.
+    /// Release a partition, after all its commits.
     Release(u32, Reply),
 }
 
-/// What the thread goes by.
 pub(super) struct Committing<C> {
     seat: RebalanceListener<C>,
-    /// When the last words are said again.
+    /// The time at which the last commits are repeated.
     pub(super) probe_at: Instant,
 }
 
@@ -45,7 +45,7 @@ impl<C: Client> Committing<C> {
         Self { seat, probe_at }
     }
 
-    /// Commits what is asked for until nobody can ask any more.
+    /// Carries out orders until nobody can send any more.
     pub(super) fn run(mut self, waiting: &mpsc::Receiver<Order>) {
         loop {
             let first = match waiting.recv_timeout(self.probe_at.saturating_duration_since(Instant::now())) {
@@ -57,7 +57,7 @@ impl<C: Client> Committing<C> {
         }
     }
 
-    /// Commits all of these in one request, says the last words again where it is time, then releases.
+    /// Sends all these commits in one request, repeats the last ones if it is time, then releases.
     pub(super) fn turn(&mut self, orders: impl Iterator<Item = Order>) {
         let (mut commits, mut releases) = (Vec::new(), Vec::new());
         for order in orders {
@@ -75,7 +75,7 @@ impl<C: Client> Committing<C> {
                 self.probe_at = if said { begun + third } else { Instant::now() + AGAIN };
             }
         } else {
-            // It has left.
+            // The member has left.
             commits.into_iter().for_each(|(_, reply)| drop(reply.send(Err(not_held()))));
             self.probe_at = Instant::now() + third;
         }
@@ -87,9 +87,9 @@ impl<C: Client> Committing<C> {
 }
 
 impl<C: Client> RebalanceListener<C> {
-    /// A commit of all that was committed last, unchanged: accepted, it shows that the member is still one. It also sets right
-    /// what a late copy of an earlier request has moved back: a request that timed out is sent again by the client, and the
-    /// coordinator may come upon the first of them after all others. `None`: there is nothing to say.
+    /// Repeats the last commits unchanged: accepted, they show that the member is still one. They also undo a late copy
+    /// of an earlier request: a client sends a request that timed out again, and the coordinator may come upon the
+    /// first copy after all others. Returns whether they were accepted; `None` where there is nothing to repeat.
     fn say_again(&self, client: &C) -> Option<bool> {
         let said = |(partition, held): (&u32, &OwnedPartition)| Some((*partition, held.last.clone()?));
         let last: Vec<_> = self.state().held.iter().filter_map(said).collect();
@@ -99,14 +99,14 @@ impl<C: Client> RebalanceListener<C> {
         (!entries.is_empty()).then(|| self.send(client, &entries).is_ok())
     }
 
-    /// Commits in one request, and tells who asked.
+    /// Commits in one request, and answers every order.
     fn commit(&self, client: &C, commits: Vec<(Commit, Reply)>) {
         let mut asked: BTreeMap<u32, (Commit, String, Reply)> = BTreeMap::new();
         for (commit, reply) in commits {
             match self.prepare(&commit) {
                 Ok(text) => {
                     if let Some((_, _, earlier)) = asked.insert(commit.partition, (commit, text, reply)) {
-                        // Superseded within one request.
+                        // A later commit of the partition takes its place in the request.
                         let _ = earlier.send(Err(Error::new(ErrorKind::Unavailable, "a later commit took its place")));
                     }
                 }
@@ -131,7 +131,7 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// The text beside a commit, where it may be made.
+    /// Makes the text beside a commit. `Fenced` where the commit may not be made.
     fn prepare(&self, commit: &Commit) -> Result<String> {
         let mut state = self.state();
         let held = state.held.get_mut(&commit.partition).ok_or_else(not_held)?;
@@ -149,7 +149,7 @@ impl<C: Client> RebalanceListener<C> {
         Ok(stored.encode())
     }
 
-    /// A commit is in force: what it says is what is said again, and fingerprints below it have done their work.
+    /// Records an accepted commit: it is the next to be repeated, and fingerprints below it are done with.
     fn stored(&self, commit: &Commit, text: String, number: u64) {
         let mut state = self.state();
         let Some(held) = state.held.get_mut(&commit.partition).filter(|held| held.number <= number) else { return };
@@ -162,12 +162,12 @@ impl<C: Client> RebalanceListener<C> {
         held.last = Some((commit.next, text));
     }
 
-    /// One request to the coordinator. Accepted, it extends the leases of all that was owned then, from before it was sent. The
-    /// number of the assignment that it was sent under.
+    /// Sends one request to the coordinator. If accepted, it extends the leases of all partitions owned then, from
+    /// before it was sent. Returns the number of the assignment that it was sent under.
     pub(super) fn send(&self, client: &C, entries: &[CommitEntry<'_>]) -> Result<u64> {
         let number = {
             let mut state = self.state();
-            // Between the look and the word a partition may have been lost; then it is not ours to commit.
+            // A partition may have been lost since the commit was prepared; then it is not this member's to commit.
             if let Some(lost) = entries.iter().find(|entry| !state.held.contains_key(&entry.partition)) {
                 tracing::debug!(target: "eventbus", partition = lost.partition, "lost before its commit was sent");
                 return Err(Error::new(ErrorKind::Unavailable, "a partition was lost before the commit was sent"));
@@ -191,7 +191,7 @@ impl<C: Client> RebalanceListener<C> {
         Ok(number)
     }
 
-    /// What a refusal means, for the member of that assignment and for who asked.
+    /// Turns a refusal into an error for the caller, and draws its consequences for the member of that assignment.
     fn understood(&self, refused: CommitError, number: u64) -> Error {
         match refused {
             CommitError::Fenced(why) => {

@@ -1,11 +1,12 @@
 //! Delivery: records filtered by the read that they belong to (S3, S6).
 //!
 //! Invariants:
-//! * nothing is delivered before the core's `read`, nothing that an earlier read fetched after it: each read has a number, and a
-//!   record carries it up to the moment in which it is handed over;
-//! * positions of a partition only rise within a read, and the client leaves none out: it goes on by itself after any trouble
-//!   with the connection. Where it cannot, since the log no longer has the next record, it says so, and so do we;
-//! * what waits for the core is bounded.
+//! * nothing is delivered before the core's `read`, and nothing after it that an earlier read fetched: each read has a
+//!   number, and a record carries it until it is handed over;
+//! * positions of a partition only rise within a read, and the client leaves none out: it goes on by itself after any
+//!   trouble with the connection. If it cannot, because the log no longer has the next record, it says so, and the read
+//!   is interrupted;
+//! * the records that wait for the core are bounded.
 
 use std::time::Duration;
 
@@ -21,20 +22,19 @@ use crate::runtime::sync::atomic::Ordering;
 /// Records of a batch, each with the number of its read.
 pub(super) type Batch = Vec<(u64, Inbound)>;
 
-/// The most records of a batch.
 pub(super) const BATCH: usize = 512;
 
-/// Records that may wait for the core before the thread asks for no more.
+/// Records that may wait for the core before the thread fetches no more.
 pub(super) const WAITING: usize = OVERSHOOT - BATCH;
 
-/// Of every so many positions, the record of one is kept in mind to tell the log by; of those that come alone, each.
+/// The distance of positions whose records' fingerprints are kept. The first record of a batch is kept, too.
 const PRINTED: u64 = 16;
 
-/// How long a partition that was just assigned may take until the client seeks in it.
+/// The longest time until the client can seek in a partition that was just assigned.
 pub(super) const SETTLES: Duration = Duration::from_secs(1);
 
 impl<C: Client> RebalanceListener<C> {
-    /// Whether the core has so much to take that no more is asked for.
+    /// Returns whether so many records wait for the core that no more are fetched.
     pub(super) fn is_full(&self) -> bool {
         self.waiting().load(Ordering::Acquire) > WAITING
     }
@@ -65,7 +65,7 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// Records whose read is still under way, out of what the thread handed over.
+    /// Returns the records whose read is still under way.
     pub(super) fn current(&self, records: Batch) -> Vec<Inbound> {
         self.waiting().fetch_sub(records.len(), Ordering::AcqRel);
         let state = self.state();
@@ -73,7 +73,6 @@ impl<C: Client> RebalanceListener<C> {
         records.into_iter().filter(under_way).map(|(_, record)| record).collect()
     }
 
-    /// Begins a read.
     pub(super) fn begin(&self, client: &C, partition: u32, from: Position) -> Result<()> {
         self.seek(client, partition, from)?;
         {
@@ -83,7 +82,8 @@ impl<C: Client> RebalanceListener<C> {
             let held = state.held.get_mut(&partition).ok_or_else(not_held)?;
             (held.read, held.next) = (read, from);
         }
-        // The core begins each assignment without a pause, and may have paused the one before until it heard of this.
+        // The core begins each assignment unpaused, and may have paused the partition's last one until it heard of
+        // this.
         client.pause(partition, false);
         Ok(())
     }
@@ -93,13 +93,13 @@ impl<C: Client> RebalanceListener<C> {
             |why: &dyn std::fmt::Display| Error::new(ErrorKind::Unavailable, format!("the read cannot begin: {why}"));
         let until = Instant::now() + if self.state().rejoin == Rejoin::No { SETTLES } else { Duration::ZERO };
         while !client.seek(partition, from).map_err(|error| failed(&error))? {
-            // Assigned a moment ago, and not yet begun.
+            // The partition was assigned a moment ago, and is not begun yet.
             if Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(2));
                 continue;
             }
-            // Where the log did not have the next record the client has ended the partition, and seeks no more in it until it
-            // is assigned anew.
+            // The client ends a partition whose log did not have the next record, and seeks in it only once it is
+            // assigned anew.
             let mut state = self.state();
             if state.rejoin == Rejoin::No {
                 state.rejoin = Rejoin::Wanted;
@@ -116,7 +116,7 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// Delivery of all that is read breaks off; the core reads again.
+    /// Breaks off the delivery of all partitions; the core reads again.
     pub(super) fn interrupt(&self) {
         let mut broken = Vec::new();
         for (partition, held) in &mut self.state().held {

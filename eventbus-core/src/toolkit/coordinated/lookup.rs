@@ -1,8 +1,8 @@
-//! What a member finds when partitions become its own: what is committed, and whether the log is still the same (S3).
+//! Lookup of newly assigned partitions: their committed progress, and whether the log is still the same (S3).
 //!
 //! Invariants:
-//! * an answer belongs to the assignment that it was asked for; what comes late changes nothing of a later one;
-//! * a log that has not the record that was seen in it is another, and gets an incarnation that no log had before.
+//! * an answer belongs to the assignment that it was asked for; a late one changes nothing of a later assignment;
+//! * a log without the record that was seen in it is another, and gets an incarnation that no log had before.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use super::{Client, not_held};
 use crate::backend::{Assignment, GroupEvent, LogState};
 use crate::model::Result;
 
-/// How soon what could not be looked up is looked up again.
+/// The wait before a failed lookup is repeated.
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl<C: Client> RebalanceListener<C> {
-    /// Looks up what the group has committed, and tells the core of its new partitions. Blocks.
+    /// Looks up the group's committed progress, and tells the core of its new partitions. Blocks.
     pub(super) fn announce(&self, partitions: &[u32], number: u64) {
         loop {
             let Some(client) = self.client() else { return };
@@ -28,7 +28,8 @@ impl<C: Client> RebalanceListener<C> {
                 Ok(mut assignments) => {
                     let mut state = self.state();
                     assignments.retain(|assignment| state.announces(assignment.partition, number));
-                    // Under the lock, so that a loss is told after it, and what is wanted back before it is not told of at all.
+                    // The core is told under the lock: a loss is told after it, and partitions already wanted back are
+                    // not told of at all.
                     return self.tell(GroupEvent::Assigned(assignments));
                 }
                 Err(error) => {
@@ -66,8 +67,8 @@ impl<C: Client> RebalanceListener<C> {
         Ok(assignments)
     }
 
-    /// The log as it is now, with its incarnation as this member knows it, looked at anew: after trouble it may be another.
-    /// Blocks.
+    /// Returns the log as it is now, with its incarnation as this member knows it, compared anew: after trouble it may
+    /// be another log. Blocks.
     pub(super) fn log(&self, client: &C, partition: u32) -> Result<LogState> {
         let mut log = client.ends(partition)?;
         let (print, number) = {
@@ -91,7 +92,8 @@ impl<C: Client> RebalanceListener<C> {
     }
 }
 
-/// Whether logs still have the records that were seen in them. What retention or compaction took tells nothing.
+/// Returns whether logs still have the records that were seen in them. A record gone by retention or compaction tells
+/// nothing.
 fn compare<C: Client>(client: &C, asked: &[(u32, &LogState, Option<Fingerprint>)]) -> Result<HashMap<u32, bool>> {
     let mut same = HashMap::new();
     let mut wanted = Vec::new();
@@ -108,7 +110,7 @@ fn compare<C: Client>(client: &C, asked: &[(u32, &LogState, Option<Fingerprint>)
     Ok(same)
 }
 
-/// An incarnation that no log had before.
+/// Makes an incarnation that no log had before.
 fn fresh() -> String {
     format!("{:016x}", rand::random::<u64>())
 }

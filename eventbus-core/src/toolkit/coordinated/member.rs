@@ -1,6 +1,6 @@
-//! [`Member`]: one member of a group, as the core sees it (S5).
+//! One member of a group, as the core sees it: [`Member`] (S5).
 //!
-//! Invariant: what is queued of a read that is over, or of an ownership that is, is not handed out.
+//! Invariant: items of a read or an ownership that is over are not handed out.
 
 use std::fmt;
 use std::sync::{Arc, mpsc as threads};
@@ -16,7 +16,7 @@ use super::{Client, MemberConfig, member_left, not_held};
 use crate::backend::{Commit, GroupEvent, LogState, Membership};
 use crate::model::{Error, ErrorKind, Position, Result};
 
-/// How long leaving is waited for: what its thread waits for, and as long again for the client to end.
+/// The longest wait for a member to leave: what its thread waits for, and as long again for the client to end.
 const LEAVES: Duration = Duration::from_secs(2 * (JOINS.as_secs() + LETS_GO.as_secs()));
 
 /// One member of a group, with two threads: one polls its client, the other commits. Dropped, it leaves.
@@ -34,11 +34,12 @@ impl<C> fmt::Debug for Member<C> {
 }
 
 impl<C: Client> Member<C> {
-    /// Makes a client, lets it join the group and starts its threads. The client tells the [`RebalanceListener`] what its coordinator says.
-    /// Must be called within a runtime, on whose threads that may block what partitions come with is looked up.
+    /// Makes a client, lets it join the group and starts its threads. The client must report the coordinator's
+    /// decisions to the [`RebalanceListener`]. Must be called within a runtime, whose blocking threads look up the
+    /// state of new partitions.
     ///
     /// # Errors
-    /// Those of `make` and [`Client::subscribe`]; `Backend` where the system gives no thread.
+    /// The errors of `make` and [`Client::subscribe`]; `Backend` where the system gives no thread.
     pub fn join(ask: MemberConfig, make: impl FnOnce(RebalanceListener<C>) -> Result<C>) -> Result<Self> {
         let (member, polling, committing, waiting) = Self::parts(ask, make)?;
         spawn("eventbus-poll", move || polling.run())?;
@@ -72,7 +73,7 @@ impl<C: Client> Member<C> {
     }
 }
 
-/// A member, and what its threads go by.
+/// A member, and the state of its threads.
 pub(super) type Parts<C> = (Member<C>, Polling<C>, Committing<C>, threads::Receiver<Order>);
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -110,7 +111,7 @@ impl<C: Client> Membership for Member<C> {
             seat.log(&client, partition)
         });
         let log = looked.await.map_err(|_| member_left())??;
-        // Where the log does not reach, the core learns it from what is returned.
+        // A position outside the log is moved into it; the core learns of that from the returned log.
         let from = from.clamp(log.first, log.end.max(log.first));
         let (reply, begun) = oneshot::channel();
         self.commands.send(PollCommand::Read(partition, from, reply)).map_err(|_| member_left())?;
@@ -134,7 +135,7 @@ impl<C: Client> Membership for Member<C> {
         self.order(|reply| Order::Release(partition, reply)).await
     }
 
-    /// Returns within 14 s, also where the client does not end: its thread goes on by itself then.
+    /// Returns within 14 s, even if the client does not end: its thread then goes on by itself.
     async fn leave(&self) -> Result<()> {
         let (reply, left) = oneshot::channel();
         if self.commands.send(PollCommand::Leave(reply)).is_ok() {

@@ -1,7 +1,7 @@
 //! The thread that polls a member's client: takes commands, answers the coordinator, leaves.
 //!
 //! Invariants:
-//! * the thread never waits for the coordinator nor for the core; only the one gives room to the other;
+//! * the thread never waits for the coordinator nor for the core: it serves them in turns;
 //! * leaving ends in bounded time, whatever others do with the client meanwhile.
 
 use std::ops::ControlFlow;
@@ -16,24 +16,22 @@ use super::rebalance::{MemberItem, RebalanceListener};
 use super::{Client, Polled};
 use crate::model::{Position, Result};
 
-/// The longest that the thread waits for something to happen: commands are looked at in between.
+/// The longest wait for an event of the client: commands are looked at in between.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long a member that leaves waits for the answer to its joining.
+/// The longest wait of a member that leaves for an answer to its joining.
 pub(super) const JOINS: Duration = Duration::from_secs(2);
 
-/// How long it then waits for others to let go of the client. The last one to do so ends it.
+/// The longest wait after that for others to let go of the client. The last one to do so ends it.
 pub(super) const LETS_GO: Duration = Duration::from_secs(5);
 
-/// What the thread is asked for.
 pub(super) enum PollCommand {
     /// Deliver from this position on.
     Read(u32, Position, oneshot::Sender<Result<()>>),
-    /// Leave, and say when it is done.
+    /// Leave, and reply when it is done.
     Leave(oneshot::Sender<()>),
 }
 
-/// What the thread goes by.
 pub(super) struct Polling<C: Client> {
     pub(super) seat: RebalanceListener<C>,
     pub(super) client: Arc<C>,
@@ -41,11 +39,11 @@ pub(super) struct Polling<C: Client> {
     pub(super) batch: Batch,
 }
 
-/// Whether the thread goes on; else who waits for its end, if anybody does.
+/// Whether the thread goes on; if not, the reply to a caller that waits for its end, if there is one.
 type Goes = ControlFlow<Option<oneshot::Sender<()>>>;
 
 impl<C: Client> Polling<C> {
-    /// Polls until the member leaves. Drops the client on this thread, which is where its last callbacks come.
+    /// Polls until the member leaves. Drops the client on this thread, where its last callbacks come.
     pub(super) fn run(mut self) {
         let left = loop {
             if let ControlFlow::Break(left) = self.turn() {
@@ -58,13 +56,13 @@ impl<C: Client> Polling<C> {
         }
     }
 
-    /// Looks after the coordinator, then takes a command or what there is of records.
+    /// Serves the coordinator, then takes a command or the records that are there.
     pub(super) fn turn(&mut self) -> Goes {
         self.seat.hand_over(&self.client);
         match self.commands.try_recv() {
             Ok(PollCommand::Read(partition, from, reply)) => {
                 let _ = reply.send(self.seat.begin(&self.client, partition, from));
-                // All partitions of an assignment begin at once.
+                // All partitions of an assignment begin before the next poll.
                 return ControlFlow::Continue(());
             }
             Ok(PollCommand::Leave(reply)) => return ControlFlow::Break(Some(reply)),
@@ -81,7 +79,7 @@ impl<C: Client> Polling<C> {
         goes
     }
 
-    /// Takes what is there, at most a batch.
+    /// Takes the events that are there, at most a batch.
     fn burst(&mut self) -> Goes {
         let Self { seat, client, batch, .. } = self;
         let mut wait = TICK;
@@ -120,10 +118,11 @@ impl<C: Client> Polling<C> {
 
     pub(super) fn leave(self) {
         let Self { seat, client, commands, .. } = self;
-        // Who asks for anything from now on is told that the member is gone.
+        // Callers are told from now on that the member is gone.
         drop(commands);
         seat.close();
-        // A member that goes before it has come stays in the group until its session ends, and others make room for it.
+        // A member that leaves before it has joined stays in the group until its session ends, and others make room for
+        // it.
         let until = Instant::now() + JOINS;
         while seat.state().assignments == 0 && Instant::now() < until {
             let _ = client.poll(TICK);
@@ -133,8 +132,8 @@ impl<C: Client> Polling<C> {
     }
 }
 
-/// Whoever commits or pauses just now has the client for a moment. A commit may have it as long as the coordinator is away: it is
-/// not waited for, and ends the client on its own thread.
+/// Drops the client once no other thread has it. A call that commits or pauses has it for a moment; but a commit may
+/// have it as long as the coordinator is away: it is not waited for, and ends the client on its own thread.
 fn let_go<C>(mut client: Arc<C>) {
     let until = Instant::now() + LETS_GO;
     loop {

@@ -1,9 +1,9 @@
-//! [`RebalanceListener`]: a member as its threads and the coordinator's words share it (S5).
+//! Listener for rebalances: the state of a member, shared by its threads and the coordinator's callbacks (S5).
 //!
 //! Invariants:
-//! * the coordinator is answered only when the core has released all that is wanted back (or its time for that is over), so that
-//!   the next owner starts after this one has finished and committed;
-//! * what is lost ends its lease before anybody is told;
+//! * the coordinator is answered only when the core has released all revoked partitions (or its time for that is over),
+//!   so that the next owner starts after this one has finished and committed;
+//! * the lease of a lost partition ends before anybody is told;
 //! * no lock is held while the client is called.
 
 use std::collections::HashSet;
@@ -22,18 +22,18 @@ use crate::runtime::Mutex;
 use crate::runtime::sync::MutexGuard;
 use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// What the threads hand to the core.
+/// Items that the threads hand to the core.
 pub(super) enum MemberItem {
     Event(GroupEvent),
-    /// Each with the number of its read.
+    /// Records, each with the number of its read.
     Records(Vec<(u64, Inbound)>),
-    /// By this read, nothing of the partition is left below this position.
+    /// Nothing of the partition is left below this position, according to this read.
     CaughtUp(u64, u32, Position),
     /// The member is at its end.
     Over(Error),
 }
 
-/// Where a client tells what its coordinator says. It never keeps the client alive.
+/// Listener that a client calls with its coordinator's decisions. It never keeps the client alive.
 pub struct RebalanceListener<C>(Arc<ListenerState<C>>);
 
 struct ListenerState<C> {
@@ -47,14 +47,14 @@ struct ListenerState<C> {
     runtime: Handle,
 }
 
-/// When partitions that are wanted back are to be given up.
+/// Time at which revoked partitions must be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[allow(clippy::exhaustive_enums)] // there is no third
 pub enum Revocation {
-    /// By [`Client::unassign`], once the core has released them.
+    /// Later, by [`Client::unassign`], once the core has released them.
     Later,
-    /// At once, by who was told: the member leaves, or has left.
+    /// At once, by the caller: the member leaves, or has left.
     Now,
 }
 
@@ -93,7 +93,7 @@ impl<C> RebalanceListener<C> {
 }
 
 impl<C: Client> RebalanceListener<C> {
-    /// Must be called within a runtime: what partitions come with is looked up on its threads.
+    /// Makes a listener. Must be called within a runtime, on whose threads the state of new partitions is looked up.
     pub(super) fn new(ask: MemberConfig, items: mpsc::UnboundedSender<MemberItem>) -> Self {
         Self(Arc::new(ListenerState {
             config: ask,
@@ -110,7 +110,7 @@ impl<C: Client> RebalanceListener<C> {
         let _ = self.0.client.set(Arc::downgrade(client));
     }
 
-    /// The client, as long as the member has not left.
+    /// Returns the client, as long as the member has not left.
     pub(super) fn client(&self) -> Option<Arc<C>> {
         self.0.client.get()?.upgrade()
     }
@@ -120,8 +120,8 @@ impl<C: Client> RebalanceListener<C> {
         self.0.runtime.spawn_blocking(move || work(&seat));
     }
 
-    /// The coordinator has given these partitions to the member, and the client has taken them. The core hears of them when it
-    /// is known what the group has committed. To be called within [`Client::poll`].
+    /// Takes in partitions that the coordinator has assigned and the client has taken. The core hears of them when the
+    /// group's committed positions are known. To be called within [`Client::poll`].
     pub fn assigned(&self, partitions: &[u32]) {
         let number = {
             let mut state = self.state();
@@ -139,12 +139,12 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// The coordinator wants these partitions back; or, where they are lost, has given them to others already. To be called
+    /// Takes in partitions that the coordinator wants back or, if `lost`, has given to others already. To be called
     /// within [`Client::poll`], or while the client ends.
     pub fn revoked(&self, partitions: &[u32], lost: bool) -> Revocation {
         let wanted: HashSet<u32> = partitions.iter().copied().collect();
         let mut state = self.state();
-        // What the core has not heard of is not its to release, and it is not told of it any more.
+        // Partitions that the core has not heard of need no release, and the core is not told of them any more.
         state.held.retain(|partition, held| held.announced || !wanted.contains(partition));
         if state.closing {
             state.revocation = None;
@@ -164,8 +164,8 @@ impl<C: Client> RebalanceListener<C> {
         Revocation::Later
     }
 
-    /// Answers the coordinator when all is released, or when it can wait no longer. A commit under way is waited for as long
-    /// as the client may hold it back: a later one of its tries could come after the next owner's.
+    /// Answers the coordinator when all is released, or when it can wait no longer. Waits for a commit under way as
+    /// long as the client may hold it back: a later one of its tries could come after the next owner's commit.
     pub(super) fn hand_over(&self, client: &C) {
         let over = {
             let mut state = self.state();
@@ -190,8 +190,8 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// Leaves the group and joins it again, where that is wanted: the client hands over what is owned as when the coordinator
-    /// wants it, and begins anew what it is given.
+    /// Leaves the group and joins it again, if a rejoin is wanted: the client hands its partitions over as if the
+    /// coordinator had asked, and begins anew the ones that it is then given.
     pub(super) fn rejoin(&self, client: &C) {
         let mut state = self.state();
         if state.revocation.is_some() {
@@ -214,12 +214,13 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// These partitions are gone; the core is told of those that it still had.
+    /// Loses these partitions; the core is told of those that it still had.
     fn lose(&self, partitions: &[u32]) {
         self.lose_where(|partition, _| partitions.contains(&partition));
     }
 
-    /// The coordinator does not know the member of this assignment any more: what it owned has other owners by now.
+    /// Loses the partitions up to this assignment: the coordinator does not know its member any more, and they have
+    /// other owners.
     pub(super) fn lose_until(&self, number: u64) {
         self.lose_where(|_, held| held.number <= number);
     }
@@ -241,7 +242,7 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// The core has finished with a partition.
+    /// Releases a partition that the core has finished with.
     pub(super) fn release(&self, partition: u32) {
         let mut state = self.state();
         if let Some(held) = state.held.remove(&partition) {
@@ -252,7 +253,7 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// From now on everything is given up as soon as it is wanted back, and nothing is taken.
+    /// Closes the member: from now on every partition is given up as soon as it is wanted back, and none is taken.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closing = true;
@@ -262,17 +263,17 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// A coordinator that assigns by itself takes partitions away when their topic is deleted, and says no more: a member without
-    /// any asks whether there is a topic still. Blocks.
+    /// Asks whether the topic still exists, for a member without partitions: a coordinator takes them away when their
+    /// topic is deleted, and says no more. Blocks.
     fn end_without_topic(&self) {
         if self.client().is_some_and(|client| client.is_gone()) {
             self.hand(MemberItem::Over(Error::new(ErrorKind::UnknownTopic, "the topic was deleted")));
         }
     }
 
-    /// Tells of a connection that was lost, or is there again.
+    /// Reports a connection that was lost, or is there again.
     pub(super) fn connected(&self, client: &C, connected: bool) {
-        // Asked for again and again, it nearly always ends with a look.
+        // Called again and again, this nearly always ends after one load.
         if self.0.disconnected.load(Ordering::Acquire) == connected {
             self.0.disconnected.store(!connected, Ordering::Release);
             client.reached(connected);

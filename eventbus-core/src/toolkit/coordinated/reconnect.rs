@@ -1,6 +1,7 @@
-//! [`ReconnectingMember`]: one member after another, where a client comes to an end that another would not (S5).
+//! Member that reconnects: another follows where a client came to an end that a new one would not
+//! ([`ReconnectingMember`], S5).
 //!
-//! Invariant: what a member owned is lost before anything of the next one is told.
+//! Invariant: a member's partitions are lost before any event of the next member is told.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,8 +15,9 @@ use crate::backend::{Commit, GroupEvent, LogState, Membership};
 use crate::model::{ErrorKind, Position, Result};
 use crate::runtime::Mutex;
 
-/// A member whose place another takes, with a client of its own, where its client is at its end for a reason that passes: where
-/// [`Polled::Over`](super::Polled::Over) came with a retryable `Unavailable`. What it owned is lost then, and it leaves as far as it can.
+/// A member that is replaced by another, with a client of its own, when its client ends for a passing reason: when
+/// [`Polled::Over`](super::Polled::Over) came with a retryable `Unavailable`. Its partitions are lost then, and it
+/// leaves if it can.
 pub struct ReconnectingMember<C> {
     make: Box<dyn Fn() -> Result<Member<C>> + Send + Sync>,
     state: Mutex<CurrentMember<C>>,
@@ -23,9 +25,9 @@ pub struct ReconnectingMember<C> {
 
 struct CurrentMember<C> {
     member: Arc<Member<C>>,
-    /// What it was given and has not released.
+    /// The partitions that it was given and has not released.
     owned: BTreeSet<u32>,
-    /// It was made to leave: none takes its place.
+    /// Whether it was made to leave: no other takes its place.
     left: bool,
 }
 
@@ -33,7 +35,7 @@ impl<C: Client> ReconnectingMember<C> {
     /// Joins by `make`, which is called again, within [`next`](Membership::next), for every member that follows.
     ///
     /// # Errors
-    /// Those of `make`; of a later call they end the membership.
+    /// The errors of `make`; those of a later call end the membership.
     pub fn join(make: impl Fn() -> Result<Member<C>> + Send + Sync + 'static) -> Result<Self> {
         let state = CurrentMember { member: Arc::new(make()?), owned: BTreeSet::new(), left: false };
         Ok(Self { make: Box::new(make), state: Mutex::new(state) })
@@ -43,7 +45,7 @@ impl<C: Client> ReconnectingMember<C> {
         Arc::clone(&self.state.lock().member)
     }
 
-    /// Puts another member in place; what the one before owned.
+    /// Puts another member in place. Returns the partitions of the one before.
     fn renew(&self) -> Result<Vec<u32>> {
         let mut state = self.state.lock();
         if state.left {
@@ -53,7 +55,7 @@ impl<C: Client> ReconnectingMember<C> {
         let before = std::mem::replace(&mut state.member, member);
         let owned = std::mem::take(&mut state.owned);
         drop(state);
-        // It leaves by itself, on its own thread.
+        // The old member leaves by itself, on its own thread.
         drop(before);
         Ok(owned.into_iter().collect())
     }

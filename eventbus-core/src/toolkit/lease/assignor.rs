@@ -1,31 +1,32 @@
-//! Who should own what: one function that every member computes for itself from what the store says (S5).
+//! Assignor: one function by which every member computes its share from the store's entries (S5).
 //!
-//! Invariants: shares differ by at most one partition; the larger ones go to who holds the most already, so that the
-//! fewest partitions move; and since all members compute the same shares from the same records, what one gives up another
-//! is below its share for.
+//! Invariants: shares differ by at most one partition; the larger ones go to the members that hold the most already, so
+//! that the fewest partitions move. Since all members compute the same shares from the same records, a partition that
+//! one gives up is within another's share.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// A partition as a member sees it.
+/// Owner of a partition, as a member sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PartitionOwner {
-    /// Nobody owns it, or whoever did has not renewed it for its lease.
+    /// No member owns it, or the owner has not renewed it for its lease.
     Free,
-    /// A member owns it.
+    /// The member with this name owns it.
     Owned(String),
 }
 
-/// What a member should do.
+/// Changes that a member should make.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct AssignmentPlan {
-    /// Owned partitions to be given up.
+    /// Owned partitions to give up.
     pub(super) yields: Vec<u32>,
-    /// Free partitions to be taken.
+    /// Free partitions to take.
     pub(super) takes: Vec<u32>,
 }
 
-/// `members` are those alive, `me` among them; `leaving` are my partitions that are being given up already.
+/// Plans the changes of `me`. `members` are those alive, `me` among them; `leaving` are `me`'s partitions being given
+/// up.
 pub(super) fn plan(me: &str, members: &[String], slots: &[PartitionOwner], leaving: &[u32]) -> AssignmentPlan {
     let mut held: BTreeMap<&str, usize> = members.iter().map(|member| (member.as_str(), 0)).collect();
     held.entry(me).or_default();
@@ -49,7 +50,7 @@ pub(super) fn plan(me: &str, members: &[String], slots: &[PartitionOwner], leavi
     let kept = partitions().filter(|(partition, slot)| is_mine(slot) && !leaving.contains(partition));
     let mut free: Vec<u32> = partitions().filter(|(_, slot)| **slot == PartitionOwner::Free).map(|(p, _)| p).collect();
     if !free.is_empty() {
-        // Members begin at different ones, so that they seldom try for the same.
+        // Members begin at different partitions, so that they seldom try for the same.
         let begin = free.len() * rank / by_held.len();
         free.rotate_left(begin);
     }
@@ -63,8 +64,8 @@ pub(super) fn plan(me: &str, members: &[String], slots: &[PartitionOwner], leavi
 mod tests {
     use super::*;
 
-    /// Everybody acts on the same view until nothing changes; returns the owners and how many partitions moved between
-    /// two members of which both stayed.
+    /// Lets every member act on the same view until nothing changes. Returns how many partitions moved between two
+    /// members that both stayed.
     fn settle(members: &[String], slots: &mut [PartitionOwner]) -> usize {
         let mut moved = 0;
         for _ in 0..slots.len() + 2 {
@@ -113,7 +114,8 @@ mod tests {
                 proptest::prop_assert_eq!(after.iter().sum::<usize>(), partitions);
                 let (most, least) = (after.iter().max().unwrap(), after.iter().min().unwrap());
                 proptest::prop_assert!(most - least <= 1, "{:?} {:?}", before, after);
-                // What had to move: what each held beyond its share, the larger shares going to who held the most.
+                // The needed moves: all that a member held beyond its share, the larger shares going to those that held
+                // the most.
                 let mut sorted = stayed.clone();
                 sorted.sort_by_key(|count| Reverse(*count));
                 let (each, larger) = (partitions / members.len(), partitions % members.len());

@@ -1,11 +1,11 @@
 //! Delivery of one partition: requests in, batches out.
 //!
 //! Invariants (S3, S6):
-//! * within one read positions rise and no delivery is missing; at the first gap, error or silence the read ends with an
-//!   interruption, and nothing comes after it;
-//! * what was asked for and not yet taken by the member is bounded, in records and, by their average size, in bytes; a
-//!   paused read asks for nothing more;
-//! * what the log lost below the read is told, and how far an idle partition has come, through the same queue as records.
+//! * within one read positions rise and no delivery is missing; at the first gap, error or silence the read ends with
+//!   an interruption, and nothing comes after it;
+//! * the records requested and not yet taken by the member are bounded, in number and, by their average size, in bytes;
+//!   a paused read requests nothing more;
+//! * losses below the read, and the progress of an idle partition, are told through the same queue as records.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::model::{Position, Result};
 /// Bytes of one partition that may be on their way.
 const BYTES: usize = 8 << 20;
 
-/// Records asked for before their size is known.
+/// Records requested before their size is known.
 const FIRST: usize = 64;
 
 /// The most records in one item of the queue.
 const CHUNK: usize = 512;
 
-/// What a read tells its member, with the read's number.
+/// An event for the member, with the number of its read.
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) partition: u32,
@@ -37,10 +37,10 @@ pub(super) struct Told {
     pub(super) event: GroupEvent,
 }
 
-/// What member and delivery share.
+/// State that a member and a delivery share.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    /// Records asked for and not yet taken.
+    /// Records requested and not yet taken.
     asked: AtomicUsize,
     paused: AtomicBool,
     wake: Notify,
@@ -62,28 +62,27 @@ impl Flow {
 pub(super) struct Delivery {
     pub(super) store: Arc<dyn LeaseStore>,
     pub(super) partition: u32,
-    /// This read's number.
     pub(super) number: u64,
     pub(super) flow: Arc<Flow>,
     pub(super) queue: mpsc::UnboundedSender<Told>,
-    /// The logs of all partitions as they were last seen.
+    /// The logs of all partitions as last seen.
     pub(super) logs: watch::Receiver<Vec<LogState>>,
-    /// Nothing of the partition is left below this.
+    /// The position below which nothing of the partition is left undelivered.
     pub(super) next: Position,
 }
 
-/// What is known of the requests of one read.
+/// State of the requests of one read.
 struct Pulling {
     source: Box<dyn Source>,
     pace: ReadPacing,
-    /// Records of open requests.
+    /// Records of open requests that have not come yet.
     open: usize,
     /// Deliveries so far.
     delivered: u64,
     bytes: usize,
-    /// Records came since the log's ends were last seen.
+    /// Whether records came since the log's ends were last seen.
     fresh: bool,
-    /// When the broker was last heard of.
+    /// The time at which the broker was last heard of.
     heard: Instant,
 }
 
@@ -92,14 +91,14 @@ impl Pulling {
         Self { source, pace, open: 0, delivered: 0, bytes: 0, fresh: false, heard: Instant::now() }
     }
 
-    /// What is there already.
+    /// Returns the next event if it is there already.
     fn ready(&mut self) -> Option<SourceEvent> {
         poll_fn(|context| self.source.poll_next(context)).now_or_never()
     }
 }
 
 impl Delivery {
-    /// Delivers until something breaks off, and says so.
+    /// Delivers until something breaks off, and reports the interruption.
     pub(super) async fn run(mut self, source: Box<dyn Source>) {
         let mut pulling = Pulling::new(source, self.store.read_pacing());
         let why = self.deliver(&mut pulling).await;
@@ -133,8 +132,9 @@ impl Delivery {
                 }
                 Ok(()) = self.logs.changed() => {
                     let Some(log) = self.logs.borrow_and_update().get(self.partition as usize).cloned() else { continue };
-                    // With an open request and nothing delivered, the partition has nothing new: what retention took below
-                    // the log's first position may have been others'. Whether that is so, a look at its last record tells.
+                    // With an open request and no delivery, the partition has nothing new: the records that retention
+                    // took below the log's first position may have been others'. A look at the partition's last record
+                    // tells.
                     let idle = !std::mem::take(&mut pulling.fresh) && pulling.open > 0;
                     if !idle {
                         self.truncated(&log);
@@ -153,7 +153,7 @@ impl Delivery {
         }
     }
 
-    /// Asks for more when half of what may be on its way was taken.
+    /// Requests more when half of the records that may be on their way was taken.
     async fn ask(&self, pulling: &mut Pulling) -> Result<()> {
         let batch = pulling.pace.batch;
         let most = match pulling.delivered {
@@ -173,7 +173,7 @@ impl Delivery {
         pulling.source.request(more).await
     }
 
-    /// Takes what came, and what is there beside it.
+    /// Takes an event, and those that are there behind it.
     fn take(&mut self, pulling: &mut Pulling, first: SourceEvent) -> Result<(), String> {
         let mut records: Vec<Inbound> = Vec::new();
         let mut pulled = Some(first);
@@ -212,8 +212,8 @@ impl Delivery {
         broken.map_or(Ok(()), Err)
     }
 
-    /// What the log lost before it was delivered. All that the broker sent before it told the log's ends has been taken,
-    /// so what is missing below the first position will not come any more.
+    /// Reports records that the log lost before they were delivered. Everything that the broker sent before the log's
+    /// ends is taken by now, so records missing below the first position will not come any more.
     fn truncated(&mut self, log: &LogState) {
         if log.first > self.next {
             self.next = log.first;
@@ -221,7 +221,8 @@ impl Delivery {
         }
     }
 
-    /// The partition's last record was delivered, or there is none: nothing is left below the end seen before it.
+    /// Takes in a look. If the partition's last record was delivered, or there is none, nothing is left below the end
+    /// seen before.
     fn looked(&mut self, seen: Option<Looked>) {
         match seen {
             Some(Looked { log, last }) if last.is_none_or(|last| last < self.next) => {
@@ -234,7 +235,7 @@ impl Delivery {
     }
 }
 
-/// The position of a partition's last record, and the log as it was before that was asked for.
+/// The position of a partition's last record, and the log's ends as they were before the look.
 struct Looked {
     log: LogState,
     last: Option<Position>,

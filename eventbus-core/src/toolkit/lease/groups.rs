@@ -1,7 +1,7 @@
 //! Groups as seen from outside: their progress, their lag, their members; reset and deleted on request only.
 //!
-//! Invariants: a group is changed only while nobody in it is believed, by the store's clock; and a reset compares and swaps,
-//! so that it takes nothing from a member that came meanwhile, and a member that wakes up later takes nothing from it.
+//! Invariants: a group is changed only while no member of it is believed alive, by the store's clock; and a reset
+//! compares and swaps, so that neither it nor a member that came meanwhile or wakes up later overwrites the other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::{CasOutcome, Leases, StoreKey};
 use crate::backend::{GroupDescription, GroupPartition, Join, Membership, TopicDescription};
 use crate::model::{Error, ErrorKind, Group, Position, Result};
 
-/// Questions to the broker at once.
+/// Requests to the broker at once.
 const AT_ONCE: usize = 16;
 
-/// What a reset, which owns nothing, goes by in place of a lease.
+/// The time that takes the place of a lease in a reset, which owns nothing.
 const LEASE: Duration = Duration::from_secs(10);
 
 impl Leases {
@@ -27,15 +27,15 @@ impl Leases {
     /// [`Backend::join`](crate::backend::Backend::join).
     ///
     /// # Errors
-    /// What the store says. Not cancel safe: a member that was announced is forgotten after its session time-out.
+    /// The store's error. Not cancel safe: a member that was announced is forgotten after its session time-out.
     pub async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
         Ok(Arc::new(Member::join(Arc::clone(&self.store), join).await?))
     }
 
-    /// The groups that have progress or members, by name.
+    /// Lists the groups that have progress or members, by name.
     ///
     /// # Errors
-    /// `UnknownTopic`, or what the store says. Cancel safe.
+    /// `UnknownTopic`, or the store's error. Cancel safe.
     pub async fn list_groups(&self) -> Result<Vec<Group>> {
         let (view, now) = self.look(None).await?;
         let records = view.records.iter().filter(|(_, record)| record.value.next.is_some() || record.is_owned(now));
@@ -45,10 +45,11 @@ impl Leases {
         names.into_iter().map(str::parse).collect()
     }
 
-    /// Progress, owner and lag of every partition.
+    /// Describes progress, owner and lag of every partition.
     ///
     /// # Errors
-    /// `UnknownTopic`; `UnknownGroup` where the group has neither progress nor members; or what the store says. Cancel safe.
+    /// `UnknownTopic`; `UnknownGroup` where the group has neither progress nor members; or the store's error. Cancel
+    /// safe.
     pub async fn describe_group(&self, group: &Group) -> Result<GroupDescription> {
         let topic = self.store.describe().await?;
         let (view, now) = self.look(Some(group)).await?;
@@ -81,12 +82,12 @@ impl Leases {
         Ok(GroupPartition { partition, committed, log: log_of(topic, partition), lag, owner, oldest })
     }
 
-    /// Sets the next position of partitions of a group without active members: written by nobody, the epoch kept, the note
-    /// cleared.
+    /// Sets the next position of partitions of a group without active members, as written by nobody: the epoch is kept,
+    /// the note cleared.
     ///
     /// # Errors
-    /// `UnknownTopic`; `GroupActive`; `Backend` for a partition that is not there; or what the store says. When cancelled
-    /// or failed, some partitions may have been set.
+    /// `UnknownTopic`; `GroupActive`; `Backend` for a missing partition; or the store's error. When cancelled or
+    /// failed, some partitions may have been set.
     pub async fn reset_group(&self, group: &Group, to: &[(u32, Position)]) -> Result<()> {
         let topic = self.store.describe().await?;
         self.store.ensure(&topic).await?;
@@ -122,7 +123,7 @@ impl Leases {
     /// Forgets a group without active members.
     ///
     /// # Errors
-    /// `UnknownTopic`; `UnknownGroup` where it has no progress; `GroupActive`; or what the store says. Cancel safe.
+    /// `UnknownTopic`; `UnknownGroup` for one without progress; `GroupActive`; or the store's error. Cancel safe.
     pub async fn delete_group(&self, group: &Group) -> Result<()> {
         self.store.describe().await?;
         if !self.idle(group).await?.has_progress() {
@@ -131,7 +132,7 @@ impl Leases {
         self.store.clear(group).await
     }
 
-    /// What the store has of a group without active members.
+    /// Returns the entries of a group, if it has no active members.
     async fn idle(&self, group: &Group) -> Result<StoreSnapshot> {
         let (view, now) = self.look(Some(group)).await?;
         if view.is_active(now) {
@@ -141,7 +142,7 @@ impl Leases {
         Ok(view)
     }
 
-    /// The store's clock first: what was written since is believed.
+    /// Reads the store's clock, then its entries: an entry written in between counts as alive.
     async fn look(&self, group: Option<&Group>) -> Result<(StoreSnapshot, u64)> {
         let now = self.store.now().await?;
         let entries = self.store.snapshot(group).await?;

@@ -1,6 +1,6 @@
-//! A source whose records are read as they come.
+//! A source whose records are decoded as they come.
 //!
-//! Invariant: nothing but the records is touched, so that what holds of the source holds of this one.
+//! Invariant: only the records are changed, so every promise of the source holds for this one.
 
 use std::task::{Context, Poll};
 
@@ -12,12 +12,12 @@ use crate::model::Result;
 struct Mapped<S, R, F> {
     source: S,
     read: F,
-    /// What the source gives.
+    /// The type of the source's records.
     _given: std::marker::PhantomData<fn() -> R>,
 }
 
-/// The same source with its records read: for [`LeaseStore::open`](super::LeaseStore::open) on one that gives a client's
-/// own messages.
+/// Wraps a source to decode its records: for [`LeaseStore::open`](super::LeaseStore::open) over a client's own
+/// messages.
 ///
 /// ```
 /// use eventbus_core::backend::{Body, Inbound};

@@ -1,9 +1,9 @@
-//! One member of a group: what it owns and what it is told (S5).
+//! One member of a group: its partitions and its events (S5).
 //!
 //! Invariants:
 //! * a partition is this member's from a successful compare-and-swap to its release, its loss, or the end of its lease;
-//!   the record decides, never a view of the store;
-//! * what a read of before, or of an earlier ownership, queued is not handed out: reads are numbered;
+//!   the record decides, never a snapshot of the store;
+//! * events queued by an earlier read, or in an earlier ownership, are not handed out: reads are numbered;
 //! * the member's tasks end with it.
 
 use std::collections::BTreeMap;
@@ -29,11 +29,10 @@ use crate::runtime::sync::atomic::{AtomicU64, Ordering};
 /// Records handed out at once.
 const MOST: usize = 2_048;
 
-/// How long a topic that is not there is waited with before it is believed: a broker that recovers says the same for a
-/// moment.
+/// The time after which a missing topic is looked for again before it counts as missing: a broker that recovers says
+/// the same for a moment.
 const CERTAIN: Duration = Duration::from_millis(500);
 
-/// A member.
 pub(super) struct Member {
     core: Arc<MemberCore>,
     queue: tokio::sync::Mutex<Queue>,
@@ -42,30 +41,29 @@ pub(super) struct Member {
 
 struct Queue {
     items: mpsc::UnboundedReceiver<Told>,
-    /// Taken out of the queue behind records, and not handed out yet.
+    /// The event that was taken out of the queue behind records, and is not handed out yet.
     kept: Option<Told>,
 }
 
-/// What a member and its tasks share.
+/// State that a member and its tasks share.
 pub(super) struct MemberCore {
     pub(super) store: Arc<dyn LeaseStore>,
     pub(super) join: Join,
     pub(super) partitions: u32,
     owned: Mutex<BTreeMap<u32, Owned>>,
-    /// Taken away when the member leaves: then the queue ends.
+    /// The queue's end for tasks; taken away when the member leaves, so that the queue ends.
     queue: Mutex<Option<mpsc::UnboundedSender<Told>>>,
     logs: watch::Sender<Vec<LogState>>,
     numbers: AtomicU64,
 }
 
-/// A partition that this member owns.
 pub(super) struct Owned {
     pub(super) held: Arc<HeldRecord>,
     pub(super) nonce: u64,
     /// The read under way: its number, its flow and its task.
     read: Option<(u64, Arc<Flow>, AbortHandle)>,
     paused: bool,
-    /// When a revocation that is not answered ends the ownership.
+    /// The time at which a revocation that is not answered ends the ownership.
     pub(super) fence_at: Option<Instant>,
 }
 
@@ -121,7 +119,7 @@ impl MemberCore {
         self.owned.lock()
     }
 
-    /// Something about the group as a whole: always handed out.
+    /// Queues an event about the group as a whole, which is always handed out.
     pub(super) fn tell(&self, event: GroupEvent) {
         if let Some(queue) = &*self.queue.lock() {
             let _ = queue.send(Told { partition: 0, read: 0, event });
@@ -138,14 +136,13 @@ impl MemberCore {
         StoreKey::Member(self.join.group.clone(), self.join.member.clone())
     }
 
-    /// Says that this member is there.
     pub(super) async fn heartbeat(&self) -> Result<()> {
         let (group, name) = (self.join.group.to_string(), self.join.member.clone());
         let word = encode(&Heartbeat { group, name, lease_ms: lease_ms(self.join.session_timeout) })?;
         self.store.put(&self.slot(), word).await
     }
 
-    /// Ends an ownership without a word to anybody but the session: others wait for the end of its lease.
+    /// Ends an ownership, telling only the session: others wait for the end of its lease.
     pub(super) async fn lose(&self, partition: u32) {
         let Some(owned) = self.owned().remove(&partition) else { return };
         owned.held.abandon().await;
@@ -153,7 +150,7 @@ impl MemberCore {
         self.tell(GroupEvent::Lost(vec![partition]));
     }
 
-    /// Looks at the logs' ends from time to time: for what retention took, and how far idle partitions have come.
+    /// Looks at the logs' ends from time to time: to see what retention took, and how far idle partitions have come.
     async fn watch_logs(self: Arc<Self>) {
         loop {
             tokio::time::sleep(self.store.read_pacing().look).await;
@@ -183,7 +180,7 @@ impl MemberCore {
             owned.nonce
         };
         let source = self.known(self.store.open(partition, from).await).await?;
-        // After the opening: a start above the log's end is found by this alone.
+        // Described after the opening: only this finds a start above the log's end.
         let log = log_of(&self.known(self.store.describe().await).await?, partition);
         let mut owned = self.owned();
         let owned = owned.get_mut(&partition).filter(|owned| owned.nonce == nonce);
@@ -198,7 +195,7 @@ impl MemberCore {
             flow: Arc::clone(&flow),
             queue,
             logs: self.logs.subscribe(),
-            // Below the first position there is nothing, which the session is told by the answer.
+            // Nothing is below the first position, as the session learns from the answer.
             next: from.max(log.first),
         };
         let task = tokio::spawn(delivery.run(source)).abort_handle();
@@ -207,7 +204,7 @@ impl MemberCore {
         Ok(log)
     }
 
-    /// A topic that is not there is believed when it is still not there a little later.
+    /// Marks errors as retryable. A missing topic is believed only if it is still missing a little later.
     async fn known<T>(&self, asked: Result<T>) -> Result<T> {
         let error = match asked {
             Ok(found) => return Ok(found),
@@ -223,7 +220,7 @@ impl MemberCore {
         Err(passing(error))
     }
 
-    /// Whether an item is of a read that is under way, and takes its records off what was asked for.
+    /// Returns whether an event belongs to a read under way, and counts its records as taken.
     fn counts(&self, told: &Told) -> bool {
         if told.read == 0 {
             return true;
@@ -247,7 +244,7 @@ impl MemberCore {
     }
 }
 
-/// The log of a partition. One that the topic has no more is another log, and nothing is in it.
+/// Returns the log of a partition. One that the topic has no more is another log, and empty.
 pub(super) fn log_of(topic: &TopicDescription, partition: u32) -> LogState {
     let gone = || LogState { incarnation: topic.incarnation.clone(), ..LogState::default() };
     topic.partitions.get(partition as usize).cloned().unwrap_or_else(gone)
@@ -273,7 +270,7 @@ impl Membership for Member {
                 continue;
             }
             let GroupEvent::Records(mut records) = told.event else { return Ok(told.event) };
-            // What is there of other partitions comes along.
+            // Queued records of other partitions come along.
             while records.len() < MOST
                 && let Ok(more) = queue.items.try_recv()
             {

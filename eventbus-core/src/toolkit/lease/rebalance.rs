@@ -1,9 +1,10 @@
-//! What a member owns follows the store: takes, yields, renewals and ends (S5).
+//! Rebalancing: ownership follows the store by takes, yields, renewals and ends (S5).
 //!
 //! Invariants:
-//! * an owner above its share asks the session to hand back; the next owner takes a partition only when it was released or
-//!   its lease ran out, by the next owner's own clock;
-//! * a revocation that is not answered by the drain deadline ends the ownership here, and everywhere when its lease does;
+//! * an owner above its share asks the session to hand back; the next owner takes a partition only when it was released
+//!   or its lease ran out, by the next owner's own clock;
+//! * a revocation not answered by the drain deadline ends the ownership here at once, and elsewhere when its lease
+//!   ends;
 //! * a renewal that waits for an answer delays no other.
 
 use std::collections::HashMap;
@@ -21,23 +22,23 @@ use super::{CasOutcome, StoreKey};
 use crate::backend::{Assignment, GroupEvent, LogState};
 use crate::model::ErrorKind;
 
-/// How often the store is looked at, at most and at least.
+/// The time between two looks at the store, at least and at most.
 const LOOK: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
-/// After how many of its leases a member that is silent is forgotten.
+/// The silence after which a member is forgotten, in lengths of its lease.
 const FORGOTTEN: u32 = 10;
 
-/// What a member knows of the others.
+/// A member's knowledge of the others.
 #[derive(Default)]
 pub(super) struct MemberView {
-    /// Since when each slot has its revision, by this member's clock.
+    /// The revision of each slot, and since when it has it, by this member's clock.
     since: HashMap<StoreKey, (u64, Instant)>,
-    /// The nonces of takings whose outcome was not known: what they took is free to be taken again.
+    /// The nonces of takings of unknown outcome: a partition that one of them took is free to be taken again.
     tried: Vec<u64>,
 }
 
 impl MemberView {
-    /// How long a slot has not changed.
+    /// Returns how long a slot has not changed.
     fn unchanged(&mut self, slot: StoreKey, revision: u64) -> Duration {
         let now = Instant::now();
         let seen = self.since.entry(slot).or_insert((revision, now));
@@ -49,7 +50,7 @@ impl MemberView {
 }
 
 impl MemberCore {
-    /// Looks at the store and puts right what this member owns.
+    /// Looks at the store again and again, and corrects this member's ownership.
     pub(super) async fn rebalance_forever(self: Arc<Self>) {
         let mut known = MemberView::default();
         let mut said = Instant::now();
@@ -84,7 +85,7 @@ impl MemberCore {
         if plan.takes.is_empty() {
             return;
         }
-        // The logs first: nothing of them is missed by looking before the partitions are ours.
+        // The logs come first: nothing of them is missed by a look before the partitions are owned.
         let Ok(topic) = self.store.describe().await else { return };
         let takes = plan.takes.into_iter();
         let takes = takes.map(|partition| self.take(partition, log_of(&topic, partition), records.remove(&partition)));
@@ -93,7 +94,7 @@ impl MemberCore {
             match taken {
                 Ok(assignment) => given.extend(assignment),
                 Err(nonce) => {
-                    // Enough for what the broker may still carry out.
+                    // Enough are kept for writes that the broker may still carry out.
                     known.tried.drain(..known.tried.len().saturating_sub(self.partitions as usize));
                     known.tried.push(nonce);
                 }
@@ -104,7 +105,7 @@ impl MemberCore {
         }
     }
 
-    /// The members that are there, this one first; who was silent for long is forgotten.
+    /// Returns the live members, this one first, and removes those that were silent for long.
     async fn members(&self, view: &StoreSnapshot, known: &mut MemberView) -> Vec<String> {
         let me = &self.join.member;
         let mut members = vec![me.clone()];
@@ -158,7 +159,7 @@ impl MemberCore {
         self.tell(GroupEvent::Revoked(partitions.to_vec()));
     }
 
-    /// Takes a partition, unless somebody was faster. Where the outcome is not known, the nonce under which it was tried.
+    /// Takes a partition, unless another member was faster. If the outcome is not known, returns the nonce of the try.
     async fn take(
         &self,
         partition: u32,
@@ -190,7 +191,7 @@ impl MemberCore {
         }
     }
 
-    /// Renews what is owned, each on its own.
+    /// Renews the leases of owned partitions, each on its own.
     pub(super) async fn renew(self: Arc<Self>) {
         let every = (self.join.session_timeout / 12).max(LOOK[0]);
         loop {

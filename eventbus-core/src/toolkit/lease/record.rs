@@ -1,11 +1,11 @@
-//! One partition's record in the store: owner, epoch, watermark and note, and the lease that goes with writing it
+//! Record of one partition in the store: owner, epoch, watermark and note, and the lease that each write of it renews
 //! (S3 to S5).
 //!
 //! Invariants:
-//! * every write compares and swaps: it names the revision that this ownership wrote or took over last. So whoever was
-//!   superseded changes nothing, whatever it sends and however late it arrives;
-//! * writes of one ownership take turns. One of unknown outcome is decided by reading back, by owner and nonce; one that
-//!   lands late is found by the next write, which goes on from it;
+//! * every write compares and swaps: it names the revision that this ownership wrote or took over last. So a superseded
+//!   owner changes nothing, whatever it sends and however late it arrives;
+//! * writes of one ownership take turns. A write of unknown outcome is decided by reading back, by owner and nonce; a
+//!   write that lands late is found by the next one, which goes on from it;
 //! * the lease counts from before the write was sent and ends a tenth before others may take over. It comes back only
 //!   with a successful write.
 
@@ -24,20 +24,19 @@ use super::{CasOutcome, LeaseStore, StoreKey};
 use crate::backend::{Commit, Committed, Lease};
 use crate::model::{Error, ErrorKind, Position, Result};
 
-/// What the store holds of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct LeaseRecord {
     pub(super) group: String,
     /// The member that owns the partition; empty where it is free.
     pub(super) owner: String,
-    /// Drawn for each ownership.
+    /// A random number, drawn for each ownership.
     pub(super) nonce: u64,
-    /// Counts the tries to write of this ownership.
+    /// Tries to write in this ownership.
     pub(super) write: u64,
-    /// How long without a write the owner is believed, in milliseconds.
+    /// The time for which the owner is believed alive without a write, in milliseconds.
     pub(super) lease_ms: u64,
     pub(super) epoch: u64,
-    /// The next position to be handled; none before the first commit.
+    /// The next position to be handled; `None` before the first commit.
     pub(super) next: Option<u64>,
     /// The note, base64.
     pub(super) note: String,
@@ -54,21 +53,20 @@ impl LeaseRecord {
     }
 }
 
-/// What a member says of itself, again and again.
+/// Heartbeat of a member, written again and again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Heartbeat {
     pub(super) group: String,
     pub(super) name: String,
-    /// How long it is believed without a word, in milliseconds.
+    /// The time for which the member is believed alive without a heartbeat, in milliseconds.
     pub(super) lease_ms: u64,
 }
 
-/// How long a lease is, as it is written.
+/// Converts a lease's length to its stored form, in milliseconds.
 pub(super) fn lease_ms(session: Duration) -> u64 {
     u64::try_from(session.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A value as it is stored.
 pub(super) fn encode(value: &impl Serialize) -> Result<Bytes> {
     let cannot = |error| Error::new(ErrorKind::Backend, "a record that cannot be written").caused_by(error);
     serde_json::to_vec(value).map(Bytes::from).map_err(cannot)
@@ -79,17 +77,16 @@ fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
     serde_json::from_slice(value).map_err(cannot)
 }
 
-/// The place of one partition's record.
 #[derive(Debug, Clone)]
 pub(super) struct RecordPlace {
     pub(super) store: Arc<dyn LeaseStore>,
     pub(super) slot: StoreKey,
-    /// How long an answer may take: a lost one must not cost the lease.
+    /// The longest wait for an answer: a lost one must not cost the lease.
     pub(super) patience: Duration,
 }
 
 impl RecordPlace {
-    /// The place of a record whose owner has, or would have, this lease.
+    /// Makes the place of a record whose owner has, or would have, a lease of this length.
     pub(super) fn new(store: &Arc<dyn LeaseStore>, slot: StoreKey, lease: Duration) -> Self {
         Self { store: Arc::clone(store), slot, patience: lease / 5 }
     }
@@ -108,7 +105,6 @@ impl RecordPlace {
     }
 }
 
-/// A record that a member owns.
 #[derive(Debug)]
 pub(super) struct HeldRecord {
     place: RecordPlace,
@@ -121,18 +117,18 @@ pub(super) struct HeldRecord {
 struct HeldState {
     revision: u64,
     record: LeaseRecord,
-    /// When the last successful write was sent.
+    /// The time at which the last successful write was sent.
     written: Instant,
     /// Tries to write so far.
     writes: u64,
     /// The epoch of a claim under this ownership, from its first try on.
     claimed: Option<u64>,
-    /// Superseded or released.
+    /// Whether the ownership is superseded or released.
     over: bool,
 }
 
 impl HeldRecord {
-    /// An ownership that was just taken by a write sent at `sent`.
+    /// Makes an ownership that was just taken by a write sent at `sent`.
     pub(super) fn new(place: RecordPlace, revision: u64, record: LeaseRecord, sent: Instant) -> Self {
         let lease_time = Duration::from_millis(record.lease_ms);
         let lease = Lease::until(sent + lease_time - lease_time / 10);
@@ -145,7 +141,7 @@ impl HeldRecord {
         &self.lease
     }
 
-    /// Writes again if the lease would otherwise be at risk. `Fenced` where it is over.
+    /// Writes again if the lease would otherwise be at risk. `Fenced` where the ownership is over.
     pub(super) async fn renew(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         if !state.over && state.written.elapsed() < self.lease_time / 3 {
@@ -171,7 +167,7 @@ impl HeldRecord {
         .await
     }
 
-    /// Gives the partition up. Whatever becomes of the write, this ownership is over.
+    /// Gives the partition up. Whatever the outcome of the write, this ownership is over.
     pub(super) async fn release(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         self.lease.revoke();
@@ -183,7 +179,7 @@ impl HeldRecord {
         released
     }
 
-    /// Ends it without a word to anybody: others wait until the lease has run out.
+    /// Ends the ownership without telling the store: others wait until the lease has run out.
     pub(super) async fn abandon(&self) {
         let mut state = self.state.lock().await;
         state.over = true;
@@ -194,7 +190,7 @@ impl HeldRecord {
         if state.over {
             return Err(fenced());
         }
-        // Each turn goes on from an earlier write of ours that was found; more than two would be somebody else's doing.
+        // Each turn goes on from an earlier write of this ownership; more than two would be another writer's.
         for _ in 0..3 {
             state.writes += 1;
             let mut record = state.record.clone();
@@ -211,7 +207,7 @@ impl HeldRecord {
                 Some((revision, found)) if found.is_of(&record) && found.write == record.write => {
                     return self.wrote(state, revision, record, sent);
                 }
-                // A release is found by its nonce: its owner is gone.
+                // A release is recognised by its nonce: its owner is gone.
                 Some((revision, found)) if found.is_of(&state.record) => {
                     if revision == state.revision {
                         return Err(passing(unknown));
@@ -241,7 +237,7 @@ fn fenced() -> Error {
     Error::new(ErrorKind::Fenced, "the partition is not owned by this member any more")
 }
 
-/// The store is out of reach for a while: the session tries again, except where that cannot help.
+/// Marks an error as retryable, for a store that is out of reach for a while, except where trying again cannot help.
 pub(super) fn passing(error: Error) -> Error {
     let lasting = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Closed);
     error.retryable(!lasting)

@@ -1,7 +1,7 @@
-//! What the store held at a moment, read.
+//! Snapshot of the store, decoded.
 //!
-//! Invariant: what cannot be read is left out, so that one foreign entry does not stop a group; a write over it conflicts,
-//! and is not made.
+//! Invariant: an unreadable entry is left out, so that one foreign entry does not stop a group; a write over it
+//! conflicts, and is not made.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 use super::record::{Heartbeat, LeaseRecord};
 use super::{StoredEntry, StoredKey};
 
-/// What a slot held.
+/// A decoded entry with its revision.
 #[derive(Debug, Clone)]
 pub(super) struct Revisioned<T> {
     pub(super) revision: u64,
-    /// Milliseconds of the store's clock when it was written.
+    /// The time of the write, in milliseconds of the store's clock.
     written: u64,
     pub(super) value: T,
 }
@@ -25,20 +25,20 @@ impl<T: DeserializeOwned> Revisioned<T> {
 }
 
 impl Revisioned<LeaseRecord> {
-    /// Whether the partition has an owner that is believed, by the store's clock.
+    /// Returns whether the partition has an owner that is believed alive, by the store's clock.
     pub(super) fn is_owned(&self, now: u64) -> bool {
         !self.value.owner.is_empty() && alive(self.written, self.value.lease_ms, now)
     }
 }
 
 impl Revisioned<Heartbeat> {
-    /// Whether the member is believed to be there, by the store's clock.
+    /// Returns whether the member is believed alive, by the store's clock.
     pub(super) fn is_alive(&self, now: u64) -> bool {
         alive(self.written, self.value.lease_ms, now)
     }
 }
 
-/// Whether something that was written then, to be believed for so long, is believed now.
+/// Returns whether an entry written at `written` is still believed at `now`.
 fn alive(written: u64, lease_ms: u64, now: u64) -> bool {
     now.saturating_sub(written) < lease_ms
 }
@@ -64,12 +64,11 @@ impl StoreSnapshot {
         view
     }
 
-    /// Whether somebody is at work in it.
+    /// Returns whether the group has a live member or owner.
     pub(super) fn is_active(&self, now: u64) -> bool {
         self.members.iter().any(|member| member.is_alive(now)) || self.records.iter().any(|(_, r)| r.is_owned(now))
     }
 
-    /// Whether it holds progress.
     pub(super) fn has_progress(&self) -> bool {
         self.records.iter().any(|(_, record)| record.value.next.is_some())
     }

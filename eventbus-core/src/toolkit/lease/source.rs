@@ -1,6 +1,7 @@
-//! Reading what a source holds now, once.
+//! Scan of a source: its present records are read, once.
 //!
-//! Invariant: what was given is all that was there, in order, or the scan fails; what is written meanwhile does not keep it.
+//! Invariant: the scan takes all records that were there, in order, or fails; records written meanwhile do not prolong
+//! it.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -8,16 +9,16 @@ use std::time::Duration;
 use super::{Source, SourceEvent};
 use crate::model::{Error, ErrorKind, Result};
 
-/// Records asked for at once.
+/// Records requested at once.
 const BATCH: u64 = 500;
 
-/// Reads a source up to the last record of the moment, and gives each to `take` until it says stop. `records` is how many
-/// there were when the source was opened: what is written meanwhile keeps no one here. Silence for longer than `silence`
-/// is an error.
+/// Reads a source up to its last record of the moment, and gives each record to `take` until that returns false.
+/// `records` is their number when the source was opened: later ones do not prolong the scan. Silence for longer than
+/// `silence` is an error.
 ///
 /// # Errors
-/// `Unavailable` where a record is missing, the source ends or falls silent. What was given until then was there.
-/// Cancel safe, for what was given.
+/// `Unavailable` where a record is missing, or the source breaks off or falls silent. All records taken until then were
+/// there. Cancel safe, for these.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,7 +61,7 @@ pub async fn scan<R>(
                 }
             }
             SourceEvent::Alive => {}
-            // Retention or a removal took what was left.
+            // Retention or a removal took the remaining records.
             SourceEvent::Ended(_) => return Ok(()),
             SourceEvent::Broken(why) => return Err(broken(why)),
         }

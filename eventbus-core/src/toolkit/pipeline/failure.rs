@@ -1,30 +1,30 @@
-//! What a failure says of its record, and what follows for the record's fate (P2).
+//! Failures of records, and the fates that follow from them (P2).
 //!
-//! Invariant: what was said of a whole batch condemns a record only where the batch was that record alone, or where the reason is
-//! the topic's or the user's and not a record's. All else is *not stored* where that is certain, and *perhaps stored* otherwise:
-//! the log is read before it is sent again.
+//! Invariant: a refusal of a whole batch condemns a record only where the batch was that record alone, or where the
+//! reason is the topic's or the user's and not a record's. Any other record is *not stored* where that is certain, and
+//! else *perhaps stored*: the log is read before it is sent again.
 
 use std::borrow::Cow;
 
 use crate::backend::Fate;
 use crate::model::{Error, ErrorKind};
 
-/// What a report that is no success says. Each backend has a table from its broker's answers to these, tested row by row.
+/// Kind of a report that is no success. Each backend has a table from its broker's answers to these, tested row by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // all that a report can say
 pub enum DeliveryErrorKind {
-    /// Some record of the batch is at fault; which one, the broker does not say. Nothing of the batch is stored. The one that is
-    /// found to be it is refused with an error of this kind.
+    /// One record of the batch is at fault; the broker does not say which. Nothing of the batch is stored. The culprit,
+    /// once found, is refused with an error of this kind.
     SomeOfBatch(ErrorKind),
-    /// The topic takes nothing from this user: each record would be refused alone. Nothing of the batch is stored.
+    /// The topic takes no record of this user: each would be refused alone. Nothing of the batch is stored.
     Forbidden,
-    /// The topic seems to be gone: to be asked for before anything is condemned. Nothing of the batch is stored.
+    /// The topic seems to be gone; that is verified before any record is condemned. Nothing of the batch is stored.
     Vanished,
-    /// Perhaps stored: the client gave up on it, or was made to.
+    /// The record is perhaps stored: the client gave up on it, or was made to.
     Unclear,
 }
 
-/// A report that is no success.
+/// Report of a failed record.
 #[derive(Debug, Clone)]
 pub struct DeliveryError {
     pub(super) verdict: DeliveryErrorKind,
@@ -32,13 +32,13 @@ pub struct DeliveryError {
 }
 
 impl DeliveryError {
-    /// What it says of its record, and in the words of client or broker.
+    /// Makes a report of this kind, in the words of client or broker.
     #[must_use]
     pub fn new(verdict: DeliveryErrorKind, says: impl Into<Cow<'static, str>>) -> Self {
         Self { verdict, says: says.into() }
     }
 
-    /// What it means for its record: whether that was `alone` in its batch, and its topic indeed `gone`.
+    /// Returns the record's fate: whether it was `alone` in its batch and its topic is indeed `gone` decides.
     pub(super) fn fate(self, alone: bool, gone: bool) -> Fate {
         let verdict = self.verdict;
         let told = |kind| Error::new(kind, self.says);
@@ -54,15 +54,15 @@ impl DeliveryError {
     }
 }
 
-/// Why a client did not take a record.
+/// Reason why a client did not take a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // all that matters of it
 pub enum Rejected {
-    /// Larger than the limit; no other record suffers.
+    /// The record is larger than the limit; no other record suffers.
     TooLarge,
-    /// No room; the client goes on.
+    /// The client's queue is full; the client goes on.
     Full,
-    /// The client is at its end, and in what words.
+    /// The client has come to its end, for this reason.
     Over(String),
 }
 

@@ -1,6 +1,6 @@
-//! What publishing has to know of a topic: kept from when it was last described.
+//! Limits of topics, as publishing must know them: kept from their last description.
 //!
-//! Invariant: a record that the topic is known to refuse is never handed to a client, since it would end the client for all.
+//! Invariant: a record that the topic is known to refuse is never given to a client: it would end the client for all.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,26 +8,27 @@ use std::sync::Arc;
 use crate::model::{Error, ErrorKind, Topic};
 use crate::runtime::RwLock;
 
-/// A topic as publishing sees it.
+/// Limits of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicLimits {
-    /// Its name on the broker.
+    /// The topic's name on the broker.
     pub name: Arc<str>,
-    /// The largest record in bytes, as [`Pipeline::size`](super::Pipeline::size) counts. Topics of one limit share a client.
+    /// The largest record in bytes, as [`Pipeline::size`](super::Pipeline::size) counts. Topics of one limit share a
+    /// client.
     pub limit: usize,
-    /// Keeps the last record of each key only, so that one without a key is refused.
+    /// Whether the topic keeps only the last record of each key, so that one without a key is refused.
     pub compacted: bool,
 }
 
 impl TopicLimits {
-    /// Of a topic with this name on the broker, whose records take up to `limit` bytes.
+    /// Makes the limits of a topic with this name on the broker, whose records take up to `limit` bytes.
     #[must_use]
     pub fn new(name: &str, limit: usize, compacted: bool) -> Self {
         Self { name: name.into(), limit, compacted }
     }
 
-    /// Why a record of this size must not be sent: `TooLarge`, or `Refused` where it has no key and needs one.
+    /// Returns why a record of this size must not be sent: `TooLarge`, or `Refused` where it needs a key and has none.
     pub(super) fn refuses(&self, bytes: usize, keyed: bool) -> Option<Error> {
         if bytes > self.limit {
             let message = format!("the record takes {bytes} bytes, the topic's limit is {}", self.limit);
@@ -41,12 +42,12 @@ impl TopicLimits {
     }
 }
 
-/// What is known of topics.
+/// Known limits of topics.
 #[derive(Debug, Default)]
 pub struct KnownLimits(RwLock<HashMap<Topic, Arc<TopicLimits>>>);
 
 impl KnownLimits {
-    /// Keeps what was found of a topic, instead of what was known before.
+    /// Keeps a topic's limits in place of the ones known before.
     pub fn set(&self, topic: &Topic, facts: TopicLimits) {
         let mut known = self.0.write();
         if known.get(topic).is_none_or(|old| **old != facts) {
@@ -54,7 +55,7 @@ impl KnownLimits {
         }
     }
 
-    /// What was found last; `None` where nothing was.
+    /// Returns the limits found last; `None` where none were.
     #[must_use]
     pub fn get(&self, topic: &Topic) -> Option<Arc<TopicLimits>> {
         self.0.read().get(topic).cloned()

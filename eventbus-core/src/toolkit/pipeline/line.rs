@@ -1,5 +1,5 @@
-//! One client after another, and the records that they were given. One line for each limit of records, and one for each partition
-//! under suspicion.
+//! Lines: in each, one client after another, and the records given to them. There is one line for each limit of
+//! records, and one for each partition in quarantine.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::backend::{Fate, Ticket};
 use crate::model::{Stamp, Topic};
 use crate::runtime::Mutex;
 
-/// A record that a line has taken, until it is told.
+/// A record that a line has taken, until its fate is told.
 pub(super) struct Submission {
     pub(super) ticket: Ticket,
     pub(super) topic: Topic,
@@ -20,33 +20,31 @@ pub(super) struct Submission {
     pub(super) stamp: Stamp,
 }
 
-/// Records that a client reported as failed.
 pub(super) type Failed = Vec<(Submission, DeliveryError)>;
 
-/// Records whose fate is fixed, and still to be told.
+/// Records whose fate is fixed, but not yet told.
 type Back = Vec<(Submission, Fate)>;
 
-/// A client and what it has been given, and the next client after its end.
+/// A client and the records given to it, and the next client after its end.
 pub(super) struct Line<C: Send + 'static> {
     pub(super) limit: usize,
-    /// Sends one record at a time, for one partition.
+    /// Whether the line sends one record at a time, for one partition.
     pub(super) alone: bool,
     pub(super) state: Mutex<LineState<C>>,
-    /// A client is ended by one caller at a time: who comes second finds all of it told.
+    /// Lets one caller at a time end a client: the second one finds every fate told.
     pub(super) ending: tokio::sync::Mutex<()>,
 }
 
-/// What is behind a line's lock.
 pub(super) struct LineState<C> {
     pub(super) client: Option<C>,
     pub(super) slots: Slab<Submission>,
-    /// By topic and partition, of this client.
+    /// The queues of this client, by topic and partition.
     courses: HashMap<Topic, HashMap<u32, PartitionQueue>>,
-    /// What the client reported as failed.
+    /// Records that the client reported as failed.
     pub(super) failed: Failed,
-    /// What is told together with these.
+    /// Records whose fates are told together with those of the failed ones.
     pub(super) back: Back,
-    /// The client has failed and is being replaced.
+    /// Whether the client has failed and is being replaced.
     pub(super) failing: bool,
 }
 
@@ -55,12 +53,11 @@ impl<C> LineState<C> {
         self.courses.entry(topic.clone()).or_default().entry(partition).or_default()
     }
 
-    /// Whether records of the topic went by this client.
     pub(super) fn carries(&self, topic: &Topic) -> bool {
         self.courses.contains_key(topic)
     }
 
-    /// Lets a topic go, if nothing of it is with this line; whether it did.
+    /// Forgets a topic if none of its records is with this line. Returns whether it did.
     pub(super) fn let_go(&mut self, topic: &Topic) -> bool {
         let idle = self.courses.get(topic).is_none_or(|courses| courses.values().all(PartitionQueue::is_idle));
         if idle {
@@ -69,18 +66,19 @@ impl<C> LineState<C> {
         idle
     }
 
-    /// The client has ended: all that is to be told of it.
+    /// Takes out all records whose fates must be told after the client has ended.
     pub(super) fn drain(&mut self) -> (Failed, Back) {
         self.courses.values_mut().flat_map(HashMap::values_mut).for_each(|course| drop(course.stop()));
         let mut failed = std::mem::take(&mut self.failed);
-        // What waits was never given, and is told as all else that the client did not report: the log is asked.
+        // A waiting record was never given. It is told like the others that the client did not report: the log is
+        // searched.
         let unreported =
             || DeliveryError::new(DeliveryErrorKind::Unclear, "the client ended without a word on the record");
         failed.extend(self.slots.drain().map(|slot| (slot, unreported())));
         (failed, std::mem::take(&mut self.back))
     }
 
-    /// All was told: the line goes on with another client.
+    /// Lets the line go on with another client, once every fate is told.
     pub(super) fn go_on(&mut self) {
         self.courses.clear();
         self.failing = false;
@@ -96,7 +94,8 @@ impl<C: Send + 'static> Line<C> {
 }
 
 impl<C: Send + 'static> Drop for Line<C> {
-    /// A client waits for its thread when it ends, and the last to let go of a line may be just that thread, reporting.
+    /// Drops the client on a thread of its own: a client waits for its thread when it ends, and the last owner of a
+    /// line may be just that thread, reporting.
     fn drop(&mut self) {
         let client = self.state.lock().client.take();
         if let Some(client) = client {

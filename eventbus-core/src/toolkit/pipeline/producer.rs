@@ -1,7 +1,7 @@
-//! Submissions and reports: [`Producer`].
+//! Producer over clients that pipeline: takes submissions and reports. See [`Producer`].
 //!
-//! Locks are taken in this order: suspicions, lines, one line's state. Tickets are asked whether they stand under the last of
-//! them, and told under none.
+//! Locks are taken in this order: the quarantine, the lines, one line's state. Tickets are asked whether they stand
+//! under the last of them, and told under none.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,13 +25,14 @@ use crate::runtime::sync::atomic::{AtomicBool, Ordering};
 pub(super) type Lines<P> = HashMap<usize, Arc<Line<<P as Pipeline>::Client>>>;
 type LineOf<P> = Line<<P as Pipeline>::Client>;
 
-/// How many records are given under one lock, which submissions need, too.
+/// Records given under one lock, which submissions need, too.
 const AT_ONCE: usize = 64;
 
 /// The publishing half of a backend whose clients pipeline.
 ///
-/// Its [`submit`](Self::submit) keeps what [`Pipelining::PerPartition`](crate::backend::Pipelining::PerPartition) promises,
-/// whatever becomes of clients: a partition's records are stored in the order of the calls, and none behind a hole.
+/// Its [`submit`](Self::submit) keeps the promise of
+/// [`Pipelining::PerPartition`](crate::backend::Pipelining::PerPartition), whatever happens to clients: a partition's
+/// records are stored in the order of the calls, and none behind a hole.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -61,7 +62,7 @@ pub struct Producer<P: Pipeline> {
 }
 
 impl<P: Pipeline> Producer<P> {
-    /// One that takes nothing before it is [started](Self::start).
+    /// Makes a producer that takes nothing before it is [started](Self::start).
     #[must_use]
     pub fn new() -> Arc<Self> {
         let (ill, patients) = mpsc::unbounded_channel();
@@ -77,14 +78,14 @@ impl<P: Pipeline> Producer<P> {
         })
     }
 
-    /// What is known of topics: to be kept up by whoever describes one.
+    /// Returns the known limits of topics, for the caller to update whenever it describes one.
     #[must_use]
     pub fn known(&self) -> &Arc<KnownLimits> {
         &self.known
     }
 
-    /// Begins to take submissions, and to replace failed clients on the runtime of the caller. Once; what it is started with
-    /// later is dropped.
+    /// Begins to take submissions, and to replace failed clients on the caller's runtime. Only the first call counts; a
+    /// later one drops its pipeline.
     pub fn start(&self, pipeline: P) {
         let _ = self.pipeline.set(pipeline);
         let Some(mut patients) = self.patients.lock().take() else { return };
@@ -97,8 +98,8 @@ impl<P: Pipeline> Producer<P> {
         });
     }
 
-    /// Sends a record. See [`Backend::submit`](crate::backend::Backend::submit). `NotStored` for a reason of the kind `Closed`
-    /// before the start and after the end.
+    /// Sends a record. See [`Backend::submit`](crate::backend::Backend::submit). Before the start and after the end its
+    /// fate is `NotStored`, with an error of kind `Closed`.
     pub fn submit(&self, record: Outbound, ticket: Ticket) {
         let Some(pipeline) = self.pipeline.get().filter(|_| !self.is_closed()) else {
             return ticket.tell(Fate::NotStored(Error::closed("backend")));
@@ -116,8 +117,8 @@ impl<P: Pipeline> Producer<P> {
         self.admit(pipeline, slot, QueuedSubmission { facts, record });
     }
 
-    /// Makes the client that a topic's records will go by, before the first of them: it may take a while to be known to a broker.
-    /// What stands in the way is told to the first record. Nothing happens where nothing is known of the topic.
+    /// Makes the client for a topic's records before the first of them: it may take a while until a broker knows it. An
+    /// obstacle is told to the first record. Nothing happens where the topic's limits are not known.
     pub fn prepare(&self, topic: &Topic) {
         let Some(pipeline) = self.pipeline.get().filter(|_| !self.is_closed()) else { return };
         let Some(facts) = self.known.get(topic) else { return };
@@ -128,7 +129,7 @@ impl<P: Pipeline> Producer<P> {
         }
     }
 
-    /// Has a record follow those of its partition, and gives the client what it may have.
+    /// Queues a record behind those of its partition, and gives the client all that it may have.
     fn admit(&self, pipeline: &P, slot: Submission, ready: QueuedSubmission) {
         let mut suspicions = self.quarantine.lock();
         let make = || Line::new(ready.facts.limit, true);
@@ -149,7 +150,7 @@ impl<P: Pipeline> Producer<P> {
             }
             state = line.state.lock();
         }
-        // Not before the line's lock is taken: in between the partition could be sent by another line.
+        // Released only under the line's lock: in between, another line could send for the partition.
         drop(suspicions);
         if let Err(fate) = self.accepts(pipeline, &line, &mut state, &slot.ticket) {
             drop(state);
@@ -164,13 +165,13 @@ impl<P: Pipeline> Producer<P> {
         }
     }
 
-    /// Whether no other line has anything of a topic any more, whose limit is another one now.
+    /// Has other lines forget a topic whose limit has changed. Returns false while one still has records of it.
     fn is_let_go(&self, line: &Arc<LineOf<P>>, topic: &Topic) -> bool {
         let lines = self.lines.lock();
         lines.values().filter(|other| !Arc::ptr_eq(other, line)).all(|other| other.state.lock().let_go(topic))
     }
 
-    /// Sees to it that there is a client, or says why the line takes no record with this ticket.
+    /// Makes sure that there is a client, or returns why the line takes no record with this ticket.
     fn accepts(
         &self,
         pipeline: &P,
@@ -190,8 +191,8 @@ impl<P: Pipeline> Producer<P> {
         Ok(())
     }
 
-    /// Gives the client what is due of a partition. What waits behind one that it does not take comes back with it: nothing is
-    /// stored behind a hole. `own` is the record of a submission under way, if there is one.
+    /// Gives the client the due records of a partition. If it does not take one, the records waiting behind come back
+    /// with it: nothing is stored behind a hole. `own` is the record of the submission under way, if there is one.
     fn forward<'a>(
         &self,
         pipeline: &P,
@@ -210,12 +211,13 @@ impl<P: Pipeline> Producer<P> {
                     self.fails(line, &mut state);
                 }
                 if own == Some(index) {
-                    // It is the last one, and until it is told no other submission of the partition comes.
+                    // The record is the last one, and until its fate is told no other submission of the partition
+                    // comes.
                     state.course(place.0, place.1).turned();
                     drop(state);
                     return self.tell(line, slot, fate);
                 }
-                // Others may come before it is told, so it is told while none is taken.
+                // Others may come before its fate is told, so it is told while none is taken.
                 self.fails(line, &mut state);
                 state.back.push((slot, fate));
                 for index in state.course(place.0, place.1).stop() {
@@ -232,14 +234,14 @@ impl<P: Pipeline> Producer<P> {
         }
     }
 
-    /// The client is at its end, and is replaced.
+    /// Has a client that is at its end replaced.
     fn fails(&self, line: &Arc<LineOf<P>>, state: &mut LineState<P::Client>) {
         if !std::mem::replace(&mut state.failing, true) {
             let _ = self.failed_lines.send(Arc::clone(line));
         }
     }
 
-    /// The line of a topic that is known for this.
+    /// Returns the line for records of this limit.
     fn common(&self, facts: &TopicLimits) -> Arc<LineOf<P>> {
         Arc::clone(self.lines.lock().entry(facts.limit).or_insert_with(|| Line::new(facts.limit, false)))
     }
@@ -249,7 +251,7 @@ impl<P: Pipeline> Producer<P> {
         pipeline.client(line.limit, line.alone, reports)
     }
 
-    /// Tells a record's fate. A partition's own line is left only when all that went by it is told.
+    /// Tells a record's fate. A partition leaves its own line only when every record that went by it is told.
     pub(super) fn tell(&self, line: &LineOf<P>, slot: Submission, fate: Fate) {
         if !line.alone {
             return slot.ticket.tell(fate);
@@ -261,7 +263,6 @@ impl<P: Pipeline> Producer<P> {
         self.quarantine.lock().returned(&topic, partition);
     }
 
-    /// A client's word on a record.
     fn reported(&self, line: &Arc<LineOf<P>>, index: usize, result: Result<Position, DeliveryError>) {
         let mut state = line.state.lock();
         let Some(slot) = state.slots.try_remove(index) else { return };
@@ -302,7 +303,6 @@ fn hand<P: Pipeline>(
     }
 }
 
-/// What it means for a record that the client did not take it.
 fn fate_of(slot: &Submission, turned: &Rejected) -> Fate {
     match turned {
         Rejected::TooLarge => {
@@ -331,7 +331,7 @@ impl<P: Pipeline> fmt::Debug for Producer<P> {
     }
 }
 
-/// Takes the reports of one line's client. What comes after the producer or the line is gone counts for nothing.
+/// Takes the reports of one line's client. Reports after the producer or the line is gone are ignored.
 struct ReportsOf<P: Pipeline> {
     producer: Weak<Producer<P>>,
     line: Weak<LineOf<P>>,

@@ -1,7 +1,7 @@
-//! Partitions under suspicion: they go by lines of their own until the culprit of a refused batch is found.
+//! Quarantine of partitions: they go by lines of their own until the culprit of a refused batch is found.
 //!
-//! Invariant: a partition's own line takes nothing before all that failed with the batch is told, and is left only when nothing
-//! more of it is outstanding.
+//! Invariant: a partition's own line takes nothing before every record that failed with the batch is told, and is left
+//! only when no record of it is outstanding.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,23 +12,22 @@ use tokio::time::Instant;
 
 use crate::model::{Stamp, Topic};
 
-/// A partition.
 pub(super) type TopicPartition = (Topic, u32);
 
-/// What a partition waits for before it goes back to the others.
+/// A partition in quarantine, with all that must end before it goes back to the common line.
 struct QuarantinedPartition<L> {
     line: Option<Arc<L>>,
     suspects: HashSet<Stamp>,
     outstanding: usize,
-    /// When its last record was settled.
+    /// The time at which the last record was settled.
     quiet_since: Option<Instant>,
-    /// Not all that failed with the batch is told yet.
+    /// Whether some records that failed with the batch are not told yet.
     held: bool,
 }
 
 impl<L> QuarantinedPartition<L> {
-    /// Suspects that do not come again, since what was before them was refused, are waited for no longer than this. Should
-    /// they come all the same, their batch is refused once more, and all begins anew.
+    /// The longest wait for suspects that do not come again, because an earlier record was refused. If they come all
+    /// the same, their batch is refused once more, and the quarantine begins anew.
     const WAITS: Duration = Duration::from_secs(5);
 
     fn is_over(&self) -> bool {
@@ -37,20 +36,20 @@ impl<L> QuarantinedPartition<L> {
     }
 }
 
-/// By which line a record goes.
 pub(super) enum Route<L> {
-    /// By that of its topic's limit.
+    /// The line of its topic's limit.
     Common,
-    /// By its partition's own, for which it is outstanding now.
+    /// The partition's own line, in which the record is outstanding from now on.
     Own(Arc<L>),
-    /// By none yet.
+    /// No line yet.
     Held,
 }
 
-/// All partitions under suspicion. Nearly always there are none, and every record passes here.
+/// All partitions in quarantine. Nearly always there are none, and every record passes here.
 pub(super) struct Quarantine<L> {
     places: HashMap<TopicPartition, QuarantinedPartition<L>>,
-    /// Where lines go that are left: a client ends on a thread that may wait for it, never on the one that reports.
+    /// The receiver of lines that are left: a client ends on a thread that may wait for it, never on the one that
+    /// reports.
     left: UnboundedSender<Arc<L>>,
 }
 
@@ -59,7 +58,7 @@ impl<L> Quarantine<L> {
         Self { places: HashMap::new(), left }
     }
 
-    /// By which line a record goes; `make` makes one for its partition.
+    /// Returns the line by which a record goes; `make` makes one for its partition.
     pub(super) fn route(&mut self, topic: &Topic, partition: u32, make: impl FnOnce() -> Arc<L>) -> Route<L> {
         if self.places.is_empty() {
             return Route::Common;
@@ -74,7 +73,6 @@ impl<L> Quarantine<L> {
         Route::Own(Arc::clone(suspicion.line.get_or_insert_with(make)))
     }
 
-    /// A record was in a batch that was refused.
     pub(super) fn suspect(&mut self, place: TopicPartition, stamp: Stamp) {
         let suspicion = self.places.entry(place).or_insert_with(|| QuarantinedPartition {
             line: None,
@@ -86,7 +84,7 @@ impl<L> Quarantine<L> {
         suspicion.suspects.insert(stamp);
     }
 
-    /// All that failed with the batch is told.
+    /// Opens these partitions' own lines: every record that failed with the batch is told.
     pub(super) fn open(&mut self, places: &HashSet<TopicPartition>) {
         for place in places {
             if let Some(suspicion) = self.places.get_mut(place) {
@@ -96,8 +94,8 @@ impl<L> Quarantine<L> {
         }
     }
 
-    /// What became of a record: it is a suspect no longer where it is stored or condemned; otherwise it comes again, and is still
-    /// to be found innocent.
+    /// Notes a record's fate. A record that is stored or condemned is a suspect no longer; any other comes again, and
+    /// must be proved innocent.
     pub(super) fn judged(&mut self, topic: &Topic, partition: u32, stamp: Stamp, certain: bool) {
         self.settle(topic, partition, |suspicion| {
             if certain {
@@ -108,12 +106,12 @@ impl<L> Quarantine<L> {
         });
     }
 
-    /// A record that went by a partition's own line is told.
+    /// Notes that a record that went by a partition's own line is told.
     pub(super) fn returned(&mut self, topic: &Topic, partition: u32) {
         self.settle(topic, partition, |suspicion| suspicion.outstanding = suspicion.outstanding.saturating_sub(1));
     }
 
-    /// With the last suspect the partition goes back to the others.
+    /// Changes a partition's state. With the last suspect the partition goes back to the common line.
     fn settle(&mut self, topic: &Topic, partition: u32, change: impl FnOnce(&mut QuarantinedPartition<L>)) {
         if self.places.is_empty() {
             return;
@@ -134,7 +132,6 @@ impl<L> Quarantine<L> {
         }
     }
 
-    /// The lines of all partitions.
     pub(super) fn lines(&self) -> Vec<Arc<L>> {
         self.places.values().filter_map(|suspicion| suspicion.line.clone()).collect()
     }

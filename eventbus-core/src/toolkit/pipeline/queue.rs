@@ -1,4 +1,4 @@
-//! Where a client stands in a partition: what waits, what may be given, what is under way.
+//! Queue of one partition for one client: records that wait, that may be given, that are under way.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,36 +6,36 @@ use std::sync::Arc;
 use super::limits::TopicLimits;
 use crate::backend::Outbound;
 
-/// A record that is to be given to the client. It is written only then.
+/// A record to be given to the client, which writes it only then.
 pub(super) struct QueuedSubmission {
     pub(super) facts: Arc<TopicLimits>,
     pub(super) record: Outbound,
 }
 
-/// Where a client stands in a partition.
+/// Queue of one partition for one client.
 #[derive(Default)]
 pub(super) struct PartitionQueue {
-    /// The broker has stored a record of this client. It holds a client's records to their order only from then on: before, it may
-    /// store what comes behind a refused one.
+    /// Whether the broker has stored a record of this client. Only from then on the broker holds the client to its
+    /// order: before, it may store a record behind a refused one.
     begun: bool,
-    /// Given to the client and not reported as stored.
+    /// Records given to the client and not reported as stored.
     under_way: usize,
-    /// Not given yet, in their order.
+    /// Records not given yet, in order.
     waiting: VecDeque<(usize, QueuedSubmission)>,
-    /// How many of these may be given.
+    /// Waiting records that may be given.
     due: usize,
 }
 
 impl PartitionQueue {
-    /// So many that wait are a batch of their own, for which nothing needs to be awaited.
+    /// Waiting records that make a batch of their own, which need not wait for others.
     const BATCH: usize = 500;
 
-    /// One more waits, behind the others.
+    /// Queues a record behind the others.
     pub(super) fn line_up(&mut self, index: usize, ready: QueuedSubmission) {
         self.waiting.push_back((index, ready));
     }
 
-    /// Fixes how many of those that wait may be given now; true where any may.
+    /// Fixes how many of the waiting records may be given now. Returns whether any may.
     pub(super) fn open(&mut self) -> bool {
         if !self.begun {
             self.due = usize::from(self.under_way == 0);
@@ -45,17 +45,14 @@ impl PartitionQueue {
         self.due > 0
     }
 
-    /// Whether any may be given.
     pub(super) fn is_due(&self) -> bool {
         self.due > 0
     }
 
-    /// Whether nothing of the partition is with this client.
     pub(super) fn is_idle(&self) -> bool {
         self.under_way == 0 && self.waiting.is_empty()
     }
 
-    /// The next to be given.
     pub(super) fn next(&mut self) -> Option<(usize, QueuedSubmission)> {
         self.due = self.due.checked_sub(1)?;
         let next = self.waiting.pop_front()?;
@@ -63,18 +60,17 @@ impl PartitionQueue {
         Some(next)
     }
 
-    /// One of those under way is stored.
     pub(super) fn stored(&mut self) {
         self.begun = true;
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// The one given last was not taken, and nothing waits behind it.
+    /// Takes back the record given last, which the client did not take; nothing waits behind it.
     pub(super) fn turned(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// Nothing more is given: what waited comes back, and counts as under way until it is told.
+    /// Stops giving: the waiting records come back, and count as under way until their fates are told.
     pub(super) fn stop(&mut self) -> impl Iterator<Item = usize> + use<> {
         self.due = 0;
         self.under_way += self.waiting.len();
@@ -97,7 +93,7 @@ mod tests {
         }
     }
 
-    /// What is given now, and is under way then.
+    /// Gives all records that may be given now, and returns them.
     fn given(course: &mut PartitionQueue) -> Vec<usize> {
         course.open();
         std::iter::from_fn(|| course.next().map(|(index, _)| index)).collect()

@@ -1,4 +1,4 @@
-//! The end of a client: everything it had is told, and only then its line goes on with another.
+//! Replacement of a client: all its records are told, and only then its line goes on with another.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::Topic;
 use crate::runtime::sync::atomic::Ordering;
 
 impl<P: Pipeline> Producer<P> {
-    /// Ends a line's client, tells what it still had, and lets the line go on with another.
+    /// Ends a line's client, tells the fates of its records, and lets the line go on with another client.
     pub(super) async fn replace(&self, line: &Arc<Line<P::Client>>) {
         let _ending = line.ending.lock().await;
         let client = {
@@ -33,12 +33,12 @@ impl<P: Pipeline> Producer<P> {
         for (slot, fate) in back {
             self.tell(line, slot, fate);
         }
-        // Until then nothing of these partitions was taken, and nothing by this line.
+        // Until now no record of these partitions was taken, and none at all by this line.
         self.quarantine.lock().open(&suspected);
         line.state.lock().go_on();
     }
 
-    /// The topics that reports call unknown, and that are indeed not there.
+    /// Returns the topics that reports call unknown, and that are indeed missing.
     async fn gone(&self, failed: &Failed) -> HashSet<Topic> {
         let Some(pipeline) = self.pipeline.get() else { return HashSet::new() };
         let named = failed.iter().filter(|(_, failure)| failure.verdict == DeliveryErrorKind::Vanished);
@@ -51,7 +51,7 @@ impl<P: Pipeline> Producer<P> {
         topics
     }
 
-    /// Partitions with a refused batch go on by clients of their own, with what the topic allows now.
+    /// Puts partitions with a refused batch in quarantine, and learns the limits of their topics anew.
     async fn suspect(&self, failed: &Failed) -> HashSet<TopicPartition> {
         let mut places = HashSet::new();
         for (slot, failure) in failed {
@@ -64,16 +64,16 @@ impl<P: Pipeline> Producer<P> {
         if let Some(pipeline) = self.pipeline.get() {
             let topics: HashSet<&Topic> = places.iter().map(|(topic, _)| topic).collect();
             for topic in topics {
-                // The limit may have been lowered since it was last looked at; as it is then, it is what is kept to.
+                // The limit may have been lowered since it was last read; the quarantine then keeps to the new one.
                 pipeline.refresh(topic).await;
             }
         }
         places
     }
 
-    /// Ends all clients; every ticket is told before it returns, and nothing is taken any more. What was not reported is perhaps
-    /// stored. Takes as long as [`Pipeline::end`] and the questions about topics do. Not cancel safe: what is left then is told
-    /// when the producer is dropped.
+    /// Ends all clients. Every ticket is told before this returns, and nothing is taken any more. Unreported records
+    /// are perhaps stored. Takes as long as [`Pipeline::end`] and the questions about topics do. Not cancel safe: the
+    /// remaining tickets are told when the producer is dropped.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let mut lines: Vec<Arc<Line<P::Client>>> = self.lines.lock().drain().map(|(_, line)| line).collect();

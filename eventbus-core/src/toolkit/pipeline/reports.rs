@@ -1,21 +1,21 @@
-//! How a client reports what became of its records: [`DeliveryReports`].
+//! Reports of a client on its records: [`DeliveryReports`].
 
 use std::fmt;
 
 use super::failure::DeliveryError;
 use crate::model::Position;
 
-/// The end of a client's reports, on the side of the producer.
+/// Receiver of a client's reports, on the side of the producer.
 pub(super) trait TakeReports: Send + Sync {
-    /// As [`DeliveryReports::told`].
+    /// Does as [`DeliveryReports::told`] says.
     fn told(&self, index: usize, result: Result<Position, DeliveryError>);
 
-    /// As [`DeliveryReports::over`].
+    /// Does as [`DeliveryReports::over`] says.
     fn over(&self);
 }
 
-/// Takes one client's reports, from any thread but not from inside [`Pipeline::give`](super::Pipeline::give). What comes after
-/// the producer or the client's line is gone counts for nothing.
+/// Entry for one client's reports, from any thread but not from inside [`Pipeline::give`](super::Pipeline::give).
+/// Reports after the producer or the client's line is gone are ignored.
 pub struct DeliveryReports(Box<dyn TakeReports>);
 
 impl DeliveryReports {
@@ -23,14 +23,15 @@ impl DeliveryReports {
         Self(Box::new(to))
     }
 
-    /// What became of the record that was given under this index: where it is stored, or what went wrong. Records of a partition
-    /// are reported as stored in their order. Does not block; tickets are told on this thread, and what may follow now is given.
+    /// Reports the record that was given under this index: its position, or what went wrong. Records of a partition
+    /// must be reported as stored in their order. Does not block; tells tickets on this thread, and gives the records
+    /// that may follow now.
     pub fn told(&self, index: usize, result: Result<Position, DeliveryError>) {
         self.0.told(index, result);
     }
 
-    /// The client will get no further, for no fault of a record: it is ended and replaced as after a failure, and what it has not
-    /// reported counts as perhaps stored. Does not block.
+    /// Reports that the client will get no further, for no fault of a record: it is ended and replaced as after a
+    /// failure, and its unreported records count as perhaps stored. Does not block.
     pub fn over(&self) {
         self.0.over();
     }

@@ -1,4 +1,4 @@
-//! The pool alone, driven by hand: no tasks, no clock of its own. Each test is named for what it refutes.
+//! The pool alone, driven by hand: no tasks, no clock of its own. Each test is named for the claim that it refutes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +32,7 @@ impl Wake for Counter {
     }
 }
 
-/// A waker and how often it was woken.
+/// A waker, and the count of its calls.
 fn counting_waker() -> (Arc<Counter>, Waker) {
     let counter = Arc::new(Counter::default());
     (counter.clone(), counter.into())
@@ -131,7 +131,7 @@ fn a_letter_not_yet_taken_is_never_written_after_a_drain() {
     rig.open(0);
     rig.offer(0, &[(1, "a")]);
     rig.take(0);
-    // Not through the rig, which takes letters at once as the session does.
+    // The rig is bypassed: it takes letters at once, as the session does.
     let job = rig.running[0].take().expect("it runs");
     let letter = rig::letter(&job);
     let _ = rig.pool.next(0, Some((job.lane, AttemptResult::DeadLetter(Box::new(letter)))), rig.now);
@@ -145,7 +145,7 @@ fn a_new_ownership_never_finds_the_lanes_of_the_last() {
     rig.open(0);
     rig.offer(0, &[(1, "a"), (2, "b")]);
     assert_eq!(rig.take(0), Some(1));
-    // As a claim that ends after its partition was lost and assigned again would do.
+    // A claim that ends after its partition was lost and assigned again would do the same.
     rig.open(0);
     assert_eq!(rig.pool.running_in(0), 1, "the handler of the last ownership still runs");
     rig.offer(0, &[(1, "a"), (2, "b")]);
@@ -267,7 +267,7 @@ fn a_retiring_worker_never_leaves_a_ready_lane_to_sleepers() {
     rig.pool.set_concurrency(1);
     let (woken, waker) = counting_waker();
     assert!(rig.pool.sleep(0, &waker), "the one slot is used by the worker that retires");
-    // It takes no other lane; the session, which it tells, wakes the one that may.
+    // The retiring worker takes no other lane; the session that it notifies wakes the worker that may.
     let lane = rig.running[1].take().expect("it runs").lane;
     assert!(matches!(
         rig.pool.next(1, Some((lane, AttemptResult::Finished(RecordBox::default()))), rig.now),

@@ -1,4 +1,4 @@
-//! Any sequence of offers, outcomes, drains, losses, pauses and changes of concurrency, judged by a model.
+//! Random sequences of offers, outcomes, drains, losses, pauses and changes of concurrency, judged by a model.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What must hold of one ownership.
+/// Model of one ownership.
 #[derive(Default)]
 struct Owned {
     next: u64,
@@ -60,7 +60,7 @@ struct Owned {
     queues: BTreeMap<String, VecDeque<u64>>,
     finished: BTreeSet<u64>,
     attempts: BTreeMap<u64, u32>,
-    /// Keys whose head may not start: its dead letter is on its way, or it waits until then.
+    /// Keys whose dead letter is not confirmed: their heads may not start.
     burying: BTreeSet<String>,
     waiting: BTreeMap<String, u64>,
     draining: bool,
@@ -96,7 +96,7 @@ impl Owned {
 struct Judge {
     rig: Rig,
     owned: BTreeMap<u32, Owned>,
-    /// What each worker runs: partition, key, position, and whether its ownership still stands.
+    /// The running record of each worker: partition, key, position, and whether its ownership still stands.
     running: BTreeMap<usize, (u32, String, u64, bool)>,
     clock: u64,
     paused: bool,
@@ -191,7 +191,7 @@ impl Judge {
         }
     }
 
-    /// A worker asks for work, and the model says whether what it was given, or not given, is right.
+    /// Takes work for a worker, and checks against the model that the right record was given, or rightly none.
     fn take(&mut self, worker: usize) {
         if self.running.contains_key(&worker) {
             return;
@@ -222,7 +222,8 @@ impl Judge {
         self.running.insert(worker, (partition, key, position, true));
     }
 
-    /// A key that could start, if handlers may start at all. What handles one at a time waits for notes: judged at the end.
+    /// Returns a key that could start, if handlers may start at all. A partition that handles one at a time waits for
+    /// notes and is judged at the end.
     fn startable(&self) -> Option<(u32, String)> {
         let may = self.owned.iter().filter(|(_, owned)| !owned.draining && !owned.invalid && owned.alone.is_none());
         let mut heads = may.flat_map(|(partition, owned)| owned.queues.keys().map(move |key| (*partition, owned, key)));
@@ -237,7 +238,7 @@ impl Judge {
 
     fn end(&mut self, worker: usize, outcome: impl FnOnce(&mut Self, u32, u64)) {
         let Some((partition, _, position, stands)) = self.running.remove(&worker) else { return };
-        // What an ownership that is over did is named by a partition that nobody owns.
+        // A record of an ownership that is over is named by a partition that nobody owns.
         outcome(self, if stands { partition } else { u32::MAX }, position);
     }
 
@@ -264,7 +265,7 @@ impl Judge {
         self.running.values_mut().filter(|running| running.0 == partition).for_each(|running| running.3 = false);
     }
 
-    /// As the session does: after the last ownership is over, and its handlers have ended.
+    /// Opens a partition as the session does: after the last ownership is over and its handlers have ended.
     fn open(&mut self, partition: u32, until: Option<u64>) {
         self.remove(partition);
         let left = self.running.values().filter(|running| running.0 == partition).count();
@@ -291,7 +292,7 @@ impl Judge {
         self.rig.look();
     }
 
-    /// S4, after every step.
+    /// Checks S4, after every step.
     fn judge_progress(&mut self) {
         for (partition, owned) in &self.owned {
             let watermark = self.rig.watermark(*partition).get();
@@ -309,7 +310,8 @@ impl Judge {
         assert_eq!(stands, running, "running handlers");
     }
 
-    /// Heals everything and lets all run to its end: nothing that may be finished is left, and nothing is kept of it.
+    /// Heals all faults and lets all records run to their end. Nothing that can be finished may be left, and no memory
+    /// kept.
     fn settle(&mut self) {
         self.step(Step::Pause(false));
         self.step(Step::Concurrency(WORKERS));

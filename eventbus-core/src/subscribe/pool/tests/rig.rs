@@ -1,4 +1,4 @@
-//! A pool, workers that are moved by hand, and a session that looks whenever it is told.
+//! A pool, workers that are moved by hand, and a session that looks whenever it is notified.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use crate::subscribe::pool::partition::Opening;
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Trying;
 
-/// Partitions that a rig may open.
 pub(super) const PARTITIONS: usize = 3;
 
 pub(super) struct Rig {
@@ -24,9 +23,9 @@ pub(super) struct Rig {
     pub(super) now: Instant,
     pub(super) leases: [Lease; PARTITIONS],
     pub(super) running: Vec<Option<Attempt>>,
-    /// Taken by the session, not yet confirmed.
+    /// Dead letters that the session has taken, not yet confirmed.
     pub(super) letters: Vec<DeadJob>,
-    /// Whose note is being written.
+    /// Envelopes whose notes are being written.
     pub(super) turns: Vec<(u32, Trying)>,
     epochs: u64,
 }
@@ -104,7 +103,7 @@ impl Rig {
         self.pool.open(opening);
     }
 
-    /// Offers a batch, then looks, as the session does. Returns whose intake must pause.
+    /// Offers a batch, then looks, as the session does. Returns the partitions whose intake must pause.
     pub(super) fn offer(&mut self, partition: u32, records: &[(u64, &str)]) -> Vec<u32> {
         let records = records.iter().map(|(position, key)| record(partition, *position, Some(key))).collect();
         let offered = self.pool.offer(records, self.now);
@@ -117,19 +116,19 @@ impl Rig {
         self.look();
     }
 
-    /// Whether the session was told to look.
+    /// Returns whether the session was notified.
     pub(super) fn told(&self) -> bool {
         self.pool.session.notified().now_or_never().is_some()
     }
 
-    /// The session's look.
+    /// Looks at the pool's duties, as the session does.
     pub(super) fn look(&mut self) {
         let duties = self.pool.duties(self.now);
         self.letters.extend(duties.dead);
         self.turns.extend(duties.turns);
     }
 
-    /// The notes are written.
+    /// Grants the turns whose notes were being written.
     pub(super) fn grant(&mut self) {
         for (partition, trying) in std::mem::take(&mut self.turns) {
             self.pool.grant(partition, trying);
@@ -141,7 +140,7 @@ impl Rig {
         self.look();
     }
 
-    /// An idle worker asks for work: the position that it is given.
+    /// Takes work for an idle worker. Returns its position.
     pub(super) fn take(&mut self, worker: usize) -> Option<u64> {
         assert!(self.running[worker].is_none(), "it is at work");
         let position = match self.pool.next(worker, None, self.now) {
@@ -162,11 +161,11 @@ impl Rig {
         self.running[worker].as_ref().expect("it is at work")
     }
 
-    /// A worker gives back what it did, and takes nothing; nobody looks yet.
+    /// Ends a worker's attempt without taking work or looking.
     pub(super) fn end(&mut self, worker: usize, outcome: impl FnOnce(Attempt) -> AttemptResult) {
         let job = self.running[worker].take().expect("it is at work");
         let lane = job.lane;
-        // It ends while starting is not allowed, so that ending and taking are two steps of a test.
+        // The attempt ends while no handler may start, so that ending and taking are two steps of a test.
         let paused = std::mem::replace(&mut self.pool.state.lock().paused, true);
         let next = self.pool.next(worker, Some((lane, outcome(job))), self.now);
         assert!(!matches!(next, NextAttempt::Run(_)));
@@ -206,7 +205,6 @@ impl Rig {
         progress.finished.runs().map(|run| (run.first.get(), run.last.get())).collect()
     }
 
-    /// Nothing is left of anything that was offered.
     pub(super) fn assert_empty(&self) {
         let state = self.pool.state.lock();
         assert_eq!(state.running, 0, "running");

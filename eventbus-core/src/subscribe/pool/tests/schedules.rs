@@ -1,8 +1,8 @@
 //! Schedules of threads on the shipped pool: workers that take and finish while another thread offers, drains, loses
 //! and reopens. A worker that is never woken is a deadlock, and shuttle says so.
 //!
-//! Each lock of the pool is a point at which shuttle may switch threads. Run with the feature `shuttle`; all other tests
-//! of the crate need it off.
+//! Each lock of the pool is a point at which shuttle may switch threads. Run with the feature `shuttle`; all other
+//! tests of the crate need it off.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -26,11 +26,11 @@ use crate::subscribe::pool::job::{Attempt, AttemptResult, NextAttempt};
 /// Schedules of each scheduler and scenario.
 const SCHEDULES: usize = 500;
 
-/// What of the schedule is judged: intervals of handlers and the order of each key.
+/// History by which a schedule is judged: intervals of handlers and the order of each key.
 #[derive(Default)]
 struct History {
     running: BTreeMap<String, u64>,
-    /// The last position that was finished, by key.
+    /// The last finished position, by key.
     finished: BTreeMap<String, u64>,
     handled: usize,
     closed: bool,
@@ -46,7 +46,7 @@ struct Stage {
 impl Stage {
     fn new(concurrency: usize) -> Arc<Self> {
         Arc::new(Self {
-            // A commit is never asked for: the session must be told of nothing but what it is needed for.
+            // A commit is never due: the session must not be notified without need.
             pool: Pool::new(concurrency, 4, u64::MAX, Seam::default()),
             history: Mutex::new(History::default()),
             changed: Condvar::new(),
@@ -79,7 +79,7 @@ impl Stage {
         }
     }
 
-    /// Every third record fails once, and waits for the session to look at the clock.
+    /// Handles a record. Every third one fails once, and waits for the session to look at the clock.
     async fn handle(&self, job: Attempt) -> AttemptResult {
         let position = job.record.position.get();
         let key = job.record.key.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -102,7 +102,7 @@ impl Stage {
         job.finished()
     }
 
-    /// The session: looks when it is told to, and when a retry is due.
+    /// Runs the session: it looks when it is notified, and when a retry is due.
     fn look_when_told(self: &Arc<Self>) -> thread::JoinHandle<()> {
         let stage = self.clone();
         thread::spawn(move || {
@@ -203,7 +203,7 @@ fn no_schedule_lets_a_lost_ownership_count_or_overlap_the_next() {
         stage.pool.remove(0);
         block_on(stage.pool.at_rest(0));
         stage.pool.open(opening(0, 2, &Lease::unlimited(), None));
-        // Nothing was committed: all of it comes again.
+        // Nothing was committed: all records come again.
         let mut history = stage.history.lock().unwrap();
         (history.handled, history.finished) = (0, BTreeMap::new());
         drop(history);

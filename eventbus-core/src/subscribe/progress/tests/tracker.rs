@@ -201,7 +201,7 @@ proptest! {
                 }
                 Step::Finish { .. } => {}
                 Step::Advance { ahead } => {
-                    // Only what was delivered, or lies before the next delivery, may be advanced over.
+                    // Only positions that were delivered, or that lie before the next delivery, may be advanced over.
                     next = at(next.get() + ahead);
                     model.advanced = model.advanced.max(next);
                     model.settle();

@@ -1,4 +1,4 @@
-//! What is committed, and for how long that vouches (S4, S5).
+//! Commits, and how long they vouch for an ownership (S4, S5).
 
 use tokio::time::Instant;
 
@@ -79,7 +79,7 @@ async fn a_member_that_is_not_known_has_lost_its_assignment_and_all_older_ones()
     assert_eq!(kinds(rig.commits(Ok(()), claims)), [None; 2]);
     rig.sent();
     let (turn, done) = rig.hanging(commit(1, 6, 1)).await;
-    // What comes while the question is under way is not what it was about.
+    // A partition that comes while the request is under way is not affected by it.
     rig.given(&[2]).await;
     rig.answered(fenced(), turn).await;
     assert_eq!(done.await.unwrap().unwrap_err().kind(), ErrorKind::Fenced);
@@ -153,7 +153,7 @@ async fn the_print_beside_a_commit_is_of_a_late_record_below_it() {
     rig.given(&[0]).await;
     rig.read(0, 0).await.unwrap();
     let print = |rig: &Rig| rig.broker.stored(0).unwrap().1.fingerprint.map(|print| print.offset);
-    // One that comes alone is kept in mind, and of many some.
+    // Each record that comes alone is kept in mind, and some of many.
     rig.broker.comes([record(0, 3)]);
     rig.turn();
     rig.broker.comes((4..40).map(|position| record(0, position)));
@@ -162,7 +162,7 @@ async fn the_print_beside_a_commit_is_of_a_late_record_below_it() {
         rig.commits(Ok(()), vec![commit(0, next, 1)]);
         assert_eq!(print(&rig), kept, "{next}");
     }
-    // Set back: no fingerprint is of what is above.
+    // The position was set back: no fingerprint is of a record above it.
     rig.commits(Ok(()), vec![commit(0, 20, 1)]);
     assert_eq!(print(&rig), None);
 }

@@ -1,4 +1,4 @@
-//! What is delivered, and what is not (S3, S6).
+//! Records that are delivered, and those that are not (S3, S6).
 
 use std::sync::atomic::Ordering;
 
@@ -115,7 +115,7 @@ async fn a_client_that_has_ended_a_partition_joins_anew_once_all_is_handed_over(
     rig.turn();
     rig.turn();
     assert_eq!(rig.broker.said(), ["unsubscribe"]);
-    // The client hands over as when the coordinator wants it.
+    // The client hands over as if the coordinator had asked.
     assert_eq!(rig.seat.revoked(&[0], false), Revocation::Later);
     rig.turn();
     assert_eq!(revoked(rig.event().await), [0]);

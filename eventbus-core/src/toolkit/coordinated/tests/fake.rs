@@ -1,4 +1,4 @@
-//! A client in memory: what it is asked for is noted, what it comes upon is given by the test.
+//! A client in memory, which notes the calls to it and yields the events that the test gives it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,6 @@ use crate::backend::{Body, Inbound};
 use crate::model::{Envelope, Error};
 use crate::toolkit::coordinated::{Client, CommitEntry};
 
-/// A record at the broker.
 #[derive(Debug, Clone)]
 pub(super) struct Record(u32, u64);
 
@@ -23,17 +22,17 @@ impl Record {
     }
 }
 
-/// What the client of a member stands on, as far as the test sees it.
+/// The broker of a member's client, as far as the test sees it.
 pub(super) struct Broker {
     pub(super) polled: Mutex<VecDeque<Polled<Record>>>,
     pub(super) polls: AtomicUsize,
-    /// What the client was asked to do, in order.
+    /// The calls to the client, in order.
     said: Mutex<Vec<String>>,
     sent: mpsc::UnboundedSender<Vec<(u32, u64)>>,
     answers: Mutex<threads::Receiver<Result<(), CommitError>>>,
-    /// What the group has committed.
+    /// The group's committed progress.
     pub(super) committed: Mutex<HashMap<u32, (u64, String)>>,
-    /// Looks for it wait for a word of this, if there is one.
+    /// A receiver on which lookups of that progress wait, if there is one.
     pub(super) looks: Mutex<Option<threads::Receiver<()>>>,
     /// The end of each log; 100 where none is named.
     pub(super) ends: Mutex<HashMap<u32, u64>>,
@@ -42,7 +41,7 @@ pub(super) struct Broker {
     pub(super) looked: AtomicUsize,
     pub(super) stuck: AtomicBool,
     pub(super) gone: AtomicBool,
-    /// The name of the thread on which the client was dropped, and what its last callback was answered.
+    /// The name of the thread on which the client was dropped, and the answer to its last callback.
     pub(super) dropped: Mutex<Option<(String, Revocation)>>,
 }
 
@@ -83,19 +82,18 @@ impl Broker {
         self.said.lock().unwrap().push(what);
     }
 
-    /// What the client was asked to do since this was last asked.
+    /// Takes the calls to the client since the last one of this.
     pub(super) fn said(&self) -> Vec<String> {
         std::mem::take(&mut self.said.lock().unwrap())
     }
 
-    /// What the group has committed: next position and what stands beside it.
+    /// Returns the group's committed position and the metadata beside it.
     pub(super) fn stored(&self, partition: u32) -> Option<(u64, CommitMetadata)> {
         let committed = self.committed.lock().unwrap();
         committed.get(&partition).map(|(next, text)| (*next, CommitMetadata::decode(text).unwrap()))
     }
 }
 
-/// The client.
 pub(super) struct Fake {
     broker: Arc<Broker>,
     seat: RebalanceListener<Fake>,

@@ -1,4 +1,4 @@
-//! What is wanted back, and what is lost (S5).
+//! Partitions that are wanted back, and those that are lost (S5).
 
 use super::*;
 
@@ -91,7 +91,7 @@ async fn what_is_lost_ends_at_once_and_a_late_answer_changes_nothing() {
     assert_eq!(rig.seat.revoked(&[0], true), Revocation::Later);
     assert!(!given[0].lease.is_valid());
     assert_eq!(lost(rig.event().await), [0]);
-    // It comes back before the answer to what was sent in the first ownership.
+    // The partition comes back before the answer to a request of the first ownership.
     let again = rig.given(&[0]).await;
     rig.answered(Ok(()), turn).await;
     done.await.unwrap().unwrap();
@@ -136,7 +136,7 @@ async fn an_answer_about_an_earlier_assignment_is_left_out() {
     while rig.broker.said().is_empty() {
         yield_now().await;
     }
-    // Lost and given again while the first look is under way.
+    // The partition is lost and given again while the first lookup is under way.
     assert_eq!(rig.seat.revoked(&[0], true), Revocation::Later);
     rig.seat.assigned(&[0]);
     look.send(()).unwrap();

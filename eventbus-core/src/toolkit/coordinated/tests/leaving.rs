@@ -1,8 +1,8 @@
-//! Leaving.
+//! Members that leave.
 
 use super::*;
 
-/// With threads of its own, and an answer to its joining.
+/// Makes a member with threads of its own, and an answer to its joining.
 fn joined(broker: &Arc<Broker>) -> Member<Fake> {
     let make = |seat: RebalanceListener<Fake>| {
         seat.assigned(&[]);
@@ -31,7 +31,7 @@ async fn leaving_ends_though_a_commit_hangs_and_the_commit_ends_the_client() {
     done.await.unwrap().unwrap();
     assert_eq!(rig.broker.dropped.lock().unwrap().as_ref().unwrap().1, Revocation::Now);
     assert!(!given[0].lease.is_valid(), "what is left is vouched for no more");
-    // Who asks afterwards is told.
+    // A later caller is told.
     let (order, late) = order(commit(0, 6, 1));
     rig.committing.as_mut().unwrap().turn([order].into_iter());
     assert_eq!(late.await.unwrap().unwrap_err().kind(), ErrorKind::Fenced);
@@ -40,7 +40,7 @@ async fn leaving_ends_though_a_commit_hangs_and_the_commit_ends_the_client() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_ends_is_not_waited_for() {
-    // Nothing runs the thread.
+    // The thread does not run.
     let rig = Rig::new();
     rig.member.leave().await.unwrap();
 }

@@ -1,10 +1,10 @@
-//! Whether a log is still the same (S3).
+//! Logs that are still the same, or others (S3).
 
 use std::sync::atomic::Ordering;
 
 use super::*;
 
-/// What the group has committed: a fingerprint of the record at 41.
+/// The stored line, with this fingerprint of the record at 41.
 fn stored(print: Option<Fingerprint>) -> String {
     CommitMetadata { epoch: 2, incarnation: "known".into(), fingerprint: print, ..CommitMetadata::default() }.encode()
 }

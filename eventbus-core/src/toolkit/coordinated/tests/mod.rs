@@ -1,5 +1,5 @@
-//! Members over a client in memory, on tokio's paused clock, thread by thread as each test has it. Each test is named for what it
-//! refutes.
+//! Members over a client in memory, on tokio's paused clock; each test drives their threads. Each test is named for
+//! what it refutes.
 
 use std::sync::{Arc, mpsc as threads};
 use std::time::Duration;
@@ -35,9 +35,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// A member whose threads do only what a test lets them.
 struct Rig {
     broker: Arc<Broker>,
-    /// What was sent in each request.
+    /// The commits sent in each request.
     sent: mpsc::UnboundedReceiver<Vec<(u32, u64)>>,
-    /// What each request is answered, in turn; it hangs until then.
+    /// The answers to the requests, in turn; a request hangs until it has one.
     answers: threads::Sender<Result<(), CommitError>>,
     member: Arc<Member<Fake>>,
     seat: RebalanceListener<Fake>,
@@ -60,7 +60,6 @@ impl Rig {
         Self { broker, sent, answers, member: member.into(), seat, client, polling, committing }
     }
 
-    /// The next event, which must come.
     async fn event(&self) -> GroupEvent {
         timeout(Duration::from_secs(3_600), self.member.next()).await.expect("an event comes").unwrap()
     }
@@ -71,12 +70,11 @@ impl Rig {
         }
     }
 
-    /// One turn of the polling thread.
     fn turn(&mut self) {
         assert!(self.polling.as_mut().unwrap().turn().is_continue());
     }
 
-    /// The coordinator gives partitions, and the core is told.
+    /// Has the coordinator assign partitions, and tells the core.
     async fn given(&self, partitions: &[u32]) -> Vec<Assignment> {
         self.seat.assigned(partitions);
         match self.event().await {
@@ -95,7 +93,7 @@ impl Rig {
         reading.await.unwrap()
     }
 
-    /// One turn of the committing thread, whose request is answered so.
+    /// Runs one turn of the committing thread, whose request is answered so.
     fn commits(&mut self, answer: Result<(), CommitError>, commits: Vec<Commit>) -> Vec<Result<()>> {
         self.answers.send(answer).unwrap();
         let (orders, done): (Vec<_>, Vec<_>) = commits.into_iter().map(order).unzip();
@@ -103,7 +101,8 @@ impl Rig {
         done.into_iter().map(|mut done| done.try_recv().unwrap()).collect()
     }
 
-    /// The same on a thread of its own, where the request hangs until it is answered; it was sent when this returns.
+    /// Does the same on a thread of its own, where the request hangs until it is answered; it was sent when this
+    /// returns.
     async fn hanging(&mut self, commit: Commit) -> (JoinHandle<Committing<Fake>>, oneshot::Receiver<Result<()>>) {
         let (order, done) = order(commit);
         let turn = self.turn_apart(vec![order]);
@@ -124,12 +123,10 @@ impl Rig {
         self.committing = Some(turn.await.unwrap());
     }
 
-    /// The next request, which must be sent.
     async fn request(&mut self) -> Vec<(u32, u64)> {
         timeout(Duration::from_secs(3_600), self.sent.recv()).await.expect("a request is sent").unwrap()
     }
 
-    /// What was sent since it was last asked.
     fn sent(&mut self) -> Vec<Vec<(u32, u64)>> {
         std::iter::from_fn(|| self.sent.try_recv().ok()).collect()
     }

@@ -7,7 +7,7 @@ use crate::toolkit::coordinated::reconnect::ReconnectingMember;
 
 type Seats = Arc<Mutex<Vec<RebalanceListener<Fake>>>>;
 
-/// Members with threads of their own on one broker, and the seats that were made.
+/// Members with threads of their own on one broker, and the listeners that were made.
 fn renewed(broker: &Arc<Broker>) -> (ReconnectingMember<Fake>, Seats) {
     let (broker, seats) = (Arc::clone(broker), Seats::default());
     let made = Arc::clone(&seats);
@@ -46,7 +46,7 @@ async fn the_next_member_has_what_the_one_before_owned_only_when_it_is_given_it(
     assert!(second.state().held.is_empty() && seats.lock().len() == 2);
     let after = given(&member, &second, &[0]).await;
     assert_eq!(after[0].partition, 0);
-    // The one before leaves by itself.
+    // The old member leaves by itself.
     while before.iter().any(|given| given.lease.is_valid()) || broker.dropped.lock().unwrap().is_none() {
         yield_now().await;
     }

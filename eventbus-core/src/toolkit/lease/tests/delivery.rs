@@ -98,7 +98,7 @@ async fn a_paused_read_asks_for_nothing_more_and_no_more_is_on_its_way_than_the_
     member.resume(0);
     sleep(Duration::from_millis(10)).await;
     assert_eq!(feed.asked.load(Ordering::Relaxed), first + 100);
-    // Taken by the broker's side, and not by the member: still on their way.
+    // The broker's side has taken them, the member has not: they are still on their way.
     (65..=164).for_each(|n| feed.send.send(record(n, 4 + n)).unwrap());
     sleep(Duration::from_millis(10)).await;
     assert_eq!(feed.asked.load(Ordering::Relaxed), first + 100);
@@ -125,7 +125,7 @@ async fn an_idle_partition_is_told_how_far_it_has_come_and_nothing_undelivered_i
         assert_eq!(positions(&member).await, [40]);
         let told = event(&member, LEASE).await;
         assert!(matches!(told, GroupEvent::CaughtUp { partition: 0, next } if next.get() == 100), "{told:?}");
-        // What retention took below that is nobody's loss.
+        // Records that retention took below that are nobody's loss.
         store.set_log(90, 100, None);
         silent(&member, Duration::from_secs(3)).await;
     };

@@ -29,7 +29,7 @@ async fn a_group_is_active_until_its_leases_end_by_the_stores_clock() {
     leases.reset_group(&group(), &to).await.unwrap();
     let committed = leases.describe_group(&group()).await.unwrap().partitions[0].committed.clone().unwrap();
     assert_eq!((committed.next.get(), committed.epoch, committed.note.len()), (3, 5, 0));
-    // Who was cut off and wakes up cannot undo it.
+    // A member that was cut off and wakes up cannot undo it.
     far.cut(false);
     assert_eq!(a.commit(claim(0, 6, 9)).await.unwrap_err().kind(), ErrorKind::Fenced);
 }

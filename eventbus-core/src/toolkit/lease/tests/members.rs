@@ -1,4 +1,4 @@
-//! Several members, and what happens to the one that is cut off or does not answer.
+//! Several members, one of which is cut off or does not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::backend::Lease;
 
-/// A member that answers every revocation at once, and what it owns.
+/// A member that answers every revocation at once, and its partitions.
 struct Willing {
     owned: Arc<Mutex<BTreeMap<u32, Lease>>>,
     given_back: Arc<Mutex<usize>>,
@@ -49,7 +49,7 @@ impl Willing {
     }
 }
 
-/// The partitions of the next event, which must be an assignment.
+/// Returns the partitions of the next event, which must be an assignment.
 async fn assigned(member: &Arc<dyn Membership>) -> Vec<u32> {
     match event(member, LEASE * 3).await {
         GroupEvent::Assigned(assigned) => assigned.iter().map(|assignment| assignment.partition).collect(),
@@ -91,7 +91,7 @@ async fn a_member_that_is_cut_off_ends_before_another_takes_over() {
     let far = store.another();
     let a = Willing::join(&far, "a").await;
     let b = Willing::join(&store, "b").await;
-    // Each has one, and has seen the other renew.
+    // Each member has one partition, and has seen the other renew.
     sleep(LEASE * 2).await;
     let lease = a.owned.lock().unwrap().values().next().cloned().unwrap();
     assert_eq!((a.owned().len(), b.owned().len()), (1, 1));
@@ -108,7 +108,7 @@ async fn a_member_that_is_cut_off_ends_before_another_takes_over() {
     let ended = ended.expect("the leases ended first");
     assert!(ended.elapsed() >= LEASE / 11, "only {:?} before", ended.elapsed());
     assert!(begun.elapsed() >= LEASE * 2 / 3, "taken over after {:?}", begun.elapsed());
-    // It comes back, finds that it is superseded, and changes nothing of what is the other's.
+    // The member comes back, finds itself superseded, and changes nothing of the other's.
     far.cut(false);
     for partition in [0, 1] {
         let error = a.member.commit(claim(partition, 9, 9)).await.unwrap_err();
@@ -131,7 +131,8 @@ async fn a_revocation_that_is_not_answered_ends_in_fencing() {
     for partition in &asked {
         a.commit(claim(*partition, 5, 7)).await.unwrap();
     }
-    // Not released: the ownership ends at the deadline, here at once and for others when the lease has run out.
+    // Unreleased partitions: the ownership ends at the deadline, here at once and for others when the lease has run
+    // out.
     let mut lost = BTreeSet::new();
     while lost.len() < 2 {
         let GroupEvent::Lost(partitions) = event(&a, DRAIN * 2).await else { panic!("not lost") };

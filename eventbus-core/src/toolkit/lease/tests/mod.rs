@@ -38,12 +38,12 @@ async fn member(store: &Arc<Fake>, name: &str) -> Arc<dyn Membership> {
     leases(store).join(join).await.unwrap()
 }
 
-/// The next event, which must come within `wait`.
+/// Returns the next event, which must come within `wait`.
 async fn event(member: &Arc<dyn Membership>, wait: Duration) -> GroupEvent {
     timeout(wait, member.next()).await.expect("an event comes").unwrap()
 }
 
-/// Nothing comes for so long.
+/// Asserts that no event comes for so long.
 async fn silent(member: &Arc<dyn Membership>, wait: Duration) {
     if let Ok(event) = timeout(wait, member.next()).await {
         panic!("{event:?}");

@@ -1,4 +1,4 @@
-//! One record, and who may write it.
+//! Records: who may write one, and when.
 
 use super::*;
 use crate::toolkit::lease::CasOutcome;
@@ -9,7 +9,7 @@ fn owned_by(owner: &str) -> LeaseRecord {
     LeaseRecord { group, owner, nonce, write: 1, lease_ms, ..LeaseRecord::default() }
 }
 
-/// Takes partition 0 over whatever holds it.
+/// Takes over partition 0, whatever its record holds.
 async fn take(store: &Arc<Fake>, owner: &str) -> HeldRecord {
     let place = RecordPlace::new(&(Arc::clone(store) as Arc<dyn LeaseStore>), slot(0), LEASE);
     let (record, sent) = (owned_by(owner), Instant::now());
@@ -76,7 +76,7 @@ async fn the_lease_counts_from_before_the_write_and_ends_a_tenth_before_others_t
     sleep(LEASE / 2).await;
     store.fault(Fault::Slow(Duration::from_secs(1)));
     held.renew().await.unwrap();
-    // Sent at 5 s, answered at 6 s: until 14 s, and others from 15 s on.
+    // Sent at 5 s, answered at 6 s: valid until 14 s, and free for others from 15 s on.
     sleep(LEASE * 79 / 100).await;
     assert!(held.lease().is_valid());
     sleep(LEASE * 2 / 100).await;

@@ -1,4 +1,4 @@
-//! A store in memory on tokio's clock, seen through handles: each member has one of its own, which can be cut off, and whose
+//! A store in memory on tokio's clock, seen through handles: each member has its own, which can be cut off, and whose
 //! writes can go wrong.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,19 +18,19 @@ use crate::toolkit::lease::{
     CasOutcome, LeaseStore, ReadPacing, Source, SourceEvent, StoreKey, StoredEntry, StoredKey,
 };
 
-/// When the store was begun, by its clock.
+/// The store's clock at its beginning.
 const BEGIN: u64 = 1_700_000_000_000;
 
-/// What becomes of a write.
+/// Fault of a write.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// Done, and the answer is lost.
+    /// The write is done, and the answer is lost.
     Lost,
-    /// Not answered, and done so much later.
+    /// The write is not answered, and done so much later.
     Late(Duration),
-    /// Not answered, and never done.
+    /// The write is not answered, and never done.
     Never,
-    /// Done, and answered so much later.
+    /// The write is done, and answered so much later.
     Slow(Duration),
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Fake {
 }
 
 impl Fake {
-    /// A topic `t` with so many partitions, and the first handle.
+    /// Makes a store for a topic `t` with so many partitions, and its first handle.
     pub(super) fn new(partitions: u32) -> Arc<Self> {
         let log = LogState { incarnation: "i".into(), first: Position::new(1), end: Position::new(1) };
         Self::on(Arc::new(Mutex::new(Shared {
@@ -105,7 +105,7 @@ impl Fake {
         self.faults.lock().unwrap().push_back(fault);
     }
 
-    /// Nothing gets through this handle any more, or again.
+    /// Lets nothing through this handle any more, or lets all through again.
     pub(super) fn cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Relaxed);
     }
@@ -114,12 +114,11 @@ impl Fake {
         self.swaps.lock().unwrap().iter().filter(|swap| *swap == slot).count()
     }
 
-    /// Revision and value of a slot.
     pub(super) fn value(&self, slot: &StoreKey) -> Option<(u64, Bytes)> {
         self.shared().slots.get(slot).map(|(revision, _, value)| (*revision, value.clone()))
     }
 
-    /// All partitions' log as it is from now on, with the last record that a look finds.
+    /// Sets all partitions' logs, and the last record that a look finds.
     pub(super) fn set_log(&self, first: u64, end: u64, last: Option<u64>) {
         let mut shared = self.shared();
         for log in &mut shared.logs {
@@ -128,7 +127,7 @@ impl Fake {
         shared.last = last.map(Position::new);
     }
 
-    /// The reader that was opened last.
+    /// Returns the reader that was opened last.
     pub(super) fn feed(&self) -> Arc<Feed> {
         Arc::clone(self.shared().feeds.last().unwrap())
     }
@@ -146,7 +145,7 @@ impl Fake {
 pub(super) struct Feed {
     pub(super) from: Position,
     pub(super) send: mpsc::UnboundedSender<SourceEvent>,
-    /// Records asked for so far.
+    /// Records requested so far.
     pub(super) asked: Arc<AtomicUsize>,
 }
 
@@ -156,7 +155,7 @@ pub(super) struct FakeSource<R> {
 }
 
 impl<R> FakeSource<R> {
-    /// One that gives what is sent.
+    /// Makes a source that gives the sent events.
     pub(super) fn new() -> (Self, mpsc::UnboundedSender<SourceEvent<R>>) {
         let (send, items) = mpsc::unbounded_channel();
         (Self { asked: Arc::default(), items }, send)

@@ -1,4 +1,4 @@
-//! Before the start, and at the end.
+//! Submissions before the start and at the end.
 
 use super::fake::{self, Broker, Told, until};
 use super::{Bench, topic};
@@ -45,7 +45,7 @@ async fn a_client_that_gets_no_further_is_replaced_once_and_what_it_had_is_told(
     bench.submit(0, [2]);
     bench.broker.store(1, 0, 1);
     assert_eq!((bench.broker.log(0), bench.broker.clients()), (vec![1, 2], 2));
-    // Its last word may come late: the next one is then replaced for nothing, and nothing is lost.
+    // The client's last word may come late: the next one is then replaced for nothing, and nothing is lost.
     bench.broker.over(0);
     bench.submit(0, [3]);
     bench.producer.close().await;
@@ -138,7 +138,7 @@ async fn what_the_topic_refuses_is_told_before_a_client_is_needed() {
     bench.producer.submit(record(1, "k", 1_100), bench.told.ticket(1));
     bench.producer.submit(record(2, "", 1), bench.told.ticket(2));
     assert_eq!((bench.told.take(), bench.broker.clients()), (vec![(1, "too_large"), (2, "refused")], 0));
-    // Twice its size is reckoned with at first, which is too much; once is not.
+    // The first estimate, twice the size, is too much; the true size is not.
     bench.producer.submit(record(3, "k", 800), bench.told.ticket(3));
     assert_eq!(bench.broker.given(0, 0), [3]);
 }

@@ -1,4 +1,4 @@
-//! Clients in memory. A test says what each stores and reports, and everything that none may be asked for panics.
+//! Clients in memory. A test decides what each stores and reports; every call that must not happen panics.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) fn record(partition: u32, number: u64) -> Outbound {
     Outbound::new(topic(), partition, Stamp::new(ProducerId::new(1), number), envelope)
 }
 
-/// Waits for what happens on another thread and on this one's tasks.
+/// Waits for events on another thread and on this one's tasks.
 #[track_caller]
 pub(super) fn until(holds: impl Fn() -> bool) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
@@ -34,7 +34,7 @@ pub(super) fn until(holds: impl Fn() -> bool) -> impl Future<Output = ()> {
     }
 }
 
-/// All clients that were made, and the log.
+/// The clients that were made, and the log.
 #[derive(Clone, Default)]
 pub(super) struct Broker(Arc<Mutex<World>>);
 
@@ -46,11 +46,11 @@ struct World {
     makes_none: bool,
     gone: bool,
     learned: usize,
-    /// Whoever learns waits until this says so.
+    /// Holds back refreshes of topics until it holds true.
     learning: Option<watch::Receiver<bool>>,
-    /// Done when a record is measured.
+    /// A callback for when a record is measured.
     measured: Option<Box<dyn FnOnce() + Send>>,
-    /// Clients report what they did not send when they are ended.
+    /// Whether ended clients report the records that they did not send.
     purges: bool,
 }
 
@@ -58,7 +58,7 @@ struct Made {
     limit: usize,
     alone: bool,
     reports: Arc<DeliveryReports>,
-    /// Given and not reported, by partition: index and number.
+    /// Records given and not reported, by partition: index and number.
     given: BTreeMap<u32, Vec<(usize, u64)>>,
     failed: bool,
     stuck: BTreeSet<u32>,
@@ -79,14 +79,14 @@ impl Broker {
         self.0.lock().clients.len()
     }
 
-    /// What a client was given of a partition and did not report.
+    /// Returns the records that a client was given of a partition and did not report.
     pub(super) fn given(&self, client: usize, partition: u32) -> Vec<u64> {
         let world = self.0.lock();
         let given = world.clients[client].given.get(&partition);
         given.into_iter().flatten().map(|(_, number)| *number).collect()
     }
 
-    /// What a client was given of all partitions and did not report: partitions and counts.
+    /// Counts the records that a client was given and did not report, by partition.
     pub(super) fn with(&self, client: usize) -> Vec<(u32, usize)> {
         let world = self.0.lock();
         let given = world.clients[client].given.iter().map(|(partition, given)| (*partition, given.len()));
@@ -105,7 +105,7 @@ impl Broker {
         self.0.lock().clients[client].ended
     }
 
-    /// Whether a client has a hole in a partition, behind which it stores nothing.
+    /// Returns whether a client has a hole in a partition, behind which it stores nothing.
     pub(super) fn is_stuck(&self, client: usize, partition: u32) -> bool {
         self.0.lock().clients[client].stuck.contains(&partition)
     }
@@ -135,7 +135,7 @@ impl Broker {
         self.0.lock().purges = true;
     }
 
-    /// Whoever learns of topics waits until the sender says so.
+    /// Holds back refreshes of topics until the sender sends true.
     pub(super) fn hold_learning(&self) -> watch::Sender<bool> {
         let (sender, receiver) = watch::channel(false);
         self.0.lock().learning = Some(receiver);
@@ -146,10 +146,9 @@ impl Broker {
         self.0.lock().measured = Some(Box::new(done));
     }
 
-    /// Takes the next of what a client was given.
     fn take(&self, client: usize, partition: u32, count: usize, stores: bool) -> Vec<(usize, Position)> {
         let world = &mut *self.0.lock();
-        // Its end may have come on another thread.
+        // The client's end may have come on another thread.
         let given = world.clients[client].given.entry(partition).or_default();
         let taken: Vec<_> = given.drain(..count.min(given.len())).collect();
         let log = world.log.entry(partition).or_default();
@@ -173,12 +172,12 @@ impl Broker {
         Arc::clone(&self.0.lock().clients[client].reports)
     }
 
-    /// A client says that it gets no further.
+    /// Has a client report that it gets no further.
     pub(super) fn over(&self, client: usize) {
         self.reports(client).over();
     }
 
-    /// A client stores the next of what it was given, and reports it.
+    /// Has a client store the next of its records, and report them.
     pub(super) fn store(&self, client: usize, partition: u32, count: usize) {
         let reports = self.reports(client);
         for (index, position) in self.take(client, partition, count, true) {
@@ -186,7 +185,7 @@ impl Broker {
         }
     }
 
-    /// A client stores the next of what it was given, and its report is lost.
+    /// Has a client store its next record, and lose the report.
     pub(super) fn store_unseen(&self, client: usize, partition: u32) {
         self.has_failed(client, partition);
         let lost = self.take(client, partition, 1, true);
@@ -195,7 +194,7 @@ impl Broker {
             .for_each(|(index, _)| reports.told(index, Err(DeliveryError::new(DeliveryErrorKind::Unclear, "lost"))));
     }
 
-    /// A client reports the next as failed.
+    /// Has a client report its next records as failed.
     pub(super) fn fail(&self, client: usize, partition: u32, count: usize, verdict: DeliveryErrorKind) {
         self.has_failed(client, partition);
         let reports = self.reports(client);
@@ -286,7 +285,7 @@ impl Pipeline for Broker {
 
 type Again = Box<dyn Fn(u64) + Send>;
 
-/// What tickets were told, in the order of telling.
+/// Fates that tickets were told, in the order of telling.
 #[derive(Default)]
 pub(super) struct Told {
     fates: Mutex<Vec<(u64, Fate)>>,
@@ -318,17 +317,17 @@ impl Told {
         self.fates.lock().len()
     }
 
-    /// Does this from inside each telling that is not one from inside another.
+    /// Calls this from inside each telling that is not itself inside another.
     pub(super) fn when_told(&self, again: impl Fn(u64) + Send + 'static) {
         *self.again.lock() = Some(Box::new(again));
     }
 
-    /// The record of this number stands no longer.
+    /// Makes the record of this number stand no longer.
     pub(super) fn fall(&self, id: u64) {
         self.fallen.lock().push(id);
     }
 
-    /// What was told since this was last asked: numbers, `stored` or what they were told instead, in order of numbers.
+    /// Takes the fates told since the last call: numbers, with `stored` or what else was told, in order of numbers.
     pub(super) fn take(&self) -> Vec<(u64, &'static str)> {
         let name = |fate: &Fate| match fate {
             Fate::Stored { .. } => "stored",

@@ -1,4 +1,4 @@
-//! The pipeline over clients in memory, that store and fail when a test says so. Each test is named for what it keeps.
+//! The pipeline over clients in memory, which store and fail when a test says so. Each test is named for what it keeps.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn topic() -> Topic {
     "t".parse().unwrap()
 }
 
-/// A producer that was started, its clients, and what tickets were told.
+/// A started producer, its clients, and the fates that tickets were told.
 struct Bench {
     producer: Arc<Producer<Broker>>,
     broker: Broker,
@@ -43,21 +43,20 @@ impl Bench {
         self.producer.known().set(&topic(), TopicLimits::new("t", limit, false));
     }
 
-    /// Submits records of these numbers, in this order.
     fn submit(&self, partition: u32, numbers: impl IntoIterator<Item = u64>) {
         for number in numbers {
             self.producer.submit(fake::record(partition, number), self.told.ticket(number));
         }
     }
 
-    /// Has a client that has stored one already, so that it may be given several of the partition.
+    /// Makes a client that has stored one record already, so that it may be given several of the partition.
     fn begin(&self, partition: u32, number: u64) {
         self.submit(partition, [number]);
         let client = self.broker.clients() - 1;
         self.broker.store(client, partition, 1);
     }
 
-    /// Waits for that many fates, and until what is to be replaced is.
+    /// Waits for that many fates, and until failed clients are replaced.
     async fn told(&self, count: usize) {
         until(|| self.told.len() == count && !self.is_replacing()).await;
     }

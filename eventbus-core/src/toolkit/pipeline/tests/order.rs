@@ -1,4 +1,4 @@
-//! One partition's records: in their order, and none behind a hole.
+//! Records of one partition: stored in their order, and none behind a hole.
 
 use super::{Bench, LIMIT};
 use crate::toolkit::pipeline::failure::{DeliveryErrorKind, Rejected};
@@ -31,7 +31,7 @@ async fn after_its_first_failed_report_a_client_is_given_nothing() {
     bench.submit(1, 11..=13);
     assert_eq!((bench.broker.given(0, 0), bench.broker.given(0, 1)), (vec![2], vec![11]));
     bench.broker.fail(0, 0, 1, DeliveryErrorKind::Unclear);
-    // What is stored now would let the others follow; the client panics where they do.
+    // A record stored now would let the others follow; the client panics where they do.
     bench.broker.store(0, 1, 1);
     bench.submit(0, [4]);
     bench.submit(1, [14]);
@@ -79,7 +79,7 @@ async fn what_waits_behind_a_record_that_was_not_taken_comes_back_with_it() {
         bench.submit(0, 2..=5);
         bench.broker.turn(3, turned);
         bench.broker.store(0, 0, 1);
-        // It is still to be told: until then none may come before it.
+        // The record's fate is still to be told: until then none may come before it.
         bench.submit(0, [6]);
         bench.told(6).await;
         let not = "not stored";

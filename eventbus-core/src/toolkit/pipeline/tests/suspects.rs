@@ -27,7 +27,7 @@ async fn a_refused_batch_is_narrowed_down_and_only_the_culprit_is_refused() {
     assert_eq!((bench.broker.is_alone(1), bench.broker.given(1, 0)), (true, vec![2]));
     bench.broker.store(1, 0, 1);
     bench.broker.fail(1, 0, 1, BATCH);
-    // The client has failed, and what waited for it was never sent.
+    // The client has failed, and the record that waited for it was never sent.
     bench.told(3).await;
     assert_eq!(bench.told.take(), [(2, "stored"), (3, "refused"), (4, "unknown")]);
     assert_eq!(bench.broker.learned(), 1, "of what is refused alone nothing is left to ask");
@@ -62,7 +62,7 @@ async fn a_partition_under_suspicion_goes_by_its_own_line_only_once_all_that_fai
     bench.broker.fail(0, 0, 2, BATCH);
     until(|| bench.broker.learned() == 1).await;
     bench.told.take();
-    // One that follows those that failed, which are still to be told.
+    // A record that follows the failed ones, whose fates are still to be told.
     bench.submit(0, [5]);
     assert_eq!(bench.told.take(), [(5, "not stored")]);
     let (producer, told) = (bench.producer.clone(), bench.told.clone());

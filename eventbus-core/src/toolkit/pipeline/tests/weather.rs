@@ -1,5 +1,5 @@
-//! Everything at once: keys that send again what came back, clients that fail at any time and in any way, seeds one after
-//! another. Refuted where a key's records are stored out of order, twice, or not at all.
+//! Random failures: keys send again what came back, clients fail at any time and in any way, seed after seed. Refuted
+//! where a key's records are stored out of order, twice, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::toolkit::pipeline::producer::Producer;
 const PARTITIONS: u64 = 3;
 const KEYS: u64 = 4;
 const EACH: u64 = 40;
-/// No batch with one of these is ever stored.
+/// Places of culprits: no batch with one of these is ever stored.
 const CULPRITS: [u64; 3] = [7, 23, 24];
 
-/// A record's number says which partition and key it is of, and its place there.
+/// Numbers a record by its partition, its key, and its place in the key.
 fn number(partition: u64, key: u64, place: u64) -> u64 {
     (partition * KEYS + key) * 1_000 + place
 }
@@ -30,14 +30,14 @@ fn is_culprit(number: u64) -> bool {
     CULPRITS.contains(&(number % 1_000))
 }
 
-/// What a key line knows: what is under way is followed by nothing that would be stored behind a hole.
+/// State of a key's lane: no record under way is followed by one that would be stored behind a hole.
 #[derive(Default)]
 struct Lane {
-    /// The next one that was never submitted.
+    /// The place of the next record that was never submitted.
     next: u64,
-    /// On their way, by place: whether each still stands.
+    /// Records on their way, by place: whether each still stands.
     under_way: BTreeMap<u64, bool>,
-    /// Came back, and are sent again once nothing is under way.
+    /// Records that came back, to be sent again once nothing is under way.
     back: BTreeSet<u64>,
     done: BTreeSet<u64>,
 }
@@ -96,7 +96,7 @@ impl Weather {
         Self { producer, lanes, dice: StdRng::seed_from_u64(seed) }
     }
 
-    /// A lane submits its next one, if it may.
+    /// Submits the next record of a random lane, if it may.
     fn submit(&mut self) {
         let lane = self.dice.random_range(0..PARTITIONS * KEYS);
         let place = {
@@ -118,7 +118,7 @@ impl Weather {
         self.producer.submit(fake::record((lane / KEYS) as u32, id), ticket);
     }
 
-    /// Some client does something with a batch of what it was given.
+    /// Lets a random client report a batch of its records.
     fn answer(&mut self, calm: bool) {
         let broker = &self.lanes.broker;
         let clients = broker.clients();
