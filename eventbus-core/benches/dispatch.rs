@@ -1,4 +1,4 @@
-//! Time of one envelope through pool and worker.
+//! Benchmark of a dispatch: the time that one envelope takes through pool and worker.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,4 +1,4 @@
-//! Time of one publish through the key lanes, to a backend that answers inside the call.
+//! Benchmark of a publish: its time through the key lanes, to a backend that answers inside the call.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

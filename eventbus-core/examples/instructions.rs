@@ -1,4 +1,4 @@
-//! One case, so many times: what `scripts/instructions` counts.
+//! One benchmark case, run a given number of times, for `scripts/instructions` to count.
 //!
 //! `scripts/instructions eventbus-core/instructions.txt -- target/release/examples/instructions`
 #![allow(clippy::print_stderr)]
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use eventbus_core::bench::{Dispatch, Publishes};
 
-/// Records that a backend delivers at once.
+/// The batch size: records that a backend delivers at once.
 const BATCH: usize = 100;
 
 fn main() -> ExitCode {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     if case == "records" || dispatch.is_through() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The keys of a case that publishes.
+/// Returns the number of keys of a case that publishes; `None` for the other cases.
 fn publish_keys(case: &str) -> Option<usize> {
     match case {
         "publish-1-key" => Some(1),

@@ -1,15 +1,15 @@
-//! The engine of an event bus that keeps the order of each key: the user's trait, everything that makes the ordering contract
-//! true, and the interface that backends implement.
+//! The engine of an event bus that keeps the order of each key: the user's trait, the code that makes the ordering
+//! contract true, and the interface that backends implement.
 //!
-//! Services use the crate `eventbus`, which chooses a backend by configuration. This crate is for those who read how it works,
-//! and for authors of backends.
+//! Services use the crate `eventbus`, which chooses a backend by configuration. This crate is for readers who want to
+//! know how the bus works, and for authors of backends.
 //!
 //! # The two traits
 //!
-//! [`EventBus`] is what users see: `publish` takes the place in the key's line when it is called, `subscribe` has handlers
-//! called in that order. [`Backend`](backend::Backend) is what a broker's backend implements: logs in partitions, groups that
-//! share them, one committed record per group and partition. [`Bus`] is the one on top of the other. No ordering, no retry, no
-//! dead letter is a backend's business.
+//! [`EventBus`] is the users' trait: `publish` takes a place in the key's line when it is called; `subscribe` has
+//! handlers called in that order. [`Backend`](backend::Backend) is the brokers' trait: logs in partitions, groups that
+//! share them, one committed record per group and partition. [`Bus`] is the engine between the two. Ordering, retries
+//! and dead letters are no backend's business.
 //!
 //! ```
 //! use eventbus_core::{Envelope, EventBus, Result};
@@ -47,17 +47,17 @@
 //!
 //! # Where each rule is kept
 //!
-//! The ordering contract names its rules; code, tests and errors refer to them. Each has one file that keeps it.
+//! The ordering contract names its rules; code, tests and errors refer to them. The files that keep each rule:
 //!
 //! | rule | in short | file |
 //! |---|---|---|
 //! | P1 | envelopes of a key are stored in the order of the calls | `publish/lanes/shard.rs` |
 //! | P2 | no hole, no overtaking; a refusal seals its key | `publish/lanes/shard.rs`, `publish/seal.rs` |
-//! | P3 | sending again leaves one copy, or readers drop the second | `publish/lanes/find_stamp.rs`, `subscribe/dedup/stamps.rs` |
+//! | P3 | one copy, or readers drop the second | `publish/lanes/find_stamp.rs`, `subscribe/dedup/stamps.rs` |
 //! | P4 | confirmed is as durable as the topic | each backend |
 //! | P5 | a key that waits delays no other | `publish/budget.rs` |
 //! | S1, S6 | one handler at a time for a key, any number of keys; every queue is bounded | `subscribe/pool/mod.rs` |
-//! | S2 | a failed envelope is tried again in place, then goes to the policy | `subscribe/retry.rs`, `subscribe/dead_letter.rs` |
+//! | S2 | a failure is retried in place, then goes to the policy | `subscribe/retry.rs`, `subscribe/dead_letter.rs` |
 //! | S3 | handling resumes right after what is finished | `subscribe/session/resume.rs`, `subscribe/progress/note.rs` |
 //! | S4 | nothing unfinished is acknowledged | `subscribe/progress/tracker.rs` |
 //! | S5 | one owner of a partition at a time | `subscribe/session/claim.rs` |
@@ -66,25 +66,25 @@
 //!
 //! # The folders
 //!
-//! A folder imports only from those before its own line; a test keeps that, and that no files import each other in a circle
-//! (but for the five of `publish/lanes` that decide about envelopes).
+//! A folder imports only from its own row and the rows above; a test enforces that. Files import each other in no
+//! circle, but for the five of `publish/lanes` that decide about envelopes.
 //!
-//! | folder | what it holds |
+//! | folder | contents |
 //! |---|---|
-//! | `model`, `validate`, `mutant` | keys, envelopes, topics, positions, stamps, errors; checks of settings; seams for defects in tests |
+//! | `model`, `validate`, `mutant` | the words of the bus and its errors; checks of settings; defects for tests |
 //! | `runtime`, [`wire`] | clocks, locks, threads, waits; envelopes as records (CloudEvents 1.0) |
 //! | [`backend`] | the interface of backends, and nothing else |
 //! | [`observe`] | events for hooks, metrics, spans |
 //! | `publish` | from the call to the broker and back |
 //! | `subscribe` | from the broker to the handler and back |
 //! | `bus` | the trait, and the engine that ties the two paths together |
-//! | [`toolkit`] | beside the others: what brokers of one kind have in common, for authors of backends |
+//! | [`toolkit`] | code shared by backends of one kind; it imports [`backend`] and the rows above that only |
 //!
 //! # Reading first
 //!
-//! `model/envelope.rs` and `bus/mod.rs` for the words; then one path: `publish/mod.rs` and `publish/lanes/mod.rs`, or
-//! `subscribe/mod.rs`, `subscribe/session/mod.rs` and `subscribe/pool/mod.rs`. The invariant of a file stands at its top. Who
-//! writes a backend begins with [`backend`], then [`toolkit`].
+//! Begin with `model/envelope.rs` and `bus/mod.rs` for the words. Then follow one path: `publish/mod.rs` and
+//! `publish/lanes/mod.rs`, or `subscribe/mod.rs`, `subscribe/session/mod.rs` and `subscribe/pool/mod.rs`. The invariant
+//! of a file stands at its top. Authors of backends begin with [`backend`], then read [`toolkit`].
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -103,13 +103,13 @@ pub mod toolkit;
 mod validate;
 pub mod wire;
 
-/// Dead letters: what is written when an envelope's attempts are used up, and how it comes back (S2).
+/// Dead letters: records of envelopes that a group gave up on, and the way to bring them back (S2).
 pub mod dead_letter {
     pub use crate::bus::replay::{DeadLetters, GROUP, Letter, Replayed, Tell};
     pub use crate::subscribe::dead_letter::{DeadLetter, UNDECODABLE, topic_of};
 }
 
-/// What is stored beside a watermark, for tests that read it.
+/// Notes, stored beside a watermark; public for tests that read them.
 #[doc(hidden)]
 pub mod note {
     pub use crate::subscribe::progress::note::*;

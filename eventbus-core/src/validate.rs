@@ -1,4 +1,4 @@
-//! Checks of settings, and what a refused one says (S8).
+//! Checks of settings, and the errors of refused ones (S8).
 //!
 //! Invariant: a refusal names its setting, what was expected, and what was given unless that is secret.
 
@@ -8,25 +8,26 @@ use std::time::Duration;
 
 use crate::model::{Error, ErrorKind, Result};
 
-/// What is wrong with a setting: what was `expected`, and what was given where it may be told.
+/// Makes the `InvalidConfig` error of a setting. `expected` says what was expected, and what was given where that may
+/// be told.
 #[must_use]
 pub fn invalid(setting: &'static str, expected: impl fmt::Display) -> Error {
     Error::new(ErrorKind::InvalidConfig, format!("{setting}: {expected}")).with("setting", setting)
 }
 
-/// Why a setting would break the contract.
+/// Makes the `UnsafeConfig` error of a setting. `why` says how it would break the contract.
 #[must_use]
 pub fn unsafe_setting(setting: &'static str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::UnsafeConfig, format!("{setting}: {why}")).with("setting", setting)
 }
 
-/// Why a backend has not what a setting asks for.
+/// Makes the `Unsupported` error of a setting. `why` says what the backend lacks.
 #[must_use]
 pub fn unsupported(setting: &'static str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{setting}: {why}")).with("setting", setting)
 }
 
-/// A range of times, both ends included.
+/// Returns a range of times in milliseconds, both ends included.
 #[must_use]
 pub const fn millis(least: u64, most: u64) -> RangeInclusive<Duration> {
     Duration::from_millis(least)..=Duration::from_millis(most)

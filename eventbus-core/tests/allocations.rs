@@ -1,4 +1,5 @@
-//! What a dispatch allocates, counted. A program of its own, as it counts what the allocator gives out.
+//! The allocations of a dispatch, counted. This is a program of its own, since it counts all that the allocator gives
+//! out.
 
 use std::alloc::System;
 
@@ -23,7 +24,7 @@ fn a_dispatch_never_allocates_more_than_its_handler_s_future() {
             assert!(pool.is_through());
             allocations
         };
-        // Until every queue is as long as it gets.
+        // The first rounds: every queue grows as long as it gets.
         (0..BATCHES).for_each(|_| {
             round();
         });

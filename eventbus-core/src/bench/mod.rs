@@ -1,5 +1,5 @@
-//! The shipped pool and worker without a bus around them, and the shipped bus over a backend that does nothing, for
-//! benchmarks and instruction counts. No public interface.
+//! The shipped pool and worker without a bus around them, and the shipped bus over a backend that keeps nothing, for
+//! benchmarks and instruction counts. Not a public interface.
 
 pub(crate) mod stored;
 
@@ -21,7 +21,7 @@ use crate::subscribe::{
     Delivery, DeliveryContext, FinishedSet, Handler, NextAttempt, Opening, Pool, Scope, Settings, Workers, handler_fn,
 };
 
-/// The workers' side of a subscription that owns partition 0, with nothing around it.
+/// Builds the workers' side of a subscription that owns partition 0, with nothing around it.
 pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Workers> {
     let (topic, group): (Topic, Group) = ("measured".parse()?, "group".parse()?);
     let pool = Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, Seam::default());
@@ -61,12 +61,11 @@ pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Work
     })
 }
 
-/// An envelope for each key.
 fn named(keys: usize) -> Result<Vec<Envelope>> {
     (0..keys).map(|key| Envelope::builder("Measured", "/bench").key(format!("order-{key}")).build()).collect()
 }
 
-/// One partition, one worker, and a handler that does nothing.
+/// A pool with one partition, one worker and a handler that does nothing.
 pub struct Dispatch {
     crew: Arc<Workers>,
     worker: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -81,12 +80,12 @@ impl std::fmt::Debug for Dispatch {
 }
 
 impl Dispatch {
-    /// A pool under the default settings, for envelopes of `keys` keys in turn.
+    /// Builds a pool under the default settings, and envelopes of `keys` keys in turn.
     ///
     /// # Errors
     /// None, as the names are valid.
     pub fn new(keys: usize) -> Result<Self> {
-        // A future that holds something, as a real one does: one that is empty would be boxed without an allocation.
+        // The future holds something, as a real one does: an empty one would be boxed without an allocation.
         let handler = handler_fn(|delivery: Delivery| async move {
             drop(delivery);
             Ok(())
@@ -95,7 +94,7 @@ impl Dispatch {
         Ok(Self { worker: Box::pin(crew.clone().work(0)), crew, envelopes: named(keys)?, next: 1 })
     }
 
-    /// The next `count` records, as a backend would deliver them.
+    /// Returns the next `count` records, as a backend would deliver them.
     pub fn records(&mut self, count: usize) -> Vec<Inbound> {
         let from = self.next;
         self.next += count as u64;
@@ -108,14 +107,14 @@ impl Dispatch {
             .collect()
     }
 
-    /// Offers records and lets the worker handle all of them: everything that happens to an envelope between the backend
-    /// and the watermark.
+    /// Offers records and lets the worker handle all of them: everything that happens to an envelope between the
+    /// backend and the watermark.
     pub fn dispatch(&mut self, records: Vec<Inbound>) {
         self.look(records);
         let _ = self.worker.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// What the session does with a batch, without the round trip of a commit.
+    /// Does what the session does with a batch, without the round trip of a commit.
     fn look(&self, records: Vec<Inbound>) -> Instant {
         let now = Instant::now();
         let pool = &self.crew.pool;
@@ -126,7 +125,7 @@ impl Dispatch {
         now
     }
 
-    /// The same without the worker: through the pool alone.
+    /// Takes records through the pool alone, without the worker.
     pub fn pass(&mut self, records: Vec<Inbound>) {
         let now = self.look(records);
         let mut done = None;
@@ -135,14 +134,14 @@ impl Dispatch {
         }
     }
 
-    /// Whether all that was offered is finished and the watermark is behind it.
+    /// Whether every offered record is finished and the watermark stands behind the last one.
     #[must_use]
     pub fn is_through(&self) -> bool {
         self.crew.pool.progress_of(0).is_some_and(|progress| progress.next == Position::new(self.next))
     }
 }
 
-/// A bus whose backend answers inside the call: what is left of a publish is the key lanes.
+/// A bus whose backend answers inside the call, so that little but the key lanes is left of a publish.
 #[derive(Debug)]
 pub struct Publishes {
     bus: Bus,
@@ -151,10 +150,11 @@ pub struct Publishes {
 }
 
 impl Publishes {
-    /// A bus under the default configuration, and envelopes of `keys` keys in turn. Blocks until the topic is known.
+    /// Builds a bus under the default configuration, and envelopes of `keys` keys in turn. Blocks until the topic is
+    /// known.
     ///
     /// # Errors
-    /// Where no runtime can be started.
+    /// `Unavailable` where no thread or no runtime can be started.
     pub fn new(keys: usize) -> Result<Self> {
         let bus = Bus::new(Arc::new(stored::Stored::default()), BusConfig::new())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -163,7 +163,7 @@ impl Publishes {
         Ok(Self { bus, envelopes: named(keys)?, next: 0 })
     }
 
-    /// Publishes so many envelopes; how many were not confirmed by then.
+    /// Publishes `count` envelopes, and returns how many of them were not confirmed within their calls.
     pub fn publish(&mut self, count: usize) -> usize {
         let mut cx = Context::from_waker(Waker::noop());
         let mut open = 0;

@@ -1,4 +1,4 @@
-//! A backend that has stored everything by the time it is asked to, and keeps nothing.
+//! A backend that answers every submission as stored within the call, and keeps nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::backend::{
 };
 use crate::model::{Error, ErrorKind, Group, Position, Result, Stamp, Topic, TopicSpec};
 
-/// The most partitions of its topics that positions are counted for.
+/// The number of counters of positions; further partitions share them.
 const PARTITIONS: usize = 64;
 
 #[derive(Debug)]

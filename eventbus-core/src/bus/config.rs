@@ -1,4 +1,4 @@
-//! What a bus is asked to do on the publishing side, and what it is built with: [`BusConfig`].
+//! The settings of a bus, of its publishing side and of what it is built with: [`BusConfig`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::publish::{PublishConfig, PublishLayer};
 use crate::runtime::{Env, SystemEnv};
 use crate::subscribe::HandleLayer;
 
-/// Settings of a bus, all with defaults; build it with [`Bus::new`](crate::Bus::new).
+/// Settings of a bus, all with defaults. [`Bus::new`](crate::Bus::new) and [`Bus::connect`](crate::Bus::connect) check
+/// them and build the bus.
 #[derive(Clone)]
 #[must_use]
 pub struct BusConfig {
@@ -27,15 +28,15 @@ pub struct BusConfig {
     pub(crate) seam: Seam,
 }
 
-/// Where the bus's own work runs: renewals, intake, commits, timers.
+/// The place where the bus's own work runs: renewals, intake, commits, timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Threads {
-    /// On a thread of the bus's own, so that handlers which block their threads starve nothing. The default.
+    /// A thread of the bus's own, so that handlers which block their threads starve nothing. The default.
     #[default]
     Own,
-    /// On the runtime that builds the bus. For tests with a paused clock, and for the simulation.
+    /// The runtime that builds the bus. For tests with a paused clock, and for the simulation.
     Caller,
 }
 
@@ -55,98 +56,102 @@ impl Default for BusConfig {
 }
 
 impl BusConfig {
-    /// The defaults.
+    /// Returns the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The most envelopes admitted and not yet answered. Default 10 000.
+    /// Sets the most envelopes that may be admitted and not yet answered. Default 10 000.
     pub fn budget_envelopes(mut self, envelopes: usize) -> Self {
         self.publish.budget_envelopes = envelopes;
         self
     }
 
-    /// The most bytes admitted and not yet answered. Default 64 MiB.
+    /// Sets the most bytes that may be admitted and not yet answered. Default 64 MiB.
     pub fn budget_bytes(mut self, bytes: usize) -> Self {
         self.publish.budget_bytes = bytes;
         self
     }
 
-    /// One key may hold at most the budget divided by this, at least one envelope (P5). Default 8.
+    /// Sets the divisor of a key's share: one key may hold at most the budget divided by it, or one envelope (P5).
+    /// Default 8.
     pub fn share(mut self, divisor: usize) -> Self {
         self.publish.share = divisor;
         self
     }
 
-    /// The most envelopes waiting for room before publishes fail with `Overloaded` (P5). Default 100 000.
+    /// Sets the most envelopes that may wait for room before publishes fail with `Overloaded` (P5). Default 100 000.
     pub fn waiting_limit(mut self, envelopes: usize) -> Self {
         self.publish.waiting_limit = envelopes;
         self
     }
 
-    /// The most keys of a topic sealed at once; beyond it the topic is (P2). Default 10 000.
+    /// Sets the most keys of a topic that are sealed singly; past it the topic itself is sealed (P2). Default 10 000.
     pub fn sealed_limit(mut self, keys: usize) -> Self {
         self.publish.sealed_limit = keys;
         self
     }
 
-    /// The wait before a record is sent again, doubling from the first to the second. Default 20 ms to 1 s.
+    /// Sets the wait before a record is sent again: it doubles from `first` to `max`, with full jitter. Default 20 ms
+    /// to 1 s.
     pub fn resend_backoff(mut self, first: Duration, max: Duration) -> Self {
         self.publish.retry_first = first;
         self.publish.retry_max = max;
         self
     }
 
-    /// The number of partitions that a topic must have which this bus publishes to without having ensured it. Where it has
-    /// another one, keyed publishes fail with `PartitionsChanged`. Default: the number that is found is taken.
+    /// Sets the number of partitions that a topic must have if this bus publishes to it without having ensured it.
+    /// Where the topic has another number, keyed publishes fail with `PartitionsChanged`. Default: the number that is
+    /// found is taken.
     pub fn partitions(mut self, partitions: u32) -> Self {
         self.publish.partitions = Some(partitions);
         self
     }
 
-    /// How often topics in use are looked at for a changed number of partitions, where the broker lets it change. Default 30 s.
+    /// Sets how often the partitions of topics in use are counted, where the broker lets their number change. Default
+    /// 30 s.
     pub fn recount(mut self, every: Duration) -> Self {
         self.publish.recount = every;
         self
     }
 
-    /// Where the bus's own work runs. Default [`Threads::Own`].
+    /// Sets where the bus's own work runs. Default [`Threads::Own`].
     pub fn threads(mut self, threads: Threads) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Where time of day and randomness come from. Default [`SystemEnv`].
+    /// Sets the source of time of day and randomness. Default [`SystemEnv`].
     pub fn env(mut self, env: Arc<dyn Env>) -> Self {
         self.env = env;
         self
     }
 
-    /// Adds a hook.
+    /// Adds a hook, which is told of every [`BusEvent`](crate::BusEvent).
     pub fn hook(mut self, hook: impl Hook) -> Self {
         self.hooks.push(Arc::new(hook));
         self
     }
 
-    /// Adds a layer around publishing; the one added last is outermost.
+    /// Adds a layer around single publishes; the layer added last is outermost. Batches do not pass through it.
     pub fn publish_layer(mut self, layer: impl PublishLayer) -> Self {
         self.publish_layers.push(Arc::new(layer));
         self
     }
 
-    /// Adds a layer around every handler; the one added last is outermost.
+    /// Adds a layer around every handler; the layer added last is outermost.
     pub fn handle_layer(mut self, layer: impl HandleLayer) -> Self {
         self.handle_layers.push(Arc::new(layer));
         self
     }
 
-    /// Carries trace context between envelopes and the tracing system in use. Default none.
+    /// Sets the propagator, which carries trace context between envelopes and the tracing system in use. Default: none.
     pub fn propagator(mut self, propagator: impl Propagator) -> Self {
         self.propagator = Some(Arc::new(propagator));
         self
     }
 
-    /// Breaks one thing, for the tests of the conformance suite.
+    /// Puts one defect in force, for the tests of the conformance suite.
     #[cfg(feature = "mutants")]
     pub fn mutant(mut self, mutant: crate::Mutant) -> Self {
         self.seam = Seam(Some(mutant));

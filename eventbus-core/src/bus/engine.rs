@@ -1,4 +1,4 @@
-//! [`Bus`]: the engine on a backend. It implements [`EventBus`]; every backend's bus is one.
+//! [`Bus`]: the ordering engine on a backend. It implements [`EventBus`], and every backend's own bus wraps one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,13 +26,13 @@ use crate::subscribe::{
     StartFrom, Subscribe, Subscription, Workers, dead_letter,
 };
 
-/// Numbers buses and subscriptions of this process, so that a handler's own can be told from others.
+/// The counter that numbers buses and subscriptions of this process, so that a handler's own are told from others.
 static COUNTER: AtomicU64 = AtomicU64::new(1);
 
 /// The ordering engine on a [`Backend`].
 ///
-/// Cheap to share as `Arc<dyn EventBus>`. When the last handle is dropped, every pending publish is resolved, one way or
-/// the other, and the subscriptions stop.
+/// Cheap to share as `Arc<dyn EventBus>`. Dropping the last handle resolves every pending publish, one way or the
+/// other, and stops the subscriptions.
 pub struct Bus {
     number: u64,
     backend: Arc<dyn Backend>,
@@ -43,27 +43,26 @@ pub struct Bus {
     hooks: Hooks,
     env: Arc<dyn Env>,
     propagator: Option<Arc<dyn Propagator>>,
-    /// Where the bus's own work runs.
     own: Own,
     subscriptions: Mutex<Subscriptions>,
     seam: Seam,
 }
 
-/// The subscriptions of a bus, until it is closed.
+/// The running subscriptions of a bus, and whether it is closed.
 #[derive(Default)]
 struct Subscriptions {
     closed: bool,
     running: BTreeMap<u64, Weak<Running>>,
 }
 
-/// The runtime of the bus's own work.
+/// The runtime of the bus's own work: renewals, intake, commits, timers.
 enum Own {
     Thread(OwnThread),
     Caller(Handle),
 }
 
 impl Own {
-    /// A thread of its own ends when the bus is gone.
+    /// Starts a thread that ends when the bus is gone, or takes the caller's runtime.
     fn new(threads: Threads) -> Result<Self> {
         match threads {
             Threads::Caller => Ok(Self::Caller(current_runtime()?)),
@@ -78,7 +77,8 @@ impl Own {
         }
     }
 
-    /// Runs a backend's future where the bus's own work runs: its timers and connections belong there.
+    /// Runs a backend's future on the bus's own thread, where its timers and connections belong, or in place on the
+    /// caller's runtime. `Closed` where the future panicked or the thread has ended.
     async fn run<T: Send + 'static>(&self, future: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         match self {
             Self::Caller(_) => future.await,
@@ -88,17 +88,18 @@ impl Own {
 }
 
 impl Bus {
-    /// Puts the engine on a backend and connects it.
+    /// Puts the engine on a backend and connects the backend.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and what [`Backend::open`] says: `Unavailable`, `Unauthorized`.
+    /// As [`new`](Self::new), and those of [`Backend::open`]: `Unavailable`, `Unauthorized`.
     pub async fn connect(backend: Arc<dyn Backend>, config: BusConfig) -> Result<Self> {
         let bus = Self::new(backend.clone(), config)?;
         bus.own.run(async move { backend.open().await }).await?;
         Ok(bus)
     }
 
-    /// Puts the engine on a backend in this process, which needs no connection: [`Backend::open`] is not called.
+    /// Puts the engine on a backend that needs no connection, such as one in this process: [`Backend::open`] is not
+    /// called.
     ///
     /// # Errors
     /// `InvalidConfig` or `UnsafeConfig` naming the setting; `Unavailable` where no thread can be started or, with
@@ -210,7 +211,7 @@ impl Bus {
         Ok(Subscription { inner: running })
     }
 
-    /// Whether the bus is still open; then closing will drain this subscription, too.
+    /// Registers a subscription, so that closing the bus drains it, too. Returns false where the bus is closed already.
     fn remember(&self, number: u64, running: &Arc<Running>) -> bool {
         let mut subscriptions = self.subscriptions.lock();
         subscriptions.running.retain(|_, known| known.strong_count() > 0);
@@ -220,12 +221,12 @@ impl Bus {
         !subscriptions.closed
     }
 
-    /// The backend, for a call that a closed bus does not take.
+    /// Returns the backend; `Closed` once the bus was closed.
     fn reach(&self) -> Result<Arc<dyn Backend>> {
         if self.subscriptions.lock().closed { Err(Error::closed("bus")) } else { Ok(self.backend.clone()) }
     }
 
-    /// The dead-letter topic exists before the first envelope can fail (S2).
+    /// Ensures the dead-letter topic before the first envelope can fail (S2), and returns its name.
     async fn ensure_dead_letters(&self, topic: &Topic, group: &Group, source: &TopicDescription) -> Result<Topic> {
         let name = dead_letter::topic_of(topic, group)?;
         let spec = TopicSpec::new(name.as_str())
@@ -286,7 +287,7 @@ impl EventBus for Bus {
         spec.validate()?;
         let (backend, asked) = (self.reach()?, spec.clone());
         let mut described = self.own.run(async move { ensure_topic(&*backend, &asked).await }).await?;
-        // What a refusal does is the bus's own setting, not the broker's.
+        // The policy after a refusal is the bus's own setting, not the broker's.
         described.spec.after_refusal = spec.after_refusal;
         self.lanes.topic_ready(&described)?;
         Ok(described)
@@ -364,14 +365,14 @@ impl EventBus for Bus {
         let backend = self.backend.clone();
         let ended = self.own.run(async move { backend.close().await }).await;
         let exceeded = drained.into_iter().filter(|one| {
-            // A subscription that had ended by itself has told so already.
+            // A subscription that ended by itself has reported its error already.
             one.as_ref().is_err_and(|error| error.kind() == ErrorKind::DeadlineExceeded)
         });
         exceeded.into_iter().chain([published, ended]).find(Result::is_err).unwrap_or(Ok(()))
     }
 }
 
-/// The last handle is gone: subscriptions stop at once, and the lanes resolve what is pending.
+/// Stops the subscriptions at once when the last handle is gone, and has the lanes resolve what is pending.
 impl Drop for Bus {
     fn drop(&mut self) {
         self.running().iter().for_each(|running| running.stop());

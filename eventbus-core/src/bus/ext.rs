@@ -10,7 +10,7 @@ use crate::model::{Codec, Envelope, Event, Json, Receipt, Result};
 use crate::publish::{Confirmation, Publishing};
 use crate::subscribe::{Delivery, HandlerError, Router, Subscribe, Subscription};
 
-/// What can be said in terms of [`EventBus`] alone. Implemented for all of them, `dyn EventBus` too.
+/// Conveniences that need nothing but [`EventBus`]. Implemented for every bus, `dyn EventBus` too.
 ///
 /// ```
 /// # use eventbus_core::{Delivery, EventBus, EventBusExt, Event, Result, Subscribe};
@@ -53,13 +53,13 @@ pub trait EventBusExt: EventBus {
     /// Publishes a typed event as JSON, at the call (P1), and waits for the broker's answer.
     ///
     /// # Errors
-    /// Through the future: `InvalidEnvelope` or `InvalidName` for an event of which no envelope can be made, and those of
+    /// Through the future: `InvalidEnvelope` or `InvalidName` where the event makes no valid envelope, and those of
     /// [`publish`](EventBus::publish).
     fn publish_event<E: Event>(&self, topic: &str, source: &str, event: &E) -> Confirmed {
         self.publish_event_with(&Json, topic, source, event)
     }
 
-    /// As [`publish_event`](Self::publish_event), by another codec.
+    /// Publishes a typed event by another codec, otherwise as [`publish_event`](Self::publish_event).
     ///
     /// # Errors
     /// As [`publish_event`](Self::publish_event).
@@ -70,8 +70,8 @@ pub trait EventBusExt: EventBus {
         }
     }
 
-    /// Handles one type of event, read as JSON. Events of other types are finished unhandled and counted; several types
-    /// are what a [`Router`] is for. A payload that does not decode goes to the failure policy without attempts (S2).
+    /// Handles one type of event, read as JSON. Events of other types are finished unhandled and counted; for several
+    /// types use a [`Router`]. A payload that does not decode goes to the failure policy without attempts (S2).
     ///
     /// # Errors
     /// As [`subscribe`](EventBus::subscribe).
@@ -92,9 +92,9 @@ pub trait EventBusExt: EventBus {
 
 impl<B: EventBus + ?Sized> EventBusExt for B {}
 
-/// A publish that is awaited to its end: resolves into its [`Receipt`] or the error that ended it.
+/// A publish that is awaited to its end: it resolves into its [`Receipt`] or the error that ended it.
 ///
-/// Cancel safe: dropping it withdraws nothing.
+/// Cancel safe: dropping the future withdraws nothing.
 #[derive(Debug)]
 #[must_use = "the envelope is on its way, but nobody learns of a failure; `drop` it where that is meant"]
 pub struct Confirmed(Step);

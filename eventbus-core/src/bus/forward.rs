@@ -1,11 +1,11 @@
 //! Wrappers that pass on what they do not change.
 //!
-//! [`EventBus`], [`Backend`] and [`Membership`] have no default methods, so that a wrapper cannot lose behaviour in
-//! silence. A wrapper that implements one of the traits here instead *is* the trait that it wraps: each method goes on to
-//! `inner`, unless it is overridden.
+//! `EventBus`, `Backend` and `Membership` have no default methods, so that a wrapper cannot lose behaviour in silence.
+//! A wrapper implements [`ForwardBus`], or `ForwardBackend` or `ForwardMember` of [`crate::backend`], instead, and by
+//! that *is* the trait that it wraps: each method calls the same method of `inner`, unless the wrapper overrides it.
 //!
-//! Invariant: a default does nothing but call the method of the same name, once, with the same arguments. So a method that
-//! is added later is passed on as well.
+//! Invariant: a default method does nothing but call the method of the same name, once, with the same arguments. So a
+//! method that is added to a trait later is passed on as well.
 //!
 //! ```
 //! use eventbus_core::ForwardBus;
@@ -42,7 +42,7 @@ use crate::publish::{BatchPublishing, Publishing};
 use crate::subscribe::{Handler, StartFrom, Subscribe, Subscription};
 
 forwarding! {
-    /// A bus around another: a backend's own bus around the core's, or a middleware.
+    /// A bus around another bus: a backend's own bus around the core's, or a middleware.
     ForwardBus => EventBus {
         fn publish(&self, topic: &str, envelope: Envelope) -> Publishing;
         fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing;
@@ -63,10 +63,10 @@ forwarding! {
     }
 }
 
-/// Declares a backend's own bus: the core's engine on that backend, made of its configuration.
+/// Declares a backend's own bus: the core's engine on that backend, built from the backend's configuration.
 ///
-/// The configuration has a method `validate`, the backend a constructor `new` that takes the configuration. The bus gets
-/// `connect` and `connect_with`, and is an [`EventBus`].
+/// The configuration has a method `validate`; the backend has a constructor `new` that takes the configuration. The bus
+/// gets `connect` and `connect_with`, and is an [`EventBus`].
 ///
 /// ```
 /// # mod other {
@@ -120,7 +120,7 @@ macro_rules! backend_bus {
                 Self::connect_with(config, $crate::BusConfig::new()).await
             }
 
-            /// Connects, with settings of the core.
+            /// Connects, with the core's settings in `bus`.
             ///
             /// # Errors
             /// As [`connect`](Self::connect).

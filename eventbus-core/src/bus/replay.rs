@@ -1,14 +1,15 @@
-//! Dead letters brought back: read, replayed to the group that gave up on them, or purged (S2).
+//! Dead letters, brought back: read, replayed to the group that gave up on them, or purged (S2).
 //!
 //! **Invariants.**
 //!
-//! - A letter is done when its replay is confirmed, or when it is purged, and not before. What is done is progress of a group
-//!   of the dead-letter topic, [`GROUP`], kept as all progress is (S3): a replay that was interrupted goes on where it stood,
-//!   and repeats at most what it had not committed. Letters stay in their topic until that is deleted or retention takes them.
-//! - The letters of a key come back in the order in which they were written. One that cannot be published again holds back
-//!   those of its key behind it.
-//! - What was not asked for, other keys and letters written meanwhile, stays as it is: it waits in back-off, without a slot,
-//!   and is let go unfinished at the end.
+//! - A letter is done when its replay is confirmed, or when it is purged, and not before. Done letters are the progress
+//!   of a group of the dead-letter topic, [`GROUP`], kept as all progress is (S3): an interrupted replay goes on where
+//!   it stood, and repeats at most what it had not committed. Letters stay in their topic until the topic is deleted or
+//!   retention takes them.
+//! - The letters of a key come back in the order in which they were written. A letter that cannot be published again
+//!   holds back the later letters of its key.
+//! - All other letters, of other keys or written meanwhile, stay as they are: they wait in back-off, without a slot,
+//!   and are let go unfinished at the end.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -30,27 +31,27 @@ use crate::subscribe::{
 /// The group of a dead-letter topic whose progress says which letters are done.
 pub const GROUP: &str = "replay";
 
-/// Letters at once.
+/// The concurrency of a replay, in letters.
 const AT_ONCE: usize = 64;
-/// How often is looked whether all of it is read or done.
+/// The interval between looks at whether all letters are read or done.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long what was not asked for is put off: longer than any replay.
+/// The back-off of letters that a replay leaves alone: longer than any replay.
 const PUT_OFF: Duration = Duration::from_secs(24 * 3_600);
-/// How long the last calls may take.
+/// The deadline of the drain that ends a subscription to dead letters.
 const GOODBYE: Duration = Duration::from_secs(10);
-/// Letters that are put off take room, too: as much as a bus can be given.
+/// The window and the byte budget of a replay, both far above the defaults: letters that are put off take room, too.
 const WINDOW: usize = 10_000_000;
 const BYTES: usize = 1 << 30;
 
-/// A dead letter and where it is.
+/// A dead letter and its place in the dead-letter topic.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Letter {
-    /// Its partition in the dead-letter topic.
+    /// The partition in the dead-letter topic.
     pub partition: u32,
-    /// Its position there.
+    /// The position in that partition.
     pub position: Position,
-    /// What it says.
+    /// The letter: the original envelope, where it was, and the last error.
     pub letter: DeadLetter,
 }
 
@@ -65,19 +66,20 @@ impl Letter {
     }
 }
 
-/// What came of a replay or a purge.
+/// The counts of a replay or a purge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replayed {
-    /// Letters that are done.
+    /// Letters that are done: replayed and confirmed, or purged.
     pub done: u64,
     /// Letters that could not be published again.
     pub failed: u64,
-    /// Letters that wait behind one of their key that failed.
+    /// Letters held back behind one of their key that failed.
     pub held_back: u64,
 }
 
-/// Told of each letter as it is done (with the receipt of its replay), or fails.
+/// A callback that is told of each letter when it is done (with the receipt of its replay, or `None` for a purge) or
+/// fails.
 pub type Tell = Arc<dyn Fn(&Letter, Result<Option<&Receipt>, &Error>) + Send + Sync>;
 
 /// The dead letters of one topic and group.
@@ -89,28 +91,28 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Those of this topic and group.
+    /// Names the dead letters of this topic and group. Asks the broker nothing.
     ///
     /// # Errors
-    /// `InvalidName`.
+    /// `InvalidName` for a name that is not valid, or for names that are too long together.
     pub fn of(bus: Arc<dyn EventBus>, topic: &str, group: &str) -> Result<Self> {
         let (source, group) = (topic.parse::<Topic>()?, group.parse::<Group>()?);
         let letters = dead_letter::topic_of(&source, &group)?;
         Ok(Self { bus, source, letters })
     }
 
-    /// The topic that they are in.
+    /// Returns the dead-letter topic.
     #[must_use]
     pub fn topic(&self) -> &Topic {
         &self.letters
     }
 
-    /// The letters that are not done, of one key or of all, as they are when this is called; those of a partition in their
-    /// order. None where the group has never had one.
+    /// Reads the letters that are not done, of one key or of all, as of this call. Letters of a partition come in their
+    /// order. Empty where the group has never had a letter.
     ///
     /// # Errors
-    /// `UnknownTopic` where the topic that they are of does not exist, and what the broker says. Not cancel safe: dropping
-    /// the future leaves a group of a random name on the dead-letter topic.
+    /// `UnknownTopic` where the source topic does not exist, and the broker's errors. Not cancel safe: dropping the
+    /// future leaves a group of a random name on the dead-letter topic.
     pub async fn read(&self, key: Option<&Key>) -> Result<Vec<Letter>> {
         let described = match self.bus.describe_topic(self.letters.as_str()).await {
             Ok(described) => described,
@@ -144,19 +146,19 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// Publishes the letters that are not done, of one key or of all, to their topic again: this group handles them, marked as
-    /// replayed, after what it has handled already; other groups finish them unhandled. Letters written meanwhile are not
-    /// replayed.
+    /// Publishes the letters that are not done, of one key or of all, to their source topic again, marked as replayed.
+    /// This group handles them after what it has handled already; other groups finish them unhandled. Letters written
+    /// meanwhile are not replayed.
     ///
     /// # Errors
-    /// As [`read`](Self::read); `Overloaded` where so many letters of other keys are in the way that they take all room. What
-    /// a single letter fails by is told, and counted. Cancel safe but for the remark of `read`: what was confirmed and not
-    /// committed is replayed again.
+    /// As [`read`](Self::read); `Overloaded` where letters of other keys take all room. The error of a single letter
+    /// goes to `tell`, and is counted. Cancel safe but for the remark of `read`: letters that were confirmed and not
+    /// committed are replayed again.
     pub async fn replay(&self, key: Option<&Key>, tell: Tell) -> Result<Replayed> {
         self.work(key, Action::Replay(self.bus.clone(), self.source.clone()), tell).await
     }
 
-    /// Counts the letters that are not done, of one key or of all, as done: they are neither read nor replayed any more. Their
+    /// Counts the letters that are not done, of one key or of all, as done: no later call reads or replays them. Their
     /// records stay in the dead-letter topic until it is deleted, or retention takes them.
     ///
     /// # Errors
@@ -183,7 +185,7 @@ impl DeadLetters {
         worked.map(|()| work.outcome.lock().clone())
     }
 
-    /// What is done, by partition: all below a position, and what is finished beyond.
+    /// Returns the progress of [`GROUP`] by partition: the watermark, and the set of letters finished beyond it.
     async fn done(&self) -> Result<HashMap<u32, (Position, FinishedSet)>> {
         let described = match self.bus.describe_group(self.letters.as_str(), GROUP).await {
             Ok(described) => described,
@@ -199,12 +201,12 @@ impl DeadLetters {
     }
 }
 
-/// What the records' own story must not stop.
+/// Has a subscription to dead letters go on after lost records and after a log reset.
 fn undisturbed(options: Subscribe) -> Subscribe {
     options.on_data_loss(OnDataLoss::Continue).on_log_reset(OnLogReset::Earliest)
 }
 
-/// Looks again and again, until it is so or the subscription ends by itself.
+/// Polls `is_so` until it is true. An error where the subscription ends by itself before.
 async fn until(subscription: &Subscription, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     loop {
         tokio::select! {
@@ -218,7 +220,7 @@ async fn until(subscription: &Subscription, mut is_so: impl AsyncFnMut() -> Resu
     }
 }
 
-/// Whether everything below these ends is finished.
+/// Whether every partition's watermark has reached the partition's end in `ends`.
 fn is_through(subscription: &Subscription, ends: &HashMap<u32, Position>) -> Result<bool> {
     let views = subscription.inspect();
     let reached = |(partition, end): (&u32, &Position)| {
@@ -227,7 +229,8 @@ fn is_through(subscription: &Subscription, ends: &HashMap<u32, Position>) -> Res
     Ok(ends.iter().all(reached))
 }
 
-/// An error where letters that are put off take all room, so that nothing more can come.
+/// Fails with `Overloaded` where letters that are put off take all room, so that nothing more can come; else returns
+/// false.
 fn is_stuck(subscription: &Subscription) -> Result<bool> {
     let views = subscription.inspect();
     if views.iter().any(|view| view.full) && views.iter().all(|view| view.running == 0) {
@@ -237,7 +240,6 @@ fn is_stuck(subscription: &Subscription) -> Result<bool> {
     Ok(false)
 }
 
-/// Collects letters.
 struct Reader {
     read: Mutex<Vec<Letter>>,
 }
@@ -253,18 +255,17 @@ impl Handler for Reader {
     }
 }
 
-/// What is done to letters.
 enum Action {
     Replay(Arc<dyn EventBus>, Topic),
     Purge,
 }
 
-/// The letters that were asked for.
+/// The handler of a replay or a purge, with the letters that it works on.
 struct Work {
     action: Action,
     tell: Tell,
     wanted: HashSet<(u32, Position)>,
-    /// Of each key how many are left; letters without one are related to nothing.
+    /// Letters left of each key. Letters without a key are related to nothing, and not counted here.
     keys: Mutex<HashMap<Key, u64>>,
     outcome: Mutex<Replayed>,
     left: watch::Sender<u64>,
@@ -301,7 +302,7 @@ impl Work {
         }
     }
 
-    /// How many letters are settled by this one: those behind one of their key that failed will not come.
+    /// Counts a letter as done or failed. A failure also settles the letters of its key behind it, which are held back.
     fn settle(&self, letter: &Letter, is_done: bool) {
         let mut behind = 0;
         if let Some(key) = letter.key() {

@@ -1,4 +1,4 @@
-//! Codecs, between a user's value and a payload: [`Codec`], [`Json`].
+//! Codecs between a user's value and a payload: [`Codec`], [`Json`].
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::{Error, ErrorKind};
 
-/// Turns values into payloads and back. [`Json`] is the default; a replacement for it is one small type.
+/// A codec: it turns values into payloads and back. [`Json`] is the default; a replacement is one small type.
 ///
 /// ```
 /// use eventbus_core::{Codec, Json};
@@ -19,26 +19,26 @@ use super::error::{Error, ErrorKind};
 /// # Ok::<(), eventbus_core::Error>(())
 /// ```
 pub trait Codec: fmt::Debug + Send + Sync + 'static {
-    /// A short name, for errors and logs.
+    /// Returns a short name, for errors and logs.
     fn name(&self) -> &'static str;
 
-    /// The media type of its payloads, written as the envelope's content type.
+    /// Returns the media type of the payloads, written as the envelope's content type.
     fn content_type(&self) -> &'static str;
 
-    /// The payload of a value.
+    /// Encodes a value as a payload.
     ///
     /// # Errors
     /// `InvalidEnvelope` where the value has no form in this codec.
     fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, Error>;
 
-    /// The value in a payload.
+    /// Decodes the value in a payload.
     ///
     /// # Errors
     /// `Undecodable`, saying what was expected and where.
     fn decode<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T, Error>;
 }
 
-/// JSON by serde, the default codec.
+/// The default codec: JSON, by serde.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // a unit, used as a value
 pub struct Json;

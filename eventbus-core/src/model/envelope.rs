@@ -14,7 +14,7 @@ use super::key::Key;
 
 /// One event: attributes, user headers and a payload of bytes.
 ///
-/// Immutable and cheap to clone. Built by a builder that validates; changed by going back to one
+/// Immutable and cheap to clone. A builder makes and validates it; a change goes back through a builder
 /// ([`into_builder`](Self::into_builder)).
 ///
 /// ```
@@ -31,7 +31,7 @@ use super::key::Key;
 #[derive(Clone, PartialEq)]
 pub struct Envelope(pub(crate) Arc<Attributes>);
 
-/// The fields of an envelope.
+/// The fields of an envelope, shared by its clones.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Attributes {
     pub(crate) id: String,
@@ -50,66 +50,66 @@ pub(crate) struct Attributes {
     pub(crate) extensions: BTreeMap<String, String>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) payload: Bytes,
-    /// See [`Envelope::size`]; counted once, when it is built.
+    /// The size that [`Envelope::size`] tells, counted once by the builder.
     pub(crate) size: usize,
 }
 
 impl Envelope {
-    /// The event's id. Default a UUIDv7. Never used to recognise copies, unless a subscription asks for it.
+    /// The event's id. Default: a UUIDv7. It never serves to recognise copies, unless a subscription asks for that.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.0.id
     }
 
-    /// The aggregate's key.
+    /// The aggregate's key; `None` where the envelope is related to no other.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
         self.0.key.as_ref()
     }
 
-    /// What happened.
+    /// The CloudEvents `type`: what happened.
     #[must_use]
     pub fn event_type(&self) -> &str {
         &self.0.event_type
     }
 
-    /// Where it happened, a URI reference.
+    /// The CloudEvents `source`: where it happened, a URI reference.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.0.source
     }
 
-    /// When it happened.
+    /// The time of the event, not of its publish.
     #[must_use]
     pub fn time(&self) -> OffsetDateTime {
         self.0.time
     }
 
-    /// The version of the event's schema.
+    /// The version of the event's schema, where it is stated.
     #[must_use]
     pub fn version(&self) -> Option<u32> {
         self.0.version
     }
 
-    /// The aggregate's own sequence: the user's, never used to order or to drop anything.
+    /// The aggregate's own sequence: the user's number, never used to order or to drop anything.
     #[must_use]
     pub fn sequence(&self) -> Option<u64> {
         self.0.sequence
     }
 
-    /// What conversation it belongs to.
+    /// The id of the conversation that the event belongs to.
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
         self.0.correlation_id.as_deref()
     }
 
-    /// The id of what caused it.
+    /// The id of the message that caused the event.
     #[must_use]
     pub fn causation_id(&self) -> Option<&str> {
         self.0.causation_id.as_deref()
     }
 
-    /// Whose it is.
+    /// The tenant that the event belongs to.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
         self.0.tenant.as_deref()
@@ -121,19 +121,19 @@ impl Envelope {
         self.0.content_type.as_deref()
     }
 
-    /// The W3C trace context in which it was made; never overwritten on its way.
+    /// The W3C trace context in which the event was made; never overwritten on its way.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         self.0.traceparent.as_deref()
     }
 
-    /// The vendor part of the trace context.
+    /// The vendors' part of the trace context.
     #[must_use]
     pub fn tracestate(&self) -> Option<&str> {
         self.0.tracestate.as_deref()
     }
 
-    /// A CloudEvents extension attribute.
+    /// A CloudEvents extension attribute, by its name.
     #[must_use]
     pub fn extension(&self, name: &str) -> Option<&str> {
         self.0.extensions.get(name).map(String::as_str)
@@ -144,7 +144,7 @@ impl Envelope {
         self.0.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// A user header. Names compare without case.
+    /// A user header, by its name. Names compare without case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.0.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -156,13 +156,13 @@ impl Envelope {
         self.0.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The payload.
+    /// The payload, as bytes.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.0.payload
     }
 
-    /// The payload by a codec.
+    /// Decodes the payload by a codec.
     ///
     /// # Errors
     /// `Undecodable`, naming the envelope's id and type and the codec.
@@ -172,7 +172,7 @@ impl Envelope {
             .map_err(|error| error.with("id", self.id()).with("type", self.event_type()).with("codec", codec.name()))
     }
 
-    /// The payload as JSON.
+    /// Decodes the payload as JSON.
     ///
     /// # Errors
     /// `Undecodable`, as [`decode`](Self::decode).
@@ -180,7 +180,7 @@ impl Envelope {
         self.decode(&Json)
     }
 
-    /// What budgets count, in bytes: payload, key, headers and attributes, with a fixed sum for what the wire adds.
+    /// The size in bytes that budgets count: payload, key, headers and attributes, plus 64 for what the wire adds.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.size
@@ -188,7 +188,7 @@ impl Envelope {
 }
 
 impl Attributes {
-    /// What [`Envelope::size`] tells.
+    /// Counts the size that [`Envelope::size`] tells.
     pub(crate) fn count_size(&self) -> usize {
         const FRAME: usize = 64;
         let a = self;
@@ -205,7 +205,8 @@ impl Attributes {
     }
 }
 
-/// Without the payload, whose length is told instead: it may be large, and it may be secret.
+/// Prints the length of the payload, which may be large or secret, instead of the payload; headers without their
+/// values.
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let a = &*self.0;

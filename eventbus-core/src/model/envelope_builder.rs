@@ -1,4 +1,4 @@
-//! The builder of envelopes, and the rules that it checks.
+//! [`EnvelopeBuilder`], and the rules that it checks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::envelope::{Attributes, Envelope};
 use super::error::{Error, ErrorKind};
 use super::key::Key;
 
-/// The most bytes in an attribute's or a header's value.
+/// The most bytes in the value of an attribute or a header.
 const MAX_VALUE: usize = 8 * 1024;
 
-/// Names that the wire uses itself, on one backend or another.
+/// Header names, and prefixes of header names, that the wire uses itself on one backend or another.
 const RESERVED_HEADERS: [&str; 3] = ["content-type", "traceparent", "tracestate"];
 const RESERVED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "eventbus-"];
 
-/// Attributes that envelopes have as fields, or that the bus writes.
+/// Extension names that envelopes have as fields, or that the bus writes.
 const RESERVED_EXTENSIONS: [&str; 19] = [
     "specversion",
     "id",
@@ -44,10 +44,10 @@ const RESERVED_EXTENSIONS: [&str; 19] = [
     "tracestate",
 ];
 
-/// What the bus's own extension attributes begin with.
+/// The prefix of the bus's own extension attributes.
 const OWN_EXTENSIONS: &str = "eventbus";
 
-/// Builds an [`Envelope`]. The first error is kept and told by [`build`](Self::build).
+/// A builder of an [`Envelope`]. It keeps the first error, which [`build`](Self::build) returns.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct EnvelopeBuilder {
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Attributes {
 }
 
 impl Attributes {
-    /// Nothing but a type and a source, unchecked.
+    /// Makes attributes of a type and a source, unchecked; all else is empty.
     pub(crate) fn new(event_type: String, source: String) -> Self {
         Self {
             id: String::new(),
@@ -104,8 +104,8 @@ impl EnvelopeBuilder {
         self
     }
 
-    /// Sets the id and the time from given sources, for runs that must repeat exactly: a UUIDv7 of these milliseconds
-    /// since the Unix epoch and these random bits, and the time of these milliseconds.
+    /// Sets the id and the time from given sources, for runs that must repeat exactly. The id is a UUIDv7 of
+    /// `unix_millis` since the Unix epoch and the lower 80 bits of `random`; the time is that of `unix_millis`.
     ///
     /// ```
     /// use eventbus_core::Envelope;
@@ -125,13 +125,13 @@ impl EnvelopeBuilder {
         }
     }
 
-    /// Sets the id. Default a fresh UUIDv7.
+    /// Sets the id. Default: a fresh UUIDv7.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Relates this envelope to all others of the topic with the same key. Default none.
+    /// Sets the key, which relates this envelope to all others of the topic with an equal key. Default: none.
     pub fn key<K: TryInto<Key>>(mut self, key: K) -> Self
     where
         K::Error: Into<Error>,
@@ -145,63 +145,63 @@ impl EnvelopeBuilder {
         }
     }
 
-    /// When it happened. Default now, by the system's clock.
+    /// Sets the time of the event. Default: now, by the system's clock.
     pub fn time(mut self, time: OffsetDateTime) -> Self {
         self.time = Some(time);
         self
     }
 
-    /// The version of the event's schema.
+    /// Sets the version of the event's schema.
     pub fn version(mut self, version: u32) -> Self {
         self.attributes.version = Some(version);
         self
     }
 
-    /// The aggregate's own sequence.
+    /// Sets the aggregate's own sequence.
     pub fn sequence(mut self, sequence: u64) -> Self {
         self.attributes.sequence = Some(sequence);
         self
     }
 
-    /// What conversation it belongs to.
+    /// Sets the id of the conversation that the event belongs to.
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.attributes.correlation_id = Some(id.into());
         self
     }
 
-    /// The id of what caused it.
+    /// Sets the id of the message that caused the event.
     pub fn causation_id(mut self, id: impl Into<String>) -> Self {
         self.attributes.causation_id = Some(id.into());
         self
     }
 
-    /// Whose it is.
+    /// Sets the tenant that the event belongs to.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.attributes.tenant = Some(tenant.into());
         self
     }
 
-    /// The media type of the payload.
+    /// Sets the media type of the payload.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.attributes.content_type = Some(content_type.into());
         self
     }
 
-    /// The W3C trace context in which the event is made. Set by the bus at publish where it is not set and a span is
-    /// active.
+    /// Sets the W3C trace context in which the event is made. The bus sets it at the publish where it is missing and a
+    /// span is active.
     pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.attributes.traceparent = Some(traceparent.into());
         self
     }
 
-    /// The vendor part of the trace context.
+    /// Sets the vendors' part of the trace context.
     pub fn tracestate(mut self, tracestate: impl Into<String>) -> Self {
         self.attributes.tracestate = Some(tracestate.into());
         self
     }
 
-    /// A CloudEvents extension attribute: 1 to 20 of `a-z 0-9`, none of those that are fields here, not beginning with
-    /// `eventbus`.
+    /// Adds a CloudEvents extension attribute. Its name has 1 to 20 characters of `a-z 0-9`, is no field of an
+    /// envelope, and does not begin with `eventbus`.
     pub fn extension(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let name = name.into();
         if let Err(error) = check_extension_name(&name) {
@@ -210,21 +210,21 @@ impl EnvelopeBuilder {
         self.own_extension(name, value)
     }
 
-    /// An extension attribute of the bus's own, or one that came over the wire.
+    /// Adds an extension attribute of the bus's own, or one that came over the wire; its name is not checked.
     pub(crate) fn own_extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.attributes.extensions.insert(name.into(), value.into());
         self
     }
 
-    /// Removes an extension attribute, also one of the bus's own, such as the mark of a replay. What is not there is no
+    /// Removes an extension attribute, also one of the bus's own, such as the mark of a replay. A missing one is no
     /// error.
     pub fn without_extension(mut self, name: &str) -> Self {
         self.attributes.extensions.remove(name);
         self
     }
 
-    /// A user header, carried beside the payload. Refused names: those that begin with `Nats-`, `ce-`, `ce_` or
-    /// `eventbus-`, `content-type`, `traceparent`, `tracestate`, and a name twice.
+    /// Adds a user header, carried beside the payload. Refused names: those that begin with `Nats-`, `ce-`, `ce_` or
+    /// `eventbus-`; `content-type`, `traceparent`, `tracestate`; a name that is no HTTP field name; a name twice.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
         if let Err(error) = check_header(&name, &value) {
@@ -237,13 +237,13 @@ impl EnvelopeBuilder {
         self
     }
 
-    /// The payload, as bytes.
+    /// Sets the payload, as bytes.
     pub fn payload(mut self, payload: impl Into<Bytes>) -> Self {
         self.attributes.payload = payload.into();
         self
     }
 
-    /// The payload by a codec; sets the content type. An error is kept until [`build`](Self::build).
+    /// Encodes the payload by a codec, and sets the content type. An error is kept until [`build`](Self::build).
     pub fn encoded<T: Serialize + ?Sized, C: Codec>(self, value: &T, codec: &C) -> Self {
         match codec.encode(value) {
             Ok(payload) => self.payload(payload).content_type(codec.content_type()),
@@ -251,7 +251,7 @@ impl EnvelopeBuilder {
         }
     }
 
-    /// The payload as JSON; sets the content type.
+    /// Encodes the payload as JSON, and sets the content type.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
         self.encoded(value, &Json)
     }
@@ -298,18 +298,17 @@ impl Envelope {
         EnvelopeBuilder::new(event_type.into(), source.into())
     }
 
-    /// A builder that starts with everything of this envelope, its id included.
+    /// Returns a builder with everything of this envelope, its id included.
     pub fn into_builder(self) -> EnvelopeBuilder {
         EnvelopeBuilder::of(Arc::unwrap_or_clone(self.0))
     }
 
-    /// A builder that starts with everything of this envelope, which stays as it is.
+    /// Returns a builder with everything of this envelope, which stays as it is.
     pub fn to_builder(&self) -> EnvelopeBuilder {
         self.clone().into_builder()
     }
 }
 
-/// The rule for the names of users' extension attributes.
 pub(crate) fn check_extension_name(name: &str) -> Result<(), Error> {
     let well_formed =
         (1..=20).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
@@ -322,10 +321,9 @@ pub(crate) fn check_extension_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The rule for users' headers.
 pub(crate) fn check_header(name: &str, value: &str) -> Result<(), Error> {
     let lower = name.to_ascii_lowercase();
-    // The characters of an HTTP field name, so that every broker and bridge carries it.
+    // HTTP field names have these characters, so every broker and bridge carries them.
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || name.len() > 256 || !name.bytes().all(token) {
         return Err(invalid(format!("header {name:?}: expected 1 to 256 characters of an HTTP field name")));
@@ -333,7 +331,7 @@ pub(crate) fn check_header(name: &str, value: &str) -> Result<(), Error> {
     if RESERVED_HEADERS.contains(&lower.as_str()) || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
         return Err(invalid(format!("header {name:?} is reserved")));
     }
-    // Some brokers' clients trim what they read.
+    // Some brokers' clients trim the values that they read.
     if value.len() > MAX_VALUE || value.contains(['\r', '\n', '\0']) || value.trim() != value {
         return Err(invalid(format!(
             "the value of header {name:?}: expected at most {MAX_VALUE} bytes, no CR, LF or NUL, no white space at its ends"
@@ -349,13 +347,13 @@ fn check_value(name: &str, value: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// What CloudEvents calls a string: no control characters, no noncharacters of Unicode.
+/// Whether a value is a string of CloudEvents: no control characters, no noncharacters of Unicode.
 pub(crate) fn is_text(value: &str) -> bool {
     let odd = |c: char| c.is_control() || matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe;
     !value.chars().any(odd)
 }
 
-/// A source is a URI reference; its characters are checked here, not its parts.
+/// Checks the characters of a source, which is a URI reference; its parts are not checked.
 fn check_source(source: &str) -> Result<(), Error> {
     let allowed = |c: &char| c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(*c);
     if let Some(odd) = source.chars().find(|c| !allowed(c)) {
@@ -364,7 +362,7 @@ fn check_source(source: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A time has to have a form in RFC 3339: a year of four digits, an offset of whole minutes.
+/// Checks that RFC 3339 has a form for a time: a year of four digits, an offset of whole minutes.
 fn check_time(time: OffsetDateTime) -> Result<(), Error> {
     match time.format_into(&mut std::io::sink(), &Rfc3339) {
         Ok(_) => Ok(()),

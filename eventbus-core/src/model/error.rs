@@ -1,7 +1,8 @@
-//! One error for the whole crate: a [`kind`](Error::kind) that code can match, whether trying again can help, what was
-//! being done, and the source.
+//! [`Error`]: one error for the whole crate. It has a [`kind`](Error::kind) that code can match, says whether trying
+//! again can help and what was being done, and keeps its source.
 //!
-//! `Display` is one line; `Debug` tells everything. Neither ever holds a secret: backends put no credentials in.
+//! `Display` is one line; `Debug` tells everything. Neither ever holds a secret: backends put no credentials into
+//! errors.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use super::stamp::Stamp;
 
-/// What went wrong, for code to match on.
+/// The kind of an error, for code to match on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -21,32 +22,33 @@ pub enum ErrorKind {
     InvalidConfig,
     /// A configuration that would break the ordering contract (S8).
     UnsafeConfig,
-    /// The backend lacks the capability that was asked for.
+    /// The backend lacks a capability that a call or a setting needs.
     Unsupported,
     /// The topic does not exist.
     UnknownTopic,
-    /// The topic exists and was asked to be created only.
+    /// The topic exists, and the spec asked for its creation only.
     TopicExists,
-    /// The topic exists with other settings than were asked for; the error names the setting.
+    /// The topic exists with other settings than the spec's; the error names the setting.
     TopicMismatch,
-    /// The topic has another number of partitions than its keys go by: nothing keyed is published to it until the number is
+    /// The topic has another number of partitions than its keys go by. Keyed publishes to it fail until the number is
     /// [accepted](crate::EventBus::accept_partitions).
     PartitionsChanged,
     /// The group has no progress on this topic.
     UnknownGroup,
-    /// The group has active members, and the operation needs one without.
+    /// The group has active members, and the operation needs a group without any.
     GroupActive,
     /// The envelope is larger than the publish budget or the broker's limit (P5).
     TooLarge,
-    /// Too many envelopes wait for room; nothing was queued (P5).
+    /// Too many envelopes wait for room; this one took no place (P5).
     Overloaded,
     /// The broker refused the envelope for good (P2).
     Refused,
-    /// An earlier envelope of the same key was refused, so this queued one was not stored (P2).
+    /// An earlier envelope of the same key was refused, so this one, queued behind it, was not stored (P2).
     Cascaded,
-    /// The key is sealed since an earlier refusal that the caller has not yet seen (P2).
+    /// The key or its topic is sealed by an earlier refusal that the caller has not yet seen, or not yet resumed (P2).
     KeySealed,
-    /// Whether the envelope is stored is not known yet; the key goes on waiting (P2).
+    /// The fate of the envelope is not known: it may be stored. After a time-out of the caller the key goes on waiting
+    /// (P2).
     Unknown,
     /// The publish was withdrawn by its caller (P1).
     Withdrawn,
@@ -54,30 +56,30 @@ pub enum ErrorKind {
     Closed,
     /// The credentials are wrong.
     Unauthorized,
-    /// The credentials are right, and the operation is not allowed to them.
+    /// The credentials are right, but do not permit the operation.
     PermissionDenied,
     /// The broker cannot be reached or does not answer now.
     Unavailable,
     /// A commit or claim was refused, because another member owns the partition (S5).
     Fenced,
-    /// The log is another one than the group's progress was written for (S3).
+    /// The log is not the one that the group's progress was written for (S3).
     LogReset,
-    /// The log no longer holds records that were not handled (S3).
+    /// The log no longer holds some records that were not handled (S3).
     DataLost,
     /// A record cannot be decoded (S2).
     Undecodable,
     /// A handler failed and the policy was to stop (S2).
     HandlerFailed,
-    /// `close` or `drain` was awaited inside a handler of the same subscription (S7).
+    /// `close` or `drain` was awaited inside a handler that it would wait for (S7).
     WouldDeadlock,
     /// A deadline passed; the error says what was abandoned (S7).
     DeadlineExceeded,
-    /// The backend broke the interface's contract; a defect, reported rather than hidden.
+    /// The backend broke the contract of its interface: a defect, reported rather than hidden.
     Backend,
 }
 
 impl ErrorKind {
-    /// A stable lower-case name, for metrics and logs.
+    /// Returns a stable lower-case name, for metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -121,18 +123,18 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// The publish that an error goes back to (P2): the one that was refused first.
+/// The refused publish that an error goes back to (P2), the first of those that failed by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
     /// The stamp of the refused publish.
     pub stamp: Stamp,
-    /// The `id` of its envelope.
+    /// The `id` of the refused publish's envelope.
     pub id: String,
 }
 
 impl Refusal {
-    /// Names a refused publish.
+    /// Names a refused publish by its stamp and its envelope's `id`.
     #[must_use]
     pub fn new(stamp: Stamp, id: impl Into<String>) -> Self {
         Self { stamp, id: id.into() }
@@ -156,7 +158,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of this kind. `message` says what was found and what was expected.
+    /// Makes an error of this kind. `message` says what was found and what was expected.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Inner {
@@ -169,7 +171,6 @@ impl Error {
         }))
     }
 
-    /// An error of this part, which is closed.
     pub(crate) fn closed(what: &str) -> Self {
         Self::new(ErrorKind::Closed, format!("the {what} is closed"))
     }
@@ -179,26 +180,27 @@ impl Error {
         self
     }
 
-    /// Adds what was being done: a topic, a key, a position, a setting.
+    /// Adds context: a topic, a key, a position, a setting.
     #[must_use]
     pub fn with(self, name: &'static str, value: impl fmt::Display) -> Self {
         let value = value.to_string();
         self.edit(|inner| inner.context.push((name, value)))
     }
 
-    /// The same as [`with`](Self::with), where nothing of this name is told yet: whoever hands an error on adds what it knows.
+    /// Adds context as [`with`](Self::with), unless the error has some of this name already. For callers that hand an
+    /// error on and add what they know.
     #[must_use]
     pub fn about(self, name: &'static str, value: impl fmt::Display) -> Self {
         if self.context().any(|(known, _)| known == name) { self } else { self.with(name, value) }
     }
 
-    /// Says whether trying the same again can help. By default only for `Unavailable` and `Overloaded`.
+    /// Says whether trying the same again can help. By default it can for `Unavailable` and `Overloaded` only.
     #[must_use]
     pub fn retryable(self, retryable: bool) -> Self {
         self.edit(|inner| inner.retryable = retryable)
     }
 
-    /// Keeps the underlying error.
+    /// Keeps the underlying error as the source.
     #[must_use]
     pub fn caused_by(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.edit(|inner| inner.source = Some(Arc::new(source)))
@@ -210,7 +212,7 @@ impl Error {
         self.edit(|inner| inner.refusal = Some(refusal))
     }
 
-    /// What went wrong.
+    /// Returns the kind, for code to match on.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -222,19 +224,19 @@ impl Error {
         self.0.retryable
     }
 
-    /// The message without kind and context.
+    /// Returns the message, without kind and context.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What was being done, as name and value.
+    /// Returns the context, as names and values: what was being done.
     pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
-    /// The refused publish that this error names (P2), if it is one of `Refused`, `Cascaded`, `KeySealed` or another
-    /// failed publish.
+    /// Returns the refused publish that this error goes back to (P2): `Refused`, `Cascaded`, `KeySealed` and the errors
+    /// of other refused publishes name one.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         self.0.refusal.as_ref()

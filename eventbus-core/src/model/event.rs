@@ -1,4 +1,4 @@
-//! Typed events: [`Event`], a user's type that knows its own event type and key.
+//! Typed events: [`Event`], for a user's type that knows its own event type and key.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::envelope::Envelope;
 use super::envelope_builder::EnvelopeBuilder;
 use super::error::{Error, ErrorKind};
 
-/// A user's type that is one type of event.
+/// A user's type that stands for one type of event.
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -35,20 +35,20 @@ use super::error::{Error, ErrorKind};
 /// # Ok::<(), eventbus_core::Error>(())
 /// ```
 pub trait Event: Serialize + DeserializeOwned {
-    /// The `type` of its envelopes, unique among the types of a topic.
+    /// The `type` of the event's envelopes, unique among the types of a topic.
     const EVENT_TYPE: &'static str;
 
-    /// The version of its schema. Default: not stated.
+    /// The version of the event's schema. Default: not stated.
     const VERSION: Option<u32> = None;
 
-    /// The key of its envelope. Default: none, and the envelope is related to no other.
+    /// Returns the key of the event's envelope. Default: none, so the envelope is related to no other.
     fn key(&self) -> Option<Cow<'_, str>> {
         None
     }
 }
 
 impl Envelope {
-    /// Starts the envelope of a typed event: its type, version, key and payload.
+    /// Starts the envelope of a typed event, with its type, version, key and payload.
     pub fn of_event<E: Event, C: Codec>(event: &E, source: impl Into<String>, codec: &C) -> EnvelopeBuilder {
         let mut builder = Self::builder(E::EVENT_TYPE, source).encoded(event, codec);
         if let Some(version) = E::VERSION {
@@ -60,7 +60,7 @@ impl Envelope {
         }
     }
 
-    /// The typed event in this envelope.
+    /// Decodes the typed event in this envelope.
     ///
     /// # Errors
     /// `Undecodable` for an envelope of another type, and as [`decode`](Self::decode).

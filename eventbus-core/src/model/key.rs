@@ -1,4 +1,4 @@
-//! [`Key`]: what relates envelopes to each other, and its partition.
+//! [`Key`]: the identity that relates envelopes to each other, and chooses their partition.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use super::error::{Error, ErrorKind};
 /// The most bytes in a key.
 pub const MAX_KEY_BYTES: usize = 32 * 1024;
 
-/// The aggregate's identity: a non-empty, byte-exact string. Envelopes of one topic with equal keys are related, and
-/// nothing else is.
+/// The aggregate's identity: a non-empty, byte-exact string. Envelopes of one topic are related if their keys are
+/// equal, and only then.
 ///
-/// Users give UTF-8; what foreign producers wrote is kept as bytes. Cheap to clone.
+/// Users give UTF-8; keys of foreign producers are kept as bytes. Cheap to clone.
 ///
 /// ```
 /// use eventbus_core::Key;
@@ -26,7 +26,7 @@ pub const MAX_KEY_BYTES: usize = 32 * 1024;
 pub struct Key(Bytes);
 
 impl Key {
-    /// A key of this text.
+    /// Makes a key of a text.
     ///
     /// # Errors
     /// As [`from_bytes`](Self::from_bytes).
@@ -34,10 +34,10 @@ impl Key {
         Self::from_bytes(text.into())
     }
 
-    /// A key of these bytes.
+    /// Makes a key of bytes.
     ///
     /// # Errors
-    /// `InvalidName` where there are none, or more than [`MAX_KEY_BYTES`].
+    /// `InvalidName` where there are no bytes, or more than [`MAX_KEY_BYTES`].
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, Error> {
         let bytes = bytes.into();
         match bytes.len() {
@@ -47,40 +47,41 @@ impl Key {
         }
     }
 
-    /// The bytes.
+    /// Returns the key's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes, shared.
+    /// Returns the key's bytes, shared and not copied.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.0.clone()
     }
 
-    /// The text, where it is UTF-8.
+    /// Returns the key as text; `None` where it is not UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// The partition of this key among `partitions`: murmur2 as Kafka's own clients compute it, without its sign bit,
-    /// modulo the count. Part of the wire format: it never changes. Zero partitions count as one.
+    /// Returns the partition of this key among `partitions`: murmur2 as Kafka's own clients compute it, without its
+    /// sign bit, modulo the count. The result is part of the wire format and never changes. Zero partitions count as
+    /// one.
     #[must_use]
     pub fn partition(&self, partitions: u32) -> u32 {
         (murmur2(&self.0) & 0x7fff_ffff) % partitions.max(1)
     }
 }
 
-/// The 32-bit murmur2 hash with the seed of Kafka's clients.
+/// The 32-bit murmur2 hash, with the seed of Kafka's clients.
 #[must_use]
 pub fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
 
-    // The length goes in modulo 2^32, as in the reference.
+    // The length enters modulo 2^32, as in the reference.
     let mut hash = SEED ^ (data.len() as u32);
     let (words, rest) = data.as_chunks::<4>();
     for word in words {
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// The unsigned vectors in the unit tests of Kafka's C client, which cover every length of the rest.
+    /// The unsigned vectors in the unit tests of Kafka's C client, which cover every length of the last, shorter word.
     #[test]
     fn murmur2_agrees_with_kafkas_c_client() {
         let vectors: [(&str, u32); 7] = [
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_partition_is_the_hash_without_its_sign() {
-        // Of the negative hash -973 932 308 the positive part is taken, not the absolute value.
+        // The hash is -973 932 308. Its sign bit is dropped; the absolute value is not taken.
         assert_eq!(Key::new("21").unwrap().partition(1_000), (-973_932_308_i32 & i32::MAX) as u32 % 1_000);
         assert_eq!(Key::new("21").unwrap().partition(0), 0);
     }

@@ -1,4 +1,5 @@
-//! The nouns of the bus: keys, envelopes, topics, positions, stamps, errors. Plain data, checked when it is made.
+//! The data of the bus: keys, envelopes, topics, positions, stamps, errors. All are plain values, checked when they are
+//! made.
 
 mod codec;
 mod envelope;

@@ -1,10 +1,10 @@
-//! A record's coordinate inside its partition.
+//! [`Position`]: a record's coordinate inside its partition.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a record is in its partition, as the broker counts.
+/// The place of a record in its partition, as the broker counts.
 ///
 /// Positions of one partition rise and are never used twice, but they need not be contiguous: some
 /// brokers share one count among all partitions of a topic, and compaction leaves gaps everywhere.
@@ -30,22 +30,22 @@ impl Position {
     /// The lowest position; as a watermark it says that nothing is finished.
     pub const ZERO: Position = Position(0);
 
-    /// Above every record.
+    /// The position above every record.
     pub const MAX: Position = Position(u64::MAX);
 
-    /// The position with this coordinate.
+    /// Makes the position with this coordinate.
     #[must_use]
     pub const fn new(position: u64) -> Self {
         Position(position)
     }
 
-    /// The coordinate as the broker counts it.
+    /// Returns the coordinate as the broker counts it.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The position one above; [`Position::MAX`] stays where it is.
+    /// Returns the position one above; [`Position::MAX`] stays where it is.
     #[must_use]
     pub const fn next(self) -> Self {
         Position(self.0.saturating_add(1))

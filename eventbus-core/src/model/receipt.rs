@@ -1,33 +1,33 @@
-//! What became of a publish: [`Receipt`], [`Withdrawal`].
+//! [`Receipt`] of a stored publish, and [`Withdrawal`] of a cancelled one.
 
 use super::position::Position;
 use super::stamp::Stamp;
 use super::topic::Topic;
 
-/// Where an envelope was stored.
+/// The receipt of a stored envelope: its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// The topic.
+    /// The topic that the envelope was published to.
     pub topic: Topic,
-    /// The partition.
+    /// The partition that stores the envelope.
     pub partition: u32,
-    /// The position in the partition.
+    /// The position in that partition.
     pub position: Position,
-    /// The broker had it already, from an earlier send of this same publish.
+    /// Whether the broker had the envelope already, from an earlier send of this same publish.
     pub duplicate: bool,
-    /// The publish's stamp.
+    /// The publish's stamp, the same on every re-send.
     pub stamp: Stamp,
 }
 
 impl Receipt {
-    /// A receipt of a first copy.
+    /// Makes the receipt of a first copy.
     #[must_use]
     pub fn new(topic: Topic, partition: u32, position: Position, stamp: Stamp) -> Self {
         Self { topic, partition, position, duplicate: false, stamp }
     }
 
-    /// The same, or not, as found to be stored already.
+    /// Sets whether the envelope was found to be stored already.
     #[must_use]
     pub fn duplicate(mut self, duplicate: bool) -> Self {
         self.duplicate = duplicate;
@@ -35,12 +35,12 @@ impl Receipt {
     }
 }
 
-/// Whether a withdrawal came in time.
+/// The answer to a cancellation: whether it came in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a withdrawal may come too late"]
 pub enum Withdrawal {
     /// The envelope had not been handed to the broker and never will be; its outcome is `Withdrawn`.
     Withdrawn,
-    /// It had been, or its outcome is known already. Nothing has changed.
+    /// The envelope had been handed to the broker, or its outcome is known already. Nothing has changed.
     TooLate,
 }

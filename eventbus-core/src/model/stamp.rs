@@ -8,18 +8,18 @@ use sha2::{Digest, Sha256};
 
 use super::position::Position;
 
-/// Who publishes: a fresh random number per bus instance, never configured.
+/// The id of a producer: a fresh random number per bus instance, never configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProducerId(u128);
 
 impl ProducerId {
-    /// A producer with this number.
+    /// Makes a producer id of this number.
     #[must_use]
     pub const fn new(id: u128) -> Self {
         Self(id)
     }
 
-    /// The number.
+    /// Returns the id as a number.
     #[must_use]
     pub const fn get(self) -> u128 {
         self.0
@@ -32,28 +32,28 @@ impl fmt::Display for ProducerId {
     }
 }
 
-/// One publish: its producer, and a number that the producer counts over all its publishes.
+/// The identity of one publish: its producer, and a number that the producer counts over all its publishes.
 ///
-/// The text form, 32 hexadecimal digits, a dash and the number, is the message id on the wire. Users' ids and sequences
-/// are never used to recognise a copy.
+/// The text form (32 hexadecimal digits, a dash and the number) is the message id on the wire. Users' ids and sequences
+/// never serve to recognise a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(clippy::exhaustive_structs)] // the wire's message id: both parts, and nothing else
 pub struct Stamp {
-    /// Who published.
+    /// The producer that published.
     pub producer: ProducerId,
-    /// Which of its publishes.
+    /// The number of the publish, as its producer counts.
     pub number: u64,
 }
 
 impl Stamp {
-    /// A stamp.
+    /// Makes a stamp of its two parts.
     #[must_use]
     pub const fn new(producer: ProducerId, number: u64) -> Self {
         Self { producer, number }
     }
 
-    /// The stamp of the dead letter of one record in one group (S2): the same whenever it is made, so that a crash between
-    /// its write and the commit leaves one letter as readers on this library see it.
+    /// Returns the stamp of the dead letter of one record in one group (S2). It is the same whenever it is made, so
+    /// that a crash between the letter's write and the commit leaves one letter for readers on this library.
     #[must_use]
     pub fn derived(group: &str, topic: &str, incarnation: &str, partition: u32, position: Position) -> Self {
         let mut digest = Sha256::new_with_prefix(b"eventbus dead letter 1");
@@ -77,20 +77,20 @@ impl fmt::Display for Stamp {
 }
 
 impl Stamp {
-    /// The stamp of a producer and a number as they are written: 32 hexadecimal digits, and decimal ones.
+    /// Reads a stamp from its written parts: 32 hexadecimal digits, and decimal digits.
     pub(crate) fn from_parts(producer: &str, number: &str) -> Option<Self> {
         let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
         if !digits || producer.len() != 32 || !producer.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
-        // In two halves: arithmetic of 128 bits is slow, and every record that is read passes here.
+        // Two halves are parsed: arithmetic of 128 bits is slow, and every record that is read passes here.
         let half = |digits: &str| u64::from_str_radix(digits, 16).ok().map(u128::from);
         let (high, low) = producer.split_at(16);
         Some(Self::new(ProducerId(half(high)? << 64 | half(low)?), number.parse().ok()?))
     }
 }
 
-/// A text that is no stamp.
+/// The error of a text that is no stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a stamp is 32 hexadecimal digits, a dash and a number")]
 #[non_exhaustive]
@@ -138,7 +138,8 @@ mod tests {
         }
     }
 
-    /// Part of the wire format: another value would make a second dead letter of one record after an upgrade.
+    /// Derived stamps are part of the wire format: another value would make a second dead letter of one record after an
+    /// upgrade.
     #[test]
     fn derived_stamps_never_change() {
         let stamp = Stamp::derived("billing", "orders", "i-1", 3, Position::new(42));

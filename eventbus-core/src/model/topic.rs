@@ -33,7 +33,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name.
+            /// Returns the name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -91,7 +91,7 @@ name!(
     "topic"
 );
 name!(
-    /// A group's name, by the rule of topics' names. Cheap to clone.
+    /// A group's name, by the same rule as a topic's. Cheap to clone.
     Group,
     "group"
 );

@@ -1,4 +1,4 @@
-//! What a topic is asked to be: [`TopicSpec`].
+//! [`TopicSpec`]: the settings that a topic is asked to have.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,50 +9,51 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, ErrorKind};
 use super::topic::Topic;
 
-/// Where a topic's records are kept.
+/// The storage of a topic's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Storage {
-    /// On disk.
+    /// On disk. The default.
     #[default]
     File,
-    /// In the broker's memory, where the backend can.
+    /// In the broker's memory, where the backend supports it.
     Memory,
 }
 
-/// How an existing topic is treated when one is asked for.
+/// The treatment of an existing topic by [`ensure_topic`](crate::EventBus::ensure_topic).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum OnExisting {
-    /// It is an error that it exists.
+    /// An existing topic is an error.
     CreateOnly,
-    /// Created where missing, otherwise changed to the settings asked for; what cannot be changed is an error.
+    /// A missing topic is created. An existing one is changed to the spec; a setting that cannot be changed is an
+    /// error.
     CreateOrUpdate,
-    /// Created where missing, otherwise compared: a difference is an error that names the setting. The default: two
-    /// services that disagree find out, and neither undoes the other's settings.
+    /// A missing topic is created. An existing one is compared; a difference is an error that names the setting. The
+    /// default: two services that disagree find out, and neither undoes the other's settings.
     #[default]
     Validate,
-    /// Created where missing, otherwise taken as it is.
+    /// A missing topic is created. An existing one is taken as it is.
     LeaveAlone,
 }
 
-/// What a refused publish does to its key (P2).
+/// The effect of a refused publish on its key (P2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum AfterRefusal {
-    /// The key is sealed until the caller has seen the refusal, or resumes it.
+    /// The key is sealed until the caller has seen the refusal, or resumes the key. The default.
     #[default]
     SealKey,
     /// The key is sealed until it is resumed: for publishers whose confirmations are awaited by another task.
     SealUntilResumed,
-    /// The key is not sealed: what was queued behind the refused one fails, what comes later is published.
+    /// The key is not sealed: envelopes queued behind the refused one fail, later ones are published.
     Continue,
 }
 
-/// What a topic is asked to be. Plain data, the same from code and configuration.
+/// The settings that a topic is asked to have. Plain data, the same from code and from configuration.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,12 +68,12 @@ pub enum AfterRefusal {
 #[non_exhaustive]
 #[must_use]
 pub struct TopicSpec {
-    /// The name.
+    /// The topic's name, checked by [`validate`](Self::validate).
     pub topic: String,
-    /// Partitions, the unit that the broker orders. Default 16.
+    /// The number of partitions, the unit that the broker orders. Default 16.
     #[serde(default = "default_partitions")]
     pub partitions: u32,
-    /// Records older than this may be removed. Milliseconds in configuration. Default: never.
+    /// The age beyond which records may be removed. Milliseconds in configuration. Default: never.
     #[serde(default, with = "millis", rename = "max_age_ms")]
     pub max_age: Option<Duration>,
     /// The most bytes kept. Default: no limit.
@@ -81,30 +82,34 @@ pub struct TopicSpec {
     /// The most records kept. Default: no limit.
     #[serde(default)]
     pub max_messages: Option<u64>,
-    /// Where records are kept. Default on disk.
+    /// The storage of the records. Default: on disk.
     #[serde(default)]
     pub storage: Storage,
     /// Copies of the log in the cluster. Default 1.
     #[serde(default = "default_replicas")]
     pub replicas: u32,
-    /// How long the broker remembers message ids, where it does (P3). Milliseconds in configuration. Default 2 min.
+    /// The time for which the broker remembers message ids, where it does (P3). Milliseconds in configuration. Default
+    /// 2 min.
     #[serde(default = "default_window", with = "millis_required", rename = "duplicate_window_ms")]
     pub duplicate_window: Duration,
-    /// How an existing topic is treated. Default [`OnExisting::Validate`].
+    /// The treatment of an existing topic. Default [`OnExisting::Validate`].
     #[serde(default)]
     pub on_existing: OnExisting,
-    /// What a refused publish does to its key. Default [`AfterRefusal::SealKey`]. Kept by the bus, not by the broker.
+    /// The effect of a refused publish on its key. Default [`AfterRefusal::SealKey`]. Kept by the bus, not by the
+    /// broker.
     #[serde(default)]
     pub after_refusal: AfterRefusal,
-    /// Records found in another partition than their key's hash says are refused instead of counted. Default off.
+    /// Whether records found in another partition than their key's hash says are refused instead of counted. Default:
+    /// no.
     #[serde(default)]
     pub strict_partitions: bool,
-    /// What was set by code. A spec that was read from configuration is taken as a whole.
+    /// The settings that code has set. A spec read from configuration counts as set throughout.
     #[serde(skip, default = "Chosen::all")]
     chosen: Chosen,
 }
 
-/// The settings of a spec that were set, so that configured defaults leave them alone. No part of what the spec says.
+/// The settings of a spec that were set, and that configured defaults therefore leave alone. Specs compare without
+/// them.
 #[derive(Debug, Clone)]
 enum Chosen {
     All,
@@ -159,8 +164,8 @@ macro_rules! setters {
             self
         })*
 
-        /// The same topic, with what was not set taken from `defaults` where it was set there. So a configuration can
-        /// give defaults that code overrides.
+        /// Fills in the settings that were not set here with those that were set in `defaults`, so that a configuration
+        /// can give defaults that code overrides. The topic stays.
         ///
         /// ```
         /// use eventbus_core::TopicSpec;
@@ -172,7 +177,7 @@ macro_rules! setters {
         pub fn or(mut self, defaults: &Self) -> Self {
             let fresh = Self::new("");
             $(
-                // A field that was assigned is told by its value.
+                // A field that was assigned directly shows by its value, which is not the default.
                 let free = !self.chosen.holds(stringify!($name)) && self.$name == fresh.$name;
                 if free && defaults.chosen.holds(stringify!($name)) {
                     self.$name = defaults.$name;
@@ -188,7 +193,8 @@ impl TopicSpec {
     /// The most partitions that a topic may have.
     pub const MAX_PARTITIONS: u32 = 4_096;
 
-    /// A topic with the defaults. The name is checked by [`validate`](Self::validate) and by whatever takes the spec.
+    /// Makes a spec with the defaults. The name is checked by [`validate`](Self::validate) and by every call that takes
+    /// the spec.
     pub fn new(topic: impl Into<String>) -> Self {
         Self {
             topic: topic.into(),
@@ -207,7 +213,7 @@ impl TopicSpec {
     }
 
     setters! {
-        /// Sets the partitions.
+        /// Sets the number of partitions, from 1 to 4 096.
         partitions: u32 => partitions,
         /// Limits the age of records.
         max_age: Duration => Some(max_age),
@@ -215,21 +221,21 @@ impl TopicSpec {
         max_bytes: u64 => Some(max_bytes),
         /// Limits the records kept.
         max_messages: u64 => Some(max_messages),
-        /// Says where records are kept.
+        /// Sets where records are kept.
         storage: Storage => storage,
-        /// Sets the replicas.
+        /// Sets the number of replicas, from 1 to 99.
         replicas: u32 => replicas,
-        /// Sets how long the broker remembers message ids.
+        /// Sets how long the broker remembers message ids, at least 100 ms.
         duplicate_window: Duration => duplicate_window,
-        /// Says how an existing topic is treated.
+        /// Sets how an existing topic is treated.
         on_existing: OnExisting => on_existing,
-        /// Says what a refused publish does to its key.
+        /// Sets what a refused publish does to its key.
         after_refusal: AfterRefusal => after_refusal,
-        /// Refuses records in the wrong partition.
+        /// Sets whether records in the wrong partition are refused.
         strict_partitions: bool => strict_partitions,
     }
 
-    /// Checks every value and gives the checked name.
+    /// Checks every value and returns the checked name.
     ///
     /// # Errors
     /// `InvalidName`, or `InvalidConfig` naming the setting and what was expected.
@@ -252,7 +258,7 @@ impl TopicSpec {
         Ok(topic)
     }
 
-    /// Whether an existing topic has what no broker changes as it was asked for: partitions and storage.
+    /// Checks that an existing topic has, as asked, the settings that no broker changes: partitions and storage.
     ///
     /// # Errors
     /// `TopicMismatch` naming the setting and both values.
@@ -261,7 +267,8 @@ impl TopicSpec {
         asked.same("storage", &self.storage, &asked.storage)
     }
 
-    /// Whether an existing topic has what brokers change as it was asked for: retention, replicas and duplicate window.
+    /// Checks that an existing topic has, as asked, the settings that brokers can change: retention, replicas and
+    /// duplicate window.
     ///
     /// # Errors
     /// As [`agrees_in_fixed`](Self::agrees_in_fixed).

@@ -1,4 +1,4 @@
-//! Several envelopes published together: each its own publish, listened to as one.
+//! Batches: several envelopes published together. Each is its own publish; one future listens to all of them.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,22 +11,21 @@ use super::confirmation::{Placement, Publishing};
 use super::seal::{Failure, PublishOutcome};
 use crate::model::{Envelope, Error, Key, Receipt, Result, Withdrawal};
 
-/// One envelope of a batch.
 #[derive(Debug)]
 struct BatchEntry {
     key: Option<Key>,
     place: Placement,
 }
 
-/// A batch whose envelopes have their places, all of them or none (P5). Resolves into a [`BatchConfirmation`] when
+/// A batch whose envelopes have their places, all of them or none (P5). It resolves into a [`BatchConfirmation`] when
 /// room was granted to all, or into the error by which the batch was refused as a whole.
 ///
-/// Cancel safe: dropping it withdraws nothing.
+/// Cancel safe: dropping the future withdraws nothing.
 #[derive(Debug)]
 #[must_use = "the envelopes are on their way, but nobody learns of a failure; `drop` it where that is meant"]
 pub struct BatchPublishing(std::result::Result<BatchEntries, BatchRefused>);
 
-/// Polled from the first to the last, so that a batch of n costs n wakes and not n².
+/// The envelopes of a batch, polled from the first to the last, so that a batch of n costs n wakes and not n².
 #[derive(Debug, Default)]
 struct BatchEntries {
     list: Vec<BatchEntry>,
@@ -34,7 +33,7 @@ struct BatchEntries {
 }
 
 impl BatchEntries {
-    /// Withdraws from the last to the first: what is left of a key is its prefix.
+    /// Withdraws from the last to the first, so that a prefix of every key is left.
     fn cancel(&self) -> usize {
         self.list.iter().rev().filter(|entry| entry.place.cancel() == Withdrawal::Withdrawn).count()
     }
@@ -52,7 +51,7 @@ impl BatchPublishing {
         Self(Ok(BatchEntries { list: publishes.into_iter().map(entry).collect(), next: 0 }))
     }
 
-    /// What the lanes made of these envelopes.
+    /// Pairs these envelopes with the places that the lanes gave them.
     pub(crate) fn placed(placed: PlacedBatch, envelopes: &[Envelope]) -> Self {
         let entry = |(envelope, placed): (&Envelope, _)| BatchEntry {
             key: envelope.key().cloned(),
@@ -61,7 +60,7 @@ impl BatchPublishing {
         Self(placed.map(|list| BatchEntries { list: envelopes.iter().zip(list).map(entry).collect(), next: 0 }))
     }
 
-    /// Withdraws the envelopes that were not handed to the broker yet, and says how many.
+    /// Withdraws the envelopes that were not handed to the broker yet, and returns their number.
     pub fn cancel(&self) -> usize {
         self.0.as_ref().map_or(0, BatchEntries::cancel)
     }
@@ -79,7 +78,7 @@ impl Future for BatchPublishing {
             }
         };
         while let Some(entry) = entries.list.get(entries.next) {
-            // One that failed meanwhile is told with the outcome, in its place.
+            // A publish that failed meanwhile is told with the outcome, in its place.
             let _ = ready!(entry.place.poll_admitted(cx));
             entries.next += 1;
         }
@@ -89,9 +88,10 @@ impl Future for BatchPublishing {
     }
 }
 
-/// A batch that the broker has yet to answer. Resolves into its [`BatchOutcome`] when every envelope's fate is known.
+/// A batch that the broker has yet to answer. It resolves into its [`BatchOutcome`] when every envelope's fate is
+/// known.
 ///
-/// Cancel safe: dropping it withdraws nothing.
+/// Cancel safe: dropping the future withdraws nothing.
 #[derive(Debug)]
 #[must_use = "the envelopes are on their way, but nobody learns of a failure; `drop` it where that is meant"]
 pub struct BatchConfirmation {
@@ -100,12 +100,12 @@ pub struct BatchConfirmation {
 }
 
 impl BatchConfirmation {
-    /// Waits for all answers. The same as awaiting it.
+    /// Waits for all answers, as awaiting the confirmation itself does.
     pub async fn confirmed(self) -> BatchOutcome {
         self.await
     }
 
-    /// Withdraws the envelopes that were not handed to the broker yet, and says how many.
+    /// Withdraws the envelopes that were not handed to the broker yet, and returns their number.
     pub fn cancel(&self) -> usize {
         self.entries.cancel()
     }
@@ -127,18 +127,18 @@ impl Future for BatchConfirmation {
     }
 }
 
-/// What became of each envelope of a batch.
+/// The outcome of a batch: one result for each envelope.
 #[derive(Debug, Clone)]
 pub struct BatchOutcome {
     results: Vec<Result<Receipt>>,
     keys: Arc<[Option<Key>]>,
 }
 
-/// How much of a key's envelopes in a batch is stored, counted from the first one.
+/// The stored prefix of a key: how many of its envelopes in a batch are stored, counted from the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredPrefix {
-    /// The key.
+    /// The key of these envelopes.
     pub key: Key,
     /// Envelopes of the key that are stored, up to the first one that is not.
     pub stored: usize,
@@ -152,7 +152,7 @@ impl BatchOutcome {
         &self.results
     }
 
-    /// The results, in the batch's order.
+    /// Returns the results, in the batch's order.
     #[must_use]
     pub fn into_results(self) -> Vec<Result<Receipt>> {
         self.results
@@ -164,7 +164,7 @@ impl BatchOutcome {
         self.results.iter().all(Result::is_ok)
     }
 
-    /// All receipts, or the first error.
+    /// Returns all receipts, or the first error.
     ///
     /// # Errors
     /// The error of the first envelope that is not stored.
@@ -172,8 +172,8 @@ impl BatchOutcome {
         self.results.into_iter().collect()
     }
 
-    /// What is stored of each key, in order of the keys' first envelopes. After a failure, go on with a key at the
-    /// envelope behind its prefix.
+    /// Returns the stored prefix of each key, in order of the keys' first envelopes. After a failure, go on with a key
+    /// at the envelope behind its prefix.
     #[must_use]
     pub fn stored_prefixes(&self) -> Vec<StoredPrefix> {
         let mut order = Vec::<StoredPrefix>::new();

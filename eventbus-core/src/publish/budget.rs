@@ -1,21 +1,22 @@
 //! The publish budget: fair room for envelopes that are published and not yet confirmed (P5).
 //!
-//! Whoever publishes takes room at the call, or waits for it in a line. Room comes back when the fate of its envelope is known.
+//! A publish takes room at its call, or waits for room in a line. The room comes back when the fate of the envelope is
+//! known.
 //!
 //! # Invariants
 //!
-//! - **A key that waits delays nobody else.** A key may hold a share of the budget, or one envelope of any size; what is
-//!   beyond waits in the key's own line, which is not looked at before the key holds less. Keyless envelopes are related to
-//!   nothing and have no share.
-//! - **Call order.** Within a key room is granted first come, first served. Among keys below their share the oldest waiting
-//!   call comes first ([`Lines::grant`] is the only place that lets a waiter in).
-//! - **No starvation.** Where the oldest such call needs more bytes than are free, it keeps what is freed until it fits, and
-//!   no later call passes it.
-//! - **Refused before a place is taken.** An envelope larger than the whole budget, and one that would wait where as many
-//!   wait as may, leave no trace; a batch takes all its places or none.
+//! - **A key that waits delays nobody else.** A key may hold a share of the budget, or one envelope of any size.
+//!   Further envelopes wait in the key's own line, which is not looked at before the key holds less. Keyless envelopes
+//!   are related to nothing and have no share.
+//! - **Call order.** Within a key, room is granted first come, first served. Among keys below their share, the oldest
+//!   waiting call comes first ([`Lines::grant`] is the only place that lets a waiter in).
+//! - **No starvation.** Where that oldest call needs more bytes than are free, all freed room is kept for it until it
+//!   fits, and no later call passes it.
+//! - **Refused before a place is taken.** An envelope that is larger than the whole budget leaves no trace, nor does
+//!   one that would have to wait when the limit of waiting envelopes is reached. A batch takes all its places or none.
 //!
-//! A key is known by the id of its lane: a lane lives as long as its key has work. Without waiters everything is O(1); with
-//! waiters it is O(log n) in the number of waiting keys. A key that neither holds nor waits is forgotten.
+//! A key is known by the id of its lane, since a lane lives as long as its key has work. Without waiters everything is
+//! O(1); with waiters it is O(log n) in the number of waiting keys. A key that neither holds nor waits is forgotten.
 
 use std::collections::BTreeMap;
 
@@ -24,25 +25,25 @@ use hashbrown::hash_map::Entry;
 
 use crate::runtime::Mutex;
 
-/// Capacity that a budget keeps when nothing is in it.
+/// The capacity that an empty budget keeps.
 const KEPT_CAPACITY: usize = 1_024;
 
-/// How much room there is.
+/// The limits of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BudgetLimits {
-    /// Envelopes that may hold room.
+    /// The most envelopes that may hold room.
     pub(super) envelopes: usize,
-    /// Bytes that may be held.
+    /// The most bytes that may be held.
     pub(super) bytes: usize,
-    /// One key may hold one part of this many, or one envelope.
+    /// The divisor of a key's share: one key may hold the budget divided by this, or one envelope.
     pub(super) share: usize,
-    /// Envelopes that may wait for room.
+    /// The most envelopes that may wait for room.
     pub(super) waiting: usize,
 }
 
 impl BudgetLimits {
-    /// The limits of a reserve beside this budget, for what must go on when the budget is taken: a sixteenth of it, and at
-    /// least 64 envelopes.
+    /// Returns the limits of a reserve beside this budget, for envelopes that must go on when the budget is taken: a
+    /// sixteenth of it, and at least 64 envelopes.
     pub(super) fn reserve(&self) -> Self {
         let envelopes = (self.envelopes / 16).max(64);
         let waiting = envelopes.saturating_mul(10);
@@ -50,13 +51,13 @@ impl BudgetLimits {
     }
 }
 
-/// One publish that asks for room.
+/// A request for room, by one publish.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BudgetRequest {
-    /// The lane of its key; `None` for a keyless envelope.
+    /// The lane of the envelope's key; `None` for a keyless envelope.
     pub(super) lane: Option<u64>,
     pub(super) bytes: usize,
-    /// Rises from call to call, and is never used twice.
+    /// The number of the call: it rises from call to call, and is never used twice.
     pub(super) ticket: u64,
 }
 
@@ -67,22 +68,22 @@ pub(super) enum Admission {
     Granted,
     /// A place in the line is held.
     Waiting,
-    /// Refused: as many wait as may.
+    /// Refused: the limit of waiting envelopes is reached.
     Overloaded,
-    /// Refused: larger than the whole budget.
+    /// Refused: the envelope is larger than the whole budget.
     TooLarge,
 }
 
-/// Why no envelope of a batch took a place.
+/// The reason why no envelope of a batch took a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchUnplaced {
-    /// The first envelope that could take none, counted from 0.
+    /// The first envelope that could take no place, counted from 0.
     pub(super) index: usize,
     /// [`Admission::Overloaded`] or [`Admission::TooLarge`].
     pub(super) admission: Admission,
 }
 
-/// A budget behind its lock, and the lines before it. `W` finds a waiting publish again.
+/// A budget behind its lock, and the lines of publishes that wait for room. `W` finds a waiting publish again.
 pub(super) struct Budget<W>(Mutex<Lines<W>>);
 
 impl<W> Budget<W> {
@@ -90,13 +91,13 @@ impl<W> Budget<W> {
         Self(Mutex::new(Lines::new(limits)))
     }
 
-    /// Asks for room; `waiter` is kept where it has to be waited for.
+    /// Asks for room. Where the publish has to wait, `waiter` is kept.
     pub(super) fn admit(&self, request: BudgetRequest, waiter: impl FnOnce() -> W) -> Admission {
         self.0.lock().admit(request, waiter)
     }
 
-    /// Asks for room for a batch: all take a place (each is granted room, which is told in the batch's order, or waits), or
-    /// none does.
+    /// Asks for room for a batch: all its envelopes take places, or none does. Returns for each, in the batch's order,
+    /// whether room was granted; the others wait.
     pub(super) fn admit_batch(
         &self,
         requests: &[BudgetRequest],
@@ -105,11 +106,12 @@ impl<W> Budget<W> {
         self.0.lock().admit_batch(requests, waiter)
     }
 
-    /// A publish is over: gives its room back, or its place in the line, and returns whom that lets in, in order.
+    /// Ends a publish: gives back its room or its place in the line, and returns the waiters that this lets in, in
+    /// order.
     pub(super) fn leave(&self, request: BudgetRequest, admitted: bool) -> Vec<W> {
         let mut lines = self.0.lock();
         let mut granted = Vec::new();
-        // Not admitted as far as its lane knows, it may have been granted room a moment ago.
+        // The lane may not know yet that room was granted a moment ago. A publish that no longer waits holds room.
         if admitted || !lines.withdraw(request.ticket, &mut granted) {
             lines.release(request, &mut granted);
         }
@@ -117,41 +119,41 @@ impl<W> Budget<W> {
     }
 }
 
-/// Who holds room, and who waits for it.
+/// The room that is held, and the lines of waiters.
 struct Lines<W> {
     limits: BudgetLimits,
-    /// Most envelopes, and most bytes unless it is one envelope, that one key may hold.
+    /// The share: the most envelopes that one key may hold, and the most bytes unless it holds a single envelope.
     share: (usize, usize),
     used: (usize, usize),
     by_lane: HashMap<u64, Line>,
     keyless: Line,
-    /// By ticket.
+    /// The waiters, by ticket.
     waiters: HashMap<u64, Waiter<W>>,
     /// The first waiter of each line that is below its share: ticket and lane, oldest first.
     eligible: BTreeMap<u64, Option<u64>>,
 }
 
-/// What one key holds, and who of it waits.
+/// The room that one key holds, and its list of waiters.
 #[derive(Default)]
 struct Line {
     held: (usize, usize),
-    /// The tickets of the first and the last in the list of waiters.
+    /// The tickets of the first and the last waiter in the list.
     ends: Option<(u64, u64)>,
-    /// The ticket under which the line is in `eligible`.
+    /// The ticket under which the line stands in `eligible`.
     listed: Option<u64>,
 }
 
 struct Waiter<W> {
     lane: Option<u64>,
     bytes: usize,
-    /// The tickets of its neighbours in its line.
+    /// The tickets of the neighbours in the line.
     before: Option<u64>,
     behind: Option<u64>,
     waiter: W,
 }
 
 impl Line {
-    /// Whether the line may hold an envelope of this size besides what it holds.
+    /// Whether the line may hold an envelope of this size besides those that it holds.
     fn is_below(&self, share: (usize, usize), lane: Option<u64>, bytes: usize) -> bool {
         let (envelopes, held) = self.held;
         let within = envelopes < share.0 && held.saturating_add(bytes) <= share.1;
@@ -224,15 +226,16 @@ impl<W> Lines<W> {
         Ok(granted)
     }
 
-    /// Gives back the room of one granted envelope, and adds those who are let in to `granted`, in the order in which they are.
+    /// Gives back the room of one granted envelope, and adds the waiters that this lets in to `granted`, in the order
+    /// in which they are let in.
     fn release(&mut self, request: BudgetRequest, granted: &mut Vec<W>) {
         self.give_back(request);
         self.grant(granted);
         self.shrink();
     }
 
-    /// Gives up a place in the line, and adds those who are let in by that to `granted`. False where the ticket does not wait
-    /// (any more); then nothing changes.
+    /// Gives up a place in the line, and adds the waiters that this lets in to `granted`. Returns false where the
+    /// ticket does not wait (any more); then nothing changes.
     fn withdraw(&mut self, ticket: u64, granted: &mut Vec<W>) -> bool {
         let Some(Waiter { lane, .. }) = self.take(ticket) else { return false };
         self.list(lane);
@@ -258,8 +261,8 @@ impl<W> Lines<W> {
         }
     }
 
-    /// Undoes the admission of a batch's first envelopes. Who waited before could not get in before, so nobody is let in by
-    /// this.
+    /// Undoes the admission of a batch's first envelopes. Nobody is let in by this: the waiters before the batch could
+    /// not get in before it, either.
     fn take_back(&mut self, requests: &[BudgetRequest]) {
         for request in requests {
             if let Some(Waiter { lane, .. }) = self.take(request.ticket) {
@@ -300,7 +303,7 @@ impl<W> Lines<W> {
         }
     }
 
-    /// Puts the line where its first waiter belongs: among the eligible, or not.
+    /// Lists the line in `eligible` by its first waiter, or not at all.
     fn list(&mut self, lane: Option<u64>) {
         let line = match lane {
             Some(id) => self.by_lane.get_mut(&id),
@@ -322,7 +325,7 @@ impl<W> Lines<W> {
         }
     }
 
-    /// Puts a waiter at the end of its line, which must be listed anew.
+    /// Puts a waiter at the end of its line. The caller must list the line anew.
     fn join(&mut self, request: BudgetRequest, waiter: W) {
         let BudgetRequest { lane, bytes, ticket } = request;
         let Some(line) = self.line(lane) else { return };
@@ -334,7 +337,7 @@ impl<W> Lines<W> {
         self.waiters.insert(ticket, Waiter { lane, bytes, before, behind: None, waiter });
     }
 
-    /// Takes a waiter out of its line, which must be listed anew.
+    /// Takes a waiter out of its line. The caller must list the line anew.
     fn take(&mut self, ticket: u64) -> Option<Waiter<W>> {
         let waiter = self.waiters.remove(&ticket)?;
         let Waiter { lane, before, behind, .. } = waiter;
@@ -363,7 +366,7 @@ impl<W> Lines<W> {
         }
     }
 
-    /// Gives back the memory of a crowd when nobody is left of it.
+    /// Gives back the memory of a burst once nothing is held and nobody waits.
     fn shrink(&mut self) {
         if self.used.0 == 0 && self.waiters.is_empty() {
             if self.by_lane.capacity() > KEPT_CAPACITY {

@@ -1,4 +1,4 @@
-//! What a publish and its caller share.
+//! [`Completion`]: the state that a publish and its caller share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,27 +9,26 @@ use crate::model::{Stamp, Withdrawal};
 use crate::runtime::Mutex;
 use tokio::time::Instant;
 
-/// Who can take a publish back that was not handed to the broker yet.
+/// The lanes as a completion sees them: able to withdraw a publish that was not handed to the broker yet.
 pub(super) trait Withdraw: fmt::Debug + Send + Sync {
-    /// Withdraws what is kept under this ticket.
     fn withdraw(self: Arc<Self>, ticket: u64) -> Withdrawal;
 }
 
 /// The caller's end of a publish: the one allocation that a publish makes.
 pub(crate) struct Completion {
     lanes: Arc<dyn Withdraw>,
-    /// Under which the lanes find its envelope.
+    /// The id under which the lanes find the envelope.
     ticket: u64,
     stamp: Stamp,
-    /// When it was called.
+    /// The instant of the call.
     since: Instant,
     progress: Mutex<CompletionState>,
 }
 
-/// A batch whose envelopes each have a place or failed for themselves; or one of which nothing was taken.
+/// The places of a batch, of which each envelope has one or failed on its own; or the reason why no envelope was taken.
 pub(crate) type PlacedBatch = Result<Vec<Result<Arc<Completion>, Failure>>, BatchRefused>;
 
-/// Why no envelope of a batch took a place, and the refusals that are seen with its error.
+/// The reason why no envelope of a batch took a place, and the refusals that count as seen with its error.
 #[derive(Debug)]
 pub(crate) struct BatchRefused {
     pub(super) failure: Failure,
@@ -43,7 +42,7 @@ struct CompletionState {
 }
 
 impl Completion {
-    /// Called at `since`.
+    /// Makes the completion of a publish that was called at `since`.
     pub(super) fn new(
         lanes: Arc<dyn Withdraw>,
         ticket: u64,
@@ -63,12 +62,12 @@ impl Completion {
         self.stamp
     }
 
-    /// Room was granted. Wakes; not to be called under a lock.
+    /// Notes that room was granted. Wakes the caller: once the caller has the future, not to be called under a lock.
     pub(super) fn admit(&self) {
         self.change(|progress| progress.admitted = true);
     }
 
-    /// The publish is over. Wakes; not to be called under a lock.
+    /// Ends the publish. Wakes the caller: not to be called under a lock.
     pub(super) fn resolve(&self, outcome: PublishOutcome) {
         self.change(|progress| progress.outcome = Some(outcome));
     }

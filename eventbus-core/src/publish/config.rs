@@ -6,7 +6,7 @@ use crate::model::Result;
 use crate::mutant::Seam;
 use crate::validate::{invalid, within};
 
-/// The numbers of the publishing side.
+/// The settings of the publishing side. [`BusConfig`](crate::BusConfig) explains each.
 #[derive(Debug, Clone)]
 pub(crate) struct PublishConfig {
     pub(crate) budget_envelopes: usize,

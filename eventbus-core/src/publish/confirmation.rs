@@ -1,9 +1,9 @@
-//! What publishing gives back: [`Publishing`] while there is no room, [`Confirmation`] while the broker has not answered,
-//! [`Receipt`] in the end; and the same three steps for a batch.
+//! The futures of a publish: [`Publishing`] while there is no room, [`Confirmation`] while the broker has not answered,
+//! [`Receipt`] in the end. A batch goes through the same three steps.
 //!
-//! None of these futures moves anything: the envelope was handed over at the call (P1). Polling only listens, dropping
-//! only stops listening, and `cancel` is the one way to withdraw. An error that polling returns counts as seen (P2);
-//! one inside a dropped future does not.
+//! These futures move nothing: the envelope was handed over at the call (P1). Polling only listens, dropping only stops
+//! listening, and `cancel` is the one way to withdraw. An error that polling returns counts as seen (P2); an error
+//! inside a dropped future does not.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ use super::completion::Completion;
 use super::seal::{Failure, PublishOutcome};
 use crate::model::{Error, ErrorKind, Receipt, Result, Withdrawal};
 
-/// Where a publish stands: in the key lanes, or over before it got there.
+/// The place of a publish: in the key lanes, or over before it got there.
 #[derive(Clone)]
 pub(super) enum Placement {
     Lanes(Arc<Completion>),
@@ -28,7 +28,7 @@ impl Placement {
         placed.map_or_else(|failure| Self::Over(Err(failure)), Self::Lanes)
     }
 
-    /// Ready when room was granted or the publish is over; marks nothing as seen.
+    /// Polls whether room was granted or the publish is over; marks nothing as seen.
     pub(super) fn poll_admitted(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
             Self::Lanes(completion) => completion.poll_admitted(cx),
@@ -36,7 +36,7 @@ impl Placement {
         }
     }
 
-    /// Ready when the publish is over; marks nothing as seen.
+    /// Polls whether the publish is over; marks nothing as seen.
     pub(super) fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<PublishOutcome> {
         match self {
             Self::Lanes(completion) => completion.poll_outcome(cx),
@@ -62,10 +62,10 @@ impl fmt::Debug for Placement {
     }
 }
 
-/// A publish that has its place in the key's line. Resolves into a [`Confirmation`] when room was granted (P5), or into
-/// the error that ended the publish before.
+/// A publish that has its place in the key's line. It resolves into a [`Confirmation`] when room was granted (P5), or
+/// into the error that ended the publish before that.
 ///
-/// Cancel safe: dropping it withdraws nothing.
+/// Cancel safe: dropping the future withdraws nothing.
 #[derive(Debug)]
 #[must_use = "the envelope is on its way, but nobody learns of a failure; `drop` it where that is meant"]
 pub struct Publishing(pub(super) Placement);
@@ -85,12 +85,12 @@ impl Publishing {
         Self(Placement::Over(outcome))
     }
 
-    /// What the lanes made of a publish.
     pub(crate) fn of(placed: Result<Arc<Completion>, Failure>) -> Self {
         Self(Placement::of(placed))
     }
 
-    /// Withdraws the envelope, if it was not handed to the broker yet. Not a refusal: what is queued behind it goes on.
+    /// Withdraws the envelope, if it was not handed to the broker yet. A withdrawal is no refusal: envelopes queued
+    /// behind this one go on.
     pub fn cancel(&self) -> Withdrawal {
         self.0.cancel()
     }
@@ -108,10 +108,10 @@ impl Future for Publishing {
     }
 }
 
-/// A publish that the broker has yet to answer. Resolves into its [`Receipt`] or the error that ended it; while the
-/// fate is unknown it waits, and the key with it (P2).
+/// A publish that the broker has yet to answer. It resolves into its [`Receipt`] or the error that ended it. While the
+/// fate is unknown the future waits, and the key with it (P2).
 ///
-/// Cancel safe: dropping it withdraws nothing, and a failure still reaches the bus's hook.
+/// Cancel safe: dropping the future withdraws nothing, and a failure still reaches the bus's hook.
 #[derive(Debug)]
 #[must_use = "the envelope is on its way, but nobody learns of a failure; `drop` it where that is meant"]
 pub struct Confirmation(Placement);
@@ -131,24 +131,24 @@ impl Confirmation {
         Self(Placement::Over(outcome))
     }
 
-    /// What the lanes made of a publish.
     pub(crate) fn of(placed: Result<Arc<Completion>, Failure>) -> Self {
         Self(Placement::of(placed))
     }
 
-    /// Waits for the broker's answer. The same as awaiting the confirmation itself.
+    /// Waits for the broker's answer, as awaiting the confirmation itself does.
     ///
     /// # Errors
-    /// What ended the publish: `Refused`, `Cascaded`, `Withdrawn`, `TooLarge`, `UnknownTopic`, `Closed`, `Unknown`.
+    /// The error that ended the publish: `Refused`, `Cascaded`, `Withdrawn`, `TooLarge`, `UnknownTopic`,
+    /// `PartitionsChanged`, `Closed`, `Unknown`.
     pub async fn confirmed(self) -> Result<Receipt> {
         self.await
     }
 
-    /// Waits for the answer, but not longer than this. Needs a tokio runtime with time.
+    /// Waits for the answer, for at most `within`. Needs a tokio runtime with time.
     ///
     /// # Errors
-    /// As [`confirmed`](Self::confirmed); and `Unknown` when the time is over, which ends nothing but this waiting: the
-    /// key still waits for the answer, and so may the caller, by awaiting the confirmation again.
+    /// As [`confirmed`](Self::confirmed); and `Unknown` when the time is over. That ends nothing but this wait: the key
+    /// still waits for the answer, and so may the caller, by awaiting the confirmation again.
     pub async fn confirmed_within(&mut self, within: Duration) -> Result<Receipt> {
         match tokio::time::timeout(within, &mut *self).await {
             Ok(result) => result,
@@ -157,7 +157,8 @@ impl Confirmation {
         }
     }
 
-    /// Withdraws the envelope, if it was not handed to the broker yet. Not a refusal: what is queued behind it goes on.
+    /// Withdraws the envelope, if it was not handed to the broker yet. A withdrawal is no refusal: envelopes queued
+    /// behind this one go on.
     pub fn cancel(&self) -> Withdrawal {
         self.0.cancel()
     }

@@ -1,18 +1,19 @@
-//! The seam around publishing, in tower's shape: a layer wraps what is inside.
+//! The seam around publishing, in tower's shape: a layer wraps an inner [`Publish`].
 
 use std::sync::Arc;
 
 use super::confirmation::Publishing;
 use crate::model::Envelope;
 
-/// Publishes one envelope: the inside of a [`PublishLayer`].
+/// The inside of a [`PublishLayer`]: publishes one envelope.
 pub trait Publish: Send + Sync + 'static {
-    /// As [`EventBus::publish`](crate::EventBus::publish): the place is taken at the call. A layer that wants to wait
-    /// first gives up P1 for what it delays, so change the envelope or refuse it ([`Publishing::failed`]), and pass it on.
+    /// Publishes as [`EventBus::publish`](crate::EventBus::publish) does: the place is taken at the call. A layer that
+    /// waits first gives up P1 for the envelopes that it delays. So change the envelope and pass it on, or refuse it
+    /// ([`Publishing::failed`]).
     fn publish(&self, topic: &str, envelope: Envelope) -> Publishing;
 }
 
-/// Wraps publishing.
+/// A layer around publishing: middleware that changes envelopes or refuses them. Batches do not pass through it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -37,6 +38,6 @@ pub trait Publish: Send + Sync + 'static {
 /// }
 /// ```
 pub trait PublishLayer: Send + Sync + 'static {
-    /// Wraps `inner`.
+    /// Wraps `inner`; the result is what callers publish through.
     fn layer(&self, inner: Arc<dyn Publish>) -> Arc<dyn Publish>;
 }

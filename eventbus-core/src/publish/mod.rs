@@ -7,8 +7,8 @@
 //!  lanes/mod.rs         the lanes of the topic
 //!     ▼
 //!  lanes/call.rs        under the lock of the key's shard: number, seal, place in the queue, room in the budget
-//!     ▼                                            └── completion.rs: what the caller holds
-//!  lanes/shard.rs       what of the queue may be submitted now
+//!     ▼                                            └── completion.rs: the caller's end of the publish
+//!  lanes/shard.rs       which queued envelopes may be submitted now
 //!     ▼
 //!  lanes/effects.rs     outside of the lock, by a serial queue per partition
 //!     ▼

@@ -1,17 +1,18 @@
-//! Sealed keys (P2).
+//! Sealed keys: keys that take no publish after a refusal (P2).
 //!
-//! A refusal leaves a [`Root`]: the publish that was refused, and whether its caller has seen that. The key it belongs to
-//! is sealed by it.
+//! A refusal leaves a [`RefusalRoot`]: the refused publish, and whether its caller has seen the refusal. The root seals
+//! the publish's key.
 //!
 //! # Invariants
 //!
-//! - **A sealed key takes nothing** until every root that sealed it was seen (an error naming it was returned by
-//!   polling), or the key was resumed. A key may have two: one refused at the call while another one, queued before it,
-//!   is refused by the broker.
-//! - **Seen is asked at the publish.** Seeing a refusal unseals by itself nothing that was called before.
-//! - **Bounded.** A topic remembers so many sealed keys. Past them it is sealed as a whole, by a root of its own that
-//!   only the error of a publish *refused by that seal* shows as seen; it stands for all that it could not remember, so
-//!   each further one puts a fresh root in its place.
+//! - **A sealed key takes nothing** until every root that sealed it was seen (polling returned an error that names it),
+//!   or the key was resumed. A key may have two roots: one publish is refused at the call while another one, queued
+//!   before it, is refused by the broker.
+//! - **Seen is asked at the publish.** A publish checks at its call whether the refusal was seen. Seeing a refusal
+//!   later unseals no publish that was called before.
+//! - **Bounded.** A topic remembers at most `limit` sealed keys. Past them the topic is sealed as a whole, by a root of
+//!   its own. Only the error of a publish *refused by that seal* marks this root as seen. The root stands for all keys
+//!   that the topic could not remember, so each further one puts a fresh root in its place.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::model::{AfterRefusal, Error, ErrorKind, Key, Receipt, Refusal, Topic}
 use crate::runtime::Mutex;
 use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// A refused publish that others fail by.
+/// A refused publish, by which other publishes fail.
 #[derive(Debug)]
 pub(crate) struct RefusalRoot {
     refusal: Refusal,
@@ -33,7 +34,7 @@ impl RefusalRoot {
         Arc::new(Self { refusal, seen: AtomicBool::new(false) })
     }
 
-    /// An error that names this publish was returned to a caller.
+    /// Marks the refusal as seen: an error that names this publish was returned to a caller.
     pub(crate) fn see(&self) {
         self.seen.store(true, Ordering::Release);
     }
@@ -47,7 +48,7 @@ impl RefusalRoot {
     }
 }
 
-/// Why a publish failed, and which refusal its caller has seen once it was told so.
+/// The failure of a publish: its error, and the refusal that the caller has seen once it was given that error.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
@@ -60,12 +61,12 @@ impl Failure {
         Self { error, root: None }
     }
 
-    /// The refused publish's own failure: its error names it.
+    /// Makes the failure of the refused publish itself: its error names it.
     pub(crate) fn refused(error: Error, refusal: Refusal) -> Self {
         Self { error: error.naming(refusal.clone()), root: Some(RefusalRoot::new(refusal)) }
     }
 
-    /// The failure of what was queued behind a refused one.
+    /// Makes the failure of a publish that was queued behind a refused one.
     pub(crate) fn cascaded(topic: &Topic, root: &Arc<RefusalRoot>) -> Self {
         let message = "an earlier envelope of this key was refused, so this one was not stored";
         let error = Error::new(ErrorKind::Cascaded, message).with("topic", topic).naming(root.refusal.clone());
@@ -85,7 +86,7 @@ impl Failure {
         Self { error: error.naming(root.refusal.clone()), root: Some(root) }
     }
 
-    /// The error, for the caller: what it names is seen from now on.
+    /// Returns the error for the caller: the refusal that it names counts as seen from now on.
     pub(crate) fn into_seen(self) -> Error {
         if let Some(root) = self.root {
             root.see();
@@ -94,26 +95,26 @@ impl Failure {
     }
 }
 
-/// What became of a publish.
+/// The outcome of a publish.
 pub(crate) type PublishOutcome = Result<Receipt, Failure>;
 
-/// What a refusal did.
+/// The effect of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sealed {
     /// The key is sealed now.
     Key,
     /// The topic is sealed now.
     Topic,
-    /// Sealed already, or not by this topic's policy.
+    /// Nothing new is sealed: the key or the topic was already, or the topic's policy does not seal.
     Nothing,
 }
 
-/// What a topic's shards share: how many keys are sealed, and the topic's own seal.
+/// The state of seals that a topic's shards share: how many keys are sealed, and the topic's own seal.
 #[derive(Debug)]
 pub(crate) struct TopicSeal {
     limit: usize,
     keys: AtomicUsize,
-    /// Whether `root` is there; read without its lock.
+    /// Whether `root` is set; read without its lock.
     shut: AtomicBool,
     root: Mutex<Option<Arc<RefusalRoot>>>,
 }
@@ -123,7 +124,7 @@ impl TopicSeal {
         Self { limit, keys: AtomicUsize::new(0), shut: AtomicBool::new(false), root: Mutex::new(None) }
     }
 
-    /// Takes the topic's own seal away; the keys that are remembered stay sealed.
+    /// Removes the topic's own seal; the keys that are remembered stay sealed.
     pub(crate) fn resume(&self) {
         *self.root.lock() = None;
         self.shut.store(false, Ordering::Release);
@@ -149,7 +150,7 @@ impl TopicSeal {
         if before.is_none() { Sealed::Topic } else { Sealed::Nothing }
     }
 
-    /// Counts one more sealed key, unless that is one too many.
+    /// Counts one more sealed key. Returns false, and counts nothing, where the limit is reached.
     fn count(&self) -> bool {
         let more = |keys: usize| (keys < self.limit).then_some(keys + 1);
         self.keys.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
@@ -170,7 +171,7 @@ fn opens(policy: AfterRefusal, root: &RefusalRoot) -> bool {
 pub(crate) struct Seals(HashMap<Key, Vec<Arc<RefusalRoot>>>);
 
 impl Seals {
-    /// Whether a publish of this key must fail now; takes away what no longer holds.
+    /// Returns the failure of a publish of this key, if it must fail now. Removes seals that no longer hold.
     pub(crate) fn check(
         &mut self,
         topic: &Topic,
@@ -193,7 +194,7 @@ impl Seals {
         None
     }
 
-    /// Seals a key by a refusal.
+    /// Seals a key by a refusal, or the topic where the limit of sealed keys is reached.
     pub(crate) fn seal(
         &mut self,
         whole: &TopicSeal,
@@ -215,7 +216,6 @@ impl Seals {
         Sealed::Key
     }
 
-    /// Unseals a key.
     pub(crate) fn resume(&mut self, whole: &TopicSeal, key: &Key) {
         if self.0.remove(key).is_some() {
             whole.keys.fetch_sub(1, Ordering::AcqRel);

@@ -11,7 +11,7 @@ use super::layer::Publish;
 use crate::model::{Envelope, Topic};
 use crate::observe::{Propagator, labels};
 
-/// Publishing's metrics, one set per topic.
+/// The metrics of publishing, one set per topic.
 pub(crate) struct PublishTelemetry {
     sent: Counter,
     failed: Counter,
@@ -28,7 +28,7 @@ impl PublishTelemetry {
         }
     }
 
-    /// The fate of a publish is known; `since` is its call, where it took a place.
+    /// Records the end of a publish. `since` is the instant of its call; `None` where it took no place.
     pub(crate) fn over(&self, since: Option<Instant>, stored: bool) {
         if stored {
             self.sent.increment(1)
@@ -41,7 +41,7 @@ impl PublishTelemetry {
     }
 }
 
-/// Publishing's spans: the layer right around the key lanes.
+/// The spans of publishing: the layer right around the key lanes.
 pub(crate) struct Traced {
     system: &'static str,
     propagator: Option<Arc<dyn Propagator>>,
@@ -65,7 +65,8 @@ impl Traced {
         )
     }
 
-    /// The envelope with the trace context of this publish, unless it carries one: a creation context is never overwritten.
+    /// Adds the trace context of this publish to the envelope, unless it carries one: a creation context is never
+    /// overwritten.
     pub(crate) fn trace(&self, envelope: Envelope) -> Envelope {
         let Some(propagator) = self.propagator.as_ref().filter(|_| envelope.traceparent().is_none()) else {
             return envelope;

@@ -1,6 +1,6 @@
-//! How long to wait before trying again (S2).
+//! [`Backoff`]: the waits between tries (S2).
 //!
-//! A pure function of the attempt and a random number, so that a seeded run repeats itself.
+//! A wait is a pure function of the attempt and a random number, so that a seeded run repeats itself.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How waiting times grow from attempt to attempt.
+/// A back-off: how waiting times grow from attempt to attempt.
 ///
 /// The default is [`Backoff::exponential`]: 100 ms, doubling up to 30 s, with full jitter. Durations
 /// are used in milliseconds; each must lie between 1 ms and 24 hours.
 ///
-/// As configuration it is a table with `kind` (`exponential`, `fixed` or `none`), the durations in
+/// As configuration, a back-off is a table with `kind` (`exponential`, `fixed` or `none`), the durations in
 /// milliseconds, and `jitter` (`full` or `none`):
 ///
 /// ```
@@ -46,20 +46,20 @@ enum Shape {
     Exponential { initial: Duration, max: Duration, factor: u32 },
 }
 
-/// What chance does to a waiting time.
+/// The effect of chance on a waiting time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Jitter {
-    /// Any time from zero to the computed one, each equally likely: what failed together does not come
-    /// back together.
+    /// Any time from zero to the computed one, each equally likely, so that tries which failed together do not come
+    /// back together. The default.
     #[default]
     Full,
-    /// The computed time itself.
+    /// The computed time itself, without chance.
     None,
 }
 
-/// Why a [`Backoff`] is refused where it is used.
+/// The reason why a [`Backoff`] is refused where it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackoffError {
@@ -68,7 +68,7 @@ pub enum BackoffError {
     Duration {
         /// The name of the value in the configuration.
         name: &'static str,
-        /// What was given.
+        /// The duration that was given.
         given: Duration,
     },
     /// The upper bound is below the first waiting time.
@@ -79,7 +79,7 @@ pub enum BackoffError {
         /// The upper bound.
         max: Duration,
     },
-    /// Times would shrink to zero.
+    /// The factor is zero, so that times would shrink to zero.
     #[error("back-off: factor is 0, expected 1 or more")]
     ZeroFactor,
 }
@@ -91,20 +91,20 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// 100 ms after the first failure, doubling up to 30 s, with full jitter.
+    /// Makes a back-off of 100 ms after the first failure, doubling up to 30 s, with full jitter.
     #[must_use]
     pub const fn exponential() -> Self {
         let (initial, max) = (Duration::from_millis(100), Duration::from_secs(30));
         Backoff { shape: Shape::Exponential { initial, max, factor: 2 }, jitter: Jitter::Full }
     }
 
-    /// The same time after each failure, without jitter.
+    /// Makes a back-off of the same time after each failure, without jitter.
     #[must_use]
     pub const fn fixed(delay: Duration) -> Self {
         Backoff { shape: Shape::Fixed(delay), jitter: Jitter::None }
     }
 
-    /// No waiting.
+    /// Makes a back-off without waiting.
     #[must_use]
     pub const fn none() -> Self {
         Backoff { shape: Shape::None, jitter: Jitter::None }
@@ -130,7 +130,7 @@ impl Backoff {
         self
     }
 
-    /// Sets what an exponential back-off grows by from failure to failure. No effect on others.
+    /// Sets the factor by which an exponential back-off grows from failure to failure. No effect on others.
     #[must_use]
     pub const fn factor(mut self, by: u32) -> Self {
         if let Shape::Exponential { factor, .. } = &mut self.shape {
@@ -148,8 +148,8 @@ impl Backoff {
         self
     }
 
-    /// Refuses impossible values. What takes a `Backoff` calls this when it is built; reading one from
-    /// configuration does too.
+    /// Refuses impossible values. Whatever takes a `Backoff` calls this when it is built; reading one from
+    /// configuration does, too.
     ///
     /// # Errors
     ///
@@ -172,8 +172,8 @@ impl Backoff {
         }
     }
 
-    /// How long to wait after the failure of `attempt`, counted from 1. `random` is drawn evenly from
-    /// all numbers; it matters only with jitter. Attempt 0 has not failed: zero.
+    /// Returns the wait after the failure of `attempt`, counted from 1. `random` is drawn evenly from all numbers; it
+    /// matters only with jitter. Attempt 0 has not failed: its wait is zero.
     #[must_use]
     pub fn delay(&self, attempt: u32, random: u64) -> Duration {
         let Some(failures_before) = attempt.checked_sub(1) else {
@@ -194,7 +194,7 @@ impl Backoff {
     }
 }
 
-/// The part of `whole` that `random` is of all numbers.
+/// Returns `whole` times `random` over 2^64.
 fn part(whole: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX);
     let product = u128::from(nanos) * u128::from(random);
@@ -205,8 +205,8 @@ fn within(name: &'static str, given: Duration) -> Result<(), BackoffError> {
     if (SHORTEST..=LONGEST).contains(&given) { Ok(()) } else { Err(BackoffError::Duration { name, given }) }
 }
 
-/// A back-off as configuration. Struct variants throughout: unknown keys of unit variants would be
-/// accepted in silence.
+/// A back-off as configuration. All variants are struct variants: unknown keys of unit variants would be accepted in
+/// silence.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum Fields {
@@ -279,7 +279,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Waits that double from failure to failure, for what is asked of a broker again and again.
+/// Waits that double from failure to failure, for calls to a broker that are tried again and again.
 #[derive(Debug)]
 pub(crate) struct Waits {
     backoff: Backoff,
@@ -291,7 +291,7 @@ impl Waits {
         Self { backoff: Backoff::exponential().initial(first).max(longest).jitter(Jitter::None), failures: 0 }
     }
 
-    /// Lets the time pass that follows one more failure.
+    /// Waits for the time that follows one more failure.
     pub(crate) async fn wait(&mut self) {
         self.failures = self.failures.saturating_add(1);
         tokio::time::sleep(self.backoff.delay(self.failures, 0)).await;

@@ -1,17 +1,18 @@
-//! Where time of day and randomness come from.
+//! [`Env`]: the source of time of day and randomness.
 //!
-//! The engine reads the wall clock for one thing (epochs, S5) and draws random numbers for two (jitter, producer ids).
-//! Both go through [`Env`], so that a simulation gives both from one seed; what backends draw (the nonces of leases) does
-//! not. Elapsed time is always tokio's clock, which tests pause.
+//! The engine reads the wall clock for one thing (epochs, S5) and draws random numbers for three (jitter, producer ids,
+//! names of members). Both go through [`Env`], so that a simulation gives both from one seed; what backends draw (the
+//! nonces of leases) does not. Elapsed time is always tokio's clock, which tests pause.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Time of day and randomness. [`SystemEnv`] is the real one; a test supplies its own to repeat a run exactly.
+/// A source of time of day and randomness. [`SystemEnv`] is the real one; a test supplies its own to repeat a run
+/// exactly.
 pub trait Env: fmt::Debug + Send + Sync + 'static {
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     fn unix_millis(&self) -> u64;
-    /// A uniformly random number.
+    /// Returns a uniformly random number.
     fn random(&self) -> u64;
 }
 

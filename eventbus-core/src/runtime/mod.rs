@@ -1,5 +1,5 @@
-//! What the engine stands on: time of day and randomness ([`Env`]), locks that a schedule explorer can take over, a thread of
-//! its own, and waits between tries.
+//! The ground of the engine: time of day and randomness ([`Env`]), locks that a schedule explorer can take over, a
+//! thread with a runtime of its own, polling, and waits between tries.
 
 mod backoff;
 mod env;

@@ -1,4 +1,4 @@
-//! Asking again until an answer stands.
+//! Polling: asking again until an answer stands.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use crate::model::Result;
 
-/// How soon it is asked again.
+/// The interval between two looks.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// How soon it is asked again where asking blocks a thread.
+/// The interval between two questions where asking blocks a thread.
 const AGAIN_BLOCKING: Duration = Duration::from_millis(20);
 
-/// Looks until what is seen is the last word, for at most so long: brokers accept a change before all of them act by it.
-/// Gives what was seen last. It looks once at least, and begins a look only within the time.
+/// Looks until an answer is the last word (`again` is false), for at most `patience`: brokers accept a change before
+/// all of them act by it. Returns the last answer. Looks at least once, and begins a look only within the time.
 ///
 /// Cancel safe, as far as `look` is.
 pub async fn poll_until<T, F: Future<Output = Result<T>>>(
@@ -32,8 +32,8 @@ pub async fn poll_until<T, F: Future<Output = Result<T>>>(
     }
 }
 
-/// Asks until the answer is the last word, for at most so long, and is told what is left of that time. Gives what was answered
-/// last; asks once at least. As [`poll_until`], and blocks: for a thread that may.
+/// Asks until an answer is the last word, as [`poll_until`] does, but blocks: for a thread that may. `ask` is told what
+/// is left of the time. Returns the last answer; asks at least once.
 pub fn poll_until_blocking<T>(patience: Duration, again: impl Fn(&T) -> bool, mut ask: impl FnMut(Duration) -> T) -> T {
     let until = std::time::Instant::now() + patience;
     loop {

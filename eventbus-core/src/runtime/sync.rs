@@ -1,6 +1,6 @@
-//! The locks and atomics of the key lanes, behind one door, so that a schedule explorer can put its own in their place.
+//! The locks and atomics of the engine, behind one door, so that a schedule explorer can put its own in their place.
 //!
-//! A lock that was poisoned by a panic is taken all the same: every structure behind one is left whole between two
+//! A lock that was poisoned by a panic is taken all the same: every structure behind a lock is left whole between two
 //! statements, and a publish that hangs for ever is worse than one that is reported.
 
 #[cfg(feature = "shuttle")]
@@ -10,7 +10,7 @@ use std::sync as imp;
 
 pub(crate) use imp::{MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic};
 
-/// Mutual exclusion.
+/// A mutex that ignores poisoning.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(imp::Mutex<T>);
 
@@ -24,7 +24,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// One writer or many readers.
+/// A lock for one writer or many readers that ignores poisoning.
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(imp::RwLock<T>);
 

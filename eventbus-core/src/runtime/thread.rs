@@ -1,6 +1,7 @@
-//! A thread with a runtime of its own: for work that no handler may starve, and that must not starve one.
+//! [`OwnThread`]: a thread with a runtime of its own, for work that no handler may starve and that must starve no
+//! handler.
 //!
-//! Invariant: futures that were given to it are polled and dropped on it, never on a caller's thread.
+//! Invariant: futures given to the thread are polled and dropped on it, never on a caller's thread.
 
 use std::future::Future;
 
@@ -9,8 +10,8 @@ use tokio::sync::watch;
 
 use crate::model::{Error, ErrorKind, Result};
 
-/// A thread with a runtime of its own, on which the clock and the network can be used. Ends when it is dropped: what still
-/// runs is dropped on it.
+/// A thread with a runtime of its own, on which clock and network can be used. The thread ends when this is dropped;
+/// futures that still run are dropped on the thread.
 ///
 /// ```
 /// use eventbus_core::toolkit::OwnThread;
@@ -30,7 +31,7 @@ pub struct OwnThread {
 }
 
 impl OwnThread {
-    /// Starts one under this name.
+    /// Starts a thread under this name.
     ///
     /// # Errors
     /// `Unavailable` where the system gives no thread.
@@ -50,13 +51,13 @@ impl OwnThread {
         Ok(Self { handle, _alive: alive })
     }
 
-    /// Lets a future run on it.
+    /// Spawns a future on the thread.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         drop(self.handle.spawn(future));
     }
 
-    /// What a future that runs on it comes to; `None` where it panicked, or the thread ended before it did. When this is
-    /// cancelled, the future goes on as long as the thread.
+    /// Runs a future on the thread and returns its output; `None` where the future panicked, or the thread ended before
+    /// it did. When this call is cancelled, the future goes on as long as the thread.
     pub async fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
         self.handle.spawn(future).await.ok()
     }

@@ -1,5 +1,5 @@
-//! The attributes of an event by their names on the wire: [`write`] lists them, a [`Reader`] gathers them, in whichever
-//! order and from whichever mode they come.
+//! The attributes of an event by their names on the wire: [`write`] lists them; a [`Reader`] gathers them, in any order
+//! and from either mode.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use super::record::{Binding, DecodeContext, Decoded, FOREIGN_TYPE, Hop, WireRecord, is_hop, undecodable};
 use crate::model::{Attributes, Envelope, EnvelopeBuilder, Error, Key, Stamp, check_header, is_text};
 
-/// A key that is no text, where the record has no key of its own.
+/// The attribute of a key that is no text, where the record has no key of its own.
 pub(super) const BINARY_KEY: &str = "eventbuskeybase64";
 
 /// Base64 as foreign producers write it, with or without padding.
@@ -23,9 +23,9 @@ pub(super) const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Calls `put` with each attribute but `datacontenttype`, which has a place of its own in each mode.
+/// Calls `put` with each attribute but `datacontenttype`, which has its own place in each mode.
 pub(super) fn write(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mut put: impl FnMut(&str, &str)) {
-    // What is no text yet becomes one here.
+    // Values that are no text yet become text here.
     let mut text = String::with_capacity(40);
     put("specversion", "1.0");
     put("id", envelope.id());
@@ -56,7 +56,7 @@ pub(super) fn write(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding
         put("number", shown(format_args!("{}", stamp.number), &mut text));
     }
     for (name, value) in envelope.extensions() {
-        // What a foreign producer wrote under a name of ours gives way to ours.
+        // An attribute that a foreign producer wrote under a name of ours gives way to ours.
         let ours = match name {
             "sequence" => envelope.sequence().is_some(),
             "eventversion" => envelope.version().is_some(),
@@ -76,7 +76,7 @@ fn shown<'a>(value: std::fmt::Arguments<'_>, text: &'a mut String) -> &'a str {
     text
 }
 
-/// An envelope's time always has this form: its builder made sure.
+/// Writes a time by RFC 3339. An envelope's time always has this form: its builder made sure.
 fn rfc3339(time: OffsetDateTime, text: &mut String) -> &str {
     let mut bytes = std::mem::take(text).into_bytes();
     bytes.clear();
@@ -89,7 +89,7 @@ fn write_key(envelope: &Envelope, binding: &Binding, put: &mut impl FnMut(&str, 
     let Some(key) = envelope.key() else { return };
     match key_text(key) {
         Some(text) => {
-            // An extension of this name is what a foreign producer said; it is written with the others.
+            // An extension of this name is a foreign producer's; it is written with the other extensions.
             if envelope.extension("subject").is_none() {
                 put("subject", text);
             }
@@ -100,12 +100,13 @@ fn write_key(envelope: &Envelope, binding: &Binding, put: &mut impl FnMut(&str, 
     }
 }
 
-/// A key as an attribute can carry it: control characters may stand in no attribute.
+/// Returns a key as an attribute can carry it; `None` where the key is no text, or holds control characters.
 fn key_text(key: &Key) -> Option<&str> {
     key.as_str().filter(|text| is_text(text))
 }
 
-/// Gathers what a record says. Where an attribute comes twice, the last one counts. What no envelope keeps as text is not copied.
+/// The reader of a record's attributes and headers. Where an attribute comes twice, the last one counts. Values that no
+/// envelope keeps as text are not copied.
 pub(super) struct Reader<'a> {
     id: Option<String>,
     source: Option<String>,
@@ -151,7 +152,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An attribute, by its name in lower case.
+    /// Takes an attribute, by its name in lower case.
     pub(super) fn attribute(&mut self, name: &str, value: Cow<'a, str>) -> Result<(), Error> {
         match name {
             "specversion" if value == "1.0" => {}
@@ -159,7 +160,7 @@ impl<'a> Reader<'a> {
             "id" => self.id = Some(value.into_owned()),
             "source" => self.source = Some(value.into_owned()),
             "type" => self.event_type = Some(value.into_owned()),
-            // An empty value of anything optional says as much as none.
+            // An empty value of an optional attribute says as much as none.
             _ if value.is_empty() => {}
             "time" => {
                 let time = OffsetDateTime::parse(&value, &Rfc3339);
@@ -186,24 +187,22 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The payload's media type.
     pub(super) fn content_type(&mut self, value: String) {
         self.rest.content_type = Some(value);
     }
 
-    /// The payload's media type so far.
     pub(super) fn known_content_type(&self) -> Option<&str> {
         self.rest.content_type.as_deref()
     }
 
-    /// The record's own key.
+    /// Takes the record's own key, where the binding has one.
     pub(super) fn record_key(&mut self, record: &WireRecord, binding: &Binding) {
         if binding.keyed {
             self.record_key = record.key.clone();
         }
     }
 
-    /// A header that is no attribute.
+    /// Takes a header that is no attribute.
     pub(super) fn header(&mut self, name: &str, value: &Bytes, binding: &Binding) {
         let text = match std::str::from_utf8(value) {
             Ok(text) => text,
@@ -230,17 +229,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes out what an envelope cannot hold.
+    /// Notes the name of something that an envelope cannot hold.
     pub(super) fn leave_out(&mut self, name: &str) {
         self.left_out.push(name.to_owned());
     }
 
-    /// The key.
     pub(super) fn key(&self) -> Result<Option<Key>, Error> {
         key(self.record_key.as_ref(), self.binary_key.as_deref(), self.partition_key.as_deref())
     }
 
-    /// The stamp: the message id, or else the two attributes.
+    /// Returns the stamp: the message id, or else the two attributes.
     pub(super) fn stamp(&self) -> Option<Stamp> {
         self.message_id.or_else(|| self.attribute_stamp())
     }
@@ -249,14 +247,14 @@ impl<'a> Reader<'a> {
         Stamp::from_parts(self.producer.as_deref()?, self.number.as_deref()?)
     }
 
-    /// Makes the envelope, with what the record lacks filled in from where it was read.
+    /// Makes the envelope. Missing attributes are filled in from where the record was read.
     pub(super) fn finish(mut self, payload: Bytes, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
         let key = self.key()?;
         let told = self.attribute_stamp();
         let stamp = self.message_id.or(told);
         let mut extensions = std::mem::take(&mut self.rest.extensions);
         if told.is_none() {
-            // Not ours: a foreign producer's extensions that happen to have these names.
+            // A foreign producer's extensions happen to have these names.
             extensions.extend(self.producer.take().map(|value| ("producer".to_owned(), value.into_owned())));
             extensions.extend(self.number.take().map(|value| ("number".to_owned(), value.into_owned())));
         }
@@ -285,7 +283,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The key out of the three places that may hold it. The record's own goes first: it chose the partition.
+/// Returns the key out of the three places that may hold it. The record's own goes first: it chose the partition.
 pub(super) fn key(
     record_key: Option<&Bytes>,
     binary_key: Option<&str>,
@@ -307,12 +305,13 @@ pub(super) fn key(
     Key::from_bytes(bytes).map(Some).map_err(|error| undecodable(name, error.message()))
 }
 
-/// The number that is written here: digits only, and one that fits.
+/// Reads a whole number: digits only, and in range.
 fn whole<T: std::str::FromStr>(value: &str) -> Option<T> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
-/// Whether an envelope may hold an extension of this name: any length that is sane, whatever other producers reserve.
+/// Whether an envelope may hold an extension of this name: 1 to 64 of `a-z 0-9` but not `data`, whatever other
+/// producers reserve.
 fn extension_name(name: &str) -> bool {
     let letters = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     (1..=64).contains(&name.len()) && letters && name != "data"

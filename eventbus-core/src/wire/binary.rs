@@ -10,18 +10,18 @@ use super::headers::attribute_header;
 use super::record::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, WireRecord, undecodable};
 use crate::model::{Envelope, Error, Stamp};
 
-/// What is encoded in a header's value: everything outside `!` to `~`, and the two characters that readers of the HTTP
-/// rules would take for something else.
+/// The characters that are encoded in a header's value: everything outside `!` to `~`, and the two that readers by the
+/// HTTP rules would take for something else.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// Gives the attributes to `header`; what is returned is the payload.
+/// Gives the attributes to `header`, and returns the payload.
 pub(super) fn write(
     envelope: &Envelope,
     stamp: Option<Stamp>,
     binding: &Binding,
     header: &mut dyn FnMut(Cow<'static, str>, &str),
 ) -> Bytes {
-    // Where the broker has a message id, that is the stamp's place.
+    // The broker's message id, where there is one, is the stamp's place.
     let stamp = stamp.filter(|_| binding.message_id.is_none());
     attributes::write(envelope, stamp, binding, |name, value| {
         header(attribute_header(binding.prefix, name), &written(value, binding));
@@ -55,7 +55,8 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
             reader.header(header, value, binding);
         }
     }
-    // A plain content type is what most foreign producers write; the attribute goes first where it has no other place.
+    // Most foreign producers write a plain content type; the attribute goes first where the binding has no other place
+    // for it.
     if let Some(media) = media.filter(|media| !media.is_empty())
         && (binding.content_type.is_some() || reader.known_content_type().is_none())
     {
@@ -68,7 +69,7 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     let [mut partition_key, mut binary_key, mut producer, mut number] = [const { None::<Cow<'_, str>> }; 4];
     let mut message_id = None;
     for (header, value) in &record.headers {
-        // By their lengths most headers are none of these.
+        // Most headers are ruled out by their lengths.
         let length = header.len().saturating_sub(binding.prefix.len());
         if let Some(name) = matches!(length, 6 | 8 | 12 | 17).then(|| attribute(header, binding)).flatten() {
             let place = match name.len() {
@@ -92,13 +93,13 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     Peek { key: key.ok().flatten(), stamp }
 }
 
-/// The attribute that a header carries.
+/// Returns the name of the attribute that a header carries.
 fn attribute<'a>(header: &'a str, binding: &Binding) -> Option<&'a str> {
     let (prefix, name) = header.split_at_checked(binding.prefix.len())?;
     prefix.eq_ignore_ascii_case(binding.prefix).then_some(name)
 }
 
-/// The same in lower case, in which all attributes are written.
+/// Returns the same name in lower case, in which all attributes are written.
 fn attribute_name<'a>(header: &'a str, binding: &Binding) -> Option<Cow<'a, str>> {
     let name = attribute(header, binding)?;
     let lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -109,7 +110,8 @@ pub(super) fn written<'a>(value: &'a str, binding: &Binding) -> Cow<'a, str> {
     if binding.percent_encoded { utf8_percent_encode(value, ENCODED).into() } else { value.into() }
 }
 
-/// A header's value as text. By the HTTP rules a value may also come in quotes, with backslashes before what they protect.
+/// Reads a header's value as text. By the HTTP rules a value may also be quoted, with backslashes before the characters
+/// that they protect.
 pub(super) fn read<'a>(value: &'a [u8], binding: &Binding) -> Option<Cow<'a, str>> {
     let plain = !matches!(value, [b'"', ..]) && !value.contains(&b'%');
     if plain || !binding.percent_encoded {

@@ -1,18 +1,18 @@
-//! Headers as they are read: the names of the bus's own are borrowed, so that none is allocated for each record, and values
+//! Headers as they are read: the bus's own names are borrowed, so that none is allocated for each record, and values
 //! share a piece of memory.
 
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
-/// Makes the table of attributes: each alone, and behind the two prefixes of CloudEvents' bindings.
+/// Makes the table of attributes: each name alone, and behind the two prefixes of CloudEvents' bindings.
 macro_rules! attributes {
     ($($name:literal),* $(,)?) => {
         &[$(($name, concat!("ce-", $name), concat!("ce_", $name))),*]
     };
 }
 
-/// The attributes that the bus writes. Any other name is as good, and costs an allocation.
+/// The attributes that the bus writes. Any other name works as well, and costs an allocation.
 const ATTRIBUTES: &[(&str, &str, &str)] = attributes![
     "specversion",
     "id",
@@ -34,10 +34,10 @@ const ATTRIBUTES: &[(&str, &str, &str)] = attributes![
     "datacontenttype",
 ];
 
-/// What else is written.
+/// The other headers that the bus writes.
 const OTHERS: &[&str] = &["Nats-Msg-Id", "content-type", "traceparent", "tracestate"];
 
-/// A header's name, borrowed where it is one that the bus itself writes.
+/// Returns a header's name, borrowed where the bus itself writes that name.
 #[must_use]
 pub fn header_name(name: &str) -> Cow<'static, str> {
     let known = match name.split_at_checked(3) {
@@ -47,8 +47,8 @@ pub fn header_name(name: &str) -> Cow<'static, str> {
     known.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
 }
 
-/// Copies what a client lent: a record's headers and its payload, all in one piece of memory, which need not grow where headers
-/// come to at most so many bytes.
+/// Copies the headers and the payload that a client lent into one piece of memory. It need not grow where there are
+/// `count` headers and their values have at most `bytes` bytes together.
 ///
 /// ```
 /// use eventbus_core::wire::copied;
@@ -73,7 +73,6 @@ pub fn copied<'a>(
     (copies, payload)
 }
 
-/// The header of an attribute.
 pub(super) fn attribute_header(prefix: &str, attribute: &str) -> Cow<'static, str> {
     let known = known_attribute(prefix, attribute);
     known.map_or_else(|| Cow::Owned(format!("{prefix}{attribute}")), Cow::Borrowed)

@@ -1,14 +1,15 @@
-//! The envelope on the wire: CloudEvents 1.0, for every broker by a [`Binding`] of its own.
+//! The envelope on the wire: CloudEvents 1.0, with a [`Binding`] for every broker.
 //!
-//! What is written is strict; what is read is lenient. Both content modes are read, whichever is written, and a record
-//! of a foreign producer that is no CloudEvent becomes an envelope too: what it lacks is filled in from where it was read
-//! ([`DecodeContext`]), so that reading it again gives the same envelope.
+//! Writing is strict; reading is lenient. Both content modes are read, whichever is written. A foreign producer's
+//! record that is no CloudEvent becomes an envelope, too: missing attributes are filled in from where the record was
+//! read ([`DecodeContext`]), so that reading it again gives the same envelope.
 //!
 //! The invariants that other rules rest on:
 //! - decoding what was encoded gives an equal envelope and the same stamp, payload and key byte for byte (O6);
 //! - the stamp is written as it is given, and is the broker's message id where the broker has one (P3);
 //! - a record's own key goes before every other statement of the key, since it chose the partition (S1);
-//! - the trace in which an event was made is an attribute, and never overwritten; the trace of one hop is a plain header.
+//! - the trace in which an event was made is an attribute, and never overwritten; the trace of one hop is a plain
+//!   header.
 //!
 //! | attribute | field | form |
 //! |---|---|---|
@@ -21,7 +22,8 @@
 //! | `producer`, `number` | stamp | 32 hexadecimal digits, decimal; not in binary mode where there is a message id |
 //! | `datacontenttype` | content type | text |
 //!
-//! An attribute of these names whose value has another form (a `sequence` of `abc`) stays readable as an extension.
+//! A `sequence`, `eventversion`, `producer` or `number` whose value has another form (a `sequence` of `abc`) stays
+//! readable as an extension.
 
 use std::borrow::Cow;
 
@@ -41,14 +43,15 @@ pub use headers::{copied, header_name};
 pub use record::{Binding, DecodeContext, Decoded, FOREIGN_TYPE, Hop, Mode, Peek, WireRecord};
 use record::{CONTENT_TYPE, STRUCTURED, is_cloudevents, media_type, undecodable};
 
-/// Writes an envelope as a record. Cannot fail: an [`Envelope`] exists only with attributes that the wire can carry.
+/// Writes an envelope as a record. This cannot fail: an [`Envelope`] exists only with attributes that the wire can
+/// carry.
 ///
-/// An envelope whose content type is itself that of CloudEvents is written in structured mode whatever `mode` says; in
+/// An envelope whose own content type is that of CloudEvents is written in structured mode, whatever `mode` says: in
 /// binary mode every reader would take its payload for the event.
 #[must_use]
 pub fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mode: Mode) -> WireRecord {
     let mut headers = Vec::with_capacity(16);
-    // All values in one piece of memory.
+    // All values share one piece of memory.
     let mut values = BytesMut::with_capacity(384);
     let record = write(envelope, stamp, binding, mode, &mut |name, value| {
         values.extend_from_slice(value.as_bytes());
@@ -57,8 +60,8 @@ pub fn encode(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mode
     WireRecord { headers, ..record }
 }
 
-/// Writes an envelope as [`encode`] does, but gives each header to `header`, in their order: for clients that keep headers in a
-/// form of their own. What is returned is the record without its headers.
+/// Writes an envelope as [`encode`] does, but gives each header to `header`, in their order: for clients that keep
+/// headers in a form of their own. Returns the record without its headers.
 ///
 /// ```
 /// use eventbus_core::Envelope;
@@ -110,8 +113,8 @@ pub fn decode(record: &WireRecord, binding: &Binding, context: &DecodeContext<'_
     })
 }
 
-/// Reads only key and stamp, the same that [`decode`] finds. Never fails: of a record that cannot be decoded it finds
-/// what can be found, the key of the record itself above all (S2).
+/// Reads only the key and the stamp, the same that [`decode`] finds. Never fails: of a record that cannot be decoded it
+/// returns what can be found, the key of the record itself above all (S2).
 #[must_use]
 pub fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     match mode_of(record) {

@@ -13,20 +13,21 @@ pub(super) const CONTENT_TYPE: &str = "content-type";
 /// The media type of a structured record.
 pub(super) const STRUCTURED: &str = "application/cloudevents+json";
 
-/// One record as brokers carry it.
+/// One record, as brokers carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(clippy::exhaustive_structs)] // the parts that every broker has
 pub struct WireRecord {
-    /// The record's key, where the broker has such a thing.
+    /// The record's own key, where the broker has such a thing.
     pub key: Option<Bytes>,
-    /// Headers, in order; a name may come twice in what foreign producers wrote. [`header_name`](super::header_name) makes their names.
+    /// The headers, in order. A name may come twice in a foreign producer's record. [`header_name`](super::header_name)
+    /// makes the names.
     pub headers: Vec<(Cow<'static, str>, Bytes)>,
-    /// The payload.
+    /// The payload in binary mode, the document in structured mode.
     pub payload: Bytes,
 }
 
 impl WireRecord {
-    /// Bytes of key, headers and payload.
+    /// Returns the bytes of key, headers and payload.
     #[must_use]
     pub fn size(&self) -> usize {
         self.key.as_ref().map_or(0, Bytes::len)
@@ -34,14 +35,15 @@ impl WireRecord {
             + self.payload.len()
     }
 
-    /// The value of the last header of this name, compared without case: where a name comes twice, the last one counts.
+    /// Returns the value of the last header of this name: where a name comes twice, the last one counts. Names compare
+    /// without case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&Bytes> {
         self.headers.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// Writes the trace of this hop (the span of the publish itself), replacing an earlier one. The envelope's own trace
-    /// is an attribute and stays as it is.
+    /// Writes the trace of this hop (the span of the publish itself), replacing an earlier one. The envelope's own
+    /// trace is an attribute and stays as it is.
     pub fn set_hop(&mut self, hop: &Hop) {
         self.headers.retain(|(name, _)| !is_hop(name));
         self.push("traceparent", &hop.traceparent);
@@ -63,13 +65,13 @@ pub(super) fn is_hop(name: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // the two headers of the standard
 pub struct Hop {
-    /// The parent.
+    /// The header `traceparent`.
     pub traceparent: String,
-    /// The vendors' part.
+    /// The header `tracestate`, the vendors' part.
     pub tracestate: Option<String>,
 }
 
-/// How a broker's binding writes attributes.
+/// The binding of a broker: how it writes attributes.
 ///
 /// ```
 /// use eventbus_core::wire::Binding;
@@ -80,47 +82,47 @@ pub struct Hop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Binding {
-    /// What stands before an attribute's name in a header: `ce_`, `ce-`.
+    /// The prefix of an attribute's name in a header: `ce_`, `ce-`.
     pub prefix: &'static str,
-    /// The header that carries the payload's media type in binary mode, where it is none with the prefix.
+    /// The header that carries the payload's media type in binary mode. `None`: `datacontenttype` behind the prefix.
     pub content_type: Option<&'static str>,
-    /// Attributes in headers are percent-encoded.
+    /// Whether attributes in headers are percent-encoded.
     pub percent_encoded: bool,
-    /// The record's own key carries the envelope's key.
+    /// Whether the record's own key carries the envelope's key.
     pub keyed: bool,
     /// The header that carries the stamp, where the broker has a message id.
     pub message_id: Option<&'static str>,
 }
 
 impl Binding {
-    /// A binding with this prefix: everything in prefixed headers, as it is, no key and no message id.
+    /// Makes a binding with this prefix: everything goes into prefixed headers, as it is, without key and message id.
     #[must_use]
     pub const fn new(prefix: &'static str) -> Self {
         Self { prefix, content_type: None, percent_encoded: false, keyed: false, message_id: None }
     }
 
-    /// Names the header of the payload's media type.
+    /// Sets the header of the payload's media type.
     #[must_use]
     pub const fn content_type(mut self, header: &'static str) -> Self {
         self.content_type = Some(header);
         self
     }
 
-    /// Says whether attributes in headers are percent-encoded.
+    /// Sets whether attributes in headers are percent-encoded.
     #[must_use]
     pub const fn percent_encoded(mut self, encoded: bool) -> Self {
         self.percent_encoded = encoded;
         self
     }
 
-    /// Says whether records have a key of their own.
+    /// Sets whether records have a key of their own.
     #[must_use]
     pub const fn keyed(mut self, keyed: bool) -> Self {
         self.keyed = keyed;
         self
     }
 
-    /// Names the header of the message id.
+    /// Sets the header of the message id.
     #[must_use]
     pub const fn message_id(mut self, header: &'static str) -> Self {
         self.message_id = Some(header);
@@ -128,7 +130,7 @@ impl Binding {
     }
 }
 
-/// Where an event's attributes are.
+/// The content mode: where an event's attributes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum Mode {
@@ -139,7 +141,7 @@ pub enum Mode {
     Structured,
 }
 
-/// Where a record was read: what fills in for attributes that a foreign producer did not write.
+/// The place where a record was read, which fills in for attributes that a foreign producer did not write.
 ///
 /// | missing | becomes |
 /// |---|---|
@@ -154,9 +156,9 @@ pub struct DecodeContext<'a> {
     pub topic: &'a Topic,
     /// The partition.
     pub partition: u32,
-    /// The position in it.
+    /// The position in the partition.
     pub position: Position,
-    /// When the broker stored it, in milliseconds since the Unix epoch.
+    /// The time at which the broker stored the record, in milliseconds since the Unix epoch.
     pub stored_at: u64,
 }
 
@@ -170,7 +172,7 @@ impl DecodeContext<'_> {
 /// The `type` of a record whose producer gave it none.
 pub const FOREIGN_TYPE: &str = "eventbus.foreign";
 
-/// What a record held.
+/// The content of a decoded record.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Decoded {
@@ -178,29 +180,29 @@ pub struct Decoded {
     pub envelope: Envelope,
     /// The stamp, where a bus of this library wrote the record.
     pub stamp: Option<Stamp>,
-    /// The trace of the hop that brought it.
+    /// The trace of the hop that brought the record.
     pub hop: Option<Hop>,
-    /// Headers and attributes that an envelope cannot hold, by name: the broker's own, values that are not text, names
-    /// outside the rules, all but the last of a name.
+    /// The names of headers and attributes that an envelope cannot hold: the broker's own, values that are not text,
+    /// names outside the rules, all but the last of a name.
     pub left_out: Vec<String>,
 }
 
-/// Key and stamp of a record: what dispatching it takes.
+/// The key and the stamp of a record: enough to dispatch it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Peek {
-    /// The key.
+    /// The key, if the record has one that can be found.
     pub key: Option<Key>,
-    /// The stamp.
+    /// The stamp, if the record has one that can be found.
     pub stamp: Option<Stamp>,
 }
 
-/// A media type without its parameters.
+/// Returns a media type without its parameters.
 pub(super) fn media_type(value: &str) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// Whether a media type is one of those of CloudEvents: structured, batched, whatever comes.
+/// Whether a media type is one of CloudEvents: structured, batched or any other.
 pub(super) fn is_cloudevents(media: &str) -> bool {
     let family = "application/cloudevents";
     media.get(..family.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(family))

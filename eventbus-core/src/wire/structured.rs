@@ -1,6 +1,6 @@
 //! Structured mode: one JSON document with the payload inside.
 //!
-//! A JSON payload is embedded byte for byte, and read as the same bytes without a copy: it is never parsed into a tree
+//! A JSON payload is embedded byte for byte, and read as the same bytes without a copy. It is never parsed into a tree
 //! and written again, which would change numbers, white space and the order of members.
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ use crate::model::{Envelope, Error, Stamp};
 
 type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
-/// Gives what is beside the document to `header`; what is returned is the document.
+/// Gives the headers beside the document to `header`, and returns the document.
 pub(super) fn write(
     envelope: &Envelope,
     stamp: Option<Stamp>,
@@ -47,14 +47,14 @@ pub(super) fn write(
     if let Some(key) = envelope.key().and_then(|key| std::str::from_utf8(key.as_bytes()).ok())
         && repeats_key(binding)
     {
-        // So the key is found without the document, also where the document cannot be read (S2).
+        // The header shows the key without the document, also where the document cannot be read (S2).
         header(key_header(binding), &binary::written(key, binding));
     }
     document.into()
 }
 
-/// Whether a header repeats the key: where the record has none of its own, messages have an id beside it, and a header
-/// can carry any text.
+/// Whether a header repeats the key: where the record has none of its own, messages have an id beside the document, and
+/// a header can carry any text.
 fn repeats_key(binding: &Binding) -> bool {
     !binding.keyed && binding.percent_encoded && binding.message_id.is_some()
 }
@@ -63,7 +63,6 @@ fn key_header(binding: &Binding) -> Cow<'static, str> {
     attribute_header(binding.prefix, "partitionkey")
 }
 
-/// The key that a header repeats.
 fn repeated_key(record: &WireRecord, binding: &Binding) -> Option<String> {
     repeats_key(binding)
         .then(|| record.header(&key_header(binding)))
@@ -100,7 +99,7 @@ fn push_data(document: &mut String, envelope: &Envelope) {
     }
 }
 
-/// A media type as it is compared.
+/// Returns a media type as it is compared.
 fn lower(value: &str) -> String {
     media_type(value).to_ascii_lowercase()
 }
@@ -110,7 +109,7 @@ fn is_json(media: Option<&str>) -> bool {
     media.is_none_or(|media| media.ends_with("/json") || media.ends_with("+json"))
 }
 
-/// Whether this is one JSON value from end to end: white space around it would be lost inside a document.
+/// Whether a text is one JSON value from end to end: white space around it would be lost inside a document.
 fn is_one_value(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok_and(|value| value.get().len() == text.len())
 }
@@ -131,7 +130,7 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
         if known || header.eq_ignore_ascii_case(CONTENT_TYPE) {
             continue;
         }
-        // Attributes beside the document are not the event's: the document is whole.
+        // Attributes beside the document are not the event's, since the document is complete.
         match header.get(..binding.prefix.len()) {
             Some(prefix) if prefix.eq_ignore_ascii_case(binding.prefix) => reader.leave_out(header),
             _ => reader.header(header, value, binding),
@@ -166,7 +165,7 @@ fn read_document(document: &Bytes, reader: &mut Reader<'_>) -> Result<Bytes, Err
     }
 }
 
-/// `data` is the value itself for JSON; for anything else a string stands for its text.
+/// Reads `data`: for JSON the value itself; for anything else a string stands for its text.
 fn read_data(document: &Bytes, data: &RawValue, reader: &Reader<'_>) -> Result<Bytes, Error> {
     let media = reader.known_content_type().map(lower);
     if is_json(media.as_deref()) || !data.get().starts_with('"') {
@@ -176,7 +175,7 @@ fn read_data(document: &Bytes, data: &RawValue, reader: &Reader<'_>) -> Result<B
     Ok(text.into())
 }
 
-/// An attribute's value as text; `null` says that there is none.
+/// Returns an attribute's value as text; `null` says that there is none.
 fn text(name: &str, raw: &RawValue) -> Result<Option<String>, Error> {
     match serde_json::from_str(raw.get()).map_err(|error| undecodable(name, error))? {
         Value::Null => Ok(None),
@@ -193,7 +192,7 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
     if let Some((header, value)) = id {
         reader.header(header, value, binding);
     }
-    // Key and stamp beside the document spare reading it, and are found where it cannot be read.
+    // Key and stamp beside the document spare reading it, and are found even where it cannot be read.
     if let Some(key) = repeated_key(record, binding) {
         reader.attribute("partitionkey", key.into()).ok();
         if let Some(stamp) = reader.stamp() {
@@ -204,7 +203,7 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
         for name in ["partitionkey", BINARY_KEY, "producer", "number"] {
             let value = members.get(name).and_then(|value| text(name, value).ok().flatten());
             if let Some(value) = value {
-                // None of these can be refused at this point.
+                // No value is refused for these names.
                 reader.attribute(name, value.into()).ok();
             }
         }

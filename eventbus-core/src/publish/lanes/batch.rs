@@ -1,4 +1,4 @@
-//! A batch at its call: all places or none (P5).
+//! A batch at its call: all its envelopes take places, or none does (P5).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,13 +16,13 @@ use crate::publish::completion::{BatchRefused, Completion, PlacedBatch};
 use crate::publish::seal::Failure;
 use crate::runtime::sync::MutexGuard;
 
-/// The shards that a batch needs, all locked: so its places are taken at one instant, as one call.
+/// The locks of all shards that a batch needs, held together: so its places are taken at one instant, as one call.
 struct Locked<'a> {
     shards: Vec<Option<MutexGuard<'a, Shard>>>,
 }
 
 impl<'a> Locked<'a> {
-    /// In rising order, as everybody who locks more than one.
+    /// Locks the needed shards in rising order, the order for all code that locks several.
     fn new(topic: &'a TopicLanes, needed: &[usize]) -> Self {
         let mut wanted = [false; SHARDS];
         needed.iter().for_each(|shard| wanted[*shard] = true);
@@ -30,7 +30,6 @@ impl<'a> Locked<'a> {
         Self { shards: wanted.into_iter().enumerate().map(lock).collect() }
     }
 
-    /// Does something in one of them.
     fn with<R>(
         &mut self,
         fx: &mut Effects<'_>,
@@ -42,7 +41,7 @@ impl<'a> Locked<'a> {
     }
 }
 
-/// An envelope of the batch that has a place: its lane and its index there.
+/// An envelope of the batch that has a place: its lane, and its index in the shard's slab.
 struct Placed {
     which: usize,
     lane: usize,
@@ -86,7 +85,7 @@ impl TopicLanes {
             .zip(shards)
             .map(|(entry, shard)| locked.with(fx, *shard, |shard, fx| shard.turned_away(fx, entry)).flatten())
             .collect();
-        // A sealed key fails for itself; anything else is a reason to take nothing of the batch.
+        // A sealed key fails on its own; any other failure refuses the whole batch.
         let sealed = |failure: &Failure| failure.error.kind() == ErrorKind::KeySealed;
         if let Some(failure) = turned_away.iter().flatten().find(|failure| !sealed(failure)) {
             return Err(self.refuse_batch(fx, locked, entries, shards, failure.clone()));
@@ -113,7 +112,8 @@ impl TopicLanes {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(lost)).collect())
     }
 
-    /// Asks budget for all that has a place; takes the places back where there is none.
+    /// Asks the budget for room for all envelopes that have places. Where there is none, takes the places back and
+    /// refuses the batch.
     fn ask_room(
         self: &Arc<Self>,
         fx: &mut Effects<'_>,
@@ -144,14 +144,14 @@ impl TopicLanes {
             }
         }
         for one in placed {
-            // A lane that was driven for an earlier one may be empty, but not without this one being told.
+            // Driving the lane for an earlier envelope may have ended this one, too; then it was told already.
             locked.with(fx, shards[one.which], |shard, fx| shard.drive_if_there(fx, one));
         }
         Ok(())
     }
 
-    /// The batch failed as a whole: each of its keys is sealed by its first envelope's refusal, so that seeing another
-    /// key's error later unseals only that. The batch's own error stands for all of them.
+    /// Refuses the batch as a whole. Each of its keys is sealed by a refusal of its own first envelope, so that a key's
+    /// error, seen later, unseals that key only. The batch's own error stands for all keys.
     fn refuse_batch(
         &self,
         fx: &mut Effects<'_>,
@@ -210,8 +210,8 @@ fn entry<'a>(topic: &TopicLanes) -> impl Fn(Numbered<'a>) -> Call<'a> {
     }
 }
 
-/// Gives the first numbers to those that take a place, which ask for budget with consecutive ones. Of a key all take one
-/// or none does, so numbers still rise along every key.
+/// Gives the first numbers to the envelopes that take places, since those ask the budget under consecutive numbers. Of
+/// a key all take places or none does, so numbers still rise along every key.
 fn number(topic: &TopicLanes, entries: &mut [Call<'_>], turned_away: &[Option<Failure>], first: u64) {
     let mut next = first;
     for away in [false, true] {

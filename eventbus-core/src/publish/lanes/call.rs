@@ -1,4 +1,4 @@
-//! One publish at its call: number, seal, place, budget.
+//! A publish at its call: number, seal, place, budget.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -59,7 +59,8 @@ impl TopicLanes {
 }
 
 impl Shard {
-    /// Why a publish fails before a place is taken.
+    /// Returns the failure of a publish that may take no place: the bus is closed, the key is sealed, the partitions
+    /// have changed, or the envelope is too large.
     pub(super) fn turned_away(&mut self, fx: &Effects<'_>, entry: &Call<'_>) -> Option<Failure> {
         let topic = fx.topic;
         let last = if entry.kind == LaneKind::Reserved { Lifecycle::Closing } else { Lifecycle::Open };
@@ -81,12 +82,13 @@ impl Shard {
         too_many.then(|| entry.refused(topic, too_large(topic, entry.bytes, most)))
     }
 
-    /// Asks for budget and takes a place. Without either nothing is left behind.
+    /// Asks for budget and takes a place. Where the budget refuses, nothing is left behind.
     fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Completion>, Failure> {
         let (topic, engine) = (fx.topic, fx.topic.shared());
         let lane = self.queues.lane_of(entry.key, entry.kind, entry.number);
         let (index, generation) = self.queues.next_ticket_id();
-        // Who is granted budget meanwhile is looked for under the lock of this shard, and so not before it has its place.
+        // A grant that comes meanwhile looks for its envelope under this shard's lock, and so not before the place is
+        // taken.
         let id = TicketId { shard: fx.shard, index, generation };
         let request =
             BudgetRequest { lane: self.queues.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
@@ -105,7 +107,7 @@ impl Shard {
         Ok(completion)
     }
 
-    /// Puts an envelope at the end of its key's queue, not admitted yet: its lane and its index.
+    /// Puts an envelope at the end of its key's queue, not admitted yet. Returns its lane and its index.
     pub(super) fn enter(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> (usize, usize) {
         let lane = self.queues.lane_of(entry.key, entry.kind, entry.number);
         let (index, _) = self.queues.next_ticket_id();
@@ -132,7 +134,7 @@ impl Shard {
         fx.topic.shared().one_less();
     }
 
-    /// A publish failed at the call: it is told, and the key is sealed by it.
+    /// Tells that a publish failed at the call, and seals its key by the failure.
     pub(super) fn failed_at_call(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, failure: &Failure) {
         self.told_failed(fx, entry, failure);
         self.sealed_by(fx, entry, failure);
@@ -143,7 +145,8 @@ impl Shard {
         fx.event(LaneEvent::Failed { stamp, envelope, error });
     }
 
-    /// A seal's own error seals nothing; a closed bus will publish nothing that could overtake.
+    /// Seals the key by a failure at the call. Two failures seal nothing: a seal's own error, and that of a closed bus,
+    /// which publishes nothing more that could overtake.
     pub(super) fn sealed_by(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>, failure: &Failure) {
         let seals = !matches!(failure.error.kind(), ErrorKind::KeySealed | ErrorKind::Closed);
         if let Some(hashed) = entry.key.filter(|_| seals) {

@@ -1,4 +1,4 @@
-//! The lanes' one future: descriptions of topics, timers, and reading the log for a stamp.
+//! The driver: the one future of the lanes, for descriptions of topics, timers, and searches of the log for a stamp.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -18,17 +18,17 @@ use crate::backend::TopicDescription;
 use crate::model::{Error, Result};
 use crate::runtime::Mutex;
 
-/// Logs that are read at the same time.
+/// The most logs that are read at the same time.
 const SEARCHES: usize = 32;
 
-/// What the lanes ask of the driver.
+/// A command of the lanes to the driver.
 pub(super) enum DriverCommand {
     Describe(Arc<TopicLanes>, u64),
     FindStamp(Arc<TopicLanes>, TicketId, StampSearch),
     BackOff(Instant, LaneRef),
 }
 
-/// The way to the driver; never blocks.
+/// The driver's inbox. Pushing to it never blocks.
 #[derive(Default)]
 pub(super) struct Inbox {
     state: Mutex<InboxState>,
@@ -44,7 +44,7 @@ struct InboxState {
 impl Inbox {
     pub(super) fn push(&self, command: DriverCommand) {
         let mut state = self.state.lock();
-        // A command holds its topic, and nobody reads it any more.
+        // A command holds its topic, and a stopped driver reads none.
         if !state.stopped {
             state.commands.push(command);
             drop(state);
@@ -76,26 +76,26 @@ enum DriverResult {
 
 type DriverJob = Pin<Box<dyn Future<Output = DriverResult> + Send>>;
 
-/// Drives what the lanes cannot do at the call. Run it on the bus's own thread: without it no topic is described and
-/// nothing is sent again. Dropping it closes the lanes.
+/// The future that does what the lanes cannot do at the call. Run it on the bus's own thread: without it no topic is
+/// described and nothing is sent again. Dropping it closes the lanes.
 #[must_use = "nothing is published before the driver runs"]
 pub(crate) struct LanesDriver {
     shared: Arc<Shared>,
     topics: Box<dyn Fn() -> Vec<Arc<TopicLanes>> + Send>,
     close: Box<dyn Fn() + Send>,
-    /// When partitions are counted again, where their number can change.
+    /// The instant of the next count of partitions; `None` where their number cannot change.
     recount_at: Option<Instant>,
     jobs: FuturesUnordered<DriverJob>,
-    /// Logs that are being read.
+    /// The number of logs that are being read.
     searching: usize,
     searches: VecDeque<(Arc<TopicLanes>, TicketId, StampSearch)>,
-    /// By instant, then by when they were set.
+    /// Back-offs by their instants, then in the order in which they were set.
     timers: BTreeMap<(Instant, u64), LaneRef>,
     set: u64,
 }
 
 impl LanesDriver {
-    /// `topics` lists them; `close` ends the lanes at once.
+    /// Makes the driver. `topics` lists the bus's topics; `close` ends the lanes at once.
     pub(super) fn new(
         engine: Arc<Shared>,
         topics: impl Fn() -> Vec<Arc<TopicLanes>> + Send + 'static,
@@ -200,7 +200,7 @@ impl LanesDriver {
         }
     }
 
-    /// Does what is due: counts partitions, and ends the rests that are over.
+    /// Does what is due: counts partitions, and lets lanes go on whose back-off is over.
     fn ring(&mut self) {
         let now = Instant::now();
         if self.recount_at.is_some_and(|at| at <= now) {
@@ -220,7 +220,7 @@ impl Drop for LanesDriver {
     }
 }
 
-/// Asks until there is an answer that asking again cannot change.
+/// Describes a topic, again and again until trying again cannot change the answer.
 async fn describe(engine: &Shared, topic: &TopicLanes) -> Result<TopicDescription, Error> {
     let mut attempt = 0;
     loop {

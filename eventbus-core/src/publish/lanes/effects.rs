@@ -1,6 +1,6 @@
-//! What a decision under a shard's lock leaves to be done when the lock is gone.
+//! [`Effects`]: the work that a decision under a shard's lock leaves for when the lock is gone.
 //!
-//! No backend, hook or waker is ever called under a lock of the lanes: they may come back in.
+//! No backend, hook or waker is ever called under a lock of the lanes, since it may call the lanes again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use crate::backend::{Outbound, Ticket};
 use crate::model::{Error, ErrorKind};
 use crate::runtime::{Backoff, Jitter};
 
-/// Made before a shard is locked, [settled](Self::settle) after it was unlocked.
+/// The effects of decisions: made before a shard is locked, [settled](Self::settle) after it was unlocked.
 pub(super) struct Effects<'a> {
     pub(super) topic: &'a Arc<TopicLanes>,
     /// The shard that is locked now.
     pub(super) shard: usize,
-    /// A permit that came to the lane which is driven.
+    /// Whether the lane that is driven was given a permit which it has not used yet.
     pub(super) permit_in_hand: bool,
-    /// Partitions with something to submit; nearly always one.
+    /// The first partition with something to submit, nearly always the only one.
     partition: Option<Arc<Partition>>,
     more: Vec<Arc<Partition>>,
-    /// Shards with something to tell, a bit each.
+    /// The shards with something to tell, a bit each.
     telling: u64,
-    /// Somebody was given a permit.
+    /// Whether a lane in line was given a permit.
     ready: bool,
     forget: bool,
     now: Option<Instant>,
@@ -50,23 +50,23 @@ impl<'a> Effects<'a> {
         }
     }
 
-    /// The time of what is decided: the clock is read once.
+    /// Returns the instant of the decision: the clock is read once.
     pub(super) fn now(&mut self) -> Instant {
         *self.now.get_or_insert_with(Instant::now)
     }
 
-    /// A record came back: its permit goes to who stands in line.
+    /// Returns the permit of a record that came back. It goes to the first lane in line.
     pub(super) fn release_permit(&mut self, kind: LaneKind) {
         self.ready |= self.topic.shared().release_permit(kind);
     }
 
-    /// To be told, after all that was to be told of this shard before.
+    /// Leaves an event to be told, after all earlier events of this shard.
     pub(super) fn event(&mut self, event: LaneEvent) {
         self.topic.outbox(self.shard).push(event);
         self.telling |= 1 << self.shard;
     }
 
-    /// To be submitted, after all that was to be submitted to this partition before.
+    /// Leaves a record to be submitted, after all earlier records of this partition.
     pub(super) fn submit(&mut self, partition: &Arc<Partition>, record: Outbound, ticket: Ticket) {
         partition.submissions.push((record, ticket));
         match &self.partition {
@@ -76,7 +76,7 @@ impl<'a> Effects<'a> {
         }
     }
 
-    /// To be driven again after the back-off that follows so many recoveries.
+    /// Has the lane driven again after the back-off that follows `attempt` recoveries in a row.
     pub(super) fn back_off(&mut self, lane: usize, id: u64, attempt: u32) {
         let engine = self.topic.shared();
         let at = Instant::now() + engine.resend_delay(attempt);
@@ -84,7 +84,7 @@ impl<'a> Effects<'a> {
         engine.inbox.push(DriverCommand::BackOff(at, lane));
     }
 
-    /// To be looked for in the log.
+    /// Has the log searched for the envelope's stamp.
     pub(super) fn find_stamp(&mut self, index: usize, queued: &QueuedEnvelope, facts: &TopicMetadata) {
         let same_log = queued.incarnation == facts.incarnation;
         let id = TicketId { shard: self.shard, index, generation: queued.generation };
@@ -97,12 +97,12 @@ impl<'a> Effects<'a> {
         self.topic.shared().inbox.push(DriverCommand::FindStamp(Arc::clone(self.topic), id, search));
     }
 
-    /// Has the topic described anew where an error says that it is not what it was.
+    /// Has the topic described anew where an error says that its description is stale.
     pub(super) fn stale_metadata(&mut self, error: &Error) {
         self.forget |= matches!(error.kind(), ErrorKind::UnknownTopic | ErrorKind::TopicMismatch);
     }
 
-    /// Does it. Not to be called under a lock.
+    /// Carries the effects out. Not to be called under a lock.
     pub(super) fn settle(mut self) {
         let engine = self.topic.shared();
         if let Some(partition) = self.partition.take() {
@@ -124,7 +124,7 @@ impl<'a> Effects<'a> {
     }
 }
 
-/// The wait after so many failures in a row.
+/// Returns the wait after `attempt` failures in a row, with full jitter.
 pub(super) fn delay(first: Duration, max: Duration, attempt: u32, random: u64) -> Duration {
     Backoff::exponential().initial(first).max(max).jitter(Jitter::Full).delay(attempt, random)
 }

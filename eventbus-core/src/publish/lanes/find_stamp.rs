@@ -1,11 +1,10 @@
-//! Whether an envelope of unknown fate is in the log (P3).
+//! The search of the log for an envelope of unknown fate, by its stamp (P3).
 
 use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::model::{Position, Result, Stamp, Topic};
 
-/// A stamp to be looked for.
 pub(super) struct StampSearch {
     pub(super) partition: u32,
     pub(super) from: Position,
@@ -14,19 +13,20 @@ pub(super) struct StampSearch {
     pub(super) log: Arc<str>,
 }
 
-/// What the log says of a stamp.
+/// The answer of the log to a search for a stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StampOutcome {
-    /// It is there.
+    /// The stamp is there.
     At(Position),
-    /// It is not, and never was in this log.
+    /// The stamp is not there, and never was in this log.
     Absent,
-    /// It is not, but this is not the log that it was sent to first, or no longer all of it.
+    /// The stamp is not there, but that proves nothing: the log is no longer the one that the search was made for, or
+    /// it has lost records from `from` on.
     Untold,
 }
 
-/// P3: reads the log from its end as known before the first send, unless it is another one by now: then that end says nothing,
-/// and what was sent since may stand anywhere in it.
+/// Searches the log for a stamp (P3), from the log's end as known before the first send. Where the log is another one
+/// by now, that end says nothing and the record may stand anywhere, so all of the log is read.
 pub(super) async fn find_stamp(backend: &dyn Backend, topic: &Topic, search: &StampSearch) -> Result<StampOutcome> {
     let described = backend.describe_topic(topic).await?;
     let same = described.incarnation == *search.log;
@@ -34,7 +34,7 @@ pub(super) async fn find_stamp(backend: &dyn Backend, topic: &Topic, search: &St
     if let Some(position) = backend.find_stamp(topic, search.partition, from, search.stamp).await? {
         return Ok(StampOutcome::At(position));
     }
-    // Looked at again: retention may have passed while the log was read.
+    // The topic is described again, since retention may have passed while the log was read.
     let described = backend.describe_topic(topic).await?;
     let first = described.partitions.get(search.partition as usize).map_or(Position::ZERO, |log| log.first);
     Ok(if same && first <= from { StampOutcome::Absent } else { StampOutcome::Untold })

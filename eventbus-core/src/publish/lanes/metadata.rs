@@ -1,4 +1,4 @@
-//! What is known of a topic while it is published to, and the way to each of its partitions.
+//! The metadata of a topic that is published to, and the way to each of its partitions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,20 +13,21 @@ use crate::runtime::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(super) struct TopicMetadata {
     pub(super) partitions: Vec<Arc<Partition>>,
-    /// By so many of them keys go; all, unless the topic has grown.
+    /// The number of partitions that keys go by: all, unless the topic has grown.
     pub(super) keyed: u32,
-    /// Counts incarnations of the topic as they are met.
+    /// The topic's incarnation as a number, counted as incarnations are met.
     pub(super) incarnation: u32,
-    /// The incarnation by its name.
+    /// The topic's incarnation by its name.
     pub(super) log: Arc<str>,
     pub(super) max_record_bytes: Option<usize>,
-    /// After this time since its first send, an envelope of unknown fate is looked for before it is sent again.
+    /// The time since its first send after which an envelope of unknown fate is searched for before it is sent again.
+    /// `None`: it never has to be.
     pub(super) resend_window: Option<Duration>,
     pub(super) keyless: AtomicU64,
 }
 
 impl TopicMetadata {
-    /// The partition of a key; keyless envelopes go round.
+    /// Returns the partition of a key; keyless envelopes go round.
     pub(super) fn partition_of(&self, key: Option<&Key>) -> u32 {
         let count = self.partitions.len().max(1);
         match key {
@@ -40,9 +41,9 @@ impl TopicMetadata {
     }
 }
 
-/// One partition, as far as submitting to it goes.
+/// A partition, as far as submitting to it goes.
 pub(super) struct Partition {
-    /// No record that is submitted from now on can be below.
+    /// The lowest position that a record submitted from now on can get.
     pub(super) end: AtomicU64,
     pub(super) submissions: SerialQueue<(Outbound, Ticket)>,
 }
@@ -56,12 +57,12 @@ impl Partition {
         Position::new(self.end.load(Ordering::Relaxed))
     }
 
-    /// A record is known to be stored here.
+    /// Notes that a record is stored at this position.
     pub(super) fn saw(&self, position: Position) {
         self.end.fetch_max(position.next().get(), Ordering::Relaxed);
     }
 
-    /// Hands what is queued to the backend, one at a time and in order.
+    /// Hands the queued records to the backend, one at a time and in order.
     pub(super) fn submit_all(&self, backend: &dyn Backend) {
         self.submissions.work(|(record, ticket)| backend.submit(record, ticket));
     }
@@ -73,19 +74,20 @@ impl fmt::Debug for Partition {
     }
 }
 
-/// Where a description comes from.
+/// The source of a description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MetadataSource {
-    /// The driver looked.
+    /// The driver asked the backend.
     Looked,
-    /// Somebody ensured the topic through this bus.
+    /// A caller ensured the topic through this bus.
     Ensured,
-    /// Its number of partitions was accepted.
+    /// A caller accepted the topic's number of partitions.
     Accepted,
 }
 
-/// How long the broker can be trusted to drop a copy. A backend that remembers nothing says so by zero; otherwise the
-/// topic's own window counts, less a quarter: the broker may have begun to count before we did, and a re-send takes time.
+/// Returns how long the broker can be trusted to drop a copy. A backend that remembers nothing says zero. Otherwise the
+/// topic's own window counts, less a quarter: the broker may have begun to count before this bus did, and a re-send
+/// takes time.
 pub(super) fn usable_window(backend: Duration, topic: Duration) -> Duration {
     if backend.is_zero() { Duration::ZERO } else { topic / 4 * 3 }
 }

@@ -1,26 +1,26 @@
-//! Key lanes: what happens between `publish` and the broker's answer (P1, P2, P3, P5).
+//! Key lanes: the way of an envelope from `publish` to the broker's answer (P1, P2, P3, P5).
 //!
 //! # The invariant
 //!
-//! **Of each key, envelopes reach the backend in the order of the calls, and none while an earlier one can still turn out
-//! not to be stored.** Why the code cannot break it:
+//! **The envelopes of a key reach the backend in the order of the calls, and none does while an earlier one can still
+//! turn out not to be stored.** The code cannot break this, because:
 //!
 //! - A publish takes its number and its place at the end of its key's queue in one critical section of the key's shard,
 //!   in the call itself (P1). Nothing is ever inserted before the end.
-//! - One function submits (`Shard::pump`), along a cursor that moves from the head to the end. It hands the record to its
-//!   partition's [serial queue](serial_queue), still under the shard's lock; one thread at a time works on that, in
-//!   order. So the backend sees the order of the lane, whichever threads are at it.
-//! - Where the broker cannot pipeline, one record of a key is outstanding. Where it can, the backend answers for it that a
-//!   record behind a hole is not stored; what comes back closes the lane in the critical section in which the
-//!   fate is taken, and [`Ticket::stands`](crate::backend::Ticket::stands) catches a submission that crosses it. The lane opens
-//!   when nothing of it is outstanding, at the first envelope whose fate is not known (P2).
-//! - An envelope of unknown fate is sent again under its stamp. Before that the log is read where the broker may have
+//! - One function submits (`Shard::pump`), along a cursor that moves from the head to the end. Still under the shard's
+//!   lock, it puts the record into its partition's [serial queue](serial_queue), on which one thread at a time works,
+//!   in order. So the backend sees the order of the lane, whichever threads take part.
+//! - Where the broker cannot pipeline, one record of a key is outstanding. Where it can, the backend guarantees that a
+//!   record behind a hole is not stored. A record that comes back closes the lane in the critical section in which its
+//!   fate is taken, and [`Ticket::stands`](crate::backend::Ticket::stands) catches a submission that crosses that fate.
+//!   The lane opens when nothing of it is outstanding, at the first envelope whose fate is not known (P2).
+//! - An envelope of unknown fate is sent again under its stamp. Before that, the log is read where the broker may have
 //!   forgotten the stamp (P3), and where a *refused* envelope may be stored from an earlier try.
-//! - A refusal ends everything behind it and seals the key in the same critical section: no publish comes between
+//! - A refusal ends everything behind it and seals the key in the same critical section, so no publish comes between
 //!   ([`seal`](super::seal)).
 //!
-//! No future of a caller has a part in any of this: what is decided is carried out by whoever brought the news, the
-//! calling thread, the backend's, or the driver's. There is no task per message.
+//! No future of a caller has a part in this. The thread that brings news (the caller's, the backend's or the driver's)
+//! carries out what is decided. There is no task per message.
 //!
 //! ```text
 //! publish ─► Shard (lock): number, seal, budget, queue ─► SerialQueue per partition ─► Backend::submit
@@ -30,9 +30,10 @@
 //! SerialQueue per shard ─► hooks, completion (Confirmation), room given back ─► SerialQueue of the ready ─► Shard
 //! ```
 //!
-//! Locks: a shard's is taken first, then at most one of the leaves (budget, permits, a serial queue, the driver's inbox,
-//! the topic's description). Several shards of a topic are locked only by a batch, in rising order. No backend, hook or
-//! caller's waker is called under any of them.
+//! Locks, in this order: the table of topics, the one under which a topic's metadata are applied, a shard's, the
+//! topic's description, and then at most one of the leaves (budget, permits, a serial queue, the driver's inbox, the
+//! topic's seal, its partition counts, a publish's completion). Only a batch locks several shards of a topic at once,
+//! in rising order. No backend, hook or caller's waker is called under any of these.
 
 mod batch;
 mod call;
@@ -77,14 +78,14 @@ pub(crate) struct Lanes {
     inner: Arc<AllLanes>,
 }
 
-/// What the driver may close too.
+/// All topics' lanes, shared with the driver, which may close them, too.
 struct AllLanes {
     shared: Arc<Shared>,
     topics: Topics,
 }
 
 impl Lanes {
-    /// Lanes before a backend, and the future that has to run for them. The configuration is a valid one.
+    /// Makes the lanes on a backend, and the driver that has to run for them. The configuration is a valid one.
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         env: Arc<dyn Env>,
@@ -101,19 +102,18 @@ impl Lanes {
         (Arc::new(Self { inner }), driver)
     }
 
-    /// Who the stamps of this bus name.
     #[cfg(test)]
-    #[allow(dead_code)] // by no test of explored schedules
+    #[allow(dead_code)] // not used by the tests of explored schedules
     pub(crate) fn producer(&self) -> crate::model::ProducerId {
         self.inner.shared.producer()
     }
 
-    /// Publishes that are not over.
+    /// Returns the number of publishes that are not over.
     pub(crate) fn pending(&self) -> usize {
         self.inner.shared.pending()
     }
 
-    /// Publishes one envelope: takes its place and hands it over, at the call.
+    /// Publishes one envelope: it takes its place and is handed over, at the call.
     pub(crate) fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
         match self.inner.topic(topic) {
             Ok(topic) => Publishing::of(topic.publish(envelope)),
@@ -121,7 +121,7 @@ impl Lanes {
         }
     }
 
-    /// Publishes several, in this order: all places are taken at the call, or none.
+    /// Publishes several envelopes, in this order: all take their places at the call, or none does.
     pub(crate) fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
         match self.inner.topic(topic) {
             Ok(topic) => BatchPublishing::placed(topic.publish_batch(&envelopes), &envelopes),
@@ -129,9 +129,9 @@ impl Lanes {
         }
     }
 
-    /// Publishes what the bus itself has to write (dead letters), under a given stamp and with a reserve of its own in
-    /// every budget. It is related to no other publish, seals nothing, and is stopped by no seal; it is not told as
-    /// `Published`, since whoever asked for it reports it.
+    /// Publishes an envelope that the bus itself has to write (a dead letter), under a given stamp and from the reserve
+    /// of budget and permits. It is related to no other publish, seals nothing, and no seal stops it. It is not told as
+    /// `Published`, since the caller reports it.
     pub(crate) fn publish_reserved(&self, topic: &Topic, stamp: Stamp, envelope: Envelope) -> Confirmation {
         match self.inner.topic(topic.as_str()) {
             Ok(topic) => Confirmation::of(topic.publish_reserved(stamp, envelope)),
@@ -139,43 +139,45 @@ impl Lanes {
         }
     }
 
-    /// Unseals a key, or the topic where so many keys were sealed that it is (P2).
+    /// Unseals a key; `None` unseals the topic, which is sealed when too many of its keys were (P2).
     ///
     /// # Errors
-    /// `InvalidName`.
+    /// `InvalidName` where `topic` is no valid name.
     pub(crate) fn resume(&self, topic: &str, key: Option<&Key>) -> Result<()> {
         self.inner.topic(topic).map(|topic| topic.resume(key))
     }
 
-    /// The topic was just ensured, so it need not be described; its policy after a refusal is this description's.
+    /// Takes the description of a topic that was just ensured, so that it need not be described. The policy after a
+    /// refusal is this description's.
     pub(crate) fn topic_ready(&self, description: &TopicDescription) -> Result<()> {
         self.inner.topic(&description.spec.topic).map(|topic| topic.apply(description, MetadataSource::Ensured))
     }
 
-    /// Has a topic's keys go by this number of partitions. See [`EventBus::accept_partitions`](crate::EventBus::accept_partitions).
+    /// Makes a topic's keys go by this number of partitions. See
+    /// [`EventBus::accept_partitions`](crate::EventBus::accept_partitions).
     pub(crate) async fn accept_partitions(&self, topic: &Topic, partitions: u32) -> Result<()> {
         self.inner.topic(topic.as_str())?.accept_partitions(partitions).await
     }
 
-    /// The topic was deleted: the next publish asks for it again.
+    /// Forgets the metadata of a deleted topic: the next publish has it described again.
     pub(crate) fn forget_topic(&self, topic: &Topic) {
         if let Some(topic) = self.inner.topics.read().get(topic.as_str()) {
             topic.forget_metadata();
         }
     }
 
-    /// Resolves at once whatever is pending.
+    /// Resolves everything that is pending, at once.
     pub(crate) fn end(&self) {
         self.inner.end();
     }
 
-    /// Takes no more publishes and waits until all are over, at most so long; then ends those that are not: as `Unknown`
-    /// where the envelope may be stored, as `Closed` where it certainly is not. Returns how many those were.
+    /// Takes no more publishes, and waits for at most `deadline` until all are over. Then it ends the others: as
+    /// `Unknown` where the envelope may be stored, as `Closed` where it certainly is not. Returns how many those were.
     ///
     /// Cancel safe: it can be called again, also at the same time.
     pub(crate) async fn close(&self, deadline: Duration) -> usize {
         self.inner.stop_intake();
-        // The time-out is one of the waiting only; what is left is counted by ending it.
+        // The time-out bounds the wait only. Publishes that are left are ended, and so counted, below.
         let _ = tokio::time::timeout(deadline, self.inner.shared.idle()).await;
         self.inner.end()
     }
@@ -215,7 +217,7 @@ impl AllLanes {
         self.pass_all_shards();
     }
 
-    /// Every publish that did not see the new stage has its place when this returns.
+    /// Makes sure that every publish which did not see the new stage has its place when this returns.
     fn pass_all_shards(&self) {
         for topic in self.all() {
             (0..SHARDS).for_each(|shard| drop(topic.lock(shard)));
@@ -226,7 +228,7 @@ impl AllLanes {
         self.topics.read().values().map(Arc::clone).collect()
     }
 
-    /// Ends the lanes with everything in them.
+    /// Ends the lanes with everything in them. Returns how many publishes were not over.
     fn end(&self) -> usize {
         self.shared.enter(Lifecycle::Closed);
         self.pass_all_shards();

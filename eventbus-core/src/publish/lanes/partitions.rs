@@ -1,27 +1,29 @@
-//! By how many partitions a topic's keys go, and what happens when the topic has another number.
+//! The number of partitions that a topic's keys go by, and what happens when the topic has another number.
 //!
 //! # Invariant
 //!
-//! Two envelopes of a key go by different numbers only where the second number was accepted by the user in between, at an instant
-//! at which nothing keyed was on its way. From when a difference is noticed until then keyed publishes fail at the call,
-//! which seals their keys as any failure does (P2). What has its place already goes on by the old number; those partitions are still there.
+//! Two envelopes of a key go by different numbers only if the user accepted the second number in between, at an instant
+//! at which nothing keyed was on its way. From the moment a difference is noticed until then, keyed publishes fail at
+//! the call, which seals their keys as any failure does (P2). Envelopes that have their places already go on by the old
+//! number; those partitions are still there.
 //!
-//! A topic that is deleted, or is another one of its name, has no envelopes that a new number could part from others: it begins anew.
+//! A topic that was deleted, or that is another one of its name, has no envelopes that a new number could part from
+//! others: it begins anew.
 
 use super::metadata::MetadataSource;
 use crate::model::{Error, ErrorKind, Topic};
 use crate::runtime::Mutex;
 use crate::runtime::sync::atomic::{AtomicBool, Ordering};
 
-/// The numbers of a topic.
+/// The partition counts of a topic.
 #[derive(Debug, Default)]
 pub(super) struct PartitionCounts {
-    /// Looked at by every publish, without a lock.
+    /// Whether the counts differ. Every publish reads it, without a lock.
     differs: AtomicBool,
     numbers: Mutex<PartitionCount>,
 }
 
-/// Zero where nothing is known.
+/// The number of partitions that keys go by, and the number that the topic was found with. Zero: not known.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartitionCount {
     pub(super) in_force: u32,
@@ -40,7 +42,8 @@ impl PartitionCount {
 }
 
 impl PartitionCounts {
-    /// The topic was found with so many partitions. `begins`: it is another topic than before, if there was one.
+    /// Notes that the topic was found with `found` partitions. `begins` says that it is another topic than before, or
+    /// the first; `expected` is the configured number. A difference stops keyed publishes from now on.
     pub(super) fn found(
         &self,
         found: u32,
@@ -62,25 +65,25 @@ impl PartitionCounts {
         *numbers
     }
 
-    /// All shards go by these numbers: only now may keys go by them.
+    /// Notes that all shards go by these counts: only now may keys go by them.
     pub(super) fn applied(&self) {
         let numbers = self.numbers.lock();
         self.differs.store(numbers.differ(), Ordering::Release);
     }
 
-    /// The topic is gone.
+    /// Forgets the counts of a topic that is gone.
     pub(super) fn forget(&self) {
         let mut numbers = self.numbers.lock();
         *numbers = PartitionCount::default();
         self.differs.store(false, Ordering::Release);
     }
 
-    /// The numbers, where they differ. To be asked under a shard's lock.
+    /// Returns the counts, where they differ. To be called under a shard's lock.
     pub(super) fn difference(&self) -> Option<PartitionCount> {
         self.differs.load(Ordering::Acquire).then(|| *self.numbers.lock())
     }
 
-    /// Whether the topic was found yet: before that there is nothing to compare with.
+    /// Whether the topic was found yet; before that there is nothing to compare with.
     pub(super) fn is_known(&self) -> bool {
         self.numbers().found != 0
     }

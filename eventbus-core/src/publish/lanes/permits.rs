@@ -1,12 +1,12 @@
-//! How many records may be outstanding over all keys.
+//! [`Permits`]: the limit on records that are outstanding, over all keys.
 //!
 //! # Invariants
 //!
-//! - At most the limit's permits are out.
-//! - **First come, first served**: a lane that found none waits in a line, nobody passes the line, and a permit that comes
-//!   back goes to its head.
-//! - No permit lies idle while somebody waits: the line's length is raised *before* the count is looked at again, so
-//!   either the waiter sees the permit or who returns it sees the waiter.
+//! - At most `limit` permits are out.
+//! - **First come, first served**: a lane that found no permit waits in a line, no lane passes the line, and a permit
+//!   that comes back goes to its head.
+//! - No permit lies idle while a lane waits: the line's length is raised *before* the count is looked at again. So
+//!   either the waiter sees the permit, or the thread that returns the permit sees the waiter.
 
 use std::collections::VecDeque;
 
@@ -31,7 +31,7 @@ impl<W> Permits<W> {
         }
     }
 
-    /// Takes a permit, or puts `waiter` in line and says no.
+    /// Takes a permit and returns true; or puts `waiter` in line and returns false.
     pub(super) fn acquire(&self, waiter: impl FnOnce() -> W) -> bool {
         if self.waiting.load(SeqCst) == 0 && self.take() {
             return true;
@@ -50,7 +50,7 @@ impl<W> Permits<W> {
         self.used.fetch_update(SeqCst, SeqCst, |used| (used < self.limit).then_some(used + 1)).is_ok()
     }
 
-    /// Gives a permit back. Where somebody waits, the permit is now theirs: pass it on, or give it back in turn.
+    /// Gives a permit back. A waiter that is returned holds the permit now: pass it on, or give it back in turn.
     pub(super) fn release(&self) -> Option<W> {
         self.used.fetch_sub(1, SeqCst);
         if self.waiting.load(SeqCst) == 0 {
@@ -64,7 +64,7 @@ impl<W> Permits<W> {
         line.pop_front()
     }
 
-    /// Sends everybody away: the lanes are closed.
+    /// Drops all waiters, because the lanes are closed.
     pub(super) fn dismiss(&self) {
         let mut line = self.line.lock();
         self.waiting.store(0, SeqCst);

@@ -1,7 +1,7 @@
 //! Lanes and the envelopes queued in them: plain data, no decisions.
 //!
-//! A lane is there only while its key has work. Its queue is a linked list through a slab, so that a key's first
-//! envelope allocates nothing once the slab has grown, and memory returns when the keys have gone.
+//! A lane exists only while its key has work. Its queue is a linked list through a slab, so that a key's first envelope
+//! allocates nothing once the slab has grown, and memory returns when the keys have gone.
 
 use std::sync::Arc;
 
@@ -13,50 +13,51 @@ use crate::model::{Envelope, Error, Key, Position};
 use crate::publish::completion::Completion;
 use crate::publish::seal::{PublishOutcome, RefusalRoot};
 
-/// Capacity that an idle shard keeps.
+/// The capacity that an idle shard keeps.
 const KEPT_CAPACITY: usize = 256;
 
-/// Whose envelopes a lane holds.
+/// The kind of a lane, by its envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneKind {
-    /// A key's.
+    /// The envelopes of a key.
     Keyed,
-    /// A single keyless one: a lane of its own, since it is related to nothing.
+    /// A single keyless envelope, in a lane of its own, since it is related to nothing.
     Free,
-    /// A single one of the bus itself, under a given stamp and in the reserve.
+    /// A single envelope that the bus itself writes, under a given stamp and in the reserve.
     Reserved,
 }
 
-/// Whether a lane may submit.
+/// The state of a lane: whether it may submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneState {
     Open,
-    /// Something came back, or was refused: nothing more goes out before all that is out has come back.
+    /// Closed after an envelope came back or was refused: nothing more goes out before everything outstanding has come
+    /// back.
     Draining,
-    /// Until a timer ends.
+    /// Closed until a timer ends.
     BackingOff,
-    /// While the log is read for the first envelope's stamp.
+    /// Closed while the log is searched for the first envelope's stamp.
     FindingStamp,
 }
 
-/// One key's queue.
+/// A lane: the queue of one key.
 #[derive(Debug)]
 pub(super) struct Lane {
-    /// The number of the publish that opened it: never used twice.
+    /// The number of the publish that opened the lane; never used twice.
     pub(super) id: u64,
     pub(super) kind: LaneKind,
     key: Option<(u64, Key)>,
     pub(super) head: Option<usize>,
     tail: Option<usize>,
-    /// The first envelope to be submitted next; what is before it is outstanding or over.
+    /// The envelope to be submitted next; those before it are outstanding or over.
     pub(super) cursor: Option<usize>,
     pub(super) outstanding: usize,
     pub(super) hold: LaneState,
     /// Recoveries since an envelope of this lane was last stored.
     pub(super) attempt: u32,
-    /// In line for a permit.
+    /// Whether the lane is in line for a permit.
     pub(super) in_line: bool,
-    /// Listed as waiting for the topic.
+    /// Whether the lane is listed as waiting for the topic's description.
     pub(super) listed: bool,
 }
 
@@ -65,24 +66,23 @@ impl Lane {
         self.key.as_ref().map(|(_, key)| key)
     }
 
-    /// Its key in the budget: keyless envelopes have no share.
+    /// Returns the lane's key in the budget; `None` for all but keyed lanes, which alone have a share.
     pub(super) fn budget_key(&self) -> Option<u64> {
         (self.kind == LaneKind::Keyed).then_some(self.id)
     }
 }
 
-/// What is known of an envelope.
+/// The state of a queued envelope.
 #[derive(Debug)]
 pub(super) enum EnvelopeState {
     /// In the queue, not outstanding.
     Waiting,
-    /// With the backend. `doomed`: behind one that was refused, so it must come back without being stored.
+    /// With the backend. `doomed`: an earlier envelope was refused, so this one must come back without being stored.
     Outstanding { doomed: Option<Arc<RefusalRoot>> },
-    /// Known, and told when everything before it is.
+    /// The outcome is known, and is told when everything before it is.
     Over(PublishOutcome),
 }
 
-/// One envelope in a lane.
 #[derive(Debug)]
 pub(super) struct QueuedEnvelope {
     pub(super) completion: Arc<Completion>,
@@ -94,18 +94,18 @@ pub(super) struct QueuedEnvelope {
     before: Option<usize>,
     pub(super) behind: Option<usize>,
     pub(super) state: EnvelopeState,
-    /// Room is held.
+    /// Whether the envelope holds room in the budget.
     pub(super) admitted: bool,
-    /// Submitted at least once: too late to withdraw.
+    /// Whether the envelope was submitted at least once, so that it is too late to withdraw.
     pub(super) sent: bool,
-    /// Came back unstored since it was last submitted.
+    /// Whether the envelope came back unstored since it was last submitted.
     pub(super) returned: bool,
-    /// May be in the log from an earlier submission.
+    /// Whether the envelope may be in the log from an earlier submission.
     pub(super) unknown: bool,
     /// A refusal that does not count before the log was read, since the envelope may be there.
     pub(super) refused: Option<Error>,
     pub(super) partition: u32,
-    /// The topic's incarnation, counted, that `partition` and `from` belong to.
+    /// The topic's incarnation, as a count, that `partition` and `from` belong to.
     pub(super) incarnation: u32,
     /// The end of the partition as known before the first submission.
     pub(super) from: Position,
@@ -154,7 +154,8 @@ pub(super) struct Hashed<'a> {
     pub(super) key: &'a Key,
 }
 
-/// The lanes of one shard. Looked up by key, and walked only in order of the slab: the hash never shows.
+/// The lanes of one shard. They are looked up by key, and walked only in order of the slab, so that the order of hashes
+/// never shows.
 #[derive(Debug, Default)]
 pub(super) struct LaneQueues {
     index: HashTable<usize>,
@@ -164,7 +165,7 @@ pub(super) struct LaneQueues {
 }
 
 impl LaneQueues {
-    /// The lane of a key, opened with this id where there is none; without a key always a new one.
+    /// Returns the lane of a key, opened with this id where there is none. Without a key it always opens a lane.
     pub(super) fn lane_of(&mut self, key: Option<Hashed<'_>>, kind: LaneKind, id: u64) -> usize {
         let lanes = &mut self.lanes;
         let known = |lane: &usize| {
@@ -194,22 +195,21 @@ impl LaneQueues {
         lane
     }
 
-    /// The lane, if it is still the one with this id.
+    /// Returns the lane, if it is still the one with this id.
     pub(super) fn lane(&self, lane: usize, id: u64) -> Option<&Lane> {
         self.lanes.get(lane).filter(|lane| lane.id == id)
     }
 
-    /// The envelope, if it is still the one of this generation.
+    /// Returns the envelope, if it is still the one of this generation.
     pub(super) fn queued(&self, queued: usize, generation: u32) -> Option<&QueuedEnvelope> {
         self.envelopes.get(queued).filter(|queued| queued.generation == generation)
     }
 
-    /// Where the next envelope will be: its index and generation.
+    /// Returns the index and the generation of the next envelope.
     pub(super) fn next_ticket_id(&self) -> (usize, u32) {
         (self.envelopes.vacant_key(), self.generation)
     }
 
-    /// Puts an envelope at the end of a lane.
     pub(super) fn enqueue(&mut self, lane_index: usize, mut queued: QueuedEnvelope) -> usize {
         let lane = &mut self.lanes[lane_index];
         (queued.lane, queued.before, queued.generation) = (lane_index, lane.tail, self.generation);
@@ -224,7 +224,6 @@ impl LaneQueues {
         index
     }
 
-    /// Takes an envelope out of its lane.
     pub(super) fn dequeue(&mut self, index: usize) -> QueuedEnvelope {
         let queued = self.envelopes.remove(index);
         let lane = &mut self.lanes[queued.lane];
@@ -242,7 +241,7 @@ impl LaneQueues {
         queued
     }
 
-    /// Whether an envelope before this one in its lane came back unstored.
+    /// Whether an earlier envelope of the lane came back unstored.
     pub(super) fn follows_returned(&self, index: usize) -> bool {
         let mut before = self.envelopes.get(index).and_then(|queued| queued.before);
         while let Some(queued) = before.and_then(|index| self.envelopes.get(index)) {
@@ -254,7 +253,7 @@ impl LaneQueues {
         false
     }
 
-    /// Forgets a lane that has no work, and after the last one the memory of a crowd.
+    /// Forgets a lane that has no work, and after the last lane the memory of a burst.
     pub(super) fn close_if_idle(&mut self, index: usize) {
         if self.lanes.get(index).is_none_or(|lane| lane.head.is_some()) {
             return;

@@ -1,17 +1,17 @@
-//! [`SerialQueue`]: a queue that one thread at a time works off, without a lock held while it does.
+//! [`SerialQueue`]: a serial queue. Items are worked on one at a time, in push order, and no lock is held meanwhile.
 //!
 //! # Invariant
 //!
-//! Items are worked on in the order in which they were pushed, one at a time: whoever finds the turn taken leaves its
-//! item to the one that has it. So the order of submissions to a partition, and of results to the hooks, is the order in
-//! which they were decided under the key's lock; and what the work calls (a backend, a hook, a waker) may come back into
-//! the lanes, on the same thread, without meeting a lock of its own.
+//! Items are worked on in the order in which they were pushed, one at a time: a thread that finds another one at work
+//! leaves its item to that thread. So the order of submissions to a partition, and of results to the hooks, is the
+//! order in which they were decided under the key's lock. The work (a backend, a hook, a waker) may call the lanes
+//! again, on the same thread, without meeting a lock that this thread holds.
 
 use std::collections::VecDeque;
 
 use crate::runtime::Mutex;
 
-/// Capacity that an empty queue keeps.
+/// The capacity that an empty queue keeps.
 const KEPT_CAPACITY: usize = 256;
 
 pub(super) struct SerialQueue<T>(Mutex<QueueState<T>>);
@@ -30,7 +30,7 @@ impl<T> SerialQueue<T> {
         self.0.lock().queue.push_back(item);
     }
 
-    /// Works off the queue, unless somebody is at it.
+    /// Works on the queue until it is empty, unless a thread does so already.
     pub(super) fn work(&self, mut each: impl FnMut(T)) {
         let Some(mut item) = self.begin() else { return };
         let turn = Busy(self);
@@ -54,7 +54,7 @@ impl<T> SerialQueue<T> {
         Some(item)
     }
 
-    /// The next item, or the end of the turn.
+    /// Returns the next item, or ends the work.
     fn next(&self) -> Option<T> {
         let mut state = self.0.lock();
         let item = state.queue.pop_front();
@@ -68,7 +68,7 @@ impl<T> SerialQueue<T> {
     }
 }
 
-/// Gives the turn back where the work panicked, so that the next one goes on.
+/// A guard that ends the work after a panic, so that the next thread can go on.
 struct Busy<'a, T>(&'a SerialQueue<T>);
 
 impl<T> Drop for Busy<'_, T> {

@@ -1,13 +1,13 @@
-//! One shard of a topic's lanes: what is decided under its lock.
+//! One shard of a topic's lanes: the decisions under its lock.
 //!
 //! # Invariants
 //!
-//! - **P1**: number and place in the queue are taken in one critical section, so numbers rise along every queue; envelopes
-//!   leave a queue for the partition's turn in queue order ([`Shard::pump`] is the only place that submits, and its cursor
-//!   only moves forward, but for a recovery, which moves it to the head).
-//! - **P2**: a lane that is not [`LaneState::Open`] submits nothing. An envelope that comes back unstored closes it, and it opens
-//!   only when nothing of it is outstanding, at the first envelope whose fate is not known. A refusal takes everything
-//!   behind it out of reach of `pump` in the same critical section.
+//! - **P1**: number and place in the queue are taken in one critical section, so numbers rise along every queue.
+//!   Envelopes leave a queue for the partition's serial queue in queue order: [`Shard::pump`] is the only place that
+//!   submits, and its cursor only moves forward, but for a recovery, which moves it to the head.
+//! - **P2**: a lane that is not [`LaneState::Open`] submits nothing. An envelope that comes back unstored closes its
+//!   lane. The lane opens only when nothing of it is outstanding, at the first envelope whose fate is not known. A
+//!   refusal takes everything behind it out of reach of `pump` in the same critical section.
 //! - Results leave a queue from its head only, so they are told in the key's order.
 
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::publish::budget::BudgetRequest;
 use crate::publish::completion::Completion;
 use crate::publish::seal::{Failure, PublishOutcome, RefusalRoot, Sealed, Seals};
 
-/// Where an envelope is: shard, index in its slab, and a generation that tells it from others that were there.
-/// Packed into a number, it is the id of tickets.
+/// The place of an envelope: shard, index in the shard's slab, and a generation that tells it from earlier envelopes at
+/// this index. Packed into a number, it is the id of a ticket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TicketId {
     pub(super) shard: usize,
@@ -47,7 +47,7 @@ impl TicketId {
     }
 }
 
-/// A lane, to be found again later if it is still there.
+/// A reference to a lane, which finds it again later if it is still there.
 #[derive(Debug, Clone)]
 pub(super) struct LaneRef {
     pub(super) topic: Arc<TopicLanes>,
@@ -56,7 +56,7 @@ pub(super) struct LaneRef {
     pub(super) id: u64,
 }
 
-/// What is told outside of the lock, in this order.
+/// An event to be told outside of the lock, in the order of the decisions.
 #[derive(Debug)]
 pub(super) enum LaneEvent {
     /// A publish that had a place is over.
@@ -67,7 +67,7 @@ pub(super) enum LaneEvent {
     Sealed { key: Option<Key>, error: Error },
 }
 
-/// What is left of a publish that is over.
+/// A publish that is over: what it takes to tell its outcome and give back its room.
 #[derive(Debug)]
 pub(super) struct EndedPublish {
     pub(super) completion: Arc<Completion>,
@@ -89,12 +89,12 @@ pub(super) struct Shard {
     pub(super) queues: LaneQueues,
     pub(super) seals: Seals,
     pub(super) metadata: Option<Arc<TopicMetadata>>,
-    /// Lanes that wait for the topic to be described, oldest first.
+    /// Lanes that wait for the topic's description, oldest first.
     pub(super) listed: Vec<(usize, u64)>,
 }
 
 impl Shard {
-    /// Brings a lane as far as it can go.
+    /// Takes a lane as far as it can go: tells known outcomes and submits what may go.
     pub(super) fn drive(&mut self, fx: &mut Effects<'_>, lane: usize) {
         loop {
             self.tell_known(fx, lane);
@@ -108,7 +108,7 @@ impl Shard {
         }
     }
 
-    /// Takes what is over from the head of the queue.
+    /// Takes envelopes that are over from the head of the queue, and tells their outcomes.
     fn tell_known(&mut self, fx: &mut Effects<'_>, lane: usize) {
         while let Some(head) = self.queues.lanes[lane].head.filter(|head| self.queues.envelopes[*head].is_over()) {
             let (kind, budget_key) = (self.queues.lanes[lane].kind, self.queues.lanes[lane].budget_key());
@@ -119,7 +119,8 @@ impl Shard {
         }
     }
 
-    /// Submits what may go. True where an envelope turned out to be over, so that there is something to tell.
+    /// Submits the envelopes that may go. Returns true where one turned out to be over, so that there is something to
+    /// tell.
     fn pump(&mut self, fx: &mut Effects<'_>, lane_index: usize) -> bool {
         if !self.opened(fx, lane_index) {
             return false;
@@ -158,7 +159,7 @@ impl Shard {
         }
     }
 
-    /// Whether the lane may submit now. Ends a drain when everything has come back.
+    /// Whether the lane may submit now. Opens a draining lane once everything has come back.
     fn opened(&mut self, fx: &mut Effects<'_>, lane_index: usize) -> bool {
         let lane = &mut self.queues.lanes[lane_index];
         match lane.hold {
@@ -176,7 +177,7 @@ impl Shard {
         true
     }
 
-    /// Lets some time pass before the lane goes on at its head.
+    /// Closes the lane for a back-off, after which it goes on at its head.
     pub(super) fn back_off(&mut self, fx: &mut Effects<'_>, lane_index: usize) {
         let lane = &mut self.queues.lanes[lane_index];
         lane.hold = LaneState::BackingOff;
@@ -185,7 +186,7 @@ impl Shard {
         fx.back_off(lane_index, id, attempt);
     }
 
-    /// Has the lane wait until the topic is described.
+    /// Lists the lane as waiting for the topic's description, and asks for the description.
     fn list(&mut self, fx: &mut Effects<'_>, lane_index: usize) {
         let lane = &mut self.queues.lanes[lane_index];
         if !lane.listed {
@@ -239,7 +240,7 @@ impl Shard {
         fx.submit(facts.partition(queued.partition), record, ticket);
     }
 
-    /// Whether what was submitted under this ticket may still be stored. See [`Ticket::stands`].
+    /// Whether the record submitted under this ticket may still be stored. See [`Ticket::stands`].
     pub(super) fn stands(&self, id: TicketId) -> bool {
         self.queues.queued(id.index, id.generation).is_some_and(|queued| {
             matches!(queued.state, EnvelopeState::Outstanding { doomed: None })
@@ -247,7 +248,7 @@ impl Shard {
         })
     }
 
-    /// A fate came. Nothing happens where the envelope is over already, because the bus was closed.
+    /// Takes the fate of an envelope. Does nothing where the envelope is over already, because the bus was closed.
     pub(super) fn told(&mut self, fx: &mut Effects<'_>, id: TicketId, fate: Fate) {
         let index = id.index;
         let Some(lane_index) = self.queues.queued(index, id.generation).map(|queued| queued.lane) else { return };
@@ -257,7 +258,7 @@ impl Shard {
         };
         let lane = &mut self.queues.lanes[lane_index];
         lane.outstanding -= 1;
-        // Before the lane looks for its next one, so that who stands in line comes first.
+        // Released before the lane looks for its next envelope, so that lanes in line come first.
         fx.release_permit(lane.kind);
         match (fate, doomed) {
             (Fate::Stored { position, duplicate }, doomed) => self.stored(fx, index, position, duplicate, doomed),
@@ -350,7 +351,7 @@ impl Shard {
         }
     }
 
-    /// Seals a key by a refusal, as its topic wants it.
+    /// Seals a key by a refusal, under the topic's policy.
     pub(super) fn seal(&mut self, fx: &mut Effects<'_>, key: &Key, failure: &Failure) {
         let Some(root) = &failure.root else { return };
         let sealed = self.seals.seal(&fx.topic.seal, fx.topic.policy(), key, root);
@@ -362,7 +363,7 @@ impl Shard {
         fx.event(LaneEvent::Sealed { key, error: failure.error.clone() });
     }
 
-    /// The log was read for an envelope's stamp.
+    /// Takes the answer of the search for an envelope's stamp.
     pub(super) fn searched(&mut self, fx: &mut Effects<'_>, id: TicketId, found: Result<StampOutcome, Error>) {
         let Some(lane_index) = self.queues.queued(id.index, id.generation).map(|queued| queued.lane) else { return };
         let queued = &mut self.queues.envelopes[id.index];
@@ -370,7 +371,7 @@ impl Shard {
         match found {
             Ok(StampOutcome::At(position)) => self.confirm(fx, id.index, position, true),
             Ok(told @ (StampOutcome::Absent | StampOutcome::Untold)) => {
-                // It is not there, so what comes now is as good as a first send.
+                // The stamp is not there, so the next send is as good as a first one.
                 (queued.unknown, queued.first_sent) = (false, None);
                 if let Some(error) = queued.refused.take() {
                     let error = if told == StampOutcome::Untold { perhaps_gone(error) } else { error };
@@ -390,7 +391,7 @@ impl Shard {
         self.drive(fx, lane_index);
     }
 
-    /// A lane's rest is over.
+    /// Lets a lane go on whose back-off is over.
     pub(super) fn backed_off(&mut self, fx: &mut Effects<'_>, lane_index: usize, id: u64) {
         if self.queues.lane(lane_index, id).is_some_and(|lane| lane.hold == LaneState::BackingOff) {
             let lane = &mut self.queues.lanes[lane_index];
@@ -399,7 +400,7 @@ impl Shard {
         }
     }
 
-    /// Takes an envelope back that was never submitted.
+    /// Withdraws an envelope that was never submitted.
     pub(super) fn withdraw(&mut self, fx: &mut Effects<'_>, id: TicketId) -> Withdrawal {
         let Some(queued) = self.queues.queued(id.index, id.generation) else { return Withdrawal::TooLate };
         if queued.sent || !matches!(queued.state, EnvelopeState::Waiting) {
@@ -417,7 +418,7 @@ impl Shard {
         Withdrawal::Withdrawn
     }
 
-    /// Ends everything, because the bus is closed.
+    /// Ends all envelopes, because the bus is closed. Returns how many were not over.
     pub(super) fn abandon(&mut self, fx: &mut Effects<'_>) -> usize {
         let mut abandoned = 0;
         let lanes: Vec<usize> = self.queues.lanes.iter().map(|(index, _)| index).collect();
@@ -454,14 +455,14 @@ fn needs_search(queued: &QueuedEnvelope, facts: &TopicMetadata) -> bool {
     queued.first_sent.is_none_or(|first| first.elapsed() >= window)
 }
 
-/// Sent again it was refused, and whether it was stored before cannot be known any more. Those behind it fail all the same:
-/// they may not be stored behind a hole.
+/// Returns the error of an envelope that was refused when it was sent again, where the log no longer tells whether it
+/// was stored before. Envelopes behind it fail all the same: they may not be stored behind a hole.
 fn perhaps_gone(refusal: Error) -> Error {
     let message = "sent again it was refused, and the log no longer tells whether it was stored before";
     Error::new(ErrorKind::Unknown, message).caused_by(refusal)
 }
 
-/// The failure of a refused publish, which names itself.
+/// Returns the failure of a refused publish, whose error names the publish itself.
 pub(super) fn fail(topic: &TopicLanes, key: Option<&Key>, stamp: Stamp, envelope: &Envelope, error: Error) -> Failure {
     let error = error.about("topic", topic.name());
     let error = if let Some(key) = key { error.about("key", key) } else { error };

@@ -1,4 +1,4 @@
-//! What all topics' lanes share: the stamp counter, the budget, the permits, the way to the driver.
+//! The state that all topics' lanes share: the stamp counter, the budget, the permits, the driver's inbox.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +22,17 @@ use crate::publish::config::PublishConfig;
 use crate::runtime::Env;
 use crate::runtime::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-/// Something that a lane has been waiting for.
+/// A grant that a lane was waiting for.
 pub(super) enum Ready {
-    /// Room for an envelope.
     Granted(Arc<TopicLanes>, TicketId),
-    /// A permit for a lane.
     Permit(LaneRef, LaneKind),
 }
 
-/// How far the lanes are in their life.
+/// The stage of the lanes' life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lifecycle {
     Open,
-    /// No more publishes of users; the bus's own still pass.
+    /// No more publishes of users are taken; the bus's own still pass.
     Closing,
     Closed,
 }
@@ -46,17 +44,18 @@ pub(super) struct Shared {
     pub(super) hooks: Hooks,
     pub(super) max_record_bytes: Option<usize>,
     pub(super) resend_window: Option<Duration>,
-    /// The most records of one key outstanding.
+    /// The most outstanding records of one key.
     pub(super) per_key: usize,
     producer: ProducerId,
     next: AtomicU64,
     pub(super) hasher: DefaultHashBuilder,
     budget: Budget<Ready>,
-    /// Room and permits that users cannot take, for what the bus itself must write (S2).
+    /// The reserve of room, and below it of permits, that users cannot take: for what the bus itself must write (S2).
     reserve: Budget<Ready>,
     permits: Permits<LaneRef>,
     reserved_permits: Option<Permits<LaneRef>>,
-    /// What lanes have waited for, worked off by one thread at a time and never nested: one grant leads to the next.
+    /// The grants that lanes were waiting for, worked on by one thread at a time and never nested: one grant leads to
+    /// the next.
     pub(super) ready: SerialQueue<Ready>,
     pub(super) inbox: Inbox,
     pub(super) seam: Seam,
@@ -74,7 +73,7 @@ impl Shared {
             share: if seam.is(Mutant::NoShare) { 1 } else { config.share },
             waiting: config.waiting_limit,
         };
-        // Who writes dead letters is bounded by what is handled, and must never be turned away.
+        // The number of dead letters is bounded by what is handled, and their writers must never be turned away.
         let record = capabilities.max_record_bytes.unwrap_or(limits.bytes);
         let own = limits.reserve();
         let reserve = BudgetLimits { bytes: own.bytes.max(record), waiting: usize::MAX, ..own };
@@ -112,12 +111,12 @@ impl Shared {
     }
 
     #[cfg(test)]
-    #[allow(dead_code)] // by no test of explored schedules
+    #[allow(dead_code)] // not used by the tests of explored schedules
     pub(super) fn producer(&self) -> ProducerId {
         self.producer
     }
 
-    /// Takes so many numbers; the first of them. To be called under the lock that orders what they are for.
+    /// Takes `count` numbers, and returns the first of them. To be called under the lock that orders their publishes.
     pub(super) fn numbers(&self, count: u64) -> u64 {
         self.next.fetch_add(count, Ordering::Relaxed)
     }
@@ -135,14 +134,14 @@ impl Shared {
         reserved.unwrap_or(&self.permits)
     }
 
-    /// Returns a permit. True where somebody waited for it, who is [ready](Self::work_ready) now.
+    /// Returns a permit. True where a lane waited for it; that lane is [ready](Self::work_ready) now.
     pub(super) fn release_permit(&self, kind: LaneKind) -> bool {
         let Some(lane) = self.permits(kind).release() else { return false };
         self.ready.push(Ready::Permit(lane, kind));
         true
     }
 
-    /// Lets those go on who got what they waited for.
+    /// Lets the lanes go on that got the grants they waited for.
     pub(super) fn work_ready(&self) {
         self.ready.work(|ready| match ready {
             Ready::Granted(topic, place) => topic.granted(place),
@@ -150,7 +149,8 @@ impl Shared {
         });
     }
 
-    /// The lanes are empty for good: forgets who stood in line, since each holds its topic and that this engine.
+    /// Forgets the lanes that stood in line, since each holds its topic and the topic holds this state; and stops the
+    /// driver. To be called when the lanes are empty for good.
     pub(super) fn dismiss(&self) {
         self.permits.dismiss();
         if let Some(permits) = &self.reserved_permits {
@@ -171,7 +171,7 @@ impl Shared {
         }
     }
 
-    /// Stages only rise.
+    /// Moves to a stage. Stages only rise.
     pub(super) fn enter(&self, stage: Lifecycle) {
         self.lifecycle.fetch_max(stage as u8, Ordering::SeqCst);
     }
@@ -181,7 +181,7 @@ impl Shared {
     }
 
     pub(super) fn one_less(&self) {
-        // Nobody waits for it while the bus is open; whoever does has closed the intake before it looks.
+        // Nobody waits for this while the bus is open; a closing bus stops the intake before it looks.
         if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 && self.lifecycle() != Lifecycle::Open {
             self.idle.notify_waiters();
         }
@@ -191,7 +191,7 @@ impl Shared {
         self.pending.load(Ordering::SeqCst)
     }
 
-    /// Until nothing is pending; to be called when the intake is closed.
+    /// Waits until nothing is pending; to be called when the intake is closed.
     pub(super) async fn idle(&self) {
         loop {
             let mut notified = std::pin::pin!(self.idle.notified());

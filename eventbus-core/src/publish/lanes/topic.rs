@@ -1,7 +1,7 @@
-//! The lanes of one topic, and what is known of the topic.
+//! The lanes of one topic, and the topic's metadata.
 //!
-//! The first publish to a topic asks the driver to describe it; places are taken meanwhile. The metadata are kept in every
-//! shard, so that a publish takes no lock for them but its shard's.
+//! The first publish to a topic asks the driver to describe it; publishes take their places meanwhile. Every shard
+//! keeps the metadata, so that a publish takes no lock for them but its shard's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,19 +30,19 @@ use crate::runtime::Mutex;
 use crate::runtime::sync::MutexGuard;
 use crate::runtime::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// How soon it is looked again whether all that is keyed is over.
+/// The interval between looks at whether all keyed publishes are over.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Shards of a topic: how many publishes of different keys may take their place at the same instant.
+/// The number of shards of a topic: that many publishes of different keys may take their places at the same instant.
 pub(super) const SHARDS: usize = 32;
 
-/// What the driver is at with a topic.
+/// The state of a topic's description.
 #[derive(Debug, Default)]
 struct Described {
-    /// Rises whenever what a description under way will say may be stale.
+    /// A version that rises whenever a description under way may be stale when it comes.
     version: u64,
     under_way: bool,
-    /// The policy was given by who ensured the topic; descriptions do not change it.
+    /// Whether a caller that ensured the topic gave the policy; then descriptions do not change it.
     policy_given: bool,
     incarnation: Option<String>,
     incarnations: u32,
@@ -55,7 +55,6 @@ struct ShardCell {
     outbox: SerialQueue<LaneEvent>,
 }
 
-/// All lanes of a topic.
 pub(crate) struct TopicLanes {
     telemetry: PublishTelemetry,
     name: Topic,
@@ -65,7 +64,7 @@ pub(crate) struct TopicLanes {
     pub(super) partitions: PartitionCounts,
     policy: AtomicU8,
     described: Mutex<Described>,
-    /// Held while metadata are put into the shards, so that all have the same.
+    /// Held while metadata are put into the shards, so that all shards have the same.
     applying: Mutex<()>,
 }
 
@@ -101,12 +100,12 @@ impl TopicLanes {
         self.shards[shard].state.lock()
     }
 
-    /// The shard of a key: by other bits of its hash than the partition, and the same in every run.
+    /// Returns the shard of a key, the same in every run, by other bits of its hash than the partition's.
     pub(super) fn shard_of(key: &Key) -> usize {
         (murmur2(key.as_bytes()) >> 20) as usize % SHARDS
     }
 
-    /// Does something under a shard's lock, and what follows from it after.
+    /// Calls `decide` under a shard's lock, and settles its effects after.
     pub(super) fn with<R>(self: &Arc<Self>, shard: usize, decide: impl FnOnce(&mut Shard, &mut Effects<'_>) -> R) -> R {
         let mut fx = Effects::new(self, shard);
         let result = decide(&mut self.lock(shard), &mut fx);
@@ -131,7 +130,7 @@ impl TopicLanes {
         self.policy.store(policy, Ordering::Relaxed);
     }
 
-    /// Unseals a key, or the topic.
+    /// Unseals a key; `None` unseals the topic.
     pub(super) fn resume(&self, key: Option<&Key>) {
         match key {
             Some(key) => self.lock(Self::shard_of(key)).seals.resume(&self.seal, key),
@@ -139,7 +138,7 @@ impl TopicLanes {
         }
     }
 
-    /// Tells what a shard has to tell, in order.
+    /// Tells the events of a shard, in order.
     pub(super) fn tell(self: &Arc<Self>, shard: usize) {
         let mut let_in = false;
         self.outbox(shard).work(|event| let_in |= self.tell_one(event));
@@ -148,7 +147,7 @@ impl TopicLanes {
         }
     }
 
-    /// True where it let others in.
+    /// Tells one event. Returns true where it let waiting publishes in.
     fn tell_one(&self, event: LaneEvent) -> bool {
         match event {
             LaneEvent::Sealed { key, error } => {
@@ -179,8 +178,8 @@ impl TopicLanes {
         }
     }
 
-    /// A publish is over, observed by hooks and metrics; its beginning is the tracer's. Outside of all locks, in the key's
-    /// order. `result` is made only where somebody listens.
+    /// Tells hooks and metrics that a publish is over, outside of all locks and in the key's order. The tracer observes
+    /// the beginning. `result` is made only where a hook listens.
     fn ended(
         &self,
         since: Option<Instant>,
@@ -196,7 +195,7 @@ impl TopicLanes {
         }
     }
 
-    /// Room was granted to a waiting envelope.
+    /// Takes a grant of room for a waiting envelope.
     pub(super) fn granted(self: &Arc<Self>, id: TicketId) {
         let completion = self.with(id.shard, |shard, fx| {
             let lane = shard.queues.queued(id.index, id.generation)?.lane;
@@ -211,7 +210,7 @@ impl TopicLanes {
         }
     }
 
-    /// A permit came to a lane that stood in line; what it does not use is returned.
+    /// Takes a permit for a lane that stood in line, and returns it where the lane does not use it.
     pub(super) fn permitted(self: &Arc<Self>, lane: &LaneRef, kind: LaneKind) {
         let unused = self.with(lane.shard, |shard, fx| {
             fx.permit_in_hand = true;
@@ -226,12 +225,10 @@ impl TopicLanes {
         }
     }
 
-    /// The log was read for a stamp.
     pub(super) fn searched(self: &Arc<Self>, id: TicketId, found: Result<StampOutcome>) {
         self.with(id.shard, |shard, fx| shard.searched(fx, id, found));
     }
 
-    /// A lane's rest is over.
     pub(super) fn backed_off(self: &Arc<Self>, lane: &LaneRef) {
         self.with(lane.shard, |shard, fx| shard.backed_off(fx, lane.lane, lane.id));
     }
@@ -250,7 +247,7 @@ impl TopicLanes {
         }
     }
 
-    /// The driver's answer to [`need_facts`](Self::need_facts).
+    /// Takes the driver's answer to [`request_metadata`](Self::request_metadata).
     pub(super) fn described(self: &Arc<Self>, version: u64, answer: Result<TopicDescription>) {
         {
             let mut described = self.described.lock();
@@ -266,7 +263,7 @@ impl TopicLanes {
         }
     }
 
-    /// The topic was forgotten while it was described: who still waits for it asks again.
+    /// Asks for the description again where lanes still wait for it: the topic was forgotten while it was described.
     fn ask_again(self: &Arc<Self>) {
         let waits = |shard: usize| {
             let shard = self.lock(shard);
@@ -277,7 +274,7 @@ impl TopicLanes {
         }
     }
 
-    /// Takes a description for true, and lets go what waited for it.
+    /// Puts a description in force, and lets the lanes go on that waited for it.
     pub(super) fn apply(self: &Arc<Self>, description: &TopicDescription, source: MetadataSource) {
         let installing = self.applying.lock();
         let before = self.partitions.difference();
@@ -312,7 +309,7 @@ impl TopicLanes {
         }
     }
 
-    /// The metadata, by how many partitions keys go, and whether this is another topic than before.
+    /// Returns the metadata, the partition counts, and whether this is another topic than before.
     fn metadata_of(
         &self,
         description: &TopicDescription,
@@ -332,7 +329,7 @@ impl TopicLanes {
             described.incarnation = Some(description.incarnation.clone());
             described.incarnations += 1;
         }
-        // The same log goes on under the same turns, so that what is queued in them stays in order.
+        // The same log keeps its partitions and their serial queues, so that records queued in them stay in order.
         let before = described.last.take();
         let partition = |index: usize| {
             let end = description.partitions.get(index).map_or(Position::ZERO, |log| log.end);
@@ -371,7 +368,7 @@ impl TopicLanes {
         }
     }
 
-    /// The topic cannot be described: what waits for it is refused.
+    /// Refuses the lanes that wait for a topic which cannot be described.
     fn refuse_listed(self: &Arc<Self>, error: &Error) {
         for index in 0..SHARDS {
             self.with(index, |shard, fx| {
@@ -390,18 +387,19 @@ impl TopicLanes {
 }
 
 impl TopicLanes {
-    /// The topic has so many partitions by now; where that is news, it is described anew.
+    /// Takes a count of the topic's partitions. A new number has the topic described anew.
     pub(super) fn counted(self: &Arc<Self>, found: u32) {
-        // One look: the topic may be forgotten meanwhile.
+        // The counts are read once, since the topic may be forgotten meanwhile.
         let known = self.partitions.numbers().found;
         if known != 0 && known != found {
             self.request_metadata();
         }
     }
 
-    /// Has keys go by `partitions` from now on, if that is how many the topic has. Waits until nothing keyed is on its way.
+    /// Makes keys go by `partitions` from now on, if the topic has that number. Waits until nothing keyed is on its
+    /// way.
     ///
-    /// Cancel safe: what was noticed stays so.
+    /// Cancel safe: a difference that was noticed stays noticed.
     pub(super) async fn accept_partitions(self: &Arc<Self>, partitions: u32) -> Result<()> {
         let described = self.shared().backend.describe_topic(self.name()).await?;
         let found = described.spec.partitions;
@@ -425,11 +423,11 @@ impl TopicLanes {
 }
 
 impl Shard {
-    /// The topic of a waiting lane cannot be described, and trying again cannot help.
+    /// Refuses the envelopes of a waiting lane, since its topic cannot be described and trying again cannot help.
     fn undescribed(&mut self, fx: &mut Effects<'_>, lane_index: usize, error: &Error) {
         let lane = &self.queues.lanes[lane_index];
         let Some(first) = lane.cursor.filter(|_| lane.hold == LaneState::Open) else { return };
-        // What may be in the log is not refused by a missing permission to look at its topic.
+        // An envelope that may be in the log is not refused for a missing permission to look at its topic.
         if self.queues.envelopes[first].unknown && error.kind() != ErrorKind::UnknownTopic {
             return self.back_off(fx, lane_index);
         }
@@ -463,7 +461,7 @@ impl fmt::Debug for TopicLanes {
     }
 }
 
-/// Who waits for budget is found again by this.
+/// Makes the waiter by which an envelope that waits for room is found again.
 pub(super) fn waiter(topic: &Arc<TopicLanes>, id: TicketId) -> Ready {
     Ready::Granted(Arc::clone(topic), id)
 }

@@ -7,7 +7,7 @@ use super::*;
 /// The default limits of a bus.
 const LIMITS: BudgetLimits = BudgetLimits { envelopes: 10_000, bytes: 64 << 20, share: 8, waiting: 100_000 };
 
-/// Waiters are found again by their tickets.
+/// Lines in which each waiter is known by its own ticket.
 type Tickets = Lines<u64>;
 
 fn lines(envelopes: usize, bytes: usize, share: usize, waiting: usize) -> Tickets {
@@ -19,7 +19,8 @@ impl Tickets {
         self.admit(BudgetRequest { lane, bytes, ticket }, || ticket)
     }
 
-    /// Asks for a batch, whose envelopes take the tickets from `first` on; the tickets that were granted room.
+    /// Asks for room for a batch, whose envelopes take the tickets from `first` on. Returns the tickets that were
+    /// granted room.
     fn ask_batch(&mut self, batch: &[(Option<u64>, usize)], first: u64) -> Result<Vec<u64>, BatchUnplaced> {
         let request = |(ticket, &(lane, bytes))| BudgetRequest { lane, bytes, ticket };
         let requests: Vec<_> = (first..).zip(batch).map(request).collect();
@@ -40,7 +41,7 @@ impl Tickets {
         }
     }
 
-    /// Keys, and waiters.
+    /// The numbers of keys and of waiters.
     fn counts(&self) -> (usize, usize) {
         (self.by_lane.len(), self.waiters.len())
     }
@@ -163,7 +164,7 @@ fn a_reserve_is_a_sixteenth_and_never_too_small() {
     assert_eq!((small.envelopes, small.bytes), (64, 1));
 }
 
-/// Everything that holds or waits, in call order; the rules by their definitions.
+/// A model of the budget: all holders and waiters, in call order, and the rules by their definitions.
 struct Model {
     limits: BudgetLimits,
     held: Vec<ModelPlace>,
@@ -214,7 +215,7 @@ impl Model {
         }
     }
 
-    /// All or none of `places`.
+    /// Admits all of `places`, or none.
     fn admit(&mut self, places: &[ModelPlace]) -> Result<Vec<u64>, BatchUnplaced> {
         if let Some(index) = places.iter().position(|place| place.bytes > self.limits.bytes) {
             return Err(BatchUnplaced { index, admission: Admission::TooLarge });

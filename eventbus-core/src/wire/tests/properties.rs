@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::*;
 use crate::model::ProducerId;
 
-/// Text that an attribute can hold, quotes, percent signs and other scripts among it.
+/// Text that an attribute can hold, with quotes, percent signs and other scripts in it.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[ -~]{1,20}", "[\"%\\\\ ü漢🦀]{1,8}", "\\PC{1,12}"]
         .prop_filter("no text of CloudEvents", |text| Envelope::builder("T", "/s").tenant(text.clone()).build().is_ok())
@@ -39,7 +39,7 @@ fn payload() -> impl Strategy<Value = (Option<String>, Vec<u8>)> {
 }
 
 fn envelope() -> impl Strategy<Value = Envelope> {
-    // Years 1 to 9998, so that no offset leaves those of four digits.
+    // Years 1 to 9998, so that no offset leaves the years of four digits.
     let time = (-62_100_000_000_i64..253_300_000_000, 0..1_000_000_000_i64, -1439..1440_i32);
     let own = (text(), "[a-z/:.?#%20]{0,3}[a-z]{1,9}", text(), time, of(key()), of(any::<u32>()), of(any::<u64>()));
     let optional = (of(text()), of(text()), of(text()), of(text()), of(text()));
@@ -135,7 +135,7 @@ proptest! {
         for (name, value) in encode(&envelope, stamp, &binding, mode).headers {
             prop_assert!(!name.contains(['\r', '\n', '\0']));
             prop_assert!(!value.iter().any(|byte| b"\r\n\0".contains(byte)), "{}: {:?}", name, value);
-            // Where a client trims values, what it would trim has been encoded or refused.
+            // The white space that clients trim from values has been encoded or refused.
             let text = std::str::from_utf8(&value).unwrap();
             prop_assert!(!binding.percent_encoded || text.trim() == text || name == CONTENT_TYPE, "{}: {:?}", name, text);
         }

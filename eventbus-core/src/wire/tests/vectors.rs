@@ -226,7 +226,7 @@ fn foreign_events_are_read_leniently() {
     assert_eq!((envelope.sequence(), envelope.key(), stamp), (None, None, None));
     assert_eq!(envelope.content_type(), Some("text/plain"));
     assert_eq!(left_out, ["bad_name", "Msg-Id"]);
-    // Written again they stay what they are.
+    // Written again, the foreign attributes stay what they are.
     let again = encode(&envelope, None, &TEXTUAL, Mode::Binary);
     assert_eq!(decode_at_42(&again, &TEXTUAL).unwrap().envelope, envelope);
 }
@@ -297,7 +297,7 @@ fn a_header_repeats_the_key_of_a_structured_record_where_the_record_has_none() {
     let context = DecodeContext { topic: &topic, partition: 0, position: Position::new(1), stored_at: 0 };
     let read = decode(&written, &binding, &context).unwrap();
     assert_eq!((read.envelope, read.left_out), (envelope.clone(), vec![]));
-    // Found where the document cannot be read, and refused where the two differ.
+    // The key is found where the document cannot be read; a record is refused where the two keys differ.
     let broken = WireRecord { payload: Bytes::from_static(b"{"), ..written.clone() };
     assert_eq!(peek(&broken, &binding), Peek { key: envelope.key().cloned(), stamp: Some(stamp) });
     let mut other = written;

@@ -1,4 +1,4 @@
-//! A topic with another number of partitions than its keys go by.
+//! Topics that have another number of partitions than their keys go by.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::backend::Pipelining;
 
 const EVERY: Duration = Duration::from_secs(30);
 
-/// A topic of two partitions that may grow.
+/// Plans a topic of two partitions that may grow.
 fn growing() -> Plan {
     let mut plan = Plan::new(Pipelining::PerPartition);
     plan.fake.spec = plan.fake.spec.partitions(2);
@@ -16,7 +16,7 @@ fn growing() -> Plan {
     plan
 }
 
-/// A key that another number of partitions puts elsewhere.
+/// Returns a key that eight partitions put elsewhere than two do.
 fn moving() -> String {
     let moves = |name: &String| key(name).partition(2) != key(name).partition(8);
     (0..).map(|n| format!("k{n}")).find(moves).unwrap()

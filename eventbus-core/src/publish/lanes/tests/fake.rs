@@ -1,4 +1,4 @@
-//! A backend that keeps every submission until the test says what becomes of it.
+//! A backend that keeps every submission until the test decides its fate.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,12 +11,12 @@ use crate::model::{Error, ErrorKind, Group, Position, Result, Stamp, Topic, Topi
 
 pub(crate) const TOPIC: &str = "orders";
 
-/// What `submit` does by itself.
+/// The mode in which `submit` answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Keeps the submission until the test answers it.
+    /// A submission is kept until the test answers it.
     LaneState,
-    /// Stores it and says so within the call.
+    /// A submission is stored, and told so within the call.
     StoreAtOnce,
 }
 
@@ -35,18 +35,18 @@ pub(crate) struct State {
     /// Submissions without an answer, in order.
     pub(crate) held: VecDeque<(Outbound, Ticket)>,
     pub(crate) log: Vec<Stored>,
-    /// Every submission's id, in order, re-sends too.
+    /// The id of every submission, in order, re-sends included.
     pub(crate) submitted: Vec<String>,
-    /// Re-sends of these stamps are recognised.
+    /// Whether the re-send of a stored stamp is recognised as a copy.
     pub(crate) removes_copies: bool,
     pub(crate) looked_from: Vec<Position>,
     pub(crate) look_errors: Vec<Error>,
     pub(crate) describe_errors: VecDeque<Error>,
     pub(crate) described: usize,
     pub(crate) incarnation: String,
-    /// Nothing below is in the log any more.
+    /// The first position that is still in the log.
     pub(crate) first: Position,
-    /// The number of partitions, where it was changed.
+    /// The number of partitions, where a test changed it.
     pub(crate) grown: Option<u32>,
 }
 
@@ -55,9 +55,9 @@ pub(crate) struct Fake {
     pub(crate) capabilities: Capabilities,
     pub(crate) spec: TopicSpec,
     state: Mutex<State>,
-    /// Breaks the interface's contract: stores behind a hole.
+    /// Whether the backend breaks its contract and stores behind a hole.
     pub(crate) trusts: bool,
-    /// Held by who answers, where several threads do.
+    /// A lock for threads that answer, where there are several.
     pub(crate) answering: Mutex<()>,
 }
 
@@ -104,24 +104,23 @@ impl Fake {
         TopicDescription::new(spec, state.incarnation.clone(), partitions)
     }
 
-    /// Where the next record goes.
     pub(crate) fn end(&self) -> Position {
         self.state().log.last().map_or(Position::ZERO, |stored| stored.position.next())
     }
 
-    /// Takes everything below this position away, as retention does.
+    /// Removes everything below this position, as retention does.
     pub(crate) fn retain_from(&self, first: Position) {
         let mut state = self.state();
         state.first = first;
         state.log.retain(|stored| stored.position >= first);
     }
 
-    /// The ids that are submitted and not answered.
+    /// Returns the ids that are submitted and not answered.
     pub(crate) fn held(&self) -> Vec<String> {
         self.state().held.iter().map(|(record, _)| record.envelope.id().into()).collect()
     }
 
-    /// The ids in the log, in order.
+    /// Returns the ids in the log, in order.
     pub(crate) fn stored(&self) -> Vec<String> {
         self.state().log.iter().map(|stored| stored.id.clone()).collect()
     }
@@ -151,7 +150,7 @@ impl Fake {
         (position, false)
     }
 
-    /// Fixes the record's place in the log; a pipelined backend asks whether it still stands.
+    /// Fixes the record's place in the log. A pipelining backend asks before whether the record still stands.
     pub(crate) fn store(&self, id: &str) {
         let (record, ticket) = self.take(id);
         if self.is_behind_a_hole(&ticket) {
@@ -175,12 +174,12 @@ impl Fake {
         self.take(id).1.tell(Fate::Refused(Error::new(ErrorKind::Refused, "no")));
     }
 
-    /// Never arrived, and nobody knows.
+    /// Loses a submission: it never arrives, and nobody knows.
     pub(crate) fn lose(&self, id: &str) {
         drop(self.take(id).1);
     }
 
-    /// Stored, and nobody knows.
+    /// Loses an answer: the record is stored, and nobody knows.
     pub(crate) fn lose_answer(&self, id: &str) {
         let (record, ticket) = self.take(id);
         if !self.is_behind_a_hole(&ticket) {

@@ -1,4 +1,4 @@
-//! S7 for publishers: whatever ends, every publish is resolved, one way or the other.
+//! S7 for publishers: every publish is resolved, one way or the other, whatever ends.
 
 use std::time::Duration;
 

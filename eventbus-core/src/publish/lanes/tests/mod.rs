@@ -1,4 +1,4 @@
-#![cfg_attr(feature = "shuttle", allow(dead_code, unused_imports))] // what only the other tests use
+#![cfg_attr(feature = "shuttle", allow(dead_code, unused_imports))] // parts that only the other tests use
 //! The lanes over a backend whose every answer a test decides.
 
 #[cfg(not(feature = "shuttle"))]
@@ -36,7 +36,7 @@ use crate::observe::{BusEvent, Hook, Hooks};
 use crate::publish::config::PublishConfig;
 use crate::runtime::Env;
 
-/// Random numbers that are the same in every run.
+/// A source of random numbers that are the same in every run.
 #[derive(Debug, Default)]
 struct TestEnv(std::sync::atomic::AtomicU64);
 
@@ -51,7 +51,7 @@ impl Env for TestEnv {
     }
 }
 
-/// What the hook was told: envelope id and what became of it; seals as `seal KEY`.
+/// The events that the hook was told: envelope id and outcome; seals as `seal KEY`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Told(Arc<Mutex<Vec<String>>>);
 
@@ -77,14 +77,13 @@ impl Told {
     }
 }
 
-/// Lanes, the backend under them, and what the hook was told.
 pub(super) struct World {
     pub(super) lanes: Arc<Lanes>,
     pub(super) fake: Arc<Fake>,
     pub(super) told: Told,
 }
 
-/// How a world is built.
+/// The plan by which a world is built.
 pub(super) struct Plan {
     pub(super) fake: Fake,
     pub(super) config: PublishConfig,
@@ -102,7 +101,7 @@ impl Plan {
         (World { lanes, fake, told }, driver)
     }
 
-    /// With the driver running and the topic described.
+    /// Starts the world with the driver running and the topic described.
     pub(super) async fn start(self) -> World {
         let (world, driver) = self.build();
         tokio::spawn(driver.run());
@@ -129,7 +128,7 @@ pub(super) fn key(name: &str) -> Key {
     Key::try_from(name).unwrap()
 }
 
-/// Lets the driver do what it can without time passing.
+/// Lets the driver do all that it can without time passing.
 pub(super) async fn settle() {
     for _ in 0..32 {
         tokio::task::yield_now().await;
@@ -142,7 +141,7 @@ pub(super) async fn rest() {
     settle().await;
 }
 
-/// What a future says now, without waiting.
+/// Polls a future once; `None` where it waits.
 pub(super) fn now<F: Future>(future: F) -> Option<F::Output> {
     let mut cx = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut cx) {
@@ -156,18 +155,17 @@ impl World {
         self.lanes.publish(TOPIC, envelope(key, id))
     }
 
-    /// Publishes and expects room.
+    /// Publishes, and expects room.
     pub(super) fn confirm(&self, key: &str, id: &str) -> crate::Confirmation {
         now(self.publish(key, id)).expect("no room").expect("refused at the call")
     }
 
-    /// The error with which a publish fails at the call; it counts as seen.
+    /// Publishes, and returns the error at the call, which counts as seen.
     pub(super) fn fails(&self, key: &str, id: &str) -> crate::Error {
         now(self.publish(key, id)).expect("waits").expect_err("admitted")
     }
 }
 
-/// The kind of error that a publish has ended with.
 pub(super) fn kind_of(confirmation: &mut crate::Confirmation) -> ErrorKind {
     now(confirmation).expect("not over").expect_err("stored").kind()
 }

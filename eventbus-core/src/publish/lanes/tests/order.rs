@@ -1,4 +1,4 @@
-//! P1: order of the calls, whatever comes back and in which order.
+//! P1: the order of the calls is kept, whatever comes back and in which order.
 
 use super::*;
 use crate::backend::Pipelining;
@@ -171,7 +171,7 @@ async fn permits_bound_what_is_outstanding_and_go_round_the_keys() {
     plan.config.share = 1;
     let world = plan.start().await;
     let _keep: Vec<_> = ["a1", "a2", "a3", "b1", "c1"].map(|id| world.confirm(&id[..1], id)).into();
-    // One of the three is kept for what the bus itself writes.
+    // One permit of the three is kept for what the bus itself writes.
     assert_eq!(world.fake.held(), ["a1", "a2"]);
     world.fake.store("a1");
     assert_eq!(world.fake.held(), ["a2", "a3"]);

@@ -1,4 +1,4 @@
-//! P2 over random scripts: what is stored of a key is what the contract allows, whatever happens.
+//! P2 over random scripts: the log holds of each key what the contract allows, whatever happens.
 
 use proptest::prelude::*;
 
@@ -16,12 +16,12 @@ enum Step {
         first: u8,
         second: u8,
     },
-    /// The submission that is so far along the held ones gets this answer.
+    /// The held submission at this index, modulo their number, gets this answer.
     Answer {
         which: u8,
         fate: Sort,
     },
-    /// The outcome of the publish that is so far along is asked for: an error counts as seen.
+    /// The publish at this index, modulo their number, is polled: an error counts as seen.
     See {
         which: u8,
     },
@@ -66,7 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Publish {
     key: u8,
     id: String,
-    /// When it was called, and when the error it ended with was returned.
+    /// The step of the call; `seen` is the step at which the error it ended with was returned.
     called: usize,
     seen: Option<usize>,
     future: Stage,
@@ -75,7 +75,7 @@ struct Publish {
 enum Stage {
     Waiting(Publishing),
     Admitted(Confirmation),
-    #[allow(dead_code)] // read through Debug, in what a failure prints
+    #[allow(dead_code)] // read through Debug, in the message of a failure
     Over(Result<(), (ErrorKind, Option<String>)>),
 }
 
@@ -127,7 +127,8 @@ impl Run {
         }
     }
 
-    /// Batches are listened to as a whole elsewhere; here they stir up places and room, and nobody sees their errors.
+    /// Publishes a batch and drops its future. Batches are listened to elsewhere; here they stir up places and room,
+    /// and nobody sees their errors.
     fn batch(&mut self, first: u8, second: u8) {
         let envelopes = [first, second].map(|key| {
             let id = self.publishes.len().to_string();
@@ -154,7 +155,7 @@ impl Run {
                 Sort::Refused => fake.refuse(id),
             };
         }
-        // In order and without a hole: what is behind a failure fails with it.
+        // A pipelining broker answers in order and without a hole: records behind a failure fail with it.
         let id = &held[0];
         match fate {
             Sort::Stored => return fake.store(id),
@@ -223,10 +224,10 @@ impl Run {
         Ok(())
     }
 
-    /// Whether, before this call, an error naming the refusal behind `failed` was returned, or the key resumed.
+    /// Whether, before this call, an error was returned that names the refusal behind `failed`, or the key was resumed.
     fn was_seen(&self, failed: &Publish, called: usize) -> bool {
         let resumed = self.resumed.iter().any(|(key, at)| *key == failed.key && *at < called);
-        // Which refusal it goes back to is known to who asked; to be sure, any seen one of the key counts.
+        // Only the caller knows which refusal an error goes back to; here any seen error of the key counts.
         let seen = self.publishes.iter().filter(|one| one.key == failed.key);
         resumed || seen.filter_map(|one| one.seen).any(|at| at < called)
     }

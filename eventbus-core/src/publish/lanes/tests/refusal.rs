@@ -1,4 +1,4 @@
-//! P2: a refusal takes everything behind it along and seals the key until it was seen.
+//! P2: a refusal fails everything behind it and seals the key until the refusal was seen.
 
 use super::*;
 use crate::backend::Pipelining;
@@ -23,7 +23,7 @@ async fn a_refusal_fails_the_suffix_and_seals_the_key_until_it_was_seen() {
         assert_eq!(world.told.take().len(), 5);
         assert!(now(&mut a).unwrap().is_ok() && now(other).unwrap().is_ok());
 
-        // Published before anybody saw the refusal: never stored, whenever that is seen.
+        // Published before anybody saw the refusal: never stored, whenever the refusal is seen.
         let mut early = world.publish("k", "early");
         let cascaded = now(&mut c).unwrap().unwrap_err();
         assert_eq!((cascaded.kind(), names(&cascaded)), (ErrorKind::Cascaded, "b"));
@@ -122,7 +122,7 @@ async fn a_resume_unseals_what_was_refused_before_it_though_that_is_told_later()
     let mut a = world.confirm("k", "a");
     let mut big = now(world.lanes.publish(TOPIC, big)).unwrap().unwrap();
     let mut c = world.confirm("k", "c");
-    // Nothing is refused yet: this resume has no effect on what will be.
+    // Nothing is refused yet: this resume has no effect on later refusals.
     world.lanes.resume(TOPIC, Some(&key("k"))).unwrap();
     tokio::spawn(driver.run());
     settle().await;

@@ -1,5 +1,5 @@
-//! Schedules of threads over the shipped lanes, at every lock and atomic: run with
-//! `cargo test -p eventbus-core --features shuttle --lib lanes::tests::schedules`.
+//! Schedules of threads over the shipped lanes, explored at every lock and atomic. Run with `cargo test -p
+//! eventbus-core --features shuttle --lib lanes::tests::schedules`.
 
 use shuttle::thread;
 
@@ -9,7 +9,7 @@ use crate::model::{Error, Withdrawal};
 
 const SCHEDULES: usize = 5_000;
 
-/// The driver is not run; nothing in these tests needs it.
+/// Builds a world. Its driver is not run, since nothing in these tests needs it.
 fn world(pipelining: Pipelining, change: impl FnOnce(&mut Plan)) -> (Arc<World>, LanesDriver) {
     let mut plan = Plan::new(pipelining);
     change(&mut plan);
@@ -18,7 +18,7 @@ fn world(pipelining: Pipelining, change: impl FnOnce(&mut Plan)) -> (Arc<World>,
     (Arc::new(world), driver)
 }
 
-/// Answers so many submissions, the oldest first.
+/// Answers `count` submissions, the oldest first.
 fn answer(world: &World, mut count: usize) {
     while count > 0 {
         match world.fake.held().first() {

@@ -1,4 +1,4 @@
-//! Many threads at once, with every kind of answer from threads of the backend.
+//! Threads that publish at once, with every kind of answer from threads of the backend.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ const THREADS: usize = 4;
 const KEYS: usize = 25;
 const EACH: usize = 40;
 
-/// Answers in the way of a broker of this kind: in order, without a hole, each copy once.
+/// Answers as a broker of this kind does: in order, without a hole, each copy once.
 fn answer(fake: &Fake, pipelining: Pipelining, step: u64) {
     let Some(id) = fake.held().first().cloned() else { return thread::yield_now() };
     match step % 11 {
@@ -24,7 +24,7 @@ fn answer(fake: &Fake, pipelining: Pipelining, step: u64) {
     }
 }
 
-/// A connection is cut: all that is under way comes back, and nobody knows but we that nothing was stored.
+/// Cuts a connection: everything under way comes back. Nothing of it was stored, and every other ticket is told so.
 fn cut(fake: &Fake) {
     let held: Vec<_> = fake.state().held.drain(..).collect();
     for (which, (_, ticket)) in held.into_iter().enumerate() {
@@ -33,7 +33,7 @@ fn cut(fake: &Fake) {
     }
 }
 
-/// Every key has one publishing thread, so its order of calls is known.
+/// Publishes the keys of one thread. Every key has one publishing thread, so its order of calls is known.
 fn publish_all(lanes: &Arc<Lanes>, thread: usize) -> Vec<crate::Publishing> {
     let key = |k: usize| format!("{thread}-{k}");
     (0..EACH)
@@ -63,7 +63,7 @@ fn threads_that_publish_and_threads_that_answer_keep_every_keys_order() {
                     })
                 })
                 .collect();
-            // Of a pipelined backend one thread fixes places and tells fates, as the interface asks.
+            // On a pipelining backend one thread fixes places and tells fates, as the interface demands.
             let answerers = if pipelining == Pipelining::OnePerKey { 2 } else { 1 };
             for which in 0..answerers {
                 let (fake, over) = (&world.fake, &over);
@@ -88,7 +88,7 @@ fn threads_that_publish_and_threads_that_answer_keep_every_keys_order() {
     }
 }
 
-/// Two answerers may pick the same submission; then one of them finds it gone.
+/// Answers under a lock: two threads could pick the same submission, and one of them would find it gone.
 fn answer_if_alone(fake: &Fake, pipelining: Pipelining, step: &mut u64) {
     *step += 1;
     let lock = fake.answering.lock().unwrap();

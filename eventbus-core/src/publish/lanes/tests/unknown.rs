@@ -1,4 +1,4 @@
-//! P2 and P3: an unknown fate is found out, in the log where the broker may have forgotten.
+//! P2 and P3: an unknown fate is found out, in the log where the broker may have forgotten the stamp.
 
 use std::time::Duration;
 
