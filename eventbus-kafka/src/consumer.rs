@@ -44,7 +44,7 @@ pub(crate) struct TopicOnCluster {
     /// The topic's name on the broker.
     topic: String,
     eager: bool,
-    seat: RebalanceListener<GroupConsumer>,
+    listener: RebalanceListener<GroupConsumer>,
     stranded: AtomicBool,
 }
 
@@ -71,9 +71,9 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
     }
     let (ask, link) = (MemberConfig::of(join, config.lease_of(join.session_timeout)), Arc::clone(link));
     let (topic, eager) = (config.topic(&topic), config.protocol == Protocol::Eager);
-    let consumer = move |seat| {
+    let consumer = move |listener| {
         let (link, topic, stranded) = (Arc::clone(&link), topic.clone(), AtomicBool::new(false));
-        let context = Context::of(&Arc::clone(&link), TopicOnCluster { link, topic, eager, seat, stranded });
+        let context = Context::of(&Arc::clone(&link), TopicOnCluster { link, topic, eager, listener, stranded });
         let consumer = BaseConsumer::from_config_and_context(&client, context);
         Ok(GroupConsumer(consumer.map_err(|error| refused_setting(&error))?))
     };
@@ -116,14 +116,14 @@ impl TopicOnCluster {
 impl ConsumerContext for Context<TopicOnCluster> {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         if what != RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            if self.of.seat.revoked(&partitions(list), consumer.assignment_lost()) == Revocation::Now {
+            if self.of.listener.revoked(&partitions(list), consumer.assignment_lost()) == Revocation::Now {
                 self.of.unassign(consumer, list);
             }
             return;
         }
         self.of.at_the_last(list);
         match if self.of.eager { consumer.assign(list) } else { consumer.incremental_assign(list) } {
-            Ok(()) => self.of.seat.assigned(&partitions(list)),
+            Ok(()) => self.of.listener.assigned(&partitions(list)),
             Err(error) => tracing::warn!(target: "eventbus", %error, "an assignment was not taken"),
         }
     }

@@ -22,7 +22,7 @@ use crate::subscribe::{
 };
 
 /// Builds the workers' side of a subscription that owns partition 0, with nothing around it.
-pub(crate) fn crew(handler: Arc<dyn Handler>, settings: Settings) -> Result<Workers> {
+pub(crate) fn workers(handler: Arc<dyn Handler>, settings: Settings) -> Result<Workers> {
     let (topic, group): (Topic, Group) = ("measured".parse()?, "group".parse()?);
     let pool = Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, Seam::default());
     let context = DeliveryContext {
@@ -67,7 +67,7 @@ fn named(keys: usize) -> Result<Vec<Envelope>> {
 
 /// A pool with one partition, one worker and a handler that does nothing.
 pub struct Dispatch {
-    crew: Arc<Workers>,
+    workers: Arc<Workers>,
     worker: Pin<Box<dyn Future<Output = ()> + Send>>,
     envelopes: Vec<Envelope>,
     next: u64,
@@ -90,8 +90,8 @@ impl Dispatch {
             drop(delivery);
             Ok(())
         });
-        let crew = Arc::new(crew(handler, Settings::default())?);
-        Ok(Self { worker: Box::pin(crew.clone().work(0)), crew, envelopes: named(keys)?, next: 1 })
+        let workers = Arc::new(workers(handler, Settings::default())?);
+        Ok(Self { worker: Box::pin(workers.clone().work(0)), workers, envelopes: named(keys)?, next: 1 })
     }
 
     /// Returns the next `count` records, as a backend would deliver them.
@@ -117,7 +117,7 @@ impl Dispatch {
     /// Does what the session does with a batch, without the round trip of a commit.
     fn look(&self, records: Vec<Inbound>) -> Instant {
         let now = Instant::now();
-        let pool = &self.crew.pool;
+        let pool = &self.workers.pool;
         pool.offer(records, now);
         if pool.duties(now).commit {
             pool.progress(false).iter().for_each(|progress| pool.committed(progress));
@@ -129,7 +129,7 @@ impl Dispatch {
     pub fn pass(&mut self, records: Vec<Inbound>) {
         let now = self.look(records);
         let mut done = None;
-        while let NextAttempt::Run(job) = self.crew.pool.next(0, done.take(), now) {
+        while let NextAttempt::Run(job) = self.workers.pool.next(0, done.take(), now) {
             done = Some((job.lane, job.finished()));
         }
     }
@@ -137,7 +137,7 @@ impl Dispatch {
     /// Whether every offered record is finished and the watermark stands behind the last one.
     #[must_use]
     pub fn is_through(&self) -> bool {
-        self.crew.pool.progress_of(0).is_some_and(|progress| progress.next == Position::new(self.next))
+        self.workers.pool.progress_of(0).is_some_and(|progress| progress.next == Position::new(self.next))
     }
 }
 

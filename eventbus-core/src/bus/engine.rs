@@ -156,7 +156,7 @@ impl Bus {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let capabilities = self.backend.capabilities();
         let handler = self.handle_layers.iter().fold(handler, |inner, layer| layer.layer(inner));
-        let crew = Arc::new(Workers {
+        let workers = Arc::new(Workers {
             pool: Arc::new(Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, self.seam)),
             handler,
             settings: settings.clone(),
@@ -185,7 +185,7 @@ impl Bus {
             member: member.clone(),
             close_by: CloseBy::default(),
             dead_letters,
-            workers: crew.clone(),
+            workers: workers.clone(),
             settings,
         });
         let concurrency = shared.settings.concurrency;
@@ -193,7 +193,7 @@ impl Bus {
         let (tell_ended, ended) = watch::channel(None);
         let handlers = current_runtime()?;
         let backend = self.backend.clone();
-        let running = Arc::new(Running { topic, group, member, commands, ended, workers: crew, backend, handlers });
+        let running = Arc::new(Running { topic, group, member, commands, ended, workers, backend, handlers });
         if !self.remember(number, &running) {
             self.own.run(async move { shared.membership.leave().await }).await?;
             return Err(Error::closed("bus"));

@@ -68,15 +68,15 @@ impl Drop for WorkerGuard {
 impl Workers {
     /// Runs one worker. The guard exists from the call on: a runtime that is gone drops a task without ever polling it.
     pub(crate) fn work(self: Arc<Self>, worker: usize) -> impl Future<Output = ()> + Send + 'static {
-        let mut post = WorkerGuard { workers: self, worker, lane: None, left: false };
+        let mut guard = WorkerGuard { workers: self, worker, lane: None, left: false };
         async move {
-            let crew = post.workers.clone();
-            crew.take_jobs(&mut post).await;
+            let workers = guard.workers.clone();
+            workers.take_jobs(&mut guard).await;
         }
     }
 
-    async fn take_jobs(&self, post: &mut WorkerGuard) {
-        let worker = post.worker;
+    async fn take_jobs(&self, guard: &mut WorkerGuard) {
+        let worker = guard.worker;
         let control = self.control(worker);
         let mut done = None;
         // The end of one attempt is the start of the next.
@@ -84,10 +84,10 @@ impl Workers {
         loop {
             match self.pool.next(worker, done.take(), now) {
                 NextAttempt::Run(job) => {
-                    post.lane = Some(job.lane);
+                    guard.lane = Some(job.lane);
                     let lane = job.lane;
                     done = Some((lane, self.attempt(&control, job, &mut now).await));
-                    post.lane = None;
+                    guard.lane = None;
                     // Handlers that are always ready must not keep the thread from other tasks.
                     tokio::task::coop::consume_budget().await;
                 }
@@ -96,7 +96,7 @@ impl Workers {
                     now = Instant::now();
                 }
                 NextAttempt::Exit => {
-                    post.left = true;
+                    guard.left = true;
                     return;
                 }
             }
@@ -351,11 +351,11 @@ mod tests {
     fn start(handler: Arc<dyn Handler>, change: impl FnOnce(&mut Settings)) -> Arc<Workers> {
         let mut settings = Settings { concurrency: 2, ..Settings::default() };
         change(&mut settings);
-        let crew = Arc::new(bench::crew(handler, settings).unwrap());
+        let workers = Arc::new(bench::workers(handler, settings).unwrap());
         for worker in 0..2 {
-            tokio::spawn(crew.clone().work(worker));
+            tokio::spawn(workers.clone().work(worker));
         }
-        let session = crew.clone();
+        let session = workers.clone();
         tokio::spawn(async move {
             loop {
                 let duties = session.pool.duties(Instant::now());
@@ -367,20 +367,20 @@ mod tests {
                 }
             }
         });
-        crew
+        workers
     }
 
     #[test]
     fn a_worker_whose_runtime_ended_before_its_first_poll_is_missed_in_silence() {
-        let crew = Arc::new(bench::crew(Arc::new(handler_fn(|_| pending())), Settings::default()).unwrap());
-        crew.pool.set_concurrency(1);
-        drop(crew.clone().work(0));
-        let stop = crew.stop.lock().take().expect("nobody would know");
+        let workers = Arc::new(bench::workers(Arc::new(handler_fn(|_| pending())), Settings::default()).unwrap());
+        workers.pool.set_concurrency(1);
+        drop(workers.clone().work(0));
+        let stop = workers.stop.lock().take().expect("nobody would know");
         assert_eq!(stop.kind(), ErrorKind::HandlerFailed);
     }
 
-    fn view(crew: &Workers) -> PartitionView {
-        crew.pool.view(Instant::now()).remove(0)
+    fn view(workers: &Workers) -> PartitionView {
+        workers.pool.view(Instant::now()).remove(0)
     }
 
     /// Lets the first attempt at the first record misbehave; every record must be handled all the same, in order.
@@ -397,17 +397,17 @@ mod tests {
                 Ok(())
             })
         });
-        let crew = start(handler, |settings| settings.handler_timeout = timeout);
-        crew.pool.offer(records(&["a", "a", "b"]), Instant::now());
+        let workers = start(handler, |settings| settings.handler_timeout = timeout);
+        workers.pool.offer(records(&["a", "a", "b"]), Instant::now());
         let mut seen = Vec::new();
         for _ in 0..3 {
             seen.push(told.recv().await.unwrap());
         }
         assert_eq!(seen, [(3, 1), (1, 2), (2, 1)], "another key went on, the head was tried again, then the next");
-        while view(&crew).watermark < crate::Position::new(4) {
+        while view(&workers).watermark < crate::Position::new(4) {
             tokio::task::yield_now().await;
         }
-        assert_eq!(view(&crew).running, 0);
+        assert_eq!(view(&workers).running, 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -460,17 +460,17 @@ mod tests {
                 pending().await
             }
         });
-        let crew = start(handler, |_| {});
-        crew.pool.offer(records(&["a", "b", "c"]), Instant::now());
-        let running = |crew: &Workers| crew.pool.busy_with(0);
-        poll_until(|| running(&crew).len() == 2).await;
-        let (worker, job, position) = running(&crew)[0];
+        let workers = start(handler, |_| {});
+        workers.pool.offer(records(&["a", "b", "c"]), Instant::now());
+        let running = |workers: &Workers| workers.pool.busy_with(0);
+        poll_until(|| running(&workers).len() == 2).await;
+        let (worker, job, position) = running(&workers)[0];
         // The number of another job, as of one that ended just before.
-        crew.abandon(worker, job + 7);
+        workers.abandon(worker, job + 7);
         settle().await;
-        assert_eq!(running(&crew).len(), 2);
-        crew.abandon(worker, job);
-        poll_until(|| running(&crew).len() == 1).await;
+        assert_eq!(running(&workers).len(), 2);
+        workers.abandon(worker, job);
+        poll_until(|| running(&workers).len() == 1).await;
         let counts: Vec<usize> = dropped.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let expected: Vec<usize> = (0..4).map(|at| usize::from(at == position.get())).collect();
         assert_eq!(counts, expected, "only the one that was named is dropped, and nothing of its partition follows");

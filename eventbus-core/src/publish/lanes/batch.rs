@@ -53,8 +53,8 @@ struct Placed {
 
 impl TopicLanes {
     pub(super) fn publish_batch(self: &Arc<Self>, envelopes: &[Envelope]) -> PlacedBatch {
-        let engine = self.shared();
-        let hashed = |envelope: &Envelope| envelope.key().map(|key| engine.hasher.hash_one(key));
+        let shared = self.shared();
+        let hashed = |envelope: &Envelope| envelope.key().map(|key| shared.hasher.hash_one(key));
         let hashes: Vec<Option<u64>> = envelopes.iter().map(hashed).collect();
         let shard_of = |(which, envelope): (usize, &Envelope)| envelope.key().map_or(which % SHARDS, Self::shard_of);
         let shards: Vec<usize> = envelopes.iter().enumerate().map(shard_of).collect();
@@ -62,7 +62,7 @@ impl TopicLanes {
         let mut fx = Effects::new(self, 0);
         let outcome = {
             let mut locked = Locked::new(self, &shards);
-            let first = engine.numbers(envelopes.len() as u64);
+            let first = shared.numbers(envelopes.len() as u64);
             let mut entries: Vec<Call<'_>> = (first..).zip(envelopes).zip(&hashes).map(entry(self)).collect();
             self.place(&mut fx, &mut locked, &mut entries, &shards, first)
         };
@@ -202,11 +202,11 @@ impl Shard {
 type Numbered<'a> = ((u64, &'a Envelope), &'a Option<u64>);
 
 fn entry<'a>(topic: &TopicLanes) -> impl Fn(Numbered<'a>) -> Call<'a> {
-    let engine = Arc::clone(topic.shared());
+    let shared = Arc::clone(topic.shared());
     move |((number, envelope), hash)| {
         let key = envelope.key().zip(*hash).map(|(key, hash)| Hashed { hash, key });
         let kind = if key.is_some() { LaneKind::Keyed } else { LaneKind::Free };
-        Call { kind, key, bytes: envelope.size(), number, stamp: engine.stamp(number), envelope }
+        Call { kind, key, bytes: envelope.size(), number, stamp: shared.stamp(number), envelope }
     }
 }
 

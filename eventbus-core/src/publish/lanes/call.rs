@@ -25,19 +25,19 @@ pub(super) struct Call<'a> {
 
 impl TopicLanes {
     pub(super) fn publish(self: &Arc<Self>, envelope: Envelope) -> Result<Arc<Completion>, Failure> {
-        let engine = self.shared();
+        let shared = self.shared();
         let bytes = envelope.size();
-        let key = envelope.key().map(|key| Hashed { hash: engine.hasher.hash_one(key), key });
+        let key = envelope.key().map(|key| Hashed { hash: shared.hasher.hash_one(key), key });
         let (shard, kind, taken) = match key {
             Some(hashed) => (Self::shard_of(hashed.key), LaneKind::Keyed, None),
             None => {
-                let number = engine.numbers(1);
+                let number = shared.numbers(1);
                 (number as usize % SHARDS, LaneKind::Free, Some(number))
             }
         };
         self.with(shard, |shard, fx| {
-            let number = taken.unwrap_or_else(|| engine.numbers(1));
-            let stamp = engine.stamp(number);
+            let number = taken.unwrap_or_else(|| shared.numbers(1));
+            let stamp = shared.stamp(number);
             let entry = Call { kind, key, bytes, number, stamp, envelope: &envelope };
             let entered = shard.turned_away(fx, &entry).map_or_else(|| shard.admit(fx, &entry), Err);
             entered.inspect_err(|failure| shard.failed_at_call(fx, &entry, failure))
@@ -49,8 +49,8 @@ impl TopicLanes {
         stamp: Stamp,
         envelope: Envelope,
     ) -> Result<Arc<Completion>, Failure> {
-        let engine = self.shared();
-        let (bytes, number) = (envelope.size(), engine.numbers(1));
+        let shared = self.shared();
+        let (bytes, number) = (envelope.size(), shared.numbers(1));
         self.with(number as usize % SHARDS, |shard, fx| {
             let entry = Call { kind: LaneKind::Reserved, key: None, bytes, number, stamp, envelope: &envelope };
             shard.turned_away(fx, &entry).map_or_else(|| shard.admit(fx, &entry), Err)
@@ -77,14 +77,14 @@ impl Shard {
         {
             return Some(entry.refused(topic, numbers.error(topic.name())));
         }
-        let most = self.metadata.as_ref().and_then(|facts| facts.max_record_bytes);
+        let most = self.metadata.as_ref().and_then(|metadata| metadata.max_record_bytes);
         let too_many = most.is_some_and(|most| entry.bytes > most);
         too_many.then(|| entry.refused(topic, too_large(topic, entry.bytes, most)))
     }
 
     /// Asks for budget and takes a place. Where the budget refuses, nothing is left behind.
     fn admit(&mut self, fx: &mut Effects<'_>, entry: &Call<'_>) -> Result<Arc<Completion>, Failure> {
-        let (topic, engine) = (fx.topic, fx.topic.shared());
+        let (topic, shared) = (fx.topic, fx.topic.shared());
         let lane = self.queues.lane_of(entry.key, entry.kind, entry.number);
         let (index, generation) = self.queues.next_ticket_id();
         // A grant that comes meanwhile looks for its envelope under this shard's lock, and so not before the place is
@@ -92,7 +92,7 @@ impl Shard {
         let id = TicketId { shard: fx.shard, index, generation };
         let request =
             BudgetRequest { lane: self.queues.lanes[lane].budget_key(), bytes: entry.bytes, ticket: entry.number };
-        let admitted = match engine.budget(entry.kind).admit(request, || waiter(topic, id)) {
+        let admitted = match shared.budget(entry.kind).admit(request, || waiter(topic, id)) {
             Admission::Granted => true,
             Admission::Waiting => false,
             refused => {

@@ -97,12 +97,12 @@ pub(crate) struct LanesDriver {
 impl LanesDriver {
     /// Makes the driver. `topics` lists the bus's topics; `close` ends the lanes at once.
     pub(super) fn new(
-        engine: Arc<Shared>,
+        shared: Arc<Shared>,
         topics: impl Fn() -> Vec<Arc<TopicLanes>> + Send + 'static,
         close: impl Fn() + Send + 'static,
     ) -> Self {
         Self {
-            shared: engine,
+            shared,
             topics: Box::new(topics),
             close: Box::new(close),
             recount_at: None,
@@ -145,9 +145,9 @@ impl LanesDriver {
     fn obey(&mut self, command: DriverCommand) {
         match command {
             DriverCommand::Describe(topic, version) => {
-                let engine = Arc::clone(&self.shared);
+                let shared = Arc::clone(&self.shared);
                 self.jobs.push(Box::pin(async move {
-                    let answer = describe(&engine, &topic).await;
+                    let answer = describe(&shared, &topic).await;
                     DriverResult::Described(topic, version, answer)
                 }));
             }
@@ -192,9 +192,9 @@ impl LanesDriver {
 
     fn recount(&mut self) {
         for topic in (self.topics)().into_iter().filter(|topic| topic.partitions.is_known()) {
-            let engine = Arc::clone(&self.shared);
+            let shared = Arc::clone(&self.shared);
             self.jobs.push(Box::pin(async move {
-                let count = engine.backend.count_partitions(topic.name()).await;
+                let count = shared.backend.count_partitions(topic.name()).await;
                 DriverResult::Counted(topic, count)
             }));
         }
@@ -221,14 +221,14 @@ impl Drop for LanesDriver {
 }
 
 /// Describes a topic, again and again until trying again cannot change the answer.
-async fn describe(engine: &Shared, topic: &TopicLanes) -> Result<TopicDescription, Error> {
+async fn describe(shared: &Shared, topic: &TopicLanes) -> Result<TopicDescription, Error> {
     let mut attempt = 0;
     loop {
-        match engine.backend.describe_topic(topic.name()).await {
+        match shared.backend.describe_topic(topic.name()).await {
             Err(error) if error.is_retryable() => {
                 attempt += 1;
                 tracing::debug!(topic = %topic.name(), %error, attempt, "the topic could not be described");
-                tokio::time::sleep(engine.resend_delay(attempt)).await;
+                tokio::time::sleep(shared.resend_delay(attempt)).await;
             }
             answer => return answer,
         }

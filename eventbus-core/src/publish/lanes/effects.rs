@@ -78,21 +78,21 @@ impl<'a> Effects<'a> {
 
     /// Has the lane driven again after the back-off that follows `attempt` recoveries in a row.
     pub(super) fn back_off(&mut self, lane: usize, id: u64, attempt: u32) {
-        let engine = self.topic.shared();
-        let at = Instant::now() + engine.resend_delay(attempt);
+        let shared = self.topic.shared();
+        let at = Instant::now() + shared.resend_delay(attempt);
         let lane = LaneRef { topic: Arc::clone(self.topic), shard: self.shard, lane, id };
-        engine.inbox.push(DriverCommand::BackOff(at, lane));
+        shared.inbox.push(DriverCommand::BackOff(at, lane));
     }
 
     /// Has the log searched for the envelope's stamp.
-    pub(super) fn find_stamp(&mut self, index: usize, queued: &QueuedEnvelope, facts: &TopicMetadata) {
-        let same_log = queued.incarnation == facts.incarnation;
+    pub(super) fn find_stamp(&mut self, index: usize, queued: &QueuedEnvelope, metadata: &TopicMetadata) {
+        let same_log = queued.incarnation == metadata.incarnation;
         let id = TicketId { shard: self.shard, index, generation: queued.generation };
         let search = StampSearch {
-            partition: if same_log { queued.partition } else { facts.partition_of(queued.envelope.key()) },
+            partition: if same_log { queued.partition } else { metadata.partition_of(queued.envelope.key()) },
             from: if same_log { queued.from } else { crate::Position::ZERO },
             stamp: queued.completion.stamp(),
-            log: Arc::clone(&facts.log),
+            log: Arc::clone(&metadata.log),
         };
         self.topic.shared().inbox.push(DriverCommand::FindStamp(Arc::clone(self.topic), id, search));
     }
@@ -104,19 +104,19 @@ impl<'a> Effects<'a> {
 
     /// Carries the effects out. Not to be called under a lock.
     pub(super) fn settle(mut self) {
-        let engine = self.topic.shared();
+        let shared = self.topic.shared();
         if let Some(partition) = self.partition.take() {
-            partition.submit_all(&*engine.backend);
+            partition.submit_all(&*shared.backend);
         }
         for partition in &self.more {
-            partition.submit_all(&*engine.backend);
+            partition.submit_all(&*shared.backend);
         }
         while self.telling != 0 {
             self.topic.tell(self.telling.trailing_zeros() as usize);
             self.telling &= self.telling - 1;
         }
         if self.ready {
-            engine.work_ready();
+            shared.work_ready();
         }
         if self.forget {
             self.topic.forget_metadata();

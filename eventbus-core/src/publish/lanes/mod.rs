@@ -92,11 +92,11 @@ impl Lanes {
         config: PublishConfig,
         hooks: Hooks,
     ) -> (Arc<Self>, LanesDriver) {
-        let engine = Shared::new(backend, env, config, hooks);
-        let inner = Arc::new(AllLanes { shared: Arc::clone(&engine), topics: RwLock::default() });
+        let shared = Shared::new(backend, env, config, hooks);
+        let inner = Arc::new(AllLanes { shared: Arc::clone(&shared), topics: RwLock::default() });
         let (closing, topics) = (Arc::clone(&inner), Arc::downgrade(&inner));
         let topics = move || topics.upgrade().map_or_else(Vec::new, |inner| inner.all());
-        let driver = LanesDriver::new(engine, topics, move || {
+        let driver = LanesDriver::new(shared, topics, move || {
             closing.end();
         });
         (Arc::new(Self { inner }), driver)

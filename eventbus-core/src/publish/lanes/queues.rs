@@ -52,7 +52,7 @@ pub(super) struct Lane {
     /// The envelope to be submitted next; those before it are outstanding or over.
     pub(super) cursor: Option<usize>,
     pub(super) outstanding: usize,
-    pub(super) hold: LaneState,
+    pub(super) state: LaneState,
     /// Recoveries since an envelope of this lane was last stored.
     pub(super) attempt: u32,
     /// Whether the lane is in line for a permit.
@@ -183,7 +183,7 @@ impl LaneQueues {
             tail: None,
             cursor: None,
             outstanding: 0,
-            hold: LaneState::Open,
+            state: LaneState::Open,
             attempt: 0,
             in_line: false,
             listed: false,

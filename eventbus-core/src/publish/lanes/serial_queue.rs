@@ -33,7 +33,7 @@ impl<T> SerialQueue<T> {
     /// Works on the queue until it is empty, unless a thread does so already.
     pub(super) fn work(&self, mut each: impl FnMut(T)) {
         let Some(mut item) = self.begin() else { return };
-        let turn = Busy(self);
+        let busy = Busy(self);
         loop {
             each(item);
             match self.next() {
@@ -41,7 +41,7 @@ impl<T> SerialQueue<T> {
                 None => break,
             }
         }
-        std::mem::forget(turn);
+        std::mem::forget(busy);
     }
 
     fn begin(&self) -> Option<T> {
@@ -83,16 +83,16 @@ mod tests {
 
     #[test]
     fn work_that_pushes_to_its_own_turn_is_not_nested() {
-        let turn = SerialQueue::new();
+        let queue = SerialQueue::new();
         let (mut order, depth) = (Vec::new(), std::cell::Cell::new(0));
-        turn.push(3);
-        turn.work(|n: u32| {
+        queue.push(3);
+        queue.work(|n: u32| {
             depth.set(depth.get() + 1);
             assert_eq!(depth.get(), 1);
             order.push(n);
             if n > 0 {
-                turn.push(n - 1);
-                turn.work(|_| unreachable!("the turn is taken"));
+                queue.push(n - 1);
+                queue.work(|_| unreachable!("the queue is taken"));
             }
             depth.set(depth.get() - 1);
         });
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn a_panic_does_not_keep_the_turn() {
-        let turn = SerialQueue::new();
-        turn.push(1);
-        turn.push(2);
-        let work = std::panic::AssertUnwindSafe(|| turn.work(|_| panic!("odd backend")));
+        let queue = SerialQueue::new();
+        queue.push(1);
+        queue.push(2);
+        let work = std::panic::AssertUnwindSafe(|| queue.work(|_| panic!("odd backend")));
         assert!(std::panic::catch_unwind(work).is_err());
         let mut seen = Vec::new();
-        turn.work(|n| seen.push(n));
+        queue.work(|n| seen.push(n));
         assert_eq!(seen, [2]);
     }
 }

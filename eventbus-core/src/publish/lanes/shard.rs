@@ -136,40 +136,40 @@ impl Shard {
             if !queued.admitted || lane.outstanding >= fx.topic.shared().per_key {
                 return false;
             }
-            let Some(facts) = self.metadata.clone() else {
+            let Some(metadata) = self.metadata.clone() else {
                 self.list(fx, lane_index);
                 return false;
             };
-            if !queued.sent && facts.max_record_bytes.is_some_and(|most| queued.bytes > most) {
-                let error = too_large(fx.topic, queued.bytes, facts.max_record_bytes);
+            if !queued.sent && metadata.max_record_bytes.is_some_and(|most| queued.bytes > most) {
+                let error = too_large(fx.topic, queued.bytes, metadata.max_record_bytes);
                 self.refuse(fx, index, error);
                 return true;
             }
-            if needs_search(queued, &facts) {
+            if needs_search(queued, &metadata) {
                 if lane.head == Some(index) && lane.outstanding == 0 {
-                    lane.hold = LaneState::FindingStamp;
-                    fx.find_stamp(index, queued, &facts);
+                    lane.state = LaneState::FindingStamp;
+                    fx.find_stamp(index, queued, &metadata);
                 }
                 return false;
             }
             if !self.permitted(fx, lane_index) {
                 return false;
             }
-            self.submit(fx, lane_index, index, &facts);
+            self.submit(fx, lane_index, index, &metadata);
         }
     }
 
     /// Whether the lane may submit now. Opens a draining lane once everything has come back.
     fn opened(&mut self, fx: &mut Effects<'_>, lane_index: usize) -> bool {
         let lane = &mut self.queues.lanes[lane_index];
-        match lane.hold {
+        match lane.state {
             LaneState::Open => return true,
             LaneState::BackingOff | LaneState::FindingStamp => return false,
             LaneState::Draining if lane.outstanding > 0 => return false,
             LaneState::Draining => {}
         }
         lane.cursor = lane.head;
-        lane.hold = LaneState::Open;
+        lane.state = LaneState::Open;
         if lane.head.is_some_and(|head| self.queues.envelopes[head].returned) {
             self.back_off(fx, lane_index);
             return false;
@@ -180,7 +180,7 @@ impl Shard {
     /// Closes the lane for a back-off, after which it goes on at its head.
     pub(super) fn back_off(&mut self, fx: &mut Effects<'_>, lane_index: usize) {
         let lane = &mut self.queues.lanes[lane_index];
-        lane.hold = LaneState::BackingOff;
+        lane.state = LaneState::BackingOff;
         lane.attempt = lane.attempt.saturating_add(1);
         let (id, attempt) = (lane.id, lane.attempt);
         fx.back_off(lane_index, id, attempt);
@@ -212,16 +212,16 @@ impl Shard {
         permitted
     }
 
-    fn submit(&mut self, fx: &mut Effects<'_>, lane_index: usize, index: usize, facts: &TopicMetadata) {
+    fn submit(&mut self, fx: &mut Effects<'_>, lane_index: usize, index: usize, metadata: &TopicMetadata) {
         let queued = &mut self.queues.envelopes[index];
         let lane = &mut self.queues.lanes[lane_index];
-        if !queued.sent || queued.incarnation != facts.incarnation {
+        if !queued.sent || queued.incarnation != metadata.incarnation {
             let one = fx.topic.shared().seam.is(Mutant::OnePartition);
-            queued.partition = if one { 0 } else { facts.partition_of(queued.envelope.key()) };
-            queued.from = if queued.sent { Position::ZERO } else { facts.partition(queued.partition).end() };
-            queued.incarnation = facts.incarnation;
+            queued.partition = if one { 0 } else { metadata.partition_of(queued.envelope.key()) };
+            queued.from = if queued.sent { Position::ZERO } else { metadata.partition(queued.partition).end() };
+            queued.incarnation = metadata.incarnation;
         }
-        if queued.first_sent.is_none() && facts.resend_window.is_some() {
+        if queued.first_sent.is_none() && metadata.resend_window.is_some() {
             queued.first_sent = Some(fx.now());
         }
         queued.sent = true;
@@ -237,14 +237,14 @@ impl Shard {
             queued.completion.stamp(),
             queued.envelope.clone(),
         );
-        fx.submit(facts.partition(queued.partition), record, ticket);
+        fx.submit(metadata.partition(queued.partition), record, ticket);
     }
 
     /// Whether the record submitted under this ticket may still be stored. See [`Ticket::stands`].
     pub(super) fn stands(&self, id: TicketId) -> bool {
         self.queues.queued(id.index, id.generation).is_some_and(|queued| {
             matches!(queued.state, EnvelopeState::Outstanding { doomed: None })
-                && (self.queues.lanes[queued.lane].hold == LaneState::Open || !self.queues.follows_returned(id.index))
+                && (self.queues.lanes[queued.lane].state == LaneState::Open || !self.queues.follows_returned(id.index))
         })
     }
 
@@ -274,7 +274,7 @@ impl Shard {
                 fx.stale_metadata(&error);
                 queued.refused = Some(error);
                 queued.returned = true;
-                self.queues.lanes[lane_index].hold = LaneState::Draining;
+                self.queues.lanes[lane_index].state = LaneState::Draining;
             }
             (Fate::Refused(error), None) => {
                 fx.stale_metadata(&error);
@@ -295,15 +295,15 @@ impl Shard {
         let queued = &self.queues.envelopes[index];
         let lane = &self.queues.lanes[queued.lane];
         if doomed.is_some()
-            || (lane.hold == LaneState::Draining && !queued.unknown && self.queues.follows_returned(index))
+            || (lane.state == LaneState::Draining && !queued.unknown && self.queues.follows_returned(index))
         {
             tracing::error!(
                 topic = %fx.topic.name(), stamp = %queued.completion.stamp(), partition = queued.partition, %position,
                 "the backend stored an envelope behind one of its key that it had not stored: order is broken (P2)"
             );
         }
-        if let Some(facts) = self.metadata.as_ref().filter(|facts| facts.incarnation == queued.incarnation) {
-            facts.partition(queued.partition).saw(position);
+        if let Some(metadata) = self.metadata.as_ref().filter(|metadata| metadata.incarnation == queued.incarnation) {
+            metadata.partition(queued.partition).saw(position);
         }
         self.confirm(fx, index, position, duplicate);
     }
@@ -321,7 +321,7 @@ impl Shard {
         let queued = &mut self.queues.envelopes[index];
         queued.returned = true;
         queued.unknown |= unknown;
-        self.queues.lanes[queued.lane].hold = LaneState::Draining;
+        self.queues.lanes[queued.lane].state = LaneState::Draining;
     }
 
     /// Ends an envelope and everything of its key behind it (P2).
@@ -329,7 +329,7 @@ impl Shard {
         let queued = &mut self.queues.envelopes[index];
         let lane = &mut self.queues.lanes[queued.lane];
         let failure = fail(fx.topic, lane.key(), queued.completion.stamp(), &queued.envelope, error);
-        lane.hold = LaneState::Draining;
+        lane.state = LaneState::Draining;
         queued.state = EnvelopeState::Over(Err(failure.clone()));
         let (kind, mut behind) = (lane.kind, queued.behind);
         let key = lane.key().cloned();
@@ -367,7 +367,7 @@ impl Shard {
     pub(super) fn searched(&mut self, fx: &mut Effects<'_>, id: TicketId, found: Result<StampOutcome, Error>) {
         let Some(lane_index) = self.queues.queued(id.index, id.generation).map(|queued| queued.lane) else { return };
         let queued = &mut self.queues.envelopes[id.index];
-        self.queues.lanes[lane_index].hold = LaneState::Open;
+        self.queues.lanes[lane_index].state = LaneState::Open;
         match found {
             Ok(StampOutcome::At(position)) => self.confirm(fx, id.index, position, true),
             Ok(told @ (StampOutcome::Absent | StampOutcome::Untold)) => {
@@ -393,9 +393,9 @@ impl Shard {
 
     /// Lets a lane go on whose back-off is over.
     pub(super) fn backed_off(&mut self, fx: &mut Effects<'_>, lane_index: usize, id: u64) {
-        if self.queues.lane(lane_index, id).is_some_and(|lane| lane.hold == LaneState::BackingOff) {
+        if self.queues.lane(lane_index, id).is_some_and(|lane| lane.state == LaneState::BackingOff) {
             let lane = &mut self.queues.lanes[lane_index];
-            (lane.hold, lane.cursor) = (LaneState::Open, lane.head);
+            (lane.state, lane.cursor) = (LaneState::Open, lane.head);
             self.drive(fx, lane_index);
         }
     }
@@ -447,11 +447,11 @@ impl Shard {
 }
 
 /// Whether the log has to be read before this envelope is sent again (P3).
-fn needs_search(queued: &QueuedEnvelope, facts: &TopicMetadata) -> bool {
+fn needs_search(queued: &QueuedEnvelope, metadata: &TopicMetadata) -> bool {
     if queued.refused.is_some() {
         return true;
     }
-    let Some(window) = facts.resend_window.filter(|_| queued.unknown) else { return false };
+    let Some(window) = metadata.resend_window.filter(|_| queued.unknown) else { return false };
     queued.first_sent.is_none_or(|first| first.elapsed() >= window)
 }
 

@@ -69,13 +69,13 @@ pub(crate) struct TopicLanes {
 }
 
 impl TopicLanes {
-    pub(super) fn new(name: Topic, engine: Arc<Shared>) -> Arc<Self> {
+    pub(super) fn new(name: Topic, shared: Arc<Shared>) -> Arc<Self> {
         let cell = |_| ShardCell { state: Mutex::new(Shard::default()), outbox: SerialQueue::new() };
         Arc::new(Self {
-            telemetry: PublishTelemetry::new(engine.backend.system(), &name),
+            telemetry: PublishTelemetry::new(shared.backend.system(), &name),
             name,
-            seal: TopicSeal::new(engine.config.sealed_limit),
-            shared: engine,
+            seal: TopicSeal::new(shared.config.sealed_limit),
+            shared,
             shards: (0..SHARDS).map(cell).collect(),
             partitions: PartitionCounts::default(),
             policy: AtomicU8::new(0),
@@ -278,13 +278,13 @@ impl TopicLanes {
     pub(super) fn apply(self: &Arc<Self>, description: &TopicDescription, source: MetadataSource) {
         let installing = self.applying.lock();
         let before = self.partitions.difference();
-        let (facts, numbers, begins) = self.metadata_of(description, source);
+        let (metadata, numbers, begins) = self.metadata_of(description, source);
         let refused = (begins && numbers.differ()).then(|| numbers.error(&self.name));
         let mut effects = Vec::new();
         for index in 0..SHARDS {
             let mut fx = Effects::new(self, index);
             let mut shard = self.lock(index);
-            shard.metadata = Some(Arc::clone(&facts));
+            shard.metadata = Some(Arc::clone(&metadata));
             for (lane, id) in std::mem::take(&mut shard.listed) {
                 if shard.queues.lane(lane, id).is_some() {
                     shard.queues.lanes[lane].listed = false;
@@ -333,7 +333,7 @@ impl TopicLanes {
         let before = described.last.take();
         let partition = |index: usize| {
             let end = description.partitions.get(index).map_or(Position::ZERO, |log| log.end);
-            let known = before.as_ref().filter(|_| same).and_then(|facts| facts.partitions.get(index));
+            let known = before.as_ref().filter(|_| same).and_then(|metadata| metadata.partitions.get(index));
             let partition = known.map_or_else(|| Partition::new(end), Arc::clone);
             partition.end.fetch_max(end.get(), Ordering::Relaxed);
             partition
@@ -345,17 +345,17 @@ impl TopicLanes {
         let found = u32::try_from(count).unwrap_or(u32::MAX);
         let numbers = self.partitions.found(found, !same, source, self.shared.config.partitions);
         let own_window = description.spec.duplicate_window;
-        let facts = Arc::new(TopicMetadata {
+        let metadata = Arc::new(TopicMetadata {
             partitions: (0..count).map(partition).collect(),
             keyed: numbers.in_force.min(found),
             incarnation: described.incarnations,
             log: description.incarnation.as_str().into(),
             max_record_bytes: description.max_record_bytes.or(self.shared.max_record_bytes),
             resend_window: self.shared.resend_window.map(|least| usable_window(least, own_window)),
-            keyless: AtomicU64::new(before.as_ref().map_or(0, |facts| facts.keyless.load(Ordering::Relaxed))),
+            keyless: AtomicU64::new(before.as_ref().map_or(0, |metadata| metadata.keyless.load(Ordering::Relaxed))),
         });
-        described.last = Some(Arc::clone(&facts));
-        (facts, numbers, !same)
+        described.last = Some(Arc::clone(&metadata));
+        (metadata, numbers, !same)
     }
 
     /// Has the topic described anew before anything more is submitted.
@@ -426,7 +426,7 @@ impl Shard {
     /// Refuses the envelopes of a waiting lane, since its topic cannot be described and trying again cannot help.
     fn undescribed(&mut self, fx: &mut Effects<'_>, lane_index: usize, error: &Error) {
         let lane = &self.queues.lanes[lane_index];
-        let Some(first) = lane.cursor.filter(|_| lane.hold == LaneState::Open) else { return };
+        let Some(first) = lane.cursor.filter(|_| lane.state == LaneState::Open) else { return };
         // An envelope that may be in the log is not refused for a missing permission to look at its topic.
         if self.queues.envelopes[first].unknown && error.kind() != ErrorKind::UnknownTopic {
             return self.back_off(fx, lane_index);

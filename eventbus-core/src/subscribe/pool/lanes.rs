@@ -48,11 +48,11 @@ impl PoolState {
                 self.append(partition, hash, key, item, epoch)
             }
         };
-        let mut parcel = self.spare.pop().unwrap_or_default();
-        if parcel.0.is_none() {
-            *parcel.0 = batch.next();
+        let mut record = self.spare.pop().unwrap_or_default();
+        if record.0.is_none() {
+            *record.0 = batch.next();
         }
-        self.items.insert(QueuedRecord { record: Some(parcel), position, bytes, queued, next: NONE });
+        self.items.insert(QueuedRecord { record: Some(record), position, bytes, queued, next: NONE });
         if let Some(lane) = lane {
             self.line_up(lane);
         }

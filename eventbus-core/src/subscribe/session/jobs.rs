@@ -111,8 +111,8 @@ impl SessionJob {
             }
             .boxed(),
             Self::Read => async move {
-                let looked = shared.until_closed(read(&shared, &at)).await;
-                JobResult::Read(place, looked)
+                let log_read = shared.until_closed(read(&shared, &at)).await;
+                JobResult::Read(place, log_read)
             }
             .boxed(),
             Self::Seek(to, logs, reply) => async move {
@@ -155,8 +155,8 @@ async fn open(
     let claimed = claim::claim(shared, assignment).await?;
     shared.workers.pool.at_rest(claimed.partition).await;
     shared.open(&claimed, assignment.lease.clone());
-    let looked = read(shared, at).await?;
-    Ok((claimed, looked))
+    let log_read = read(shared, at).await?;
+    Ok((claimed, log_read))
 }
 
 /// Reads on from the newest delivered record, until the broker answers.
@@ -173,7 +173,7 @@ async fn read_from(
     tokio::select! {
         biased;
         () = at.wanted_back.notified() => Ok(None),
-        looked = read_until_known(shared, at.partition, place) => looked.map(Some),
+        log_read = read_until_known(shared, at.partition, place) => log_read.map(Some),
     }
 }
 
@@ -255,15 +255,15 @@ async fn seek(
     pool.expect_new_read(partition, parked, shared.settings.lookback);
     // Nothing of the old start is held any more: an intake that was paused for it goes on.
     shared.membership.resume(partition);
-    let mut looked = read(shared, at).await?;
-    if let Some(found) = &looked
+    let mut log_read = read(shared, at).await?;
+    if let Some(found) = &log_read
         && pool.new_read_began(partition)
         && parked <= found.log.first
     {
         // Retention took every record that would have told the new delivery from the old one.
-        looked = read(shared, at).await?;
+        log_read = read(shared, at).await?;
     }
-    Ok((claimed, looked))
+    Ok((claimed, log_read))
 }
 
 /// Waits for the running handlers of a lost partition, and drops them at the deadline.

@@ -354,7 +354,7 @@ impl Session {
     }
 
     fn opened(&mut self, partition: u32, result: Result<(Claimed, Option<LogRead>)>) -> Result<()> {
-        let (claimed, looked) = match result {
+        let (claimed, log_read) = match result {
             Ok(opened) => opened,
             Err(error) if error.kind() == ErrorKind::Fenced => {
                 self.lost(partition);
@@ -366,12 +366,12 @@ impl Session {
         let Some(stage) = self.owned.get_mut(&partition) else { return Ok(()) };
         stage.claimed = Some(claimed);
         stage.progressed = false;
-        looked.map_or(Ok(()), |looked| self.check_log(partition, &looked))
+        log_read.map_or(Ok(()), |log_read| self.check_log(partition, &log_read))
     }
 
     /// Checks the log that a read found: it may have changed under a running ownership (S3).
-    fn check_log(&mut self, partition: u32, looked: &LogRead) -> Result<()> {
-        let LogRead { expected, log } = looked;
+    fn check_log(&mut self, partition: u32, log_read: &LogRead) -> Result<()> {
+        let LogRead { expected, log } = log_read;
         let Some(claimed) = self.owned.get(&partition).and_then(|stage| stage.claimed.as_ref()) else { return Ok(()) };
         if log.is_another_than(&claimed.incarnation) || *expected > log.end {
             if self.shared.settings.on_log_reset == super::options::OnLogReset::Stop {
@@ -394,7 +394,7 @@ impl Session {
 
     fn read(&mut self, partition: u32, result: Result<Option<LogRead>>) -> Result<()> {
         match result {
-            Ok(Some(looked)) => self.check_log(partition, &looked),
+            Ok(Some(log_read)) => self.check_log(partition, &log_read),
             // The partition was wanted back before the read was answered.
             Ok(None) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Fenced => {

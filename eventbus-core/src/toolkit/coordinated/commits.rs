@@ -34,15 +34,15 @@ pub(super) enum Order {
 }
 
 pub(super) struct Committing<C> {
-    seat: RebalanceListener<C>,
+    listener: RebalanceListener<C>,
     /// The time at which the last commits are repeated.
     pub(super) probe_at: Instant,
 }
 
 impl<C: Client> Committing<C> {
-    pub(super) fn new(seat: RebalanceListener<C>) -> Self {
-        let probe_at = Instant::now() + seat.config().lease / 3;
-        Self { seat, probe_at }
+    pub(super) fn new(listener: RebalanceListener<C>) -> Self {
+        let probe_at = Instant::now() + listener.config().lease / 3;
+        Self { listener, probe_at }
     }
 
     /// Carries out orders until nobody can send any more.
@@ -66,12 +66,12 @@ impl<C: Client> Committing<C> {
                 Order::Release(partition, reply) => releases.push((partition, reply)),
             }
         }
-        let third = self.seat.config().lease / 3;
-        if let Some(client) = self.seat.client() {
-            self.seat.commit(&client, commits);
+        let third = self.listener.config().lease / 3;
+        if let Some(client) = self.listener.client() {
+            self.listener.commit(&client, commits);
             let begun = Instant::now();
             if begun >= self.probe_at {
-                let said = self.seat.say_again(&client).unwrap_or(true);
+                let said = self.listener.say_again(&client).unwrap_or(true);
                 self.probe_at = if said { begun + third } else { Instant::now() + AGAIN };
             }
         } else {
@@ -80,7 +80,7 @@ impl<C: Client> Committing<C> {
             self.probe_at = Instant::now() + third;
         }
         for (partition, reply) in releases {
-            self.seat.release(partition);
+            self.listener.release(partition);
             let _ = reply.send(Ok(()));
         }
     }

@@ -21,7 +21,7 @@ const LEAVES: Duration = Duration::from_secs(2 * (JOINS.as_secs() + LETS_GO.as_s
 
 /// One member of a group, with two threads: one polls its client, the other commits. Dropped, it leaves.
 pub struct Member<C> {
-    seat: RebalanceListener<C>,
+    listener: RebalanceListener<C>,
     items: Mutex<mpsc::UnboundedReceiver<MemberItem>>,
     commands: threads::Sender<PollCommand>,
     orders: threads::Sender<Order>,
@@ -29,7 +29,7 @@ pub struct Member<C> {
 
 impl<C> fmt::Debug for Member<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").field("member", &self.seat.config().member).finish_non_exhaustive()
+        f.debug_struct("Member").field("member", &self.listener.config().member).finish_non_exhaustive()
     }
 }
 
@@ -49,15 +49,15 @@ impl<C: Client> Member<C> {
 
     pub(super) fn parts(ask: MemberConfig, make: impl FnOnce(RebalanceListener<C>) -> Result<C>) -> Result<Parts<C>> {
         let (sender, items) = mpsc::unbounded_channel();
-        let seat = RebalanceListener::new(ask, sender);
-        let client = Arc::new(make(seat.clone())?);
-        seat.taken_by(&client);
+        let listener = RebalanceListener::new(ask, sender);
+        let client = Arc::new(make(listener.clone())?);
+        listener.taken_by(&client);
         client.subscribe()?;
         let (commands, received) = threads::channel();
         let (orders, waiting) = threads::channel();
-        let polling = Polling { seat: seat.clone(), client, commands: received, batch: Vec::new() };
-        let committing = Committing::new(seat.clone());
-        Ok((Self { seat, items: Mutex::new(items), commands, orders }, polling, committing, waiting))
+        let polling = Polling { listener: listener.clone(), client, commands: received, batch: Vec::new() };
+        let committing = Committing::new(listener.clone());
+        Ok((Self { listener, items: Mutex::new(items), commands, orders }, polling, committing, waiting))
     }
 
     async fn order(&self, order: impl FnOnce(Reply) -> Order) -> Result<()> {
@@ -67,7 +67,7 @@ impl<C: Client> Member<C> {
     }
 
     fn flow(&self, partition: u32, paused: bool) {
-        if let Some(client) = self.seat.client() {
+        if let Some(client) = self.listener.client() {
             client.pause(partition, paused);
         }
     }
@@ -89,13 +89,13 @@ impl<C: Client> Membership for Member<C> {
             match items.recv().await.ok_or_else(member_left)? {
                 MemberItem::Event(event) => return Ok(event),
                 MemberItem::Records(records) => {
-                    let records = self.seat.current(records);
+                    let records = self.listener.current(records);
                     if !records.is_empty() {
                         return Ok(GroupEvent::Records(records));
                     }
                 }
                 MemberItem::CaughtUp(read, partition, next) => {
-                    if self.seat.state().reads(partition, read) {
+                    if self.listener.state().reads(partition, read) {
                         return Ok(GroupEvent::CaughtUp { partition, next });
                     }
                 }
@@ -105,10 +105,10 @@ impl<C: Client> Membership for Member<C> {
     }
 
     async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
-        let seat = self.seat.clone();
+        let listener = self.listener.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            let client = seat.client().ok_or_else(not_held)?;
-            seat.log(&client, partition)
+            let client = listener.client().ok_or_else(not_held)?;
+            listener.log(&client, partition)
         });
         let log = looked.await.map_err(|_| member_left())??;
         // A position outside the log is moved into it; the core learns of that from the returned log.

@@ -33,7 +33,7 @@ pub(super) enum PollCommand {
 }
 
 pub(super) struct Polling<C: Client> {
-    pub(super) seat: RebalanceListener<C>,
+    pub(super) listener: RebalanceListener<C>,
     pub(super) client: Arc<C>,
     pub(super) commands: mpsc::Receiver<PollCommand>,
     pub(super) batch: Batch,
@@ -58,10 +58,10 @@ impl<C: Client> Polling<C> {
 
     /// Serves the coordinator, then takes a command or the records that are there.
     pub(super) fn turn(&mut self) -> Goes {
-        self.seat.hand_over(&self.client);
+        self.listener.hand_over(&self.client);
         match self.commands.try_recv() {
             Ok(PollCommand::Read(partition, from, reply)) => {
-                let _ = reply.send(self.seat.begin(&self.client, partition, from));
+                let _ = reply.send(self.listener.begin(&self.client, partition, from));
                 // All partitions of an assignment begin before the next poll.
                 return ControlFlow::Continue(());
             }
@@ -69,44 +69,44 @@ impl<C: Client> Polling<C> {
             Err(mpsc::TryRecvError::Disconnected) => return ControlFlow::Break(None),
             Err(mpsc::TryRecvError::Empty) => {}
         }
-        self.seat.rejoin(&self.client);
-        if self.seat.is_full() {
+        self.listener.rejoin(&self.client);
+        if self.listener.is_full() {
             std::thread::sleep(Duration::from_millis(1));
             return ControlFlow::Continue(());
         }
         let goes = self.burst();
-        self.seat.flush(&mut self.batch);
+        self.listener.flush(&mut self.batch);
         goes
     }
 
     /// Takes the events that are there, at most a batch.
     fn burst(&mut self) -> Goes {
-        let Self { seat, client, batch, .. } = self;
+        let Self { listener, client, batch, .. } = self;
         let mut wait = TICK;
         for _ in 0..BATCH {
             match client.poll(std::mem::take(&mut wait)) {
                 Polled::Record(record) => {
                     if batch.is_empty() {
-                        seat.connected(client, true);
+                        listener.connected(client, true);
                     }
-                    seat.accept(&record, batch);
+                    listener.accept(&record, batch);
                     continue;
                 }
                 Polled::End(partition) => {
-                    seat.flush(batch);
-                    seat.caught_up(partition);
+                    listener.flush(batch);
+                    listener.caught_up(partition);
                 }
                 Polled::Interrupted => {
-                    seat.flush(batch);
-                    seat.interrupt();
+                    listener.flush(batch);
+                    listener.interrupt();
                 }
                 Polled::Disconnected => {
-                    seat.flush(batch);
-                    seat.connected(client, false);
+                    listener.flush(batch);
+                    listener.connected(client, false);
                 }
                 Polled::Over(error) => {
-                    seat.flush(batch);
-                    seat.hand(MemberItem::Over(error));
+                    listener.flush(batch);
+                    listener.hand(MemberItem::Over(error));
                     return ControlFlow::Break(None);
                 }
                 Polled::Nothing => {}
@@ -117,14 +117,14 @@ impl<C: Client> Polling<C> {
     }
 
     pub(super) fn leave(self) {
-        let Self { seat, client, commands, .. } = self;
+        let Self { listener, client, commands, .. } = self;
         // Callers are told from now on that the member is gone.
         drop(commands);
-        seat.close();
+        listener.close();
         // A member that leaves before it has joined stays in the group until its session ends, and others make room for
         // it.
         let until = Instant::now() + JOINS;
-        while seat.state().assignments == 0 && Instant::now() < until {
+        while listener.state().assignments == 0 && Instant::now() < until {
             let _ = client.poll(TICK);
         }
         client.leave();

@@ -66,7 +66,7 @@ impl<C> Clone for RebalanceListener<C> {
 
 impl<C> fmt::Debug for RebalanceListener<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seat").field("member", &self.0.config.member).finish_non_exhaustive()
+        f.debug_struct("RebalanceListener").field("member", &self.0.config.member).finish_non_exhaustive()
     }
 }
 
@@ -116,8 +116,8 @@ impl<C: Client> RebalanceListener<C> {
     }
 
     fn apart(&self, work: impl FnOnce(&Self) + Send + 'static) {
-        let seat = self.clone();
-        self.0.runtime.spawn_blocking(move || work(&seat));
+        let listener = self.clone();
+        self.0.runtime.spawn_blocking(move || work(&listener));
     }
 
     /// Takes in partitions that the coordinator has assigned and the client has taken. The core hears of them when the
@@ -135,7 +135,7 @@ impl<C: Client> RebalanceListener<C> {
         };
         if !partitions.is_empty() {
             let partitions = partitions.to_vec();
-            self.apart(move |seat| seat.announce(&partitions, number));
+            self.apart(move |listener| listener.announce(&partitions, number));
         }
     }
 

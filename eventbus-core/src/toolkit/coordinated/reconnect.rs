@@ -117,6 +117,6 @@ impl<C: Client> Membership for ReconnectingMember<C> {
 
 impl<C> fmt::Debug for ReconnectingMember<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Renewed").finish_non_exhaustive()
+        f.debug_struct("ReconnectingMember").finish_non_exhaustive()
     }
 }

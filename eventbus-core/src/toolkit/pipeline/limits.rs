@@ -48,10 +48,10 @@ pub struct KnownLimits(RwLock<HashMap<Topic, Arc<TopicLimits>>>);
 
 impl KnownLimits {
     /// Keeps a topic's limits in place of the ones known before.
-    pub fn set(&self, topic: &Topic, facts: TopicLimits) {
+    pub fn set(&self, topic: &Topic, limits: TopicLimits) {
         let mut known = self.0.write();
-        if known.get(topic).is_none_or(|old| **old != facts) {
-            known.insert(topic.clone(), Arc::new(facts));
+        if known.get(topic).is_none_or(|old| **old != limits) {
+            known.insert(topic.clone(), Arc::new(limits));
         }
     }
 
@@ -68,10 +68,10 @@ mod tests {
 
     #[test]
     fn what_the_topic_is_known_to_refuse_is_told_before_it_is_sent() {
-        let facts = TopicLimits::new("t", 5_000, true);
-        assert!(facts.refuses(5_000, true).is_none());
-        assert_eq!(facts.refuses(5_001, true).map(|error| error.kind()), Some(ErrorKind::TooLarge));
-        assert_eq!(facts.refuses(1, false).map(|error| error.kind()), Some(ErrorKind::Refused));
+        let limits = TopicLimits::new("t", 5_000, true);
+        assert!(limits.refuses(5_000, true).is_none());
+        assert_eq!(limits.refuses(5_001, true).map(|error| error.kind()), Some(ErrorKind::TooLarge));
+        assert_eq!(limits.refuses(1, false).map(|error| error.kind()), Some(ErrorKind::Refused));
         assert!(TopicLimits::new("t", 5_000, false).refuses(1, false).is_none());
     }
 

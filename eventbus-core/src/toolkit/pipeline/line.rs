@@ -37,9 +37,9 @@ pub(super) struct Line<C: Send + 'static> {
 
 pub(super) struct LineState<C> {
     pub(super) client: Option<C>,
-    pub(super) slots: Slab<Submission>,
+    pub(super) submissions: Slab<Submission>,
     /// The queues of this client, by topic and partition.
-    courses: HashMap<Topic, HashMap<u32, PartitionQueue>>,
+    queues: HashMap<Topic, HashMap<u32, PartitionQueue>>,
     /// Records that the client reported as failed.
     pub(super) failed: Failed,
     /// Records whose fates are told together with those of the failed ones.
@@ -49,46 +49,46 @@ pub(super) struct LineState<C> {
 }
 
 impl<C> LineState<C> {
-    pub(super) fn course(&mut self, topic: &Topic, partition: u32) -> &mut PartitionQueue {
-        self.courses.entry(topic.clone()).or_default().entry(partition).or_default()
+    pub(super) fn queue(&mut self, topic: &Topic, partition: u32) -> &mut PartitionQueue {
+        self.queues.entry(topic.clone()).or_default().entry(partition).or_default()
     }
 
     pub(super) fn carries(&self, topic: &Topic) -> bool {
-        self.courses.contains_key(topic)
+        self.queues.contains_key(topic)
     }
 
     /// Forgets a topic if none of its records is with this line. Returns whether it did.
     pub(super) fn let_go(&mut self, topic: &Topic) -> bool {
-        let idle = self.courses.get(topic).is_none_or(|courses| courses.values().all(PartitionQueue::is_idle));
+        let idle = self.queues.get(topic).is_none_or(|queues| queues.values().all(PartitionQueue::is_idle));
         if idle {
-            self.courses.remove(topic);
+            self.queues.remove(topic);
         }
         idle
     }
 
     /// Takes out all records whose fates must be told after the client has ended.
     pub(super) fn drain(&mut self) -> (Failed, Back) {
-        self.courses.values_mut().flat_map(HashMap::values_mut).for_each(|course| drop(course.stop()));
+        self.queues.values_mut().flat_map(HashMap::values_mut).for_each(|queue| drop(queue.stop()));
         let mut failed = std::mem::take(&mut self.failed);
         // A waiting record was never given. It is told like the others that the client did not report: the log is
         // searched.
         let unreported =
             || DeliveryError::new(DeliveryErrorKind::Unclear, "the client ended without a word on the record");
-        failed.extend(self.slots.drain().map(|slot| (slot, unreported())));
+        failed.extend(self.submissions.drain().map(|submission| (submission, unreported())));
         (failed, std::mem::take(&mut self.back))
     }
 
     /// Lets the line go on with another client, once every fate is told.
     pub(super) fn go_on(&mut self) {
-        self.courses.clear();
+        self.queues.clear();
         self.failing = false;
     }
 }
 
 impl<C: Send + 'static> Line<C> {
     pub(super) fn new(limit: usize, alone: bool) -> Arc<Self> {
-        let (courses, failed, back) = (HashMap::new(), Vec::new(), Vec::new());
-        let state = LineState { client: None, slots: Slab::new(), courses, failed, back, failing: false };
+        let (queues, failed, back) = (HashMap::new(), Vec::new(), Vec::new());
+        let state = LineState { client: None, submissions: Slab::new(), queues, failed, back, failing: false };
         Arc::new(Self { limit, alone, state: Mutex::new(state), ending: tokio::sync::Mutex::default() })
     }
 }

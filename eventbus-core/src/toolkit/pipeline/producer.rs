@@ -57,7 +57,7 @@ pub struct Producer<P: Pipeline> {
     pub(super) lines: Mutex<Lines<P>>,
     pub(super) quarantine: Mutex<Quarantine<LineOf<P>>>,
     failed_lines: mpsc::UnboundedSender<Arc<LineOf<P>>>,
-    patients: Mutex<Option<mpsc::UnboundedReceiver<Arc<LineOf<P>>>>>,
+    failed: Mutex<Option<mpsc::UnboundedReceiver<Arc<LineOf<P>>>>>,
     pub(super) closed: AtomicBool,
 }
 
@@ -65,15 +65,15 @@ impl<P: Pipeline> Producer<P> {
     /// Makes a producer that takes nothing before it is [started](Self::start).
     #[must_use]
     pub fn new() -> Arc<Self> {
-        let (ill, patients) = mpsc::unbounded_channel();
+        let (failed_lines, failed) = mpsc::unbounded_channel();
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             pipeline: OnceLock::new(),
             known: Arc::default(),
             lines: Mutex::default(),
-            quarantine: Mutex::new(Quarantine::new(ill.clone())),
-            failed_lines: ill,
-            patients: Mutex::new(Some(patients)),
+            quarantine: Mutex::new(Quarantine::new(failed_lines.clone())),
+            failed_lines,
+            failed: Mutex::new(Some(failed)),
             closed: AtomicBool::new(false),
         })
     }
@@ -88,10 +88,10 @@ impl<P: Pipeline> Producer<P> {
     /// later one drops its pipeline.
     pub fn start(&self, pipeline: P) {
         let _ = self.pipeline.set(pipeline);
-        let Some(mut patients) = self.patients.lock().take() else { return };
+        let Some(mut failed) = self.failed.lock().take() else { return };
         let me = Weak::clone(&self.me);
         tokio::spawn(async move {
-            while let Some(line) = patients.recv().await {
+            while let Some(line) = failed.recv().await {
                 let Some(producer) = me.upgrade() else { return };
                 producer.replace(&line).await;
             }
@@ -104,25 +104,26 @@ impl<P: Pipeline> Producer<P> {
         let Some(pipeline) = self.pipeline.get().filter(|_| !self.is_closed()) else {
             return ticket.tell(Fate::NotStored(Error::closed("backend")));
         };
-        let facts = self.known.get(&record.topic).unwrap_or_else(|| Arc::new(pipeline.assumed(&record.topic)));
+        let limits = self.known.get(&record.topic).unwrap_or_else(|| Arc::new(pipeline.assumed(&record.topic)));
         let mut bytes = pipeline.most(&record.envelope);
-        if bytes > facts.limit {
+        if bytes > limits.limit {
             bytes = pipeline.size(&record);
         }
-        if let Some(error) = facts.refuses(bytes, record.envelope.key().is_some()) {
+        if let Some(error) = limits.refuses(bytes, record.envelope.key().is_some()) {
             self.quarantine.lock().judged(&record.topic, record.partition, record.stamp, true);
             return ticket.tell(Fate::Refused(error));
         }
-        let slot = Submission { ticket, topic: record.topic.clone(), partition: record.partition, stamp: record.stamp };
-        self.admit(pipeline, slot, QueuedSubmission { facts, record });
+        let submission =
+            Submission { ticket, topic: record.topic.clone(), partition: record.partition, stamp: record.stamp };
+        self.admit(pipeline, submission, QueuedSubmission { limits, record });
     }
 
     /// Makes the client for a topic's records before the first of them: it may take a while until a broker knows it. An
     /// obstacle is told to the first record. Nothing happens where the topic's limits are not known.
     pub fn prepare(&self, topic: &Topic) {
         let Some(pipeline) = self.pipeline.get().filter(|_| !self.is_closed()) else { return };
-        let Some(facts) = self.known.get(topic) else { return };
-        let line = self.common(&facts);
+        let Some(limits) = self.known.get(topic) else { return };
+        let line = self.common(&limits);
         let mut state = line.state.lock();
         if !self.is_closed() && !state.failing && state.client.is_none() {
             state.client = self.client(pipeline, &line).ok();
@@ -130,37 +131,37 @@ impl<P: Pipeline> Producer<P> {
     }
 
     /// Queues a record behind those of its partition, and gives the client all that it may have.
-    fn admit(&self, pipeline: &P, slot: Submission, ready: QueuedSubmission) {
-        let mut suspicions = self.quarantine.lock();
-        let make = || Line::new(ready.facts.limit, true);
-        let line = match suspicions.route(&slot.topic, slot.partition, make) {
-            Route::Common => self.common(&ready.facts),
+    fn admit(&self, pipeline: &P, submission: Submission, ready: QueuedSubmission) {
+        let mut quarantine = self.quarantine.lock();
+        let make = || Line::new(ready.limits.limit, true);
+        let line = match quarantine.route(&submission.topic, submission.partition, make) {
+            Route::Common => self.common(&ready.limits),
             Route::Own(line) => line,
             Route::Held => {
-                drop(suspicions);
-                return slot.ticket.tell(being_replaced());
+                drop(quarantine);
+                return submission.ticket.tell(being_replaced());
             }
         };
         let mut state = line.state.lock();
-        if !line.alone && !state.carries(&slot.topic) {
+        if !line.alone && !state.carries(&submission.topic) {
             drop(state);
-            if !self.is_let_go(&line, &slot.topic) {
-                drop(suspicions);
-                return slot.ticket.tell(being_replaced());
+            if !self.is_let_go(&line, &submission.topic) {
+                drop(quarantine);
+                return submission.ticket.tell(being_replaced());
             }
             state = line.state.lock();
         }
         // Released only under the line's lock: in between, another line could send for the partition.
-        drop(suspicions);
-        if let Err(fate) = self.accepts(pipeline, &line, &mut state, &slot.ticket) {
+        drop(quarantine);
+        if let Err(fate) = self.accepts(pipeline, &line, &mut state, &submission.ticket) {
             drop(state);
-            return self.tell(&line, slot, fate);
+            return self.tell(&line, submission, fate);
         }
-        let (topic, partition) = (slot.topic.clone(), slot.partition);
-        let index = state.slots.insert(slot);
-        let course = state.course(&topic, partition);
-        course.line_up(index, ready);
-        if course.open() {
+        let (topic, partition) = (submission.topic.clone(), submission.partition);
+        let index = state.submissions.insert(submission);
+        let queue = state.queue(&topic, partition);
+        queue.line_up(index, ready);
+        if queue.open() {
             self.forward(pipeline, &line, state, (&topic, partition), Some(index));
         }
     }
@@ -203,30 +204,30 @@ impl<P: Pipeline> Producer<P> {
     ) {
         loop {
             for _ in 0..AT_ONCE {
-                let Some((index, ready)) = state.course(place.0, place.1).next() else { break };
+                let Some((index, ready)) = state.queue(place.0, place.1).next() else { break };
                 let Err(turned) = hand(pipeline, &state, index, &ready) else { continue };
-                let slot = state.slots.remove(index);
-                let fate = fate_of(&slot, &turned);
+                let submission = state.submissions.remove(index);
+                let fate = fate_of(&submission, &turned);
                 if matches!(turned, Rejected::Over(_)) {
                     self.fails(line, &mut state);
                 }
                 if own == Some(index) {
                     // The record is the last one, and until its fate is told no other submission of the partition
                     // comes.
-                    state.course(place.0, place.1).turned();
+                    state.queue(place.0, place.1).turned();
                     drop(state);
-                    return self.tell(line, slot, fate);
+                    return self.tell(line, submission, fate);
                 }
                 // Others may come before its fate is told, so it is told while none is taken.
                 self.fails(line, &mut state);
-                state.back.push((slot, fate));
-                for index in state.course(place.0, place.1).stop() {
-                    let slot = state.slots.remove(index);
-                    state.back.push((slot, not_stored("the one before was not taken")));
+                state.back.push((submission, fate));
+                for index in state.queue(place.0, place.1).stop() {
+                    let submission = state.submissions.remove(index);
+                    state.back.push((submission, not_stored("the one before was not taken")));
                 }
                 return;
             }
-            if !state.course(place.0, place.1).is_due() {
+            if !state.queue(place.0, place.1).is_due() {
                 return;
             }
             drop(state);
@@ -242,8 +243,8 @@ impl<P: Pipeline> Producer<P> {
     }
 
     /// Returns the line for records of this limit.
-    fn common(&self, facts: &TopicLimits) -> Arc<LineOf<P>> {
-        Arc::clone(self.lines.lock().entry(facts.limit).or_insert_with(|| Line::new(facts.limit, false)))
+    fn common(&self, limits: &TopicLimits) -> Arc<LineOf<P>> {
+        Arc::clone(self.lines.lock().entry(limits.limit).or_insert_with(|| Line::new(limits.limit, false)))
     }
 
     fn client(&self, pipeline: &P, line: &Arc<LineOf<P>>) -> crate::Result<P::Client> {
@@ -252,11 +253,11 @@ impl<P: Pipeline> Producer<P> {
     }
 
     /// Tells a record's fate. A partition leaves its own line only when every record that went by it is told.
-    pub(super) fn tell(&self, line: &LineOf<P>, slot: Submission, fate: Fate) {
+    pub(super) fn tell(&self, line: &LineOf<P>, submission: Submission, fate: Fate) {
         if !line.alone {
-            return slot.ticket.tell(fate);
+            return submission.ticket.tell(fate);
         }
-        let Submission { ticket, topic, partition, stamp } = slot;
+        let Submission { ticket, topic, partition, stamp } = submission;
         let certain = matches!(fate, Fate::Stored { .. } | Fate::Refused(_));
         self.quarantine.lock().judged(&topic, partition, stamp, certain);
         ticket.tell(fate);
@@ -265,23 +266,23 @@ impl<P: Pipeline> Producer<P> {
 
     fn reported(&self, line: &Arc<LineOf<P>>, index: usize, result: Result<Position, DeliveryError>) {
         let mut state = line.state.lock();
-        let Some(slot) = state.slots.try_remove(index) else { return };
+        let Some(submission) = state.submissions.try_remove(index) else { return };
         let position = match result {
             Ok(position) => position,
             Err(failure) => {
-                state.failed.push((slot, failure));
+                state.failed.push((submission, failure));
                 return self.fails(line, &mut state);
             }
         };
-        let course = state.course(&slot.topic, slot.partition);
-        course.stored();
+        let queue = state.queue(&submission.topic, submission.partition);
+        queue.stored();
         match self.pipeline.get() {
-            Some(pipeline) if course.open() => {
-                self.forward(pipeline, line, state, (&slot.topic, slot.partition), None);
+            Some(pipeline) if queue.open() => {
+                self.forward(pipeline, line, state, (&submission.topic, submission.partition), None);
             }
             _ => drop(state),
         }
-        self.tell(line, slot, Fate::Stored { position, duplicate: false });
+        self.tell(line, submission, Fate::Stored { position, duplicate: false });
     }
 
     fn is_closed(&self) -> bool {
@@ -296,18 +297,18 @@ fn hand<P: Pipeline>(
     index: usize,
     ready: &QueuedSubmission,
 ) -> Result<(), Rejected> {
-    let stands = state.slots.get(index).is_some_and(|slot| slot.ticket.stands());
+    let stands = state.submissions.get(index).is_some_and(|submission| submission.ticket.stands());
     match &state.client {
-        Some(client) if stands && !state.failing => pipeline.give(client, &ready.facts.name, &ready.record, index),
+        Some(client) if stands && !state.failing => pipeline.give(client, &ready.limits.name, &ready.record, index),
         _ => Err(Rejected::Full),
     }
 }
 
-fn fate_of(slot: &Submission, turned: &Rejected) -> Fate {
+fn fate_of(submission: &Submission, turned: &Rejected) -> Fate {
     match turned {
         Rejected::TooLarge => {
             let error = Error::new(ErrorKind::TooLarge, "the record is larger than the topic's limit");
-            Fate::Refused(error.with("topic", &slot.topic))
+            Fate::Refused(error.with("topic", &submission.topic))
         }
         Rejected::Full => not_stored("the client's queue is full"),
         Rejected::Over(why) => {

@@ -47,7 +47,7 @@ pub(super) enum Route<L> {
 
 /// All partitions in quarantine. Nearly always there are none, and every record passes here.
 pub(super) struct Quarantine<L> {
-    places: HashMap<TopicPartition, QuarantinedPartition<L>>,
+    partitions: HashMap<TopicPartition, QuarantinedPartition<L>>,
     /// The receiver of lines that are left: a client ends on a thread that may wait for it, never on the one that
     /// reports.
     left: UnboundedSender<Arc<L>>,
@@ -55,40 +55,40 @@ pub(super) struct Quarantine<L> {
 
 impl<L> Quarantine<L> {
     pub(super) fn new(left: UnboundedSender<Arc<L>>) -> Self {
-        Self { places: HashMap::new(), left }
+        Self { partitions: HashMap::new(), left }
     }
 
     /// Returns the line by which a record goes; `make` makes one for its partition.
     pub(super) fn route(&mut self, topic: &Topic, partition: u32, make: impl FnOnce() -> Arc<L>) -> Route<L> {
-        if self.places.is_empty() {
+        if self.partitions.is_empty() {
             return Route::Common;
         }
         let place = (topic.clone(), partition);
         self.end_if_over(&place);
-        let Some(suspicion) = self.places.get_mut(&place) else { return Route::Common };
-        if suspicion.held {
+        let Some(quarantined) = self.partitions.get_mut(&place) else { return Route::Common };
+        if quarantined.held {
             return Route::Held;
         }
-        suspicion.outstanding += 1;
-        Route::Own(Arc::clone(suspicion.line.get_or_insert_with(make)))
+        quarantined.outstanding += 1;
+        Route::Own(Arc::clone(quarantined.line.get_or_insert_with(make)))
     }
 
     pub(super) fn suspect(&mut self, place: TopicPartition, stamp: Stamp) {
-        let suspicion = self.places.entry(place).or_insert_with(|| QuarantinedPartition {
+        let quarantined = self.partitions.entry(place).or_insert_with(|| QuarantinedPartition {
             line: None,
             suspects: HashSet::new(),
             outstanding: 0,
             quiet_since: None,
             held: true,
         });
-        suspicion.suspects.insert(stamp);
+        quarantined.suspects.insert(stamp);
     }
 
     /// Opens these partitions' own lines: every record that failed with the batch is told.
-    pub(super) fn open(&mut self, places: &HashSet<TopicPartition>) {
-        for place in places {
-            if let Some(suspicion) = self.places.get_mut(place) {
-                suspicion.held = false;
+    pub(super) fn open(&mut self, partitions: &HashSet<TopicPartition>) {
+        for place in partitions {
+            if let Some(quarantined) = self.partitions.get_mut(place) {
+                quarantined.held = false;
             }
             self.end_if_over(place);
         }
@@ -97,43 +97,45 @@ impl<L> Quarantine<L> {
     /// Notes a record's fate. A record that is stored or condemned is a suspect no longer; any other comes again, and
     /// must be proved innocent.
     pub(super) fn judged(&mut self, topic: &Topic, partition: u32, stamp: Stamp, certain: bool) {
-        self.settle(topic, partition, |suspicion| {
+        self.settle(topic, partition, |quarantined| {
             if certain {
-                suspicion.suspects.remove(&stamp);
+                quarantined.suspects.remove(&stamp);
             } else {
-                suspicion.suspects.insert(stamp);
+                quarantined.suspects.insert(stamp);
             }
         });
     }
 
     /// Notes that a record that went by a partition's own line is told.
     pub(super) fn returned(&mut self, topic: &Topic, partition: u32) {
-        self.settle(topic, partition, |suspicion| suspicion.outstanding = suspicion.outstanding.saturating_sub(1));
+        self.settle(topic, partition, |quarantined| {
+            quarantined.outstanding = quarantined.outstanding.saturating_sub(1)
+        });
     }
 
     /// Changes a partition's state. With the last suspect the partition goes back to the common line.
     fn settle(&mut self, topic: &Topic, partition: u32, change: impl FnOnce(&mut QuarantinedPartition<L>)) {
-        if self.places.is_empty() {
+        if self.partitions.is_empty() {
             return;
         }
         let place = (topic.clone(), partition);
-        if let Some(suspicion) = self.places.get_mut(&place) {
-            change(suspicion);
-            suspicion.quiet_since = Some(Instant::now());
+        if let Some(quarantined) = self.partitions.get_mut(&place) {
+            change(quarantined);
+            quarantined.quiet_since = Some(Instant::now());
             self.end_if_over(&place);
         }
     }
 
     fn end_if_over(&mut self, place: &TopicPartition) {
-        if self.places.get(place).is_some_and(QuarantinedPartition::is_over)
-            && let Some(line) = self.places.remove(place).and_then(|suspicion| suspicion.line)
+        if self.partitions.get(place).is_some_and(QuarantinedPartition::is_over)
+            && let Some(line) = self.partitions.remove(place).and_then(|quarantined| quarantined.line)
         {
             let _ = self.left.send(line);
         }
     }
 
     pub(super) fn lines(&self) -> Vec<Arc<L>> {
-        self.places.values().filter_map(|suspicion| suspicion.line.clone()).collect()
+        self.partitions.values().filter_map(|quarantined| quarantined.line.clone()).collect()
     }
 }
 
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
     use crate::model::ProducerId;
 
-    fn suspicion(suspects: u64, outstanding: usize, quiet_since: Option<Instant>) -> QuarantinedPartition<()> {
+    fn quarantined(suspects: u64, outstanding: usize, quiet_since: Option<Instant>) -> QuarantinedPartition<()> {
         let suspects = (0..suspects).map(|n| Stamp::new(ProducerId::new(1), n)).collect();
         QuarantinedPartition { line: None, suspects, outstanding, quiet_since, held: false }
     }
@@ -150,12 +152,12 @@ mod tests {
     #[test]
     fn a_partition_waits_for_its_suspects_but_not_for_ones_that_stay_away() {
         let long_ago = Instant::now().checked_sub(2 * QuarantinedPartition::<()>::WAITS);
-        assert!(suspicion(0, 0, None).is_over());
-        assert!(!suspicion(0, 1, long_ago).is_over(), "a record of its own line is under way");
-        assert!(!suspicion(1, 0, None).is_over(), "none came yet");
-        assert!(!suspicion(1, 0, Some(Instant::now())).is_over());
-        assert!(!suspicion(1, 1, long_ago).is_over());
-        assert!(suspicion(1, 0, long_ago).is_over());
-        assert!(!QuarantinedPartition { held: true, ..suspicion(0, 0, None) }.is_over(), "not all is told");
+        assert!(quarantined(0, 0, None).is_over());
+        assert!(!quarantined(0, 1, long_ago).is_over(), "a record of its own line is under way");
+        assert!(!quarantined(1, 0, None).is_over(), "none came yet");
+        assert!(!quarantined(1, 0, Some(Instant::now())).is_over());
+        assert!(!quarantined(1, 1, long_ago).is_over());
+        assert!(quarantined(1, 0, long_ago).is_over());
+        assert!(!QuarantinedPartition { held: true, ..quarantined(0, 0, None) }.is_over(), "not all is told");
     }
 }

@@ -8,7 +8,7 @@ use crate::backend::Outbound;
 
 /// A record to be given to the client, which writes it only then.
 pub(super) struct QueuedSubmission {
-    pub(super) facts: Arc<TopicLimits>,
+    pub(super) limits: Arc<TopicLimits>,
     pub(super) record: Outbound,
 }
 
@@ -83,66 +83,66 @@ mod tests {
     use super::*;
     use crate::model::{Envelope, ProducerId, Stamp};
 
-    fn line_up(course: &mut PartitionQueue, indices: std::ops::Range<usize>) {
-        let facts = Arc::new(TopicLimits::new("t", 1_000, false));
+    fn line_up(queue: &mut PartitionQueue, indices: std::ops::Range<usize>) {
+        let limits = Arc::new(TopicLimits::new("t", 1_000, false));
         let envelope = Envelope::builder("T", "/t").build().unwrap();
         for n in indices {
             let stamp = Stamp::new(ProducerId::new(1), n as u64);
             let record = Outbound::new("t".parse().unwrap(), 0, stamp, envelope.clone());
-            course.line_up(n, QueuedSubmission { facts: Arc::clone(&facts), record });
+            queue.line_up(n, QueuedSubmission { limits: Arc::clone(&limits), record });
         }
     }
 
     /// Gives all records that may be given now, and returns them.
-    fn given(course: &mut PartitionQueue) -> Vec<usize> {
-        course.open();
-        std::iter::from_fn(|| course.next().map(|(index, _)| index)).collect()
+    fn given(queue: &mut PartitionQueue) -> Vec<usize> {
+        queue.open();
+        std::iter::from_fn(|| queue.next().map(|(index, _)| index)).collect()
     }
 
     #[test]
     fn until_a_client_has_stored_one_there_is_one_under_way() {
-        let mut course = PartitionQueue::default();
-        line_up(&mut course, 0..2 * PartitionQueue::BATCH);
-        assert_eq!(given(&mut course), [0]);
-        assert!(given(&mut course).is_empty());
-        course.stored();
-        assert_eq!(given(&mut course).len(), 2 * PartitionQueue::BATCH - 1);
+        let mut queue = PartitionQueue::default();
+        line_up(&mut queue, 0..2 * PartitionQueue::BATCH);
+        assert_eq!(given(&mut queue), [0]);
+        assert!(given(&mut queue).is_empty());
+        queue.stored();
+        assert_eq!(given(&mut queue).len(), 2 * PartitionQueue::BATCH - 1);
     }
 
     #[test]
     fn what_comes_while_others_are_under_way_gathers_to_a_batch() {
-        let mut course = PartitionQueue::default();
-        line_up(&mut course, 0..3);
-        assert_eq!(given(&mut course), [0]);
-        course.stored();
-        assert_eq!(given(&mut course), [1, 2]);
-        line_up(&mut course, 3..2 + PartitionQueue::BATCH);
+        let mut queue = PartitionQueue::default();
+        line_up(&mut queue, 0..3);
+        assert_eq!(given(&mut queue), [0]);
+        queue.stored();
+        assert_eq!(given(&mut queue), [1, 2]);
+        line_up(&mut queue, 3..2 + PartitionQueue::BATCH);
         for _ in 0..2 {
-            assert!(given(&mut course).is_empty(), "{} are under way", course.under_way);
-            course.stored();
+            assert!(given(&mut queue).is_empty(), "{} are under way", queue.under_way);
+            queue.stored();
         }
-        assert_eq!(given(&mut course).len(), PartitionQueue::BATCH - 1);
-        line_up(&mut course, 0..PartitionQueue::BATCH);
-        assert_eq!(given(&mut course).len(), PartitionQueue::BATCH, "a batch of its own");
+        assert_eq!(given(&mut queue).len(), PartitionQueue::BATCH - 1);
+        line_up(&mut queue, 0..PartitionQueue::BATCH);
+        assert_eq!(given(&mut queue).len(), PartitionQueue::BATCH, "a batch of its own");
     }
 
     #[test]
     fn behind_one_that_was_not_taken_nothing_is_given_and_none_is_forgotten() {
-        let mut course = PartitionQueue { begun: true, ..PartitionQueue::default() };
-        line_up(&mut course, 0..4);
-        course.open();
-        assert_eq!(course.next().map(|(index, _)| index), Some(0));
-        assert_eq!(course.stop().collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(course.next().is_none() && !course.is_due());
-        assert_eq!((course.under_way, course.is_idle()), (4, false));
+        let mut queue = PartitionQueue { begun: true, ..PartitionQueue::default() };
+        line_up(&mut queue, 0..4);
+        queue.open();
+        assert_eq!(queue.next().map(|(index, _)| index), Some(0));
+        assert_eq!(queue.stop().collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(queue.next().is_none() && !queue.is_due());
+        assert_eq!((queue.under_way, queue.is_idle()), (4, false));
     }
 
     #[test]
     fn one_that_was_turned_away_when_it_came_leaves_nothing_behind() {
-        let mut course = PartitionQueue::default();
-        line_up(&mut course, 0..1);
-        assert_eq!(given(&mut course), [0]);
-        course.turned();
-        assert!(course.is_idle() && !course.begun);
+        let mut queue = PartitionQueue::default();
+        line_up(&mut queue, 0..1);
+        assert_eq!(given(&mut queue), [0]);
+        queue.turned();
+        assert!(queue.is_idle() && !queue.begun);
     }
 }

@@ -26,12 +26,12 @@ impl<P: Pipeline> Producer<P> {
         let (failed, back) = line.state.lock().drain();
         let gone = self.gone(&failed).await;
         let suspected = if line.alone { HashSet::new() } else { self.suspect(&failed).await };
-        for (slot, failure) in failed {
-            let fate = failure.fate(line.alone, gone.contains(&slot.topic));
-            self.tell(line, slot, fate);
+        for (submission, failure) in failed {
+            let fate = failure.fate(line.alone, gone.contains(&submission.topic));
+            self.tell(line, submission, fate);
         }
-        for (slot, fate) in back {
-            self.tell(line, slot, fate);
+        for (submission, fate) in back {
+            self.tell(line, submission, fate);
         }
         // Until now no record of these partitions was taken, and none at all by this line.
         self.quarantine.lock().open(&suspected);
@@ -42,7 +42,7 @@ impl<P: Pipeline> Producer<P> {
     async fn gone(&self, failed: &Failed) -> HashSet<Topic> {
         let Some(pipeline) = self.pipeline.get() else { return HashSet::new() };
         let named = failed.iter().filter(|(_, failure)| failure.verdict == DeliveryErrorKind::Vanished);
-        let mut topics: HashSet<Topic> = named.map(|(slot, _)| slot.topic.clone()).collect();
+        let mut topics: HashSet<Topic> = named.map(|(submission, _)| submission.topic.clone()).collect();
         for topic in topics.clone() {
             if !pipeline.is_gone(&topic).await {
                 topics.remove(&topic);
@@ -54,10 +54,10 @@ impl<P: Pipeline> Producer<P> {
     /// Puts partitions with a refused batch in quarantine, and learns the limits of their topics anew.
     async fn suspect(&self, failed: &Failed) -> HashSet<TopicPartition> {
         let mut places = HashSet::new();
-        for (slot, failure) in failed {
+        for (submission, failure) in failed {
             if matches!(failure.verdict, DeliveryErrorKind::SomeOfBatch(_)) {
-                let place = (slot.topic.clone(), slot.partition);
-                self.quarantine.lock().suspect(place.clone(), slot.stamp);
+                let place = (submission.topic.clone(), submission.partition);
+                self.quarantine.lock().suspect(place.clone(), submission.stamp);
                 places.insert(place);
             }
         }

@@ -39,6 +39,6 @@ impl DeliveryReports {
 
 impl fmt::Debug for DeliveryReports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reports").finish_non_exhaustive()
+        f.debug_struct("DeliveryReports").finish_non_exhaustive()
     }
 }

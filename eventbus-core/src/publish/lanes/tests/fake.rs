@@ -15,7 +15,7 @@ pub(crate) const TOPIC: &str = "orders";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// A submission is kept until the test answers it.
-    LaneState,
+    Hold,
     /// A submission is stored, and told so within the call.
     StoreAtOnce,
 }
@@ -69,7 +69,7 @@ impl Fake {
     pub(crate) fn new(pipelining: Pipelining) -> Self {
         let capabilities = Capabilities { pipelining, resend_window: None, ..Capabilities::default() };
         let state = State {
-            mode: Mode::LaneState,
+            mode: Mode::Hold,
             held: VecDeque::new(),
             log: Vec::new(),
             submitted: Vec::new(),
@@ -243,7 +243,7 @@ impl Backend for Fake {
     fn submit(&self, record: Outbound, ticket: Ticket) {
         self.state().submitted.push(record.envelope.id().into());
         let mode = self.state().mode;
-        if mode == Mode::LaneState {
+        if mode == Mode::Hold {
             self.state().held.push_back((record, ticket));
             return;
         }

@@ -120,9 +120,9 @@ async fn what_is_lost_between_the_look_and_the_word_is_not_committed() {
     rig.given(&[0]).await;
     rig.answers.send(Ok(())).unwrap();
     let entries = [0, 1].map(|partition| CommitEntry { partition, next: Position::new(5), text: "" });
-    let outcome = rig.seat.send(rig.client.as_ref().unwrap(), &entries);
+    let outcome = rig.listener.send(rig.client.as_ref().unwrap(), &entries);
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert!(rig.sent().is_empty() && rig.seat.state().committing.is_empty());
+    assert!(rig.sent().is_empty() && rig.listener.state().committing.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +134,7 @@ async fn a_release_comes_after_the_commits_before_it() {
     rig.committing.as_mut().unwrap().turn([commit, Order::Release(0, reply)].into_iter());
     committed.await.unwrap().unwrap();
     released.await.unwrap().unwrap();
-    assert!(rig.seat.state().held.is_empty());
+    assert!(rig.listener.state().held.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

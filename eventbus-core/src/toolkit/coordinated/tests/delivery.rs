@@ -30,7 +30,7 @@ async fn what_was_queued_of_an_ownership_that_is_over_is_not_delivered() {
     rig.read(1, 0).await.unwrap();
     rig.broker.comes([record(0, 0), record(1, 0), Polled::End(0)]);
     rig.turn();
-    rig.seat.release(0);
+    rig.listener.release(0);
     assert_eq!(positions(rig.event().await).len(), 1);
     rig.silent();
 }
@@ -104,8 +104,8 @@ async fn a_client_that_has_ended_a_partition_joins_anew_once_all_is_handed_over(
     let mut rig = Rig::new();
     rig.given(&[0]).await;
     rig.broker.stuck.store(true, Ordering::Release);
-    let (seat, client) = (rig.seat.clone(), rig.client.clone().unwrap());
-    let begins = spawn_blocking(move || seat.begin(&client, 0, Position::ZERO).unwrap_err());
+    let (listener, client) = (rig.listener.clone(), rig.client.clone().unwrap());
+    let begins = spawn_blocking(move || listener.begin(&client, 0, Position::ZERO).unwrap_err());
     while rig.broker.said().is_empty() {
         yield_now().await;
     }
@@ -116,10 +116,10 @@ async fn a_client_that_has_ended_a_partition_joins_anew_once_all_is_handed_over(
     rig.turn();
     assert_eq!(rig.broker.said(), ["unsubscribe"]);
     // The client hands over as if the coordinator had asked.
-    assert_eq!(rig.seat.revoked(&[0], false), Revocation::Later);
+    assert_eq!(rig.listener.revoked(&[0], false), Revocation::Later);
     rig.turn();
     assert_eq!(revoked(rig.event().await), [0]);
-    rig.seat.release(0);
+    rig.listener.release(0);
     rig.turn();
     assert_eq!(rig.broker.said(), ["unassign [0]", "subscribe"]);
 }

@@ -70,8 +70,8 @@ impl Broker {
         (Arc::new(broker), requests, answers)
     }
 
-    pub(super) fn client(self: &Arc<Self>, seat: RebalanceListener<Fake>) -> Fake {
-        Fake { broker: Arc::clone(self), seat }
+    pub(super) fn client(self: &Arc<Self>, listener: RebalanceListener<Fake>) -> Fake {
+        Fake { broker: Arc::clone(self), listener }
     }
 
     pub(super) fn comes(&self, polled: impl IntoIterator<Item = Polled<Record>>) {
@@ -96,12 +96,12 @@ impl Broker {
 
 pub(super) struct Fake {
     broker: Arc<Broker>,
-    seat: RebalanceListener<Fake>,
+    listener: RebalanceListener<Fake>,
 }
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        let answer = self.seat.revoked(&[0], false);
+        let answer = self.listener.revoked(&[0], false);
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         *self.broker.dropped.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, answer));
     }

@@ -4,9 +4,9 @@ use super::*;
 
 /// Makes a member with threads of its own, and an answer to its joining.
 fn joined(broker: &Arc<Broker>) -> Member<Fake> {
-    let make = |seat: RebalanceListener<Fake>| {
-        seat.assigned(&[]);
-        Ok(broker.client(seat))
+    let make = |listener: RebalanceListener<Fake>| {
+        listener.assigned(&[]);
+        Ok(broker.client(listener))
     };
     Member::join(ask(), make).unwrap()
 }
@@ -55,8 +55,8 @@ async fn a_member_that_has_not_come_yet_waits_for_the_answer_to_its_joining_and_
         yield_now().await;
     }
     assert!(rig.broker.said().is_empty(), "not left yet");
-    rig.seat.assigned(&[0]);
-    assert!(rig.seat.state().held.is_empty());
+    rig.listener.assigned(&[0]);
+    assert!(rig.listener.state().held.is_empty());
     leaving.await.unwrap();
     assert_eq!(rig.broker.said(), ["leave"]);
     rig.silent();

@@ -40,7 +40,7 @@ struct Rig {
     /// The answers to the requests, in turn; a request hangs until it has one.
     answers: threads::Sender<Result<(), CommitError>>,
     member: Arc<Member<Fake>>,
-    seat: RebalanceListener<Fake>,
+    listener: RebalanceListener<Fake>,
     client: Option<Arc<Fake>>,
     polling: Option<Polling<Fake>>,
     committing: Option<Committing<Fake>>,
@@ -53,11 +53,11 @@ fn ask() -> MemberConfig {
 impl Rig {
     fn new() -> Self {
         let (broker, sent, answers) = Broker::new();
-        let (member, polling, committing, _) = Member::parts(ask(), |seat| Ok(broker.client(seat))).unwrap();
-        let (seat, client) = (polling.seat.clone(), Some(Arc::clone(&polling.client)));
+        let (member, polling, committing, _) = Member::parts(ask(), |listener| Ok(broker.client(listener))).unwrap();
+        let (listener, client) = (polling.listener.clone(), Some(Arc::clone(&polling.client)));
         broker.said();
         let (polling, committing) = (Some(polling), Some(committing));
-        Self { broker, sent, answers, member: member.into(), seat, client, polling, committing }
+        Self { broker, sent, answers, member: member.into(), listener, client, polling, committing }
     }
 
     async fn event(&self) -> GroupEvent {
@@ -76,7 +76,7 @@ impl Rig {
 
     /// Has the coordinator assign partitions, and tells the core.
     async fn given(&self, partitions: &[u32]) -> Vec<Assignment> {
-        self.seat.assigned(partitions);
+        self.listener.assigned(partitions);
         match self.event().await {
             GroupEvent::Assigned(assigned) => assigned,
             other => panic!("{other:?}"),
