@@ -1,31 +1,31 @@
 # shellcheck shell=bash
-# Decides how the tests get their brokers: an engine that answers is used as it is; with --provision a missing one is
+# Provides the tests with brokers. A Docker engine that answers is used as it is; with --provision a missing one is
 # installed and started, and the brokers' images are pulled, or built where no registry can be reached.
 #
-# Kept here:
-#   - an engine that answered before is never configured, restarted or stopped; one that was started here is left running
-#     for the next run
-#   - an image carries its tag only when it is whole: it is made under a name of its own and tagged last
-#   - what cannot be had is said by name, with what would mend it
+# Invariants:
+#   - an engine that answered before is never configured, restarted or stopped; one that was started here is left
+#     running for the next run
+#   - an image carries its tag only when it is whole: it is made under a temporary name and tagged last
+#   - a missing part is reported by name, with the means to provide it
 #
 # To be sourced after common.sh.
 
 # shellcheck source=scripts/kafka.sh
 . scripts/kafka.sh
 
-# The tags that the tests use, and the release that is built under each where the official image cannot be pulled.
+# The tags that the tests use, and the release that is built under each if the official image cannot be pulled.
 declare -rA nats_releases=([2.15]=2.15.1 [2.10]=2.10.29)
-# Debian's releases that have a package of the same line, for machines without Go.
+# The Debian releases with a package of the same release line, for machines without Go.
 declare -rA nats_suites=([2.15]=forky [2.10]=trixie)
 
 broker_work=${target_dir:?}/brokers
 
-# A pull from a registry that cannot be reached must not hold up the tests.
+# Seconds that a pull may take: an unreachable registry must not hold up the tests.
 pull_seconds=${EVENTBUS_PULL_SECONDS:-20}
 
 engine_answers() { timeout 15 docker info >/dev/null 2>&1; }
 
-# apt_install NAME...: installs packages. The lists may be too old to install from, or not there yet.
+# apt_install NAME...: installs packages, after an update, as the package lists may be missing or too old.
 apt_install() {
   command -v apt-get >/dev/null || return 1
   ((EUID == 0)) || return 1
@@ -45,12 +45,12 @@ remove_stale_pid_file() {
   rm -f "$file"
 }
 
-# Starts dockerd in a session of its own, so that it outlives this script, and waits until it answers.
+# Starts dockerd in its own session, so that it outlives this script, and waits until it answers.
 start_engine() {
   local log=$broker_work/dockerd.log tries=0 engine=""
   remove_stale_pid_file /var/run/docker.pid dockerd
   remove_stale_pid_file /var/run/docker/containerd/containerd.pid containerd
-  # One that starts already has its pid file by now.
+  # A dockerd that is starting already has its pid file by now.
   if [[ ! -f /var/run/docker.pid ]]; then
     say "starting dockerd (log: $log)"
     setsid dockerd >"$log" 2>&1 </dev/null &
@@ -66,7 +66,7 @@ start_engine() {
   done
 }
 
-# An engine that answers, installed and started if need be and allowed.
+# Ensures an engine that answers. Installs and starts one if needed and allowed.
 require_engine() {
   local provision=$1
   if command -v docker >/dev/null && engine_answers; then
@@ -86,8 +86,8 @@ require_engine() {
 
 has_image() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# import_image TAG FOLDER: makes an image of a folder that holds /nats-server and what it needs, as the official one is
-# called: arguments go to the server. Imported under a name of its own, tagged when whole.
+# import_image TAG FOLDER: makes an image of a folder with /nats-server and its files. As with the official image,
+# arguments go to the server. It is imported under a temporary name, and tagged once it is whole.
 import_image() {
   local tag=$1 folder=$2 id
   id=$(tar -C "$folder" -c . | docker import --change 'ENTRYPOINT ["/nats-server"]' \
@@ -95,8 +95,8 @@ import_image() {
   docker tag "$id" "nats:$tag" && docker rmi "eventbus-unfinished/nats:$1-$$" >/dev/null
 }
 
-# build_by_go TAG FOLDER: a static binary out of the Go module. Its newest versions may need a newer Go than there is; the
-# go command then fetches that as a module.
+# build_by_go TAG FOLDER: builds a static binary from the Go module. Its newest versions may need a newer Go than is
+# installed; the go command then fetches that Go as a module.
 build_by_go() {
   local version=${nats_releases[$1]} folder=$2
   command -v go >/dev/null || return 1
@@ -105,8 +105,8 @@ build_by_go() {
     "github.com/nats-io/nats-server/v2@v$version" >"$broker_work/nats-$1.log" 2>&1
 }
 
-# take_from_debian TAG FOLDER: the binary of Debian's package, with the libraries that it names. Lists and cache are kept
-# apart, so that the machine's own sources stay as they are.
+# take_from_debian TAG FOLDER: copies the binary of Debian's package, with the libraries that it links. Package lists
+# and cache are kept apart, so that the machine's own sources stay as they are.
 take_from_debian() {
   local suite=${nats_suites[$1]} folder=$2 apt=$broker_work/apt-$1 mirror library
   command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
@@ -129,7 +129,7 @@ take_from_debian() {
   done < <(ldd "$folder/nats-server" 2>/dev/null | grep -oE '/[^ ]+' || true)
 }
 
-# The image of one line of nats-server, under the official tag.
+# Ensures the image of one release line of nats-server, under the official tag.
 require_nats_image() {
   local tag=$1 provision=$2 folder started=$SECONDS
   has_image "nats:$tag" && return
@@ -139,7 +139,7 @@ require_nats_image() {
     return
   fi
   folder=$(mktemp -d "$broker_work/nats-$tag.XXXXXX")
-  # The server wants a folder for temporary files.
+  # The server needs a folder for temporary files.
   mkdir -p "$folder/tmp"
   if { build_by_go "$tag" "$folder" || take_from_debian "$tag" "$folder"; } && import_image "$tag" "$folder"; then
     say "brokers: built nats:$tag in $((SECONDS - started)) s"
@@ -151,8 +151,8 @@ require_nats_image() {
     "(Go, or Debian's packages as root; see $broker_work/nats-$tag.log)"
 }
 
-# sweep_brokers OWNER: removes the containers of test runs that are over - those whose owner, a process and its start time,
-# is gone - and those of the owner given; an empty one is nobody.
+# sweep_brokers OWNER: removes the containers of the given owner, and those of test runs that are over: their owner, a
+# process and its start time, is gone. An empty OWNER is nobody.
 sweep_brokers() {
   local own=$1 id owner
   while read -r id owner; do
@@ -163,22 +163,22 @@ sweep_brokers() {
   done < <(docker ps --all --filter label=eventbus.owner --format '{{.ID}} {{.Label "eventbus.owner"}}' 2>/dev/null)
 }
 
-# process_identity PID: the process and its start time, which together no later process has; nothing if there is none.
+# process_identity PID: prints the process and its start time, which together no later process has; nothing if gone.
 process_identity() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
-  # The name may hold spaces and parentheses: what counts begins after the last one.
+  # The name may hold spaces and parentheses; the other fields follow the last parenthesis.
   read -ra stat <<<"${stat##*) }"
   say "$1:${stat[19]}"
 }
 
-# Installs what librdkafka is built from source with, before anything is compiled.
+# Ensures the tools and headers that librdkafka is built with from source, before anything is compiled.
 require_build_tools() {
   local provision=$1 missing=()
   mkdir -p "$broker_work"
   command -v cc >/dev/null && command -v c++ >/dev/null && command -v make >/dev/null || missing+=(build-essential)
   command -v pkg-config >/dev/null || missing+=(pkg-config)
-  # Its headers are found through pkg-config only.
+  # OpenSSL's headers are found through pkg-config only.
   pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
   ((${#missing[@]} > 0)) || return 0
   if [[ $provision == yes ]]; then
@@ -188,7 +188,7 @@ require_build_tools() {
   fail 2 "librdkafka is built from source and needs ${missing[*]} (Debian's names; --provision installs them as root)"
 }
 
-# Takes the program out of the newest image, for tests that give a server a configuration of their own.
+# Copies the server's program out of the newest image, for tests that start a server with their own configuration.
 take_nats_program() {
   local newest container program=$broker_work/nats-server
   newest=$(printf '%s\n' "${!nats_releases[@]}" | sort --version-sort | tail --lines 1)
@@ -199,7 +199,7 @@ take_nats_program() {
   export EVENTBUS_TEST_NATS_SERVER
 }
 
-# Makes sure that the brokers can be started, or that running ones are named.
+# Ensures that the brokers can be started, unless the environment names running ones.
 require_brokers() {
   local provision=$1 tag
   mkdir -p "$broker_work"

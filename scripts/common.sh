@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What scripts/test, scripts/instructions and .ci/run share: the versions of the tools, where they live, and how a
-# missing one is installed. To be sourced from bash with `set -euo pipefail`, at the top of the work tree.
+# Functions that the scripts and .ci/run share: the versions of the tools, their place, and the installation of a
+# missing one. To be sourced from bash with `set -euo pipefail`, at the top of the work tree.
 #
 # Tools go to target/tools, in a folder per version: nothing outside the clone changes, a user's own version of a tool
 # is never replaced, and deleting target/ deletes them too. EVENTBUS_TOOLS names a folder that outlives the clone. A
-# tool on the PATH is used instead where it is of exactly the version wanted.
+# tool on the PATH is used instead if it has exactly the version wanted.
 
-# The names of cargo's subcommands and the versions that are used.
+# The cargo subcommands and the versions that are used.
 declare -rA tool_versions=(
   [cargo-deny]=0.20.2
   [cargo-machete]=0.9.2
@@ -15,10 +15,10 @@ declare -rA tool_versions=(
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 tools_dir=${EVENTBUS_TOOLS:-$target_dir/tools}
 
-# Each argument on a line of its own.
+# Prints each argument on a line of its own.
 say() { printf '%s\n' "$@"; }
 
-# fail CODE MESSAGE...
+# fail CODE MESSAGE...: prints the message on stderr and exits.
 fail() {
   local code=$1
   shift
@@ -30,7 +30,7 @@ require_cargo() {
   command -v cargo >/dev/null || fail 2 "cargo is missing: install Rust with rustup (the toolchain is named in rust-toolchain.toml)"
 }
 
-# Prints the path of a tool in the version wanted, or fails.
+# Prints the path of a tool of the version wanted, or fails.
 find_tool() {
   local name=$1 version=${tool_versions[$1]}
   local installed=$tools_dir/$name-$version/bin/$name
@@ -43,13 +43,13 @@ find_tool() {
   fi
 }
 
-# Installs a tool in the version wanted, from source, unless it is there already.
+# Installs a tool of the version wanted, from source, unless it is there already.
 install_tool() {
   local name=$1 version=${tool_versions[$1]} started=$SECONDS
   find_tool "$name" >/dev/null && return
   say "installing $name $version into $tools_dir"
-  # A light build: these programs run for seconds, and their build is what a fresh clone waits for. One build folder
-  # for all of them, as they share dependencies.
+  # The build is light: these programs run for seconds, and a fresh clone waits for their build. They have one build
+  # folder, as they share dependencies.
   CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     CARGO_PROFILE_RELEASE_DEBUG=false CARGO_TARGET_DIR=$tools_dir/build \
     cargo install --quiet --locked --version "=$version" --root "$tools_dir/$name-$version" "$name" || return 1

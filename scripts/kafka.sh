@@ -1,25 +1,25 @@
 # shellcheck shell=bash
-# The image of Apache Kafka where no registry can be reached: its release from Maven artifacts, on a Java runtime that holds
-# nothing else, with the few libraries that both need. What the machine lacks to build it is installed.
+# Builds the image of Apache Kafka where no registry can be reached: its release from Maven artifacts, on a Java runtime
+# with no more modules than Kafka uses, and the few libraries that both need. Installs the tools that the build lacks.
 #
 # To be sourced by brokers.sh.
 
-# The official tag, and the release that is built under it.
+# The release of Kafka, and the official tag that it is built under.
 kafka_release=4.3.1
-# The binding of Kafka's log to a logger; of the version that the release brings along.
+# The binding of Kafka's log to a logger, in the version that the release brings along.
 kafka_log4j=2.25.4
-# What Kafka uses of Java.
+# The modules of Java that Kafka uses.
 kafka_modules=java.base,java.desktop,java.logging,java.management,java.naming,java.security.jgss,java.security.sasl
 kafka_modules+=,java.sql,java.xml,jdk.crypto.ec,jdk.management,jdk.unsupported
 
-# has_jdk: is there a JDK that Kafka runs on, with what a runtime is made of?
+# has_jdk: succeeds if there are Maven and a JDK of 17 or newer, with the tool that makes a runtime.
 has_jdk() {
   local version
   command -v jlink >/dev/null && command -v mvn >/dev/null || return 1
   version=$(jlink --version 2>/dev/null) && ((${version%%.*} >= 17))
 }
 
-# fetch_kafka FOLDER: its jars, by a project that depends on them.
+# fetch_kafka FOLDER: downloads Kafka's jars, by a Maven project that depends on them.
 fetch_kafka() {
   local folder=$1 pom=$1/pom.xml dependency
   {
@@ -36,7 +36,7 @@ fetch_kafka() {
     -DoutputDirectory="$folder/root/opt/kafka"
 }
 
-# copy_libraries ROOT PROGRAM...: the libraries that these name, to where they are looked for.
+# copy_libraries ROOT PROGRAM...: copies the libraries that the programs link to the same paths under ROOT.
 copy_libraries() {
   local root=$1 library
   shift
@@ -45,19 +45,19 @@ copy_libraries() {
   done < <(for program in "$@"; do ldd "$program"; done | grep -oE '/[^ ]+' | grep -v "^$root" | sort -u)
 }
 
-# build_kafka FOLDER: a tree that is the whole image.
+# build_kafka FOLDER: makes the whole tree of the image, in FOLDER/root.
 build_kafka() {
   local folder=$1 root=$1/root jre=$1/root/opt/jre
   mkdir -p "$root"/{tmp,bin,etc,opt,var/lib/kafka/data} && fetch_kafka "$folder" &&
     jlink --add-modules "$kafka_modules" --strip-java-debug-attributes --no-header-files --no-man-pages --output "$jre" &&
     cp "$(command -v bash)" "$root/bin/bash" && cp scripts/kafka-entrypoint "$root/entrypoint" &&
-    # Compression in native code is unpacked by Java when it is used, and wants the C++ library.
+    # Java unpacks native compression when it is used, which needs the C++ library.
     copy_libraries "$root" "$jre/bin/java" "$jre/lib/server/libjvm.so" "$jre/lib/libzip.so" "$(command -v bash)" &&
     # Classes that are parsed already: a quarter of the time that the start takes.
     "$jre/bin/java" -Xshare:dump
 }
 
-# The image of Kafka, under the official tag.
+# Ensures the image of Kafka, under the official tag.
 require_kafka_image() {
   local provision=$1 tag=apache/kafka:$kafka_release unfinished=eventbus-unfinished/kafka:$kafka_release-$$
   local folder log=${broker_work:?}/kafka.log started=$SECONDS

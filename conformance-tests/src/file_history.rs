@@ -1,7 +1,7 @@
 //! Real keyed events with a right answer: a repository's history, one key per file.
 //!
-//! Each event says what was there before and what is there after it. Folded in order, a file's events give exactly the
-//! file that git has; out of order they contradict each other, and [`Tree`] says where first.
+//! Each event names a file's content before and after it. Folded in order, a file's events give exactly the file that
+//! git has; out of order they contradict each other, and [`Tree`] says where first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// What happened to a file: the payload of an event.
+/// A change of a file: the payload of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::exhaustive_structs)] // the data's form
@@ -18,9 +18,9 @@ pub struct Change {
     pub commit: String,
     /// Its time in seconds since the Unix epoch.
     pub time: i64,
-    /// The object that was there, if there was one.
+    /// The object before the change; `None` if the file is added.
     pub before: Option<String>,
-    /// The object that is there now, if there is one.
+    /// The object after the change; `None` if the file is deleted.
     pub after: Option<String>,
 }
 
@@ -44,9 +44,9 @@ pub struct Broken {
     pub path: Vec<u8>,
     /// The event's number within the file's.
     pub sequence: u64,
-    /// What the event says was there.
+    /// The object before it, as the event says.
     pub expected: Option<String>,
-    /// What was there.
+    /// The object that was there.
     pub found: Option<String>,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Broken {
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
     files: BTreeMap<Vec<u8>, String>,
-    /// With repeats: of each file the last number seen, and the last folded.
+    /// The last number seen of each file, and the last one folded; `None` where nothing may come again.
     repeats: Option<BTreeMap<Vec<u8>, (u64, u64)>>,
     broken: Vec<Broken>,
 }
@@ -76,14 +76,14 @@ impl Tree {
         Self::default()
     }
 
-    /// An empty tree, for events that may come again, as after a crash: a file may go back, but only so that what follows
-    /// repeats without a hole, and what was folded is not folded again.
+    /// An empty tree, for events that may come again, as after a crash: a file may go back, if its events then repeat
+    /// without a hole. Those that were folded are not folded again.
     #[must_use]
     pub fn at_least_once() -> Self {
         Self { repeats: Some(BTreeMap::new()), ..Self::default() }
     }
 
-    /// Folds one event. Whether it followed on what was there.
+    /// Folds one event. `true` if it followed on what was there.
     pub fn fold(&mut self, path: &[u8], sequence: u64, change: &Change) -> bool {
         let mut hole = false;
         if let Some(repeats) = &mut self.repeats {

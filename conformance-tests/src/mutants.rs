@@ -1,14 +1,14 @@
 //! Deliberate defects, each the shipped code with one thing broken at a seam, and the rule that must catch it.
 //!
-//! A suite that cannot fail proves nothing. For every rule O1 to O10 there is a mutant here, and for every mutant a rule; two
-//! are about progress that no rule of the oracle measures, and belong to conformance cases.
+//! A suite that cannot fail proves nothing. For every rule O1 to O10 there is a mutant here, and for every mutant a
+//! rule; two are about progress that no rule of the oracle measures, and belong to conformance cases.
 
 use eventbus_core::Mutant;
 
 use crate::oracle::Rule;
 use crate::simulation::{Options, Outcome, simulate};
 
-/// What catches a mutant.
+/// The check that catches a mutant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CaughtBy {
@@ -20,7 +20,7 @@ pub enum CaughtBy {
     Case(&'static str),
 }
 
-/// Every mutant, and what catches it.
+/// Every mutant, and the check that catches it.
 pub const REGISTRY: &[(Mutant, CaughtBy)] = &[
     (Mutant::KeyNotRouted, CaughtBy::Rule(Rule::O4)),
     (Mutant::LanesRoundRobin, CaughtBy::Rule(Rule::O1)),
@@ -52,13 +52,13 @@ pub const REGISTRY: &[(Mutant, CaughtBy)] = &[
     (Mutant::OnePartition, CaughtBy::Steady(Rule::O10)),
 ];
 
-/// How a mutant was caught.
+/// A mutant that was caught.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Caught {
-    /// Schedules that it took.
+    /// Number of schedules that it took.
     pub schedules: u64,
-    /// The last of them.
+    /// The outcome of the last one.
     pub outcome: Outcome,
 }
 

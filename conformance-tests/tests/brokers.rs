@@ -1,4 +1,4 @@
-//! The harness itself: brokers that are killed and come back, and a proxy that does what it is told.
+//! Tests of the harness itself: brokers that are killed and come back, and a proxy that follows its rules.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn connect(address: std::net::SocketAddr) -> Result<async_nats::Client, as
         .await
 }
 
-/// A client through a proxy in front of a broker that all share, and a stream of its own.
+/// Connects a client through a proxy to the shared broker, and makes a stream of the given name.
 async fn behind_a_proxy(
     name: &str,
 ) -> Result<(Broker, Proxy, std::sync::Arc<Rules>, jetstream::Context), Box<dyn std::error::Error + Send + Sync>> {
@@ -126,7 +126,7 @@ async fn frozen_connection_ends() -> Tested {
     Ok(())
 }
 
-/// Keeps what it hears of records.
+/// A producer context that keeps the delivery reports.
 #[derive(Default)]
 struct Heard(std::sync::Mutex<Vec<Result<i64, rdkafka::error::KafkaError>>>);
 
@@ -159,7 +159,7 @@ async fn kafka_topic(address: std::net::SocketAddr, name: &str) -> Tested {
     Ok(made.into_iter().next().unwrap().map(drop).map_err(|(_, code)| code)?)
 }
 
-/// Stores one record and says where.
+/// Stores one record and returns its offset.
 fn kafka_publish(
     producer: &BaseProducer<Heard>,
     topic: &str,
@@ -205,7 +205,7 @@ async fn kafka_client_gets_past_its_proxy() -> Tested {
     assert_eq!(code, Some(rdkafka::types::RDKafkaErrorCode::InvalidRecord));
     assert_eq!(publish("record-3")?, 1);
     assert_eq!(rules.struck(refused), 1);
-    // Answered or not, it is stored once.
+    // Whether it is answered or not, the record is stored once.
     let lost = rules.arm(kafka::Fault::LoseAnswer, kafka::Scope::topic("behind"));
     assert_eq!(publish("record-4")?, 2);
     assert_eq!(rules.struck(lost), 1);

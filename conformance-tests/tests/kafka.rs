@@ -1,9 +1,11 @@
 //! The conformance suite on a real Kafka broker, with groups under both protocols.
 //!
-//! Brokers run in containers, or `EVENTBUS_TEST_KAFKA_URL` names one that runs already; cases that would have to harm that
-//! one show as SKIP. Nothing else may be skipped but what the contract puts off, or Kafka does not know: see [`MISSING`].
+//! Brokers run in containers, unless `EVENTBUS_TEST_KAFKA_URL` names one that runs already; cases that would harm that
+//! one show as SKIP. No other case may be skipped, except for what the contract puts off or Kafka does not have: see
+//! [`MISSING`].
 //!
-//! `EVENTBUS_SEED` chooses what is drawn. `--test-threads` says how many cases run at once: most of them wait.
+//! `EVENTBUS_SEED` is the seed of all that is drawn. `--test-threads` sets how many cases run at once: most of them
+//! wait.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,14 +16,14 @@ use conformance_tests::suite::{Ability, GroupProtocol, KafkaProvider, Provider};
 mod servers;
 mod trials;
 
-/// What one broker alone cannot do; and what it is to a producer that numbers what it sends to a partition: a record that is
-/// held, or whose confirmation is, holds those behind it, of whatever key.
+/// Abilities that one broker alone does not have, and those that the producer's numbering rules out: a record that is
+/// held, or whose confirmation is held, holds those behind it in the partition, of whatever key.
 const MISSING: [Ability; 5] = [
     Ability::Park,
     Ability::ChangeLeader,
     Ability::HoldPublish,
     Ability::BlackHoleKey,
-    // The coordinator forgets a topic's offsets with the topic.
+    // The coordinator deletes a topic's offsets with the topic.
     Ability::KeepProgress,
 ];
 

@@ -1,23 +1,23 @@
-//! What a real Kafka broker was seen to do, and that the bus keeps its contract all the same.
+//! Behaviour seen on a real Kafka broker, and tests that the bus keeps its contract all the same.
 //!
 //! | fact | test |
 //! |---|---|
-//! | a refused batch ends the producer, and some of what was behind it is never reported | `lowered_limit_takes_innocents_along` |
-//! | a topic that vanishes fails what is queued, and the producer stays so | `vanished_topic_takes_another_along` |
-//! | what a user sends can end a producer | `keyless_on_a_compacted_topic_ends_the_producer` |
+//! | a refused batch ends the producer; some records behind it get no report | `lowered_limit_takes_innocents_along` |
+//! | a topic that vanishes fails queued records, and the producer stays failed | `vanished_topic_takes_another_along` |
+//! | a user's record can end a producer | `keyless_on_a_compacted_topic_ends_the_producer` |
 //! | sizes are checked by the client and by the broker in different ways | `largest_legal_event_is_refused` |
-//! | a holder that was evicted hears nothing | `hold_outlasts_what_the_coordinator_waits` |
-//! | a member that slept is handed records that are another's | `frozen_past_its_session` in `members.rs` |
+//! | a member that was evicted while it held a partition is not told | `hold_outlasts_what_the_coordinator_waits` |
+//! | a member that slept is handed records of another's partitions | `frozen_past_its_session` in `members.rs` |
 //! | any live member may commit any partition | `late_commit_moves_progress_back` |
-//! | a client's first record of a partition may have any number | `first_refused_lets_others_in` |
-//! | what was just assigned is wanted back at once | `wanted_back_before_it_is_known` |
+//! | the first record of a client in a partition may have any number | `first_refused_lets_others_in` |
+//! | a partition may be wanted back just after it was assigned | `wanted_back_before_it_is_known` |
 //! | a commit waits as long as the coordinator is away | `member_waits_for_a_coordinator_that_is_away` |
-//! | a broker that stood still for too long says that there is none, and its clients forget it | `broker_out_of_its_session_is_forgotten` |
+//! | a broker that stood still too long names no broker; clients forget it | `broker_out_of_its_session_is_forgotten` |
 //! | progress that is missing or out of range is reset in silence | `progress_out_of_range_is_reset_in_silence` |
-//! | a topic that is deleted under a member is not told of | `deleted_topic_is_waited_for` |
-//! | a topic may grow under those who write to it, and other clients go by the new number | `grown_topic_moves_keys` |
+//! | a member is not told that its topic was deleted | `deleted_topic_is_waited_for` |
+//! | a topic may grow under its publishers, and other clients go by the new number | `grown_topic_moves_keys` |
 //!
-//! Beside these, the cases of the suite run on the same broker. `EVENTBUS_TEST_KAFKA_URL` names a running one; tests that must
+//! The cases of the suite run on the same broker too. `EVENTBUS_TEST_KAFKA_URL` names a running one; tests that would
 //! harm it are left out then.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +59,7 @@ fn subscribe() -> Subscribe {
         .drain_deadline(Duration::from_secs(10))
 }
 
-/// One large record among fifty innocents, on a topic whose limit was lowered under the running producer.
+/// Publishes one large record among fifty innocent ones, on a topic whose limit was lowered under the running producer.
 async fn lowered_limit_takes_innocents_along(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 4).await?;
     let all = keys("order", 50);
@@ -84,8 +84,8 @@ async fn lowered_limit_takes_innocents_along(run: Run, _: Arc<tempfile::TempDir>
     Ok(())
 }
 
-/// A topic that is deleted while it is published to: another's publishes are confirmed, and it can be written again when it is
-/// back.
+/// Deletes a topic while it is published to: publishes to another topic are confirmed, and the deleted one can be
+/// written again once it is back.
 async fn vanished_topic_takes_another_along(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 4).await?;
     publisher.topic(TopicSpec::new("gone").partitions(2)).await?;
@@ -99,7 +99,7 @@ async fn vanished_topic_takes_another_along(run: Run, _: Arc<tempfile::TempDir>)
     }
     operator.create("gone", 2, &[]).await?;
     for outcome in waiting {
-        // Stored in the new one or refused: one or the other.
+        // Each was stored in the new topic or refused.
         drop(outcome.await);
     }
     publisher.bus().resume("gone", None)?;
@@ -116,7 +116,7 @@ async fn vanished_topic_takes_another_along(run: Run, _: Arc<tempfile::TempDir>)
     Ok(())
 }
 
-/// What the topic's settings forbid is refused before it is sent, and touches nothing else.
+/// A record that the topic's settings forbid is refused before it is sent, and touches nothing else.
 async fn keyless_on_a_compacted_topic_ends_the_producer(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 4).await?;
     Operator::of(&run).await?.create("compacted", 2, &[("cleanup.policy", "compact")]).await?;
@@ -135,7 +135,8 @@ async fn keyless_on_a_compacted_topic_ends_the_producer(run: Run, _: Arc<tempfil
     Ok(())
 }
 
-/// The largest record that the bus takes is stored, one byte more is refused at once, and many small ones are no large one.
+/// The largest record that the bus takes is stored, one byte more is refused at once, and many small records do not
+/// count as a large one.
 async fn largest_legal_event_is_refused(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 1).await?;
     let operator = Operator::of(&run).await?;
@@ -158,7 +159,7 @@ async fn largest_legal_event_is_refused(run: Run, _: Arc<tempfile::TempDir>) -> 
     Ok(())
 }
 
-/// A hand-over never takes as long as the coordinator waits for it: a drain deadline beyond that is refused.
+/// A hand-over never takes longer than the coordinator waits for it: a longer drain deadline is refused.
 async fn hold_outlasts_what_the_coordinator_waits(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 2).await?;
     let (url, prefix) = publisher.connection().outside().ok_or_else(|| wrong("no way to the broker"))?;
@@ -178,13 +179,14 @@ async fn hold_outlasts_what_the_coordinator_waits(run: Run, _: Arc<tempfile::Tem
     Ok(())
 }
 
-/// A handler outlasts the hand-over of its partition; its member lives on, and what it would commit then is refused.
+/// A handler outlasts the hand-over of its partition; its member lives on, and the commit that it would then make is
+/// refused.
 async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 4).await?;
     let (first, second) = (run.process().await?, run.process().await?);
     let gate = Gate::new();
     let script = Gated::new(steadily(Duration::from_millis(1)), &gate, |delivery, number| {
-        // One of each partition: whichever moves is held.
+        // The first of each partition: whichever partition moves, one is held.
         number == 1 && delivery.position() == Position::ZERO
     });
     let one = first.subscribe(subscribe().member("one").drain_deadline(Duration::from_secs(1)), script).await?;
@@ -197,7 +199,7 @@ async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) ->
         let owned = partitions.into_iter().filter(|one| one.owner.as_deref() == Some(two.member()));
         Ok::<_, conformance_tests::suite::Failure>(owned.collect::<Vec<_>>())
     };
-    // All that has moved is done.
+    // The second member has handled all records of the partitions that moved.
     while !Some(of_two().await?).is_some_and(|owned| !owned.is_empty() && owned.iter().all(|one| one.lag == 0)) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -205,7 +207,7 @@ async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) ->
     let moved: Vec<u32> = of_two().await?.into_iter().map(|one| one.partition).collect();
     gate.open();
     run.settled(TOPIC, &[GROUP]).await?;
-    // Whatever the first one still wanted to say, it has said by the time that it has left.
+    // Any late commit of the first member has been made by the time that it has left.
     drop(one.drain(Duration::from_secs(5)).await);
     let ends: BTreeMap<u32, u64> =
         (0..).zip(reader.bounds(&TOPIC.parse()?).await?.into_iter().map(|(_, end)| end)).collect();
@@ -218,12 +220,12 @@ async fn late_commit_moves_progress_back(run: Run, _: Arc<tempfile::TempDir>) ->
     Ok(())
 }
 
-/// The first record that a client has for a partition is refused while more of its key are on the wire: before it has stored one,
-/// the broker takes whatever number comes.
+/// The first record of a client in a partition is refused while more of its key are on the wire: before the broker has
+/// stored a record of the client, it takes any number.
 async fn first_refused_lets_others_in(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     with_topic(&run, 6).await?;
     for round in 0..12 {
-        // A client of its own, made before its first record of the key.
+        // Each round has a client of its own, made before its first record of the key.
         let publisher = run.process().await?;
         publisher.topic(TopicSpec::new(TOPIC).partitions(6)).await?;
         let key = format!("refused-{round}");
@@ -232,7 +234,7 @@ async fn first_refused_lets_others_in(run: Run, _: Arc<tempfile::TempDir>) -> Te
         let mut outcomes = Vec::new();
         for _ in 0..12 {
             outcomes.push(publisher.publisher().publish(TOPIC, &key, 0));
-            // So that they go in batches of their own.
+            // The pause sends each in a batch of its own.
             tokio::time::sleep(Duration::from_micros(700)).await;
         }
         let first = outcomes.remove(0).await;
@@ -247,8 +249,8 @@ async fn first_refused_lets_others_in(run: Run, _: Arc<tempfile::TempDir>) -> Te
     Ok(())
 }
 
-/// A second member comes while the first one still looks up what is committed of all partitions: half of them are wanted back
-/// before the core has heard of them. Nobody waits for their release until a deadline takes them.
+/// A second member joins while the first still looks up what is committed for all partitions: half of them are wanted
+/// back before the core has heard of them. Nobody waits for their release until a deadline takes them.
 async fn wanted_back_before_it_is_known(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 6).await?;
     let (first, second) = (run.process().await?, run.process().await?);
@@ -272,7 +274,7 @@ async fn wanted_back_before_it_is_known(run: Run, _: Arc<tempfile::TempDir>) -> 
     }
 }
 
-/// What members lost without having handled anything of it: member, group and partition.
+/// Lists partitions that members lost before they had handled anything of them: member, group and partition.
 fn lost_without_a_start(events: &[Event]) -> Vec<(String, String, u32)> {
     let mut started = BTreeSet::new();
     let mut idle = Vec::new();
@@ -293,7 +295,7 @@ fn lost_without_a_start(events: &[Event]) -> Vec<(String, String, u32)> {
     idle
 }
 
-/// The coordinator is away while a member works, and while it leaves: neither waits for it without an end.
+/// The coordinator is away while a member works, and while it leaves: neither waits for it for ever.
 async fn member_waits_for_a_coordinator_that_is_away(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 4).await?;
     let (first, second) = (run.process().await?, run.process().await?);
@@ -303,7 +305,7 @@ async fn member_waits_for_a_coordinator_that_is_away(run: Run, _: Arc<tempfile::
     until_ended(&run, 100).await;
     run.fault("broker frozen", true);
     let left = async {
-        // Begun while the broker is silent.
+        // The drain begins while the broker is silent.
         tokio::time::sleep(Duration::from_millis(500)).await;
         one.drain(Duration::from_secs(2)).await
     };
@@ -319,8 +321,9 @@ async fn member_waits_for_a_coordinator_that_is_away(run: Run, _: Arc<tempfile::
     Ok(())
 }
 
-/// A broker that stood still for longer than its own session at the controller tells its clients for a moment that there are no
-/// brokers; some of these then reach none ever again. All that publishes, handles and asks goes on by others.
+/// A broker that stood still for longer than its own session at the controller tells its clients for a moment that
+/// there are no brokers; some clients then never reach one again. Publishing, handling and requests go on with new
+/// clients.
 async fn broker_out_of_its_session_is_forgotten(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 4).await?;
     let (url, prefix) = publisher.connection().outside().ok_or_else(|| wrong("no way to the broker"))?;
@@ -364,7 +367,7 @@ async fn broker_out_of_its_session_is_forgotten(run: Run, _: Arc<tempfile::TempD
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    // Each goes on where it stood, or again from what was committed.
+    // Each key goes on where it stood, or again from the committed position.
     for (key, numbers) in &*handled.lock().unwrap_or_else(PoisonError::into_inner) {
         let gap = numbers.windows(2).find(|pair| pair[1] > pair[0] + 1);
         if numbers.first() != Some(&0) || gap.is_some() {
@@ -375,7 +378,7 @@ async fn broker_out_of_its_session_is_forgotten(run: Run, _: Arc<tempfile::TempD
     Ok(bus.close(Duration::from_secs(10)).await?)
 }
 
-/// Progress behind the log's beginning, and progress beyond its end: each is told, and nothing is handled on its word.
+/// Progress before the beginning of the log, and progress beyond its end: each is reported, and nothing is handled.
 async fn progress_out_of_range_is_reset_in_silence(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 1).await?;
     publisher.publish_rounds(TOPIC, &keys("order", 20), 5).await?;
@@ -392,7 +395,7 @@ async fn progress_out_of_range_is_reset_in_silence(run: Run, _: Arc<tempfile::Te
     if run.calls().is_empty() { Ok(()) } else { Err(wrong("something was handled all the same")) }
 }
 
-/// A topic that is deleted under its member ends the subscription, saying so.
+/// A topic that is deleted under its member ends the subscription with an error that says so.
 async fn deleted_topic_is_waited_for(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 2).await?;
     publisher.publish_rounds(TOPIC, &keys("order", 20), 2).await?;
@@ -404,12 +407,13 @@ async fn deleted_topic_is_waited_for(run: Run, _: Arc<tempfile::TempDir>) -> Tes
     if !matches!(error.kind(), ErrorKind::UnknownTopic | ErrorKind::LogReset) {
         return Err(wrong(format!("a deleted topic: {error}")));
     }
-    // One of that name is another.
+    // A new topic of that name is another topic.
     publisher.topic(TopicSpec::new(TOPIC).partitions(2).on_existing(OnExisting::CreateOnly)).await?;
     Ok(())
 }
 
-/// A topic that grows under a publisher: its keys stay where they are, then are stopped, and move when that is accepted.
+/// A topic that grows under a publisher: its keys stay where they are, are stopped then, and move once the new number
+/// is accepted.
 async fn grown_topic_moves_keys(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     let publisher = run.process_with(run.config().recount(Duration::from_millis(100))).await?;
     publisher.topic(TopicSpec::new(TOPIC).partitions(4)).await?;
@@ -449,7 +453,7 @@ async fn grown_topic_moves_keys(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     Ok(())
 }
 
-/// Not a fact of the broker but of its client: what it tells of itself is seen as metrics.
+/// The client's statistics become metrics. This is behaviour of the client, not of the broker.
 async fn client_tells_how_it_fares(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
     // A process has one recorder.
     static SEEN: LazyLock<Snapshotter> = LazyLock::new(|| {

@@ -1,8 +1,8 @@
-//! Cases that kill or freeze a member, with members in processes of their own: SIGKILL, SIGSTOP, and what the operating
-//! system makes of it. The same oracle judges; logs and positions are read by the suite's own client.
+//! Cases that kill or freeze a member, with members in separate processes: SIGKILL, SIGSTOP, and their effects in the
+//! operating system. The same oracle judges; the suite's own client reads logs and positions.
 //!
 //! `EVENTBUS_TEST_NATS_URL` and `EVENTBUS_TEST_KAFKA_URL` name running servers to be used instead of containers;
-//! `EVENTBUS_SEED` what is drawn.
+//! `EVENTBUS_SEED` is the seed of all that is drawn.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ async fn killed_mid_key(run: Run, folder: Arc<tempfile::TempDir>) -> Tested {
     Ok(())
 }
 
-/// Case 14: members come, leave, are killed, are frozen and thawed, at random.
+/// Case 14: members join, leave, are killed, are frozen and thawed, at random.
 async fn churn(run: Run, folder: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 6).await?;
     let all = keys("order", 100);
@@ -75,7 +75,7 @@ async fn churn(run: Run, folder: Arc<tempfile::TempDir>) -> Tested {
                 if frozen {
                     member.thaw(&run)?;
                 }
-                // What it could not finish in time comes again; the oracle judges that.
+                // Envelopes that it could not finish in time come again; the oracle judges that.
                 drop(member.process.leave().await);
             }
             3 if members.len() > 1 => members.swap_remove(index).0.kill(&run).await?,
@@ -102,7 +102,7 @@ async fn churn(run: Run, folder: Arc<tempfile::TempDir>) -> Tested {
     Ok(())
 }
 
-/// Case 15a: SIGKILL behind a slow head; what a commit had named is not done again.
+/// Case 15a: SIGKILL behind a slow head; records that a commit had named are not handled again.
 async fn fast_tail_is_not_repeated(run: Run, folder: Arc<tempfile::TempDir>) -> Tested {
     let publisher = with_topic(&run, 1).await?;
     publisher.publish_rounds(TOPIC, &keys("slow", 1), 1).await?;
@@ -158,7 +158,7 @@ async fn dead_letter_then_killed(run: Run, folder: Arc<tempfile::TempDir>) -> Te
     until_finished(&run, FinishedBy::DeadLettered, 2).await;
     run.settled(TOPIC, &[GROUP]).await?;
     run.judge(&expect(), &[(TOPIC, &[GROUP])]).await?;
-    // One letter for readers on this library, however many the log holds.
+    // Readers on this library see one letter, however many the log holds.
     let reader = run.process().await?;
     let letters = topic_of(&TOPIC.parse()?, &GROUP.parse()?)?.to_string();
     let options = Subscribe::to(letters.as_str()).group("letters").then(FailurePolicy::Skip);
@@ -200,7 +200,7 @@ async fn copies_across_a_kill(run: Run, folder: Arc<tempfile::TempDir>) -> Teste
     Ok(())
 }
 
-/// Servers of every kind, in containers or as the environment names them.
+/// Providers of servers of every kind, in containers or as the environment names them.
 fn providers() -> Result<Vec<Arc<dyn Provider>>, eventbus_core::Error> {
     let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
     match std::env::var("EVENTBUS_TEST_NATS_URL") {
@@ -251,7 +251,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Up to four processes each.
+    // Each test runs up to four processes.
     arguments.test_threads.get_or_insert(4);
     run(&arguments).unwrap_or_else(|error| {
         eprintln!("{error}");

@@ -1,10 +1,10 @@
 //! The conformance suite on the in-memory backend, in the three shapes that brokers have.
 //!
-//! Not by the standard harness: the tests are the registry's cases times the backends, which is known at run time only, and
-//! the matrix can be printed only behind the last of them. Filters, `--list` and the closing line are as usual; a case that
-//! the backend cannot run shows as ignored, and in the matrix with the reason.
+//! The standard harness does not fit: the tests are the registry's cases times the backends, which are known at run
+//! time only, and the matrix is printed after the last of them. Filters, `--list` and the closing line are as usual; a
+//! case that the backend cannot run shows as ignored, and in the matrix with the reason.
 //!
-//! `EVENTBUS_SEED` and `EVENTBUS_SEEDS` choose the schedules.
+//! `EVENTBUS_SEED` and `EVENTBUS_SEEDS` set the schedules.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use trials::trial;
 
 mod trials;
 
-/// Schedules of each case. The paused clock makes them cheap.
+/// Number of schedules of each case. The paused clock makes them cheap.
 const SEEDS: u64 = 5;
 
 fn main() -> ExitCode {

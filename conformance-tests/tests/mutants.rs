@@ -1,4 +1,4 @@
-//! Every mutant is caught by the rule that names it, and the seeds that caught it pass unbroken.
+//! Mutants: the rule that names each one catches it, and the seeds that caught it pass without it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,7 +6,7 @@ use conformance_tests::mutants::{CaughtBy, REGISTRY, hunt};
 use conformance_tests::oracle::Rule;
 use conformance_tests::simulation::{Options, simulate};
 
-/// Schedules within which a mutant must be caught.
+/// Number of schedules within which a mutant must be caught.
 const MOST: u64 = 1_500;
 
 #[test]

@@ -1,9 +1,10 @@
 //! The conformance suite on real NATS servers, the newest and the oldest that is supported.
 //!
-//! Servers run in containers, or `EVENTBUS_TEST_NATS_URL` names one that runs already; cases that would have to harm that
-//! one show as SKIP. Nothing else may be skipped but what the contract puts off: see [`MISSING`].
+//! Servers run in containers, unless `EVENTBUS_TEST_NATS_URL` names one that runs already; cases that would harm that
+//! one show as SKIP. No other case may be skipped, except for what the contract puts off: see [`MISSING`].
 //!
-//! `EVENTBUS_SEED` chooses what is drawn. `--test-threads` says how many cases run at once: most of them wait.
+//! `EVENTBUS_SEED` is the seed of all that is drawn. `--test-threads` sets how many cases run at once: most of them
+//! wait.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use conformance_tests::suite::{Ability, NatsProvider, Provider};
 mod servers;
 mod trials;
 
-/// What a server alone cannot do.
+/// Abilities that one server alone does not have.
 const MISSING: [Ability; 2] = [Ability::Park, Ability::ChangeLeader];
 
 fn providers() -> Result<(Vec<Arc<dyn Provider>>, bool), String> {

@@ -1,7 +1,8 @@
-//! Real keyed events with a right answer, on real servers that are killed three times: 20 875 changes of 2 400 files, handled
-//! by three members with 64 handlers at once, some of whose attempts fail. The facts are those of `data/README.md`.
+//! Real keyed events with a known result, on real servers that are killed three times: 20 875 changes of 2 400 files,
+//! handled by three members with 64 handlers at once each, some of whose attempts fail. The numbers are those of
+//! `data/README.md`.
 //!
-//! Events may come again after a kill; folded, they are the tree that git has.
+//! Events may come again after a kill; folded, they still yield the tree that git has.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -43,7 +44,7 @@ fn lines() -> Vec<Line> {
     lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
 }
 
-/// What the members share.
+/// State that the members share.
 #[derive(Default)]
 struct Folding {
     tree: Mutex<Option<Tree>>,
@@ -103,7 +104,7 @@ async fn killed_server_breaks_a_files_history(run: Run, _: Arc<tempfile::TempDir
         let envelope = envelope.json(&line.payload).build()?;
         confirmations.push(publisher.bus().publish(TOPIC, envelope).await?);
         if (place + 1) % (EVENTS / KILLS) == EVENTS / KILLS / 2 {
-            // In the middle of it: what was just published has no confirmation, and what was before is being handled.
+            // In mid-stream: the last publishes have no confirmation yet, and earlier ones are being handled.
             run.fault("broker down", true);
             run.fixture().restart(UnderWay::Either, Duration::from_millis(300)).await?;
             run.fixture().back().await;
@@ -117,7 +118,7 @@ async fn killed_server_breaks_a_files_history(run: Run, _: Arc<tempfile::TempDir
         folding.done.notified().await;
     }
     for (member, _) in &members {
-        // What it had not committed may come again, and finds itself folded.
+        // Events that it had not committed may come again, and are folded already.
         drop(member.drain(Duration::from_secs(10)).await);
     }
     let tree = folding.tree.lock().unwrap().take().unwrap_or_default();

@@ -1,11 +1,12 @@
-//! The seeded simulation, as many schedules as asked for, judged strictly; and that a seed is a schedule.
+//! The seeded simulation, over as many schedules as the environment says, judged strictly; and a test that a seed fixes
+//! its schedule.
 //!
 //! | variable | means | default |
 //! |---|---|---|
-//! | `EVENTBUS_SIM_SCHEDULES` | how many schedules | 10 000 |
+//! | `EVENTBUS_SIM_SCHEDULES` | number of schedules | 10 000 |
 //! | `EVENTBUS_SIM_SEED` | the first seed | 1 |
 //!
-//! A schedule that was refuted is run again by its seed: `EVENTBUS_SIM_SEED=… EVENTBUS_SIM_SCHEDULES=1`.
+//! A refuted schedule is run again by its seed: `EVENTBUS_SIM_SEED=… EVENTBUS_SIM_SCHEDULES=1`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,9 +16,9 @@ use conformance_tests::oracle::{failures_dir, write_failure};
 use conformance_tests::simulation::{Coverage, FileEvent, Options, Outcome, simulate, simulate_events};
 use eventbus_core::murmur2;
 
-/// After so many failures there is nothing more to learn from one run.
+/// Number of failures after which a thread stops: one run teaches nothing more.
 const ENOUGH: usize = 10;
-/// Below this many schedules, rare branches may rightly not be met.
+/// Number of schedules below which rare branches may rightly not be met.
 const TELLING: u64 = 5_000;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -27,7 +28,7 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
-/// Prints what was refuted and writes it down.
+/// Prints a refuted schedule and writes its history down.
 fn report(seed: u64, outcome: &Outcome) {
     let path = write_failure(failures_dir(), "simulation", seed, &outcome.history, &outcome.verdict);
     println!(
@@ -46,7 +47,7 @@ fn run(schedules: u64, first: u64) -> (Coverage, usize) {
             if seed >= first + schedules || failures >= ENOUGH {
                 return (coverage, failures);
             }
-            // Every fiftieth without trouble, judged by O9 and O10 too.
+            // Every fiftieth schedule is without trouble, and judged by O9 and O10 too.
             let options = if seed.is_multiple_of(50) { Options::default().steady() } else { Options::default() };
             let outcome = simulate(seed, options);
             if !outcome.is_legal() {
@@ -94,7 +95,7 @@ fn a_seed_gives_the_same_history_byte_for_byte() {
     }
 }
 
-/// The digest of the fold of all events, as the data's own page states it.
+/// The digest of the tree that all events fold to, as the page of the data states it.
 const TREE: &str = "c36f550ebdca3751b834c74dc8022b462452237ca04e32f2b86653e771ae7d63";
 
 fn real_events() -> Vec<FileEvent> {
@@ -103,8 +104,8 @@ fn real_events() -> Vec<FileEvent> {
     std::io::BufRead::lines(lines).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
 }
 
-/// Two seeds take all 20 875 events; the others take all events of a twentieth of the files each, so that the test stays
-/// within a minute and every file's history is whole.
+/// Two seeds take all 20 875 events; each of the others takes all events of a twentieth of the files, so that the test
+/// stays within a minute and every file's history is whole.
 #[test]
 fn real_events_fold_to_their_tree_though_members_are_killed() {
     let events = real_events();

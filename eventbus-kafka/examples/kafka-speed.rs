@@ -1,4 +1,4 @@
-//! The bus beside the bare client, in one run, interleaved: ratios, not rates.
+//! Speed of the bus beside the bare client, interleaved in one run: ratios, not rates.
 //!
 //! ```text
 //! cargo run --release -p eventbus-kafka --example kafka-speed -- localhost:9092 [MESSAGES [ROUNDS [SECONDS]]]
@@ -40,7 +40,7 @@ kafka-speed BROKERS [MESSAGES [ROUNDS [SECONDS]]]
 Puts the bus beside the bare client on the cluster of BROKERS (localhost:9092).
 Defaults: 200000 messages, 3 rounds, latency for 10 seconds (0: not at all).";
 
-/// What a subscription commits after by default: so many records, or this time.
+/// A subscription's default for commits: after so many records, or after this time.
 const COMMIT_EVERY: usize = 5_000;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -72,14 +72,14 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A bus, and its topic.
+/// Connects a bus, and makes its topic.
 async fn bus(config: &KafkaConfig, topic: &str) -> Result<BusSide, Failure> {
     let bus = KafkaEventBus::connect(config.clone()).await?;
     bus.ensure_topic(&TopicSpec::new(topic)).await?;
     Ok(BusSide::new(bus, topic))
 }
 
-/// The client alone. A bus makes the topic, so that it is like the other's, and is idle then.
+/// The bare client as a side. A bus makes its topic, so that it is like the other's, and is idle then.
 struct Bare {
     topics: BusSide,
     producer: ThreadedProducer<Reports>,
@@ -94,7 +94,7 @@ struct Reader {
     thread: JoinHandle<Result<(), KafkaError>>,
 }
 
-/// Counts records that were not stored.
+/// A count of the records that were not stored.
 #[derive(Default)]
 struct Reports {
     failed: AtomicUsize,
@@ -126,7 +126,7 @@ impl Bare {
     }
 }
 
-/// Names and values of the headers that the bus gives a record of this program's.
+/// Names and values of the headers that the bus gives a record of this program.
 fn headers() -> Result<Vec<(String, Bytes)>, Failure> {
     let envelope = Envelope::builder("Speed", "/speed").key("key-0").build()?;
     let record = wire::encode(&envelope, Some(Stamp::new(ProducerId::new(u128::MAX), 1)), &BINDING, Mode::Binary);
@@ -197,7 +197,7 @@ fn read(consumer: &BaseConsumer, topic: &str, seen: &Seen, stop: &AtomicBool) ->
             }
             None => true,
         };
-        // The clock is looked at now and then only.
+        // Looks at the clock only now and then.
         let look = idle || finished % 64 == 0;
         if finished >= COMMIT_EVERY || (look && finished > 0 && committed.elapsed() >= COMMIT_INTERVAL) {
             let mut offsets = TopicPartitionList::new();

@@ -1,13 +1,13 @@
-//! From what the client reports of a record to what it means for the record (P2).
+//! The meaning of the client's reports for their records (P2).
 //!
-//! A code stands for the whole batch that a record was in. All that does not say for certain that nothing of the batch is stored
-//! is *perhaps stored*.
+//! A code stands for the whole batch of a record. Every code that does not say for certain that nothing of the batch is
+//! stored means *perhaps stored*.
 
 use eventbus_core::ErrorKind;
 use eventbus_core::toolkit::pipeline::{DeliveryErrorKind, Rejected};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-/// What a report's code says of its record.
+/// The meaning of a report's code for its record.
 pub(crate) fn verdict(code: Code) -> DeliveryErrorKind {
     match code {
         Code::MessageSizeTooLarge => DeliveryErrorKind::SomeOfBatch(ErrorKind::TooLarge),
@@ -26,12 +26,12 @@ pub(crate) fn verdict(code: Code) -> DeliveryErrorKind {
     }
 }
 
-/// What the client's answer to a record given to it says.
+/// The meaning of an error when a record is given to the client.
 pub(crate) fn turned(error: &KafkaError) -> Rejected {
     match error.rdkafka_error_code() {
         Some(Code::MessageSizeTooLarge) => Rejected::TooLarge,
         Some(Code::QueueFull) => Rejected::Full,
-        // Fatal before, or the topic is gone for it.
+        // The client failed for good before, or the topic is gone for it.
         _ => Rejected::Over(error.to_string()),
     }
 }

@@ -39,19 +39,19 @@ pub struct KafkaBackend {
 }
 
 impl KafkaBackend {
-    /// A backend with these settings, which are checked when it connects.
+    /// Makes a backend. Its settings are checked when it connects.
     #[must_use]
     pub fn new(config: KafkaConfig) -> Self {
         let (link, producer) = (Opened::default(), Producer::new());
         Self { config, link, producer, scans: Arc::default(), members: Members::default() }
     }
 
-    /// Deletes all topics and groups under this backend's prefix. For tools that work under a prefix of their own; the backend
+    /// Deletes all topics and groups under this backend's prefix. For tools with a prefix of their own; the backend
     /// must be open.
     ///
     /// # Errors
-    /// `UnsafeConfig` without a prefix, where that would be all there is; what the broker says. Cancel safe: what is left
-    /// can be removed by another call.
+    /// `UnsafeConfig` without a prefix, since that would delete all there is; the broker's errors. Cancel safe: another
+    /// call removes the rest.
     pub async fn remove_all(&self) -> Result<()> {
         if self.config.prefix.is_empty() {
             return Err(unsafe_setting("prefix", "expected one, without it this would remove the topics of all"));
@@ -75,7 +75,7 @@ impl Backend for KafkaBackend {
         let mut capabilities = Capabilities::default();
         capabilities.pipelining = Pipelining::PerPartition;
         capabilities.in_flight = self.config.publish_window;
-        // A new producer's copy is not known to the broker: the log is read first.
+        // The broker does not know a new producer's copy: the log is read first.
         capabilities.resend_window = Some(Duration::ZERO);
         capabilities.note_bytes = CommitMetadata::NOTE_BYTES;
         capabilities.overshoot = OVERSHOOT;

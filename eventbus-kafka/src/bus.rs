@@ -12,7 +12,7 @@ backend_bus! {
     /// Connects, with the core's settings at their defaults.
     ///
     /// # Errors
-    /// `InvalidConfig` or `UnsafeConfig` naming the setting; `Unauthorized` for wrong credentials; `Unavailable` where no
-    /// broker can be reached.
+    /// `InvalidConfig` or `UnsafeConfig` naming the setting; `Unauthorized` for wrong credentials; `Unavailable` where
+    /// no broker can be reached.
     connect
 }

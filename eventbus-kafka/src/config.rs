@@ -1,7 +1,7 @@
 //! The settings of a backend: [`KafkaConfig`].
 //!
-//! Invariant: a configuration that would break the contract does not become a backend (S8). What is refused says why; what
-//! the contract rests on is refused as a property, so that nothing passed through can change it.
+//! Invariant: a configuration that would break the contract does not become a backend (S8). Each refusal says why. The
+//! properties that the contract rests on are refused, so that nothing passed through can change them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(crate) const BATCH_BYTES: usize = 1_000_000;
 /// The most records of a batch.
 pub(crate) const BATCH_RECORDS: usize = 10_000;
 
-/// How a group shares partitions among its members. All members of a group must use the same.
+/// The protocol by which a group shares partitions. All members of a group must use the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -35,8 +35,8 @@ pub enum Protocol {
 }
 
 settings! {
-    /// Settings of a bus on Kafka, all but the brokers with defaults. Checked by [`validate`](Self::validate) and by whatever
-    /// takes it.
+    /// Settings of a bus on Kafka; all but the brokers have defaults. [`validate`](Self::validate) checks them, and so
+    /// does connecting.
     ///
     /// ```
     /// use eventbus_kafka::KafkaConfig;
@@ -50,59 +50,60 @@ settings! {
     pub struct KafkaConfig {
         given {
             brokers: String,
-            /// What is passed through to librdkafka: some of it is secret.
+            /// Properties passed through to librdkafka; some are secret.
             properties: BTreeMap<String, Secret>,
         }
         text {
             /// Sets the name under which brokers log the clients (`client.id`). Default `eventbus`.
             name = "eventbus";
-            /// Sets what names of topics and groups begin with: buses with different prefixes see nothing of each other. At
-            /// most 32 characters of `A-Z a-z 0-9 . _ -`. Default: nothing, names are as they are.
+            /// Sets the prefix of topics' and groups' names: buses with different prefixes see nothing of each other.
+            /// At most 32 characters of `A-Z a-z 0-9 . _ -`. Default: nothing, names are as they are.
             prefix = "";
             /// Sets the codec of batches: `none`, `gzip`, `snappy`, `lz4` or `zstd`. Default `none`.
             compression = "none";
         }
         value {
-            /// Sets how the bus shows who it is. Default: it does not.
+            /// Sets the credentials. Default: none.
             sasl: Option<Sasl> = None;
-            /// Sets how connections are encrypted. Default: not.
+            /// Sets the encryption of connections. Default: none.
             tls: Tls = Tls::default();
-            /// How long opening the bus waits for a broker. Default 5 s.
+            /// Sets the time that opening the bus waits for a broker. Default 5 s.
             connect_timeout: Duration = Duration::from_secs(5), in millis(10, 600_000);
-            /// How long an answer about topics, groups and logs may take. Default 5 s.
+            /// Sets the time-out of questions about topics, groups and logs. Default 5 s.
             request_timeout: Duration = Duration::from_secs(5), in millis(100, 60_000);
-            /// After how long a silent connection is given up and what was on it sent again. Default 5 s. Short is safe: the
-            /// broker recognises what it has.
+            /// Sets the time after which a silent connection is given up and its records are sent again. Default 5 s.
+            /// Short is safe: the broker recognises the records that it has.
             socket_timeout: Duration = Duration::from_secs(5), in millis(100, 60_000);
-            /// How long a record waits for company in its batch. Default 1 ms.
+            /// Sets the time that a record waits for company in its batch. Default 1 ms.
             linger: Duration = Duration::from_millis(1), in millis(0, 10_000);
-            /// The most records on their way. Default 20 000.
+            /// Sets the most records on their way. Default 20 000.
             publish_window: usize = 20_000, in 1..=1_000_000;
-            /// How groups share partitions. Default cooperative.
+            /// Sets the protocol by which groups share partitions. Default cooperative.
             protocol: Protocol = Protocol::default();
-            /// With [`Protocol::Broker`]: for how long a member trusts its last word from the coordinator. Below the
-            /// broker's session. Default 30 s.
+            /// Sets, with [`Protocol::Broker`], the time for which a member trusts its last word from the coordinator.
+            /// Below the broker's session. Default 30 s.
             lease: Duration = Duration::from_secs(30), in millis(1_000, 600_000);
-            /// Makes members static (`group.instance.id`): one that is back within its session moves no partition. Unique
-            /// for each process and subscription of a group. Default none.
+            /// Makes members static (`group.instance.id`): a member that is back within its session moves no partition.
+            /// Unique for each process and subscription of a group. Default none.
             group_instance_id: Option<String> = None;
-            /// How long a hand-over may take at most before the coordinator goes on without this member. Default 5 min.
+            /// Sets the longest time of a hand-over before the coordinator goes on without this member. Default 5 min.
             max_poll_interval: Duration = Duration::from_secs(300), in millis(10_000, 86_400_000);
-            /// Kilobytes that are fetched ahead, each subscription. Default 65 536.
+            /// Sets the kilobytes that each subscription fetches ahead. Default 65 536.
             fetch_queue_kilobytes: usize = 65_536, in 1_024..=2_097_151;
-            /// How often producers and members say how they fare, as metrics (`statistics.interval.ms`); zero: never. Twice as long,
-            /// or 20 s where it is zero, takes it to find a client that has lost all brokers for good. Default 10 s.
+            /// Sets the interval of producers' and members' statistics as metrics (`statistics.interval.ms`); zero:
+            /// never. A client that has lost all brokers for good is found in twice this time, or in 20 s where it is
+            /// zero. Default 10 s.
             statistics_interval: Duration = Duration::from_secs(10), in millis(0, 86_400_000);
             /// Sets `min.insync.replicas` of topics that the bus makes. Default: the broker's.
             min_insync_replicas: Option<u32> = None;
-            /// How envelopes are written; both ways are read. Default binary.
+            /// Sets how envelopes are written; both ways are read. Default binary.
             mode: Mode = Mode::Binary;
         }
     }
 }
 
 impl KafkaConfig {
-    /// A bus on these brokers, `HOST:PORT` with commas between them; any of a cluster will do.
+    /// Settings for a bus on these brokers, `HOST:PORT` with commas between them; any of a cluster will do.
     pub fn new(brokers: impl Into<String>) -> Self {
         Self::with_defaults(brokers.into(), BTreeMap::new())
     }
@@ -113,8 +114,8 @@ impl KafkaConfig {
         &self.brokers
     }
 
-    /// Passes a property of librdkafka through, as it is. What would break the contract is refused by
-    /// [`validate`](Self::validate); see [`REFUSED`].
+    /// Passes a property of librdkafka through, as it is. [`validate`](Self::validate) refuses those that would break
+    /// the contract; see [`REFUSED`].
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.insert(name.into(), Secret::from(value));
         self
@@ -134,13 +135,13 @@ impl KafkaConfig {
         self.check_ranges()
     }
 
-    /// What librdkafka's producer is set to, secrets included: for a bare client that is to be like the bus's.
+    /// The properties of the bus's producer, secrets included, for a bare client that is to be like it.
     #[must_use]
     pub fn producer_properties(&self) -> BTreeMap<String, String> {
         told(&self.producer(BATCH_BYTES, self.linger, BATCH_RECORDS))
     }
 
-    /// The same of the consumer of a group.
+    /// The properties of the bus's consumer of a group, secrets included.
     #[must_use]
     pub fn consumer_properties(&self, group: &Group) -> BTreeMap<String, String> {
         told(&self.consumer(&self.group(group)))
@@ -156,12 +157,12 @@ impl KafkaConfig {
         format!("{}{group}", self.prefix)
     }
 
-    /// For how long a member's last word from the coordinator counts (S5): less than others wait for it.
+    /// The time for which a member trusts its last word from the coordinator (S5): less than others wait for it.
     pub(crate) fn lease_of(&self, session: Duration) -> Duration {
         if self.protocol == Protocol::Broker { self.lease } else { session.mul_f64(0.8) }
     }
 
-    /// What all clients share.
+    /// The settings that all clients share.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", &self.name);
@@ -189,19 +190,21 @@ impl KafkaConfig {
         self.pass_through(client)
     }
 
-    /// How often clients look at how they fare, also where nobody is told.
+    /// The interval of clients' statistics, which are needed also without metrics.
     fn looks_every(&self) -> Duration {
         let interval = self.statistics_interval;
         if interval.is_zero() { Duration::from_secs(10) } else { interval }
     }
 
-    /// Properties go before the defaults that are set here; those on which the contract rests have been refused.
+    /// Adds the user's properties, which go before the defaults that are set here; those on which the contract rests
+    /// have been refused.
     fn pass_through(&self, mut client: ClientConfig) -> ClientConfig {
         client.extend(self.properties.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())));
         client
     }
 
-    /// A producer that keeps order without a hole (P1, P2), for records and batches of at most so many bytes.
+    /// Settings of a producer that keeps order without a hole (P1, P2), for records and batches of at most so many
+    /// bytes.
     pub(crate) fn producer(&self, batch_bytes: usize, linger: Duration, batch_records: usize) -> ClientConfig {
         let mut client = self.client();
         client.set("enable.idempotence", "true").set("enable.gapless.guarantee", "true").set("acks", "all");
@@ -210,14 +213,14 @@ impl KafkaConfig {
         client.set("linger.ms", (linger.as_secs_f64() * 1e3).to_string()).set("compression.type", &self.compression);
         client.set("batch.num.messages", batch_records.to_string());
         client.set("message.max.bytes", batch_bytes.to_string()).set("batch.size", batch_bytes.to_string());
-        // Never full before the core's window is.
+        // The client's queue is never full before the core's window is.
         client.set("queue.buffering.max.messages", (2 * self.publish_window).to_string());
         client.set("queue.buffering.max.kbytes", "2147483647");
         client.set("statistics.interval.ms", self.looks_every().as_millis().to_string());
         self.pass_through(client)
     }
 
-    /// A consumer of a group that commits nothing by itself and never starts anywhere in silence.
+    /// Settings of a group's consumer, which commits nothing by itself and never starts anywhere in silence.
     pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
         let mut client = self.client();
         client.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
@@ -225,7 +228,7 @@ impl KafkaConfig {
         client.set("max.poll.interval.ms", self.max_poll_interval.as_millis().to_string());
         client.set("statistics.interval.ms", self.looks_every().as_millis().to_string());
         client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
-        // A request that is open at a broker holds back what is assigned meanwhile: by default the first records wait 500 ms.
+        // A request that is open at a broker holds back new assignments: by default the first records wait 500 ms.
         client.set("fetch.wait.max.ms", "50").set("fetch.queue.backoff.ms", "50").set("fetch.error.backoff.ms", "100");
         match self.protocol {
             Protocol::Cooperative => client.set("partition.assignment.strategy", "cooperative-sticky"),
@@ -239,7 +242,7 @@ impl KafkaConfig {
     }
 }
 
-/// Properties of librdkafka that would break the contract, or that a setting of its own stands for, and why. They are
+/// Properties of librdkafka that would break the contract, or for which the bus has a setting, and why. They are
 /// refused by name.
 pub const REFUSED: &[(&str, &str)] = &[
     ("enable.idempotence", "always on: a retry would store a second copy"),
@@ -274,7 +277,7 @@ pub const REFUSED: &[(&str, &str)] = &[
 ];
 
 fn told(client: &ClientConfig) -> BTreeMap<String, String> {
-    // The map itself hides what is secret.
+    // The map itself hides secret values.
     let names = client.config_map().into_keys();
     names.filter_map(|name| Some((name.to_owned(), client.get(name)?.to_owned()))).collect()
 }

@@ -1,9 +1,9 @@
-//! What all clients share: their log, whether brokers can be reached, and whether a client is stranded.
+//! Parts that all clients share: their log, whether brokers can be reached, and whether a client is stranded.
 //!
-//! A broker may tell its clients that the cluster has no brokers: one that stood still for longer than its session at the
-//! controller says so of itself for a moment (`broker.session.timeout.ms`, 9 s). librdkafka forgets all brokers then, and about
-//! every second time it does not begin again with those that it was configured with (confluentinc/librdkafka#5301): such a
-//! client reaches nobody ever again. It is known by its statistics, and another takes its place.
+//! A broker may tell its clients that the cluster has no brokers: for a moment, after it stood still for longer than
+//! its session at the controller (`broker.session.timeout.ms`, 9 s). librdkafka then forgets all brokers, and about
+//! every second time it does not begin again with the configured ones (confluentinc/librdkafka#5301): such a client is
+//! stranded, and reaches no broker ever again. Its statistics show it, and another takes its place.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -24,27 +24,28 @@ use rdkafka::metadata::Metadata;
 use crate::config::KafkaConfig;
 use crate::error::{gone, out_of_reach, passes, to_core};
 
-/// How many statistics in a row name no broker until a client counts as stranded: one may be told in between, where a client
+/// Statistics in a row that name no broker until a client counts as stranded. One alone may come from a client that
 /// begins again.
 const STRANDED: u32 = 2;
 
-/// Whoever puts another client in the place of one that is stranded.
+/// The owner of a client, which puts another in the place of a stranded one.
 pub(crate) trait Owner: Send + Sync + 'static {
-    /// The client knows of no broker, and will reach none any more. Called on the thread that polls it.
+    /// Hears that the client knows of no broker, and will reach none any more. Called on the thread that polls it.
     fn stranded(&self) {}
 }
 
 impl Owner for () {}
 
-/// Takes a client's log and its errors. Brokers that are away say so again and again: that is state, not news.
+/// The context of a client, which takes its log and its errors. Brokers that are away say so again and again: that is
+/// state, not news.
 #[derive(Debug, Default)]
 pub(crate) struct Context<T = ()> {
     pub(crate) reached: Arc<Connectivity>,
-    /// What else the client is told, or asked, for.
+    /// The client's owner.
     pub(crate) of: T,
     /// Whether statistics are metrics, too.
     metrics: bool,
-    /// How many statistics in a row named no broker.
+    /// Statistics in a row that named no broker.
     bare: AtomicU32,
 }
 
@@ -61,13 +62,13 @@ impl<T: Owner> ClientContext for Context<T> {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "eventbus", facility, "{message}");
             }
-            // Connections come and go; what follows from it is told by events.
+            // Connections come and go; events tell what follows from it.
             _ => tracing::debug!(target: "eventbus", facility, "{message}"),
         }
     }
 
     fn stats(&self, said: Statistics) {
-        // A coordinator's is a broker by another name.
+        // A coordinator's entry is a broker by another name.
         if said.brokers.values().any(|broker| broker.source != "logical" && broker.source != "internal") {
             self.bare.store(0, Ordering::Relaxed);
         } else if self.bare.fetch_add(1, Ordering::Relaxed) + 1 == STRANDED {
@@ -77,7 +78,7 @@ impl<T: Owner> ClientContext for Context<T> {
         if !self.metrics {
             return;
         }
-        // The slowest broker's, in seconds.
+        // The slowest broker's round trip, in seconds.
         let slowest = said.brokers.values().filter_map(|broker| broker.rtt.as_ref()).map(|rtt| rtt.p99).max();
         let figures = [
             ("queue.messages", said.msg_cnt as f64),
@@ -106,13 +107,15 @@ impl ConsumerContext for Context {}
 /// The client for everything but records.
 pub(crate) type Admin = AdminClient<Context>;
 
-/// What everything but records is asked by: metadata, settings, ends of logs. What blocks runs on a thread that may.
+/// The connection for everything but records: metadata, settings, ends of logs. Blocking calls run on a thread that may
+/// block.
 pub(crate) struct Link {
     pub(crate) config: KafkaConfig,
     pub(crate) reached: Arc<Connectivity>,
-    /// Replaced where it was stranded: it is not polled, so it tells no statistics.
+    /// The client, replaced where it was stranded: it is not polled, so it tells no statistics.
     admin: RwLock<Arc<Admin>>,
-    /// Who asked last in the name of a group. Progress is looked at again and again, and each client makes connections.
+    /// The last client that asked in the name of a group. It is kept: progress is looked at again and again, and each
+    /// client makes connections.
     asked: Mutex<Option<(String, BaseConsumer)>>,
 }
 
@@ -130,7 +133,7 @@ impl Link {
         }
     }
 
-    /// Asks until a broker answers, or says that it will not. Only a client that is polled is told why it was turned away.
+    /// Asks until a broker answers or refuses. By a client that is polled: only such a client hears why it was refused.
     fn probe(&self) -> KafkaResult<()> {
         let mut settings = self.config.client();
         settings.set("group.id", "eventbus-probe");
@@ -148,12 +151,12 @@ impl Link {
         Arc::clone(&self.admin.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks by the client that is there now. Blocks.
+    /// Asks by the current client. Blocks.
     pub(crate) fn by_client<T>(&self, ask: impl FnOnce(&Client<Context>) -> KafkaResult<T>) -> KafkaResult<T> {
         ask(self.admin().inner())
     }
 
-    /// Has the client that is there now do something.
+    /// Runs a request on the current client, and replaces the client where it may be stranded.
     pub(crate) async fn administer<T>(
         &self,
         ask: impl AsyncFnOnce(&Admin, &AdminOptions) -> KafkaResult<T>,
@@ -161,15 +164,15 @@ impl Link {
         let (admin, since) = (self.admin(), Instant::now());
         let answer = ask(&admin, &self.options()).await;
         self.replace_if_stranded(&admin, since, &answer);
-        // The last to let go of a client waits for its threads.
+        // Dropping the last handle of a client waits for its threads.
         if Arc::strong_count(&admin) == 1 {
             tokio::task::spawn_blocking(move || drop(admin));
         }
         answer
     }
 
-    /// A client that reached no broker for about as long as an answer may take may be stranded: another takes its place, unless
-    /// one has already.
+    /// Replaces a client that reached no broker for about as long as an answer may take, and so may be stranded, unless
+    /// it was replaced already.
     fn replace_if_stranded<T>(&self, used: &Arc<Admin>, since: Instant, answer: &KafkaResult<T>) {
         if !out_of_reach(answer) || since.elapsed() < self.timeout() / 2 {
             return;
@@ -190,8 +193,8 @@ impl Link {
         self.config.request_timeout
     }
 
-    /// Asks what blocks, on a thread that may; again, within the time that an answer may take, where the answer is one that
-    /// passes. Not cancelled with the future: the answer is then dropped.
+    /// Asks a blocking question on a thread that may block. Asks again, within the request time-out, after an answer
+    /// that passes. Not cancelled with the future: the answer is then dropped.
     pub(crate) async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         doing: &'static str,
@@ -206,7 +209,7 @@ impl Link {
         self.run(move |link| asked(link).map_err(|error| to_core(&error, doing))).await
     }
 
-    /// Does what blocks, as [`ask`](Self::ask).
+    /// Runs blocking work once, on a thread as [`ask`](Self::ask) does.
     pub(crate) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
@@ -215,7 +218,8 @@ impl Link {
         tokio::task::spawn_blocking(move || work(&link)).await.map_err(|_| gone())?
     }
 
-    /// A consumer that names a group and never joins it. It reads what is there, and says where a log ends.
+    /// Makes a consumer that names a group and never joins it. It reads the records that are there, and says where a
+    /// log ends.
     pub(crate) fn outsider(&self, group: &str) -> KafkaResult<BaseConsumer> {
         let mut config = self.config.client();
         config.set("group.id", group).set("enable.auto.commit", "false");
@@ -234,17 +238,18 @@ impl Link {
             Some((name, client)) if name == group => client,
             _ => self.outsider(group)?,
         };
-        // What it would tell waits in its queue otherwise.
+        // Its events would wait in its queue otherwise.
         while client.poll(Duration::ZERO).is_some() {}
         let answer = ask(&client);
-        // One that reached nobody may never do so; one that was refused is as good as before, and is asked again soon.
+        // A client that reached no broker may never do so; a refused one is as good as before, and is needed again
+        // soon.
         if !out_of_reach(&answer) {
             *last() = Some((group.to_owned(), client));
         }
         answer
     }
 
-    /// Metadata of one topic. Never makes one.
+    /// Fetches metadata of one topic, or of all without a name. Never makes a topic.
     pub(crate) async fn metadata(self: &Arc<Self>, name: Option<&str>) -> Result<Metadata> {
         let name = name.map(str::to_owned);
         let question =
@@ -260,7 +265,7 @@ fn admin(config: &KafkaConfig) -> KafkaResult<Admin> {
     Admin::from_config_and_context(&quiet, Context::default())
 }
 
-/// A client that cannot be made: its settings are at fault. The client's words name the property, not its value.
+/// The error of a client that cannot be made, since its settings are at fault. It names the property, not its value.
 pub(crate) fn refused_setting(error: &KafkaError) -> Error {
     let KafkaError::ClientConfig(_, why, property, _) = error else {
         return Error::new(ErrorKind::InvalidConfig, error.to_string());
@@ -276,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks a question whose first answers are so, and says how often it was asked.
+    /// Asks a question whose first answers are these errors. Returns the last answer, and how often it was asked.
     async fn asked(answers: &'static [Code]) -> (Result<()>, u32) {
         let cluster = MockCluster::new(1).unwrap();
         let link = Link::connect(&KafkaConfig::new(cluster.bootstrap_servers())).await.unwrap();

@@ -2,9 +2,9 @@
 //!
 //! # Invariants
 //!
-//! - The coordinator's words come within a poll and go to the core's seat; they are answered when the core says so, by the
-//!   protocol's own means.
-//! - Nothing is consumed before the core's first read: what is assigned begins at its last record.
+//! - Assignments and revocations come within a poll and go to the core's rebalance listener; they are answered when the
+//!   core says so, by the protocol's own means.
+//! - Nothing is consumed before the core's first read: an assigned partition begins at its last record.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(crate) type KafkaMember = ReconnectingMember<GroupConsumer>;
 /// The consumer of a member.
 pub(crate) struct GroupConsumer(BaseConsumer<Context<TopicOnCluster>>);
 
-/// What a consumer is there for, and who hears of it.
+/// The topic of a consumer, and the listener of its rebalances.
 pub(crate) struct TopicOnCluster {
     link: Arc<Link>,
     /// The topic's name on the broker.
@@ -81,9 +81,10 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
 }
 
 impl TopicOnCluster {
-    /// Nothing is wanted before the core says from where, so reading begins at the last record: a request for what comes after it
-    /// would stay open at the broker and hold back the core's `read`. As a number: a word for it would be looked up by the client,
-    /// and an answer that comes after that `read` has begun would carry it away, past records.
+    /// Begins reading at the last record of each partition, since nothing is wanted before the core says from where. A
+    /// request for records after the last would stay open at the broker and hold back the core's `read`. The start is a
+    /// number: the client would look up a symbolic one, and an answer after that `read` had begun would carry it away,
+    /// past records.
     fn at_the_last(&self, list: &mut TopicPartitionList) {
         let mut asked = true;
         for partition in partitions(list) {
@@ -249,7 +250,7 @@ impl GroupConsumer {
     }
 }
 
-/// What the consumer says that is no record.
+/// The meaning of an error of the consumer.
 fn trouble<R>(error: &KafkaError) -> Polled<R> {
     match (error, error.rdkafka_error_code()) {
         (KafkaError::MessageConsumptionFatal(_), _) => Polled::Over(to_core(error, "consuming")),
@@ -270,7 +271,7 @@ fn trouble<R>(error: &KafkaError) -> Polled<R> {
     }
 }
 
-/// What a refusal of a commit means.
+/// The meaning of a commit's refusal.
 fn refused(error: &KafkaError) -> CommitError {
     match error.rdkafka_error_code() {
         Some(Code::UnknownMemberId | Code::FencedInstanceId | Code::FencedMemberEpoch) => {

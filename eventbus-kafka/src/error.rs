@@ -1,6 +1,6 @@
-//! What the client says, as errors of the core.
+//! Errors of the client, as errors of the core.
 
-/// A thread of ours ended before its answer.
+/// The error where a thread ended before its answer.
 pub(crate) use eventbus_core::toolkit::error_closed as gone;
 use eventbus_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 pub(crate) fn kind(code: Code) -> ErrorKind {
     use Code::*;
     match code {
-        // A partition that the client does not know is one without a leader, for as long as its broker is away.
+        // A partition that the client does not know has no leader, for as long as its broker is away.
         UnknownTopic | UnknownTopicOrPartition => ErrorKind::UnknownTopic,
         TopicAlreadyExists => ErrorKind::TopicExists,
         TopicAuthorizationFailed | GroupAuthorizationFailed | ClusterAuthorizationFailed => ErrorKind::PermissionDenied,
@@ -24,7 +24,7 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
     }
 }
 
-/// The client's error, with what was being done.
+/// The client's error as one of the core, with the operation that failed.
 pub(crate) fn to_core(error: &KafkaError, doing: &str) -> Error {
     let kind = error.rdkafka_error_code().map_or(ErrorKind::Backend, kind);
     Error::new(kind, format!("{doing}: {error}"))
@@ -34,20 +34,20 @@ fn code<T>(answer: &KafkaResult<T>) -> Option<Code> {
     answer.as_ref().err()?.rdkafka_error_code()
 }
 
-/// A partition without a leader has one in a moment, be it new or its broker back.
+/// Whether a partition has no leader. It has one in a moment, be it new or its broker back.
 pub(crate) fn leaderless<T>(answer: &KafkaResult<T>) -> bool {
     use Code::*;
     matches!(code(answer), Some(NotLeaderForPartition | LeaderNotAvailable | FencedLeaderEpoch | UnknownLeaderEpoch))
 }
 
-/// No broker was reached in time, or none that could be asked.
+/// Whether no broker was reached in time, or none that could be asked.
 pub(crate) fn out_of_reach<T>(answer: &KafkaResult<T>) -> bool {
     use Code::*;
     matches!(code(answer), Some(BrokerTransportFailure | AllBrokersDown | OperationTimedOut))
 }
 
-/// A group without a coordinator has one in a moment, and a connection that broke is made again. What is known of no partition
-/// is so as long as its broker is away.
+/// Whether an error passes by itself. A group without a coordinator has one in a moment, and a broken connection is
+/// made again. A partition is unknown for as long as its broker is away.
 pub(crate) fn passes<T>(answer: &KafkaResult<T>) -> bool {
     use Code::*;
     let broken = matches!(code(answer), Some(BrokerTransportFailure | AllBrokersDown | UnknownPartition));
@@ -56,12 +56,12 @@ pub(crate) fn passes<T>(answer: &KafkaResult<T>) -> bool {
     broken || no_coordinator || leaderless(answer)
 }
 
-/// A broker's refusal.
+/// The error for a broker's refusal.
 pub(crate) fn refused(code: Code) -> Error {
     Error::new(kind(code), format!("the broker says: {code}"))
 }
 
-/// The one answer to a request about one thing.
+/// Takes the one answer to a request about one thing.
 pub(crate) fn only<T>(answer: KafkaResult<Vec<Result<T, (T, Code)>>>, doing: &str) -> Result<Result<(), Code>, Error> {
     let answers = answer.map_err(|error| to_core(&error, doing))?;
     Ok(answers.into_iter().next().map_or(Ok(()), |one| one.map(drop).map_err(|(_, code)| code)))

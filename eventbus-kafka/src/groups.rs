@@ -1,6 +1,6 @@
 //! Progress and lag of groups, as seen from outside.
 //!
-//! Invariant: a group with active members is neither reset nor removed; the coordinator refuses both from who is no member.
+//! Invariant: a group with active members is neither reset nor removed; the coordinator refuses both to outsiders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::note::CommitMetadata;
 use crate::topics::{count, watermarks};
 use crate::{scan, wire};
 
-/// How long groups that are being removed may still have members.
+/// Time in which groups that are being removed may still have members.
 const REMOVAL: Duration = Duration::from_secs(15);
 
 pub(crate) async fn list(link: &Arc<Link>, topic: &Topic) -> Result<Vec<Group>> {
@@ -43,7 +43,7 @@ pub(crate) async fn describe(link: &Arc<Link>, topic: &Topic, group: &Group) -> 
     let (name, id) = (link.config.topic(topic), link.config.group(group));
     let question = move |link: &Link| {
         let members = members(link, &id)?;
-        // Of a group that the broker assigns, the old request tells no members.
+        // The old request does not tell the members of a group that the broker assigns.
         let told = !members.is_empty() || link.config.protocol != Protocol::Broker;
         let mut partitions = Vec::new();
         for (partition, committed) in progress(link, &name, &id)? {
@@ -71,7 +71,7 @@ pub(crate) async fn reset(link: &Arc<Link>, topic: &Topic, group: &Group, to: &[
         link.in_name_of(&id, |client| client.commit(&list, CommitMode::Sync))
     };
     link.ask("resetting a group", question).await.map_err(|error| match error.kind() {
-        // What a group with members says to who is none of them.
+        // The answer of a group with members to an outsider.
         ErrorKind::Fenced | ErrorKind::GroupActive => {
             Error::new(ErrorKind::GroupActive, "the group has active members")
         }
@@ -86,7 +86,7 @@ pub(crate) async fn delete(link: &Arc<Link>, group: &Group) -> Result<()> {
     only(answer, "deleting a group")?.map_err(refused)
 }
 
-/// Deletes all groups of the prefix. A member that is just leaving is waited for.
+/// Deletes all groups of the prefix. Waits for members that are just leaving.
 pub(crate) async fn remove_all(link: &Arc<Link>) -> Result<()> {
     let groups = link.ask("asking for groups", all).await?;
     let delete = |group| async move { delete(link, &group).await.map_err(|error| error.with("group", group)) };

@@ -1,22 +1,23 @@
-//! The Kafka backend: partitions as they are, an idempotent producer that resolves what it sent, a consumer group whose
-//! hand-overs wait for the drain.
+//! The Kafka backend: partitions as they are, an idempotent producer whose every record gets its fate, a consumer group
+//! whose hand-overs wait for the drain.
 //!
-//! A topic is a Kafka topic, a partition its partition, a position its offset. The group's coordinator decides who owns what; the
-//! committed offset is the watermark, and the note is the offset's metadata.
+//! A topic is a Kafka topic, a partition its partition, a position its offset. The group's coordinator decides about
+//! ownership; the committed offset is the watermark, and the note is the offset's metadata.
 //!
-//! # The rooms
+//! # The files
 //!
 //! | file | what it keeps |
 //! |---|---|
 //! | `config` | the settings, and what is refused (S8) |
-//! | `connection`, `error` | the client for everything but records, what blocks, and what clients say |
-//! | `topics` | topics, and what publishing has to know of them |
-//! | `producer`, `answers` | the client for records, and what its reports mean (P1 to P3) |
-//! | `scan` | logs read from outside |
+//! | `connection`, `error` | the client for everything but records, blocking calls, errors of clients |
+//! | `topics` | topics, and their limits for publishing |
+//! | `producer`, `answers` | the client for records, and the meaning of its reports (P1 to P3) |
+//! | `scan`, `reading`, `stamps` | logs read from outside, and an index of their stamps (P3) |
 //! | `consumer` | a member's client, under the core's `coordinated` (S3, S5) |
-//! | `note` | the core's line of text beside an offset (S4, S5), of Kafka's records |
+//! | `note` | the metadata of a commit (S4, S5), fingerprints of records |
 //! | `groups` | progress and lag as seen from outside |
 //! | `wire` | envelopes as records |
+//! | `backend`, `bus` | the interface that the engine calls, and the engine on top |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

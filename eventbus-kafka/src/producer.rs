@@ -1,6 +1,6 @@
 //! librdkafka's producer as a client of the core's pipeline (P1, P2): idempotent, gapless, with no time-out of its own.
 //!
-//! Invariant: what it cannot keep after its first failure it is not asked to: the core ends it then.
+//! Invariant: no guarantee is asked of a producer after its first failure: the core ends it then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::connection::{Context, Link, Owner, refused_setting};
 use crate::topics::{Topics, facts};
 use crate::wire;
 
-/// How long a client that has failed may still report what was on the wire, before that is called back, too.
+/// Time in which a failed client may still report records on the wire, before those are called back, too.
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 
 /// The publishing half of the backend.
 pub(crate) type Producer = eventbus_core::toolkit::pipeline::Producer<Records>;
 
-/// Clients for records, and what the brokers say of topics.
+/// The core's pipeline on librdkafka: makes clients for records, and learns the limits of topics.
 pub(crate) struct Records {
     link: Arc<Link>,
     topics: Topics,
@@ -63,8 +63,8 @@ impl Pipeline for Records {
 
     fn end(client: Self::Client) {
         client.purge(PurgeConfig::default().queue());
-        // What is on the wire is best known from its answer. What is behind a failed batch of its partition is never reported by
-        // itself.
+        // Records on the wire are best known from their answers. Records behind a failed batch of their partition are
+        // never reported by themselves.
         let _ = client.flush(LAST_REPORTS);
         client.purge(PurgeConfig::default().inflight());
         let _ = client.flush(LAST_REPORTS);
@@ -97,7 +97,7 @@ impl Owner for DeliveryReports {
     }
 }
 
-/// Takes a client's reports, on the client's own thread.
+/// The context that takes a client's reports, on the client's own thread.
 type Delivered = Context<DeliveryReports>;
 
 impl ProducerContext<NoCustomPartitioner> for Delivered {
@@ -110,7 +110,8 @@ impl ProducerContext<NoCustomPartitioner> for Delivered {
         self.of.told(
             index,
             match result {
-                // A batch that the broker calls a copy of an older one counts as sent for the client, without a place.
+                // The client counts a batch as sent that the broker calls a copy of an older one; it has no offset
+                // then.
                 Ok(message) if message.offset() < 0 => Err(failed(Code::DuplicateSequenceNumber)),
                 Ok(message) => {
                     self.reached.set(true);

@@ -1,13 +1,13 @@
-//! Reading logs from outside by a client that blocks and says where a log ends.
+//! Reading of logs from outside, by a client that blocks and says where a log ends.
 //!
-//! Invariant: a reading that ends well has seen each partition up to its end, or up to where no more of it was wanted.
+//! Invariant: a reading that ends well has seen each partition to its end, or as far as the caller wanted it.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use eventbus_core::{Error, ErrorKind, Result};
 
-/// What a client that reads logs says next.
+/// The next event of a client that reads logs.
 #[derive(Debug)]
 pub(crate) enum ReadEvent<R> {
     /// A record of this partition.
@@ -18,12 +18,13 @@ pub(crate) enum ReadEvent<R> {
     Nothing,
 }
 
-/// Reads partitions, each until `each` wants no more of it or to its end. Blocks: for a thread that may.
+/// Reads partitions, each to its end or until `each` returns `false` for it. Blocks: for a thread that may.
 ///
-/// `next` waits a little for what comes; it may give records of partitions that are read no more, which are passed over.
+/// `next` waits a little for an event. Records of partitions that are read no more are passed over.
 ///
 /// # Errors
-/// `Unavailable` where none of what is read comes on for as long as `patience`. What `each` was given until then was there.
+/// `Unavailable` if no record of these partitions comes for as long as `patience`. Records given to `each` until then
+/// were there.
 pub(crate) fn read_to_ends<R>(
     partitions: impl IntoIterator<Item = u32>,
     patience: Duration,

@@ -1,4 +1,4 @@
-//! Reading partitions' logs from outside: for a stamp (P3), for what a record is known again by, for its time.
+//! Reading of partitions' logs from outside: for stamps (P3), for fingerprints of records, for their times.
 //!
 //! Invariant: nothing is read beyond the end of the log as it is when the reading begins.
 
@@ -19,19 +19,19 @@ use crate::note::{Fingerprint, print_of};
 use crate::topics::watermarks;
 use crate::wire;
 
-/// How long a scan may stand still.
+/// The longest time that a scan may stand still.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The group that a reader names and never joins.
 const READER: &str = "eventbus-scan";
 
-/// Where partitions are read from.
+/// Partitions, each with the offset to read from.
 type Places = [(u32, i64)];
 
-/// Who takes the stamps of a log.
+/// A callback that takes the stamps of a log.
 pub(crate) type Each<'a> = &'a mut dyn FnMut(Position, Stamp);
 
-/// The stamps of the records in a range (P3). Blocks.
+/// Reads the stamps of the records in a range (P3). Blocks.
 pub(crate) fn stamps(link: &Link, name: &str, partition: u32, range: Range<Position>, each: Each<'_>) -> Result<()> {
     read(link, name, &[(partition, wire::offset(range.start))], |_, message| {
         let at = wire::position(message.offset());
@@ -42,12 +42,13 @@ pub(crate) fn stamps(link: &Link, name: &str, partition: u32, range: Range<Posit
     })
 }
 
-/// The prints of these records, or of the next ones that are still there, as far as there are any. Blocks.
+/// The fingerprints of these records, or of the next ones that are still there, as far as there are any. Blocks.
 pub(crate) fn prints(link: &Link, name: &str, places: &Places) -> Result<HashMap<u32, Fingerprint>> {
     firsts(link, name, places, |first| print_of(first))
 }
 
-/// When the first records from these positions on were stored, in milliseconds since the Unix epoch. Best effort. Blocks.
+/// The times of storing of the first records from these positions on, in milliseconds since the Unix epoch. Best
+/// effort. Blocks.
 pub(crate) fn stored_at(link: &Link, name: &str, from: &[(u32, Position)]) -> HashMap<u32, u64> {
     let places: Vec<_> = from.iter().map(|(partition, position)| (*partition, wire::offset(*position))).collect();
     let times = firsts(link, name, &places, |first| first.timestamp().to_millis()).unwrap_or_default();
@@ -65,7 +66,7 @@ fn firsts<T>(link: &Link, name: &str, places: &Places, look: impl Fn(&Record<'_>
 
 /// The first position whose record was stored at that time or later, or the end of the log. Blocks.
 pub(crate) fn position_at(link: &Link, name: &str, partition: u32, unix_millis: u64) -> KafkaResult<Position> {
-    // The end as it was before: what is stored meanwhile is not missed.
+    // The end is taken before the search, so that records stored meanwhile are not missed.
     let end = watermarks(link, name, partition)?.end;
     let time = i64::try_from(unix_millis).unwrap_or(i64::MAX);
     let found = link.outsider(READER)?.offsets_for_times(list(name, &[(partition, time)])?, link.timeout())?;
@@ -73,7 +74,7 @@ pub(crate) fn position_at(link: &Link, name: &str, partition: u32, unix_millis: 
     Ok(found.unwrap_or(end))
 }
 
-/// Reads partitions, each from its offset on until `each` wants no more of it, or to its end. Blocks.
+/// Reads partitions, each from its offset to its end or until `each` returns `false` for it. Blocks.
 fn read(link: &Link, name: &str, places: &Places, each: impl FnMut(u32, &Record<'_>) -> bool) -> Result<()> {
     if places.is_empty() {
         return Ok(());
@@ -86,7 +87,7 @@ fn read(link: &Link, name: &str, places: &Places, each: impl FnMut(u32, &Record<
     let consumer = assigned().map_err(|error: KafkaError| to_core(&error, "reading the log"))?;
     let next = || match consumer.poll(Duration::from_millis(100)) {
         Some(Ok(message)) => ReadEvent::Record(wire::partition(message.partition()), message),
-        // Reached beyond what a transaction's marker or compaction leaves at the end.
+        // The end is told also where a transaction's marker or compaction left no record before it.
         Some(Err(KafkaError::PartitionEOF(partition))) => ReadEvent::End(wire::partition(partition)),
         Some(Err(_)) | None => ReadEvent::Nothing,
     };

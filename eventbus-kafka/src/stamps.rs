@@ -1,7 +1,7 @@
-//! A log read for stamps, once for many outcomes that are unknown (P3).
+//! An index of a log's stamps: the log is read once for many unknown outcomes (P3).
 //!
-//! Invariant: an answer covers the log up to its end as it was when asked for, whatever is written meanwhile; and it is never
-//! about another log under the same name, as far as the ends of the log tell them apart.
+//! Invariant: an answer covers the log up to its end at the time of the question, whatever is written meanwhile; and it
+//! is never about another log under the same name, as far as the ends of the logs tell them apart.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,8 +13,8 @@ use eventbus_core::{Position, Result, Stamp, Topic};
 /// The most stamps that are kept of a partition.
 const KEPT: usize = 200_000;
 
-/// What was read of partitions while outcomes were unknown: many records ask at once, and the log is read once for all. For a
-/// backend whose broker finds no stamp by itself.
+/// The stamps read from partitions while outcomes were unknown: many records ask at once, and the log is read once for
+/// all. For a broker that finds no stamp by itself.
 #[derive(Debug, Default)]
 pub(crate) struct StampIndex(Mutex<HashMap<(Topic, u32), SharedScan>>);
 
@@ -32,12 +32,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl StampIndex {
-    /// The first position at `from` or above whose record has this stamp. `log` asks for the ends of the partition's log, `read`
-    /// hands over the stamps of the records in a range, in rising position. Blocks as long as those two, and one question about
-    /// a partition waits for another: for a thread that may.
+    /// Finds the first position at `from` or above whose record has this stamp. `log` asks for the ends of the
+    /// partition's log; `read` hands over the stamps of the records in a range, in rising position. Blocks as long as
+    /// those two, and questions about one partition wait for each other: for a thread that may block.
     ///
     /// # Errors
-    /// Those of `log` and `read`; what was read before the error is not read again.
+    /// Those of `log` and `read`; the range that failed is read again by the next question.
     pub(crate) fn find(
         &self,
         topic: &Topic,
@@ -49,10 +49,10 @@ impl StampIndex {
     ) -> Result<Option<Position>> {
         let scan = Arc::clone(lock(&self.0).entry((topic.clone(), partition)).or_default());
         let mut scan = lock(&scan);
-        // Under the lock: who waited for it would know an end that lies behind what was read meanwhile.
+        // Asked under the lock: an end from before the wait could lie below the part that was read meanwhile.
         let log = log()?;
         let begin = from.max(log.first);
-        // Another log under the old name, a gap to what was read, or too much of it: read anew.
+        // Another log under the old name, a gap to the part that was read, or too many stamps: read anew.
         if begin < scan.from || begin > scan.to || log.end < scan.to || scan.stamps.len() > KEPT {
             *scan = Scan { from: begin, to: begin, stamps: HashMap::new() };
         }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use eventbus_core::{Error, ErrorKind, ProducerId};
 
-    /// A log whose record at each position has the stamp of that number, and what was read of it.
+    /// A log whose record at each position has the stamp of that number, modulo 100, and the ranges read of it.
     #[derive(Default)]
     struct Log {
         scans: StampIndex,
@@ -128,9 +128,9 @@ mod tests {
         log.find(7, 10, (0, 20));
         for (from, ends, read) in [
             (5, (0, 20), (5, 20)),
-            // Shorter than what was read: another log.
+            // Shorter than the part that was read: another log.
             (5, (0, 9), (5, 9)),
-            // Beyond what was read, there or by retention.
+            // Beyond the part that was read, by the question or by retention.
             (15, (0, 30), (15, 30)),
             (15, (40, 50), (40, 50)),
         ] {

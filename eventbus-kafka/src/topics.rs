@@ -1,6 +1,7 @@
 //! Topics: made, changed, described, deleted.
 //!
-//! Invariants: a topic is described by what the broker says of it. Asking never makes one. The partition count is the broker's.
+//! Invariants: a topic is described by what the broker says of it. Asking never makes a topic. The partition count is
+//! the broker's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use crate::connection::{Admin, Link};
 use crate::error::{leaderless, only, refused, to_core};
 use crate::wire::{number, position};
 
-/// How long a topic that was made or deleted may take to be seen so by all that is asked.
+/// Time within which all brokers see that a topic was made or deleted.
 pub(crate) const SETTLES: Duration = Duration::from_secs(15);
 
-/// What a broker's limit counts beside the records of a batch.
+/// Bytes that a broker's limit counts beside the records of a batch.
 const BATCH_FRAME: usize = 64;
 
 /// The topics of a bus.
@@ -39,7 +40,7 @@ impl Topics {
         Self { link, known }
     }
 
-    /// `false` where somebody was faster.
+    /// Creates a topic. `false` if somebody was faster.
     pub(crate) async fn create(&self, spec: &TopicSpec) -> Result<bool> {
         let name = self.link.config.topic(&spec.topic.parse()?);
         let (settings, copies) = (self.settings(spec), TopicReplication::Fixed(number(spec.replicas)));
@@ -49,7 +50,7 @@ impl Topics {
             let make = async |admin: &Admin, options: &_| admin.create_topics([&topic], options).await;
             only(self.link.administer(make).await, "making a topic")
         };
-        // A single copy fits any cluster: its broker is on its way back.
+        // A single replica fits any cluster, so its broker is away, and on its way back.
         let away = |seen: &Result<_>| matches!(seen, Ok(Err(Code::InvalidReplicationFactor))) && spec.replicas == 1;
         match poll_until(SETTLES, away, ask).await? {
             Ok(()) => Ok(true),
@@ -62,7 +63,8 @@ impl Topics {
         }
     }
 
-    /// Changes what can be changed. What the topic has beyond our settings stays, since the broker takes the whole of them.
+    /// Changes the settings that can be changed. The broker takes the whole of them, so the topic's other settings are
+    /// sent along and stay.
     pub(crate) async fn alter(&self, spec: &TopicSpec) -> Result<()> {
         let topic = &spec.topic.parse()?;
         let name = self.link.config.topic(topic);
@@ -77,10 +79,10 @@ impl Topics {
         only(answer, "changing a topic")?.map_err(refused)
     }
 
-    /// The settings of a topic as they are asked for; limits that it is to have none of, too.
+    /// The settings to ask for; a limit that the topic is not to have is asked for as -1.
     fn settings(&self, spec: &TopicSpec) -> Settings {
         let limit = |value: Option<u128>| value.map_or_else(|| "-1".to_owned(), |value| value.to_string());
-        // Kafka's limit of bytes counts a partition.
+        // Kafka's limit of bytes counts each partition.
         let each = spec.max_bytes.map(|bytes| u128::from(bytes / u64::from(spec.partitions.max(1))));
         let settings = [
             ("cleanup.policy", Some("delete".to_owned())),
@@ -91,7 +93,7 @@ impl Topics {
         settings.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
-    /// How many partitions the topic has, and how many copies.
+    /// The topic's number of partitions, and of replicas.
     pub(crate) async fn count(&self, topic: &Topic) -> Result<(u32, u32)> {
         let name = self.link.config.topic(topic);
         self.link.ask("asking for metadata", move |link| count(link, &name)).await
@@ -106,7 +108,7 @@ impl Topics {
         answer.unwrap_or(Err(Code::UnknownTopic)).map_err(refused)
     }
 
-    /// Learns what publishing has to know of a topic.
+    /// Learns the limits of a topic for publishing. Returns its settings.
     pub(crate) async fn learn(&self, topic: &Topic) -> Result<ConfigResource> {
         let settings = self.configs(topic).await?;
         let limit = number_of(&settings, "max.message.bytes").and_then(|limit| usize::try_from(limit).ok());
@@ -128,7 +130,7 @@ impl Topics {
         let ask = move |link: &Link| (0..partitions).map(|partition| watermarks(link, &name, partition)).collect();
         let logs: Vec<LogState> = self.link.ask("asking for the ends of the log", ask).await?;
         let mut description = TopicDescription::counted(spec, "", logs);
-        // What is left for the record of what the client counts.
+        // The limit, less what the client counts beside the record.
         description.max_record_bytes = self.known.get(topic).map(|facts| facts.limit.saturating_sub(1_024));
         Ok(description)
     }
@@ -138,7 +140,7 @@ impl Topics {
         let delete = async |admin: &Admin, options: &_| admin.delete_topics(&[&name], options).await;
         let answer = self.link.administer(delete).await;
         only(answer, "deleting a topic")?.map_err(refused)?;
-        // Gone is what has no partitions.
+        // A topic without partitions is gone.
         wait_until_gone(SETTLES, || self.count(topic)).await
     }
 
@@ -146,7 +148,7 @@ impl Topics {
         let metadata = self.link.metadata(None).await?;
         let mut topics: Vec<Topic> =
             names_under(&self.link.config.prefix, metadata.topics().iter().map(|found| found.name()));
-        // The brokers' own.
+        // The brokers' own topics.
         topics.retain(|topic| !topic.as_str().starts_with("__"));
         Ok(topics)
     }
@@ -157,7 +159,7 @@ impl Topics {
     }
 }
 
-/// How many partitions a topic has, and how many copies. Never makes one. Blocks.
+/// The number of a topic's partitions, and of their replicas. Never makes a topic. Blocks.
 pub(crate) fn count(link: &Link, name: &str) -> KafkaResult<(u32, u32)> {
     let metadata = link.by_client(|client| client.fetch_metadata(Some(name), link.timeout()))?;
     let found = metadata.topics().iter().find(|found| found.name() == name);
@@ -169,7 +171,7 @@ pub(crate) fn count(link: &Link, name: &str) -> KafkaResult<(u32, u32)> {
     }
 }
 
-/// What is known of a topic whose `max.message.bytes` is this.
+/// The limits of a topic with this `max.message.bytes`.
 pub(crate) fn facts(name: &str, max_message_bytes: usize, compacted: bool) -> TopicLimits {
     TopicLimits::new(name, max_message_bytes.saturating_sub(BATCH_FRAME).max(1), compacted)
 }
@@ -178,7 +180,8 @@ fn counted<T>(all: &[T]) -> u32 {
     u32::try_from(all.len()).unwrap_or(u32::MAX)
 }
 
-/// The ends of a partition's log. Blocks. A partition without a leader has one in a moment, be it new or its broker back.
+/// The ends of a partition's log. Blocks, also while the partition has no leader: it has one in a moment, be it new or
+/// its broker back.
 pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult<LogState> {
     let (first, end) = poll_until_blocking(link.timeout(), leaderless, |_| {
         link.by_client(|client| client.fetch_watermarks(name, number(partition), link.timeout()))
@@ -186,7 +189,8 @@ pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult
     Ok(LogState { incarnation: String::new(), first: position(first), end: position(end) })
 }
 
-/// What the broker cannot know of, it neither keeps nor contradicts. What it has not is refused.
+/// The settings as Kafka keeps them: a duplicate window is not compared, bytes are rounded to the partitions.
+/// `Unsupported` for a limit by count.
 pub(crate) fn in_force(spec: &TopicSpec) -> Result<TopicSpec> {
     if spec.max_messages.is_some() {
         return Err(unsupported("max_messages", "Kafka limits topics by age and bytes, not by count"));

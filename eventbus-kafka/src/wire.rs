@@ -1,7 +1,7 @@
 //! Envelopes as Kafka records, and back: CloudEvents' Kafka binding.
 //!
-//! Attributes are headers `ce_*`, the content type is `content-type`, the key is the record's own. In structured mode there is
-//! one header. Both are read; records of producers that know neither are envelopes, too.
+//! Attributes are headers `ce_*`, the content type is `content-type`, the key is the record's own. In structured mode
+//! there is one header. Both modes are read; records of producers that know neither are envelopes, too.
 
 use std::borrow::Cow;
 
@@ -15,16 +15,16 @@ use rdkafka::{Message, Offset};
 /// CloudEvents on Kafka: attributes in `ce_` headers, the record's own key.
 pub static BINDING: Binding = Binding::new("ce_").content_type("content-type").keyed(true);
 
-/// The headers of most records.
+/// The number of headers of most records.
 const HEADERS: usize = 9;
 
-/// What the client adds to a record when it compares it with its own limit.
+/// Bytes that the client adds to a record when it compares it with its own limit.
 const FRAME: usize = 36;
 
-/// What a header takes beside its name and value, at the most.
+/// Bytes of a header beside its name and value, at the most.
 const HEADER_FRAME: usize = 10;
 
-/// A record as the client takes it: its headers, and it without them.
+/// Encodes a record: its headers as the client takes them, and the rest of it.
 pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> (OwnedHeaders, WireRecord) {
     let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS + envelope.headers().count()));
     let record = wire::write(envelope, Some(stamp), &BINDING, mode, &mut |name, value| {
@@ -34,8 +34,8 @@ pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> (OwnedHea
     (headers.unwrap_or_default(), record)
 }
 
-/// The most bytes that a record may come to, without writing it: in structured mode a byte of text takes up to six, binary mode
-/// writes the key three times, and every name has its frame.
+/// The most bytes that a record may come to, without writing it: in structured mode a byte of text takes up to six,
+/// binary mode writes the key three times, and every name has its frame.
 pub(crate) fn most(envelope: &Envelope) -> usize {
     let named = envelope.headers().count() + envelope.extensions().count();
     6 * envelope.size() + 16 * named + 1_024
@@ -47,49 +47,49 @@ pub(crate) fn size(envelope: &Envelope, stamp: Stamp, mode: Mode) -> usize {
     FRAME + record.size() + HEADER_FRAME * record.headers.len()
 }
 
-/// A delivered record, copied once.
+/// Turns a delivered message into a record, copied once.
 pub(crate) fn inbound<M: Message>(partition: u32, message: &M) -> Inbound {
     let (headers, payload) = copied(message.headers(), message.payload().unwrap_or_default());
-    // A piece of memory of its own: whoever keeps a key keeps no payload.
+    // The key has its own piece of memory, so that a caller who keeps it keeps no payload.
     let record = WireRecord { key: message.key().map(Bytes::copy_from_slice), headers, payload };
     let stored_at = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()).unwrap_or_default();
     Inbound::new(partition, position(message.offset()), stored_at, Body::Encoded { record, binding: &BINDING })
 }
 
-/// Headers and payload in one piece of memory, that mostly need not grow.
+/// Copies headers and payload into one piece of memory, which mostly need not grow.
 fn copied<H: Headers>(headers: Option<&H>, payload: &[u8]) -> (Vec<(Cow<'static, str>, Bytes)>, Bytes) {
     let count = headers.map_or(0, Headers::count);
     let lent = headers.into_iter().flat_map(Headers::iter);
     wire::copied(payload, count, 32 * count, lent.map(|header| (header.key, header.value.unwrap_or_default())))
 }
 
-/// The stamp of a record, without copying the rest.
+/// Reads the stamp of a record, without copying the rest.
 pub(crate) fn stamp<M: Message>(message: &M) -> Option<Stamp> {
     let (headers, payload) = copied(message.headers(), &[]);
     let record = WireRecord { key: None, headers, payload };
     match wire::peek(&record, &BINDING).stamp {
-        // A structured record has it in its payload.
+        // A structured record has its stamp in the payload.
         None => inbound(0, message).stamp,
         found => found,
     }
 }
 
-/// The position that an answer names, if it names one.
+/// The position that an answer names; `None` if it names none.
 pub(crate) fn known(offset: Offset) -> Option<Position> {
     if let Offset::Offset(offset) = offset { Some(position(offset)) } else { None }
 }
 
-/// A partition, as the client has it.
+/// A partition as the client's number.
 pub(crate) fn number(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
-/// A partition of the client's.
+/// The client's number as a partition.
 pub(crate) fn partition(number: i32) -> u32 {
     u32::try_from(number).unwrap_or_default()
 }
 
-/// An offset that is one; negative ones are the client's own words.
+/// An offset as a position; negative ones are the client's own words, and become zero.
 pub(crate) fn position(offset: i64) -> Position {
     Position::new(u64::try_from(offset).unwrap_or_default())
 }

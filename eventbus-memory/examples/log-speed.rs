@@ -1,4 +1,4 @@
-//! How fast the bare log is: records appended, then read in batches, on one thread, without the engine around it.
+//! Speed of the bare log: appends records, then reads them in batches, on one thread, without the engine around it.
 //!
 //! `cargo run --release -p eventbus-memory --example log-speed`
 #![allow(clippy::print_stdout)]

@@ -1,10 +1,11 @@
-//! Envelopes per second and CPU time for each through the whole bus on memory, over numbers of keys, and what a bare tokio
-//! channel needs to hand over the same envelopes, in the same run. Everything under the default configuration; CPU time is
-//! the process's. Each is the best of three rounds.
+//! Throughput of the whole bus on memory: envelopes per second and CPU time for each, over numbers of keys. A bare
+//! tokio channel hands over the same envelopes in the same run, for comparison. Everything runs under the default
+//! configuration; CPU time is the process's. Each figure is the best of three rounds.
 //!
 //! `cargo run --release -p eventbus-memory --example throughput -- [ENVELOPES [KEYS...]]`
 //!
-//! CPU time for each envelope is to be the same for any number of keys: the last column is its ratio to the first line's.
+//! CPU time for each envelope should not depend on the number of keys: the last column is its ratio to the first
+//! line's.
 #![allow(clippy::print_stdout)]
 
 use std::sync::Arc;
@@ -23,7 +24,7 @@ fn cpu() -> Duration {
     Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or_default())
 }
 
-/// As many envelopes as asked for, of that many keys in turn. Made beforehand: what is measured is the bus. Each is an
+/// Builds `count` envelopes of `keys` keys in turn, beforehand, so that only the bus is measured. Each envelope is an
 /// object of its own, as a service makes them, so that runs differ by nothing but their keys.
 fn envelopes(count: usize, keys: usize) -> Result<Vec<Envelope>> {
     let payload = Bytes::from(vec![7; PAYLOAD]);
@@ -31,7 +32,7 @@ fn envelopes(count: usize, keys: usize) -> Result<Vec<Envelope>> {
     (0..count).map(|number| build(number % keys)).collect()
 }
 
-/// What a run showed: envelopes a second, and CPU time for each in microseconds.
+/// Result of a run: `rate` in envelopes a second, `each` in microseconds of CPU time per envelope.
 #[derive(Clone, Copy)]
 struct Seen {
     rate: f64,
@@ -88,7 +89,7 @@ async fn bus(envelopes: Vec<Envelope>) -> Result<Seen> {
     let subscription = bus.subscribe(Subscribe::to("orders").group("billing"), handler).await?;
     let (start, used) = (Instant::now(), cpu());
     for envelope in envelopes {
-        // Room is awaited, the confirmation is not.
+        // `publish` is awaited for its room in the budget, not for the confirmation.
         drop(bus.publish("orders", envelope).await?);
     }
     done.notified().await;
@@ -97,7 +98,7 @@ async fn bus(envelopes: Vec<Envelope>) -> Result<Seen> {
     Ok(seen)
 }
 
-/// How often everything is run. What others do to the machine only ever adds, so of each case the cheapest run counts.
+/// Rounds of every case. Other load on the machine only ever adds time, so the cheapest run of each case counts.
 const ROUNDS: usize = 3;
 
 #[tokio::main]
@@ -106,7 +107,7 @@ async fn main() -> Result<()> {
     let count = numbers.next().unwrap_or(1_000_000);
     let keys: Vec<usize> = numbers.filter(|keys| *keys > 0).collect();
     let keys = if keys.is_empty() { vec![1, 100, 10_000, 1_000_000] } else { keys };
-    // Once unmeasured: the first run pays for memory that the others find.
+    // One run is not measured: the first pays for memory that later ones find allocated.
     bus(envelopes(count, keys[0])?).await?;
     let mut bare = Seen::NONE;
     let mut best = vec![Seen::NONE; keys.len()];

@@ -18,7 +18,7 @@ use crate::step::Step;
 use crate::topic::in_force;
 use crate::world::{MemoryWorld, World};
 
-/// One process's connection to a [`MemoryWorld`]. Clones are the same connection; for another, connect again.
+/// One process's connection to a [`MemoryWorld`]. Clones share the connection; connect again for another.
 #[derive(Clone)]
 pub struct MemoryBackend {
     world: Arc<World>,
@@ -27,7 +27,7 @@ pub struct MemoryBackend {
 }
 
 impl MemoryWorld {
-    /// A connection, as of one more process.
+    /// Connects one more process to this world.
     #[must_use]
     pub fn connect(&self) -> MemoryBackend {
         let (connection, capabilities) = self.0.step(|state, _| {
@@ -43,7 +43,7 @@ impl MemoryWorld {
 }
 
 impl MemoryBackend {
-    /// The world that this is connected to.
+    /// The world behind this connection.
     #[must_use]
     pub fn world(&self) -> MemoryWorld {
         MemoryWorld(Arc::clone(&self.world))
@@ -55,7 +55,7 @@ impl MemoryBackend {
         self.connection
     }
 
-    /// A call to the broker and back.
+    /// Takes a step in the world, between the ways to the broker and back.
     async fn ask<R>(&self, ask: impl FnOnce(&mut State, &mut Step) -> Result<R>) -> Result<R> {
         self.world.call(self.connection).await?;
         let answer = self.world.step(ask);

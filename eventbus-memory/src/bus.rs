@@ -12,9 +12,9 @@ use crate::faults::Faults;
 use crate::probe::Probe;
 use crate::world::MemoryWorld;
 
-/// An event bus in the process. For what tests do with it, see [`testing`](crate::testing).
+/// An event bus in the process, on the in-memory backend. Helpers for tests are in [`testing`](crate::testing).
 ///
-/// Its log ends with its world: a private one with the last handle, a named one with the process.
+/// Its log lives as long as its world: a private world ends with its last handle, a named one with the process.
 pub struct MemoryEventBus {
     bus: Bus,
     backend: MemoryBackend,
@@ -22,7 +22,7 @@ pub struct MemoryEventBus {
 }
 
 impl MemoryEventBus {
-    /// A bus on a world of its own (`memory://`).
+    /// Makes a bus on a private world (`memory://`).
     ///
     /// # Errors
     /// `Unavailable` where the bus's thread cannot be started.
@@ -30,8 +30,8 @@ impl MemoryEventBus {
         Self::builder().build()
     }
 
-    /// A bus on the process's one world of this name (`memory://NAME`): what several such buses publish and handle, they
-    /// share, like processes on one broker.
+    /// Makes a bus on the process's one world of this name (`memory://NAME`). Buses of one name share topics and
+    /// groups, like processes on one broker.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -39,8 +39,8 @@ impl MemoryEventBus {
         Self::builder().world(MemoryWorld::named(name)).build()
     }
 
-    /// A bus for unit tests: on a world of its own, everything on the runtime of the caller, so that a paused clock rules
-    /// all of it.
+    /// Makes a bus for unit tests: on a private world, with everything on the caller's runtime, so that a paused clock
+    /// rules all of it.
     ///
     /// # Errors
     /// `Unavailable` outside a tokio runtime.
@@ -48,12 +48,12 @@ impl MemoryEventBus {
         Self::builder().config(BusConfig::new().threads(Threads::Caller)).build()
     }
 
-    /// A builder, for other settings.
+    /// Returns a builder, for other settings.
     pub fn builder() -> MemoryEventBusBuilder {
         MemoryEventBusBuilder { world: None, memory: MemoryConfig::new(), config: BusConfig::new() }
     }
 
-    /// The world that it is connected to. Connect more buses to it, and there are several processes.
+    /// The world of this bus. Further buses connected to it act as further processes.
     #[must_use]
     pub fn world(&self) -> MemoryWorld {
         self.backend.world()
@@ -65,7 +65,7 @@ impl MemoryEventBus {
         &self.backend
     }
 
-    /// The place to inject faults.
+    /// The handle that injects faults into the world.
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.world().faults()
@@ -107,19 +107,19 @@ impl MemoryEventBusBuilder {
         self
     }
 
-    /// The settings of the new world; an existing one keeps its own.
+    /// Sets the settings of the new world. An existing world keeps its own.
     pub fn memory(mut self, memory: MemoryConfig) -> Self {
         self.memory = memory;
         self
     }
 
-    /// The settings of the bus.
+    /// Sets the settings of the bus itself.
     pub fn config(mut self, config: BusConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Connects.
+    /// Connects, to a new world unless one was given.
     ///
     /// # Errors
     /// `InvalidConfig` naming the setting; `Unavailable` where the bus's thread cannot be started.

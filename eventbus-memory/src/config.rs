@@ -7,33 +7,35 @@ use eventbus_core::backend::Pipelining;
 use eventbus_core::toolkit::settings::{invalid, within};
 use eventbus_core::{Env, Result, SystemEnv, settings};
 
-/// How the positions of a topic's partitions are counted.
+/// Numbering of the positions in a topic's partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Positions {
     /// Each partition counts its own records from 0 on, without gaps. The default.
     #[default]
     PerPartition,
-    /// All partitions of a topic share one sequence from 1 on, so that a partition's positions have gaps. The log's first
-    /// position is then the topic's: an idle partition beside a busy one sees it pass, and retention counts topic-wide.
+    /// All partitions of a topic share one sequence from 1 on, so that a partition's positions have gaps. The first
+    /// position of every partition is then the topic's: it moves past an idle partition beside a busy one, and
+    /// retention counts topic-wide.
     Shared,
 }
 
-/// Whether a stamp that is sent again is recognised (P3).
+/// Treatment of a stamp that is sent again (P3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Copies {
-    /// Within the topic's duplicate window. It is exact: at its end, to the nanosecond, the stamp is stored again. The
-    /// default.
+    /// The stamp is recognised within the topic's duplicate window. The window is exact: at its end, to the nanosecond,
+    /// the stamp is stored again. The default.
     #[default]
     Window,
-    /// Never: each submission is stored, like on a broker that knows no message ids. Topics then say a window of zero.
+    /// The stamp is never recognised: each submission is stored, as on a broker without message ids. Topics then report
+    /// a window of zero.
     Stored,
-    /// Always, whatever window a topic asks for. Topics then say the longest window there is.
+    /// The stamp is always recognised, whatever a topic asks for. Topics then report the longest window there is.
     Dropped,
 }
 
-/// A range of waits, both ends included. A number out of it is drawn for every use from the world's [`Env`].
+/// A range of waits, both ends included. Each use draws a wait from it, by the world's [`Env`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wait {
     pub(crate) least: Duration,
@@ -44,7 +46,7 @@ impl Wait {
     /// No wait at all.
     pub const NONE: Self = Self { least: Duration::ZERO, most: Duration::ZERO };
 
-    /// A wait between these two, in any order.
+    /// A range between two waits, given in either order.
     #[must_use]
     pub fn between(one: Duration, other: Duration) -> Self {
         Self { least: one.min(other), most: one.max(other) }
@@ -54,7 +56,7 @@ impl Wait {
         self.most.is_zero()
     }
 
-    /// A wait of the range, in steps of a microsecond.
+    /// Draws a wait from the range, in steps of a microsecond.
     pub(crate) fn draw(&self, env: &dyn Env) -> Duration {
         let span = u64::try_from((self.most - self.least).as_micros()).unwrap_or(u64::MAX);
         if span == 0 {
@@ -64,22 +66,22 @@ impl Wait {
     }
 }
 
-/// How far away the broker is. Default: nowhere, everything is answered inside the call.
+/// Latency of the broker. Default: none, so that every call is answered before it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Latency {
-    /// From a submission to its storing.
+    /// Wait from a submission to its storing.
     pub submit: Wait,
-    /// From the storing to the ticket.
+    /// Wait from the storing until the ticket is told.
     pub answer: Wait,
-    /// Either way of every other call: commits, reads, joins, descriptions.
+    /// Wait on either way of every other call: commits, reads, joins, descriptions.
     pub call: Wait,
-    /// Between two batches of records to one member.
+    /// Wait between two batches of records to one member.
     pub fetch: Wait,
 }
 
 impl Latency {
-    /// The same wait everywhere.
+    /// Sets the same wait everywhere.
     #[must_use]
     pub fn everywhere(wait: Wait) -> Self {
         Self { submit: wait, answer: wait, call: wait, fetch: wait }
@@ -87,7 +89,7 @@ impl Latency {
 }
 
 settings! {
-    /// Settings of a world, all with defaults; [`build`](Self::build) makes it.
+    /// Settings of a world, all with defaults; [`build`](Self::build) makes the world.
     ///
     /// ```
     /// use eventbus_memory::{MemoryConfig, Positions};
@@ -102,34 +104,33 @@ settings! {
             max_record_bytes: Option<usize>,
         }
         value {
-            /// How much a publisher may have outstanding. With [`Pipelining::PerPartition`] the log has no hole behind a
-            /// record that failed, whatever fault is injected. Default [`Pipelining::OnePerKey`].
+            /// Pipelining of publishers: how much one may have outstanding. With [`Pipelining::PerPartition`] the log
+            /// has no hole behind a record that failed, whatever fault is injected. Default [`Pipelining::OnePerKey`].
             pipelining: Pipelining = Pipelining::OnePerKey;
-            /// How positions are counted. Default [`Positions::PerPartition`].
+            /// Numbering of positions. Default [`Positions::PerPartition`].
             positions: Positions = Positions::PerPartition;
-            /// Whether a stamp that is sent again is recognised. Default [`Copies::Window`].
+            /// Treatment of a stamp that is sent again. Default [`Copies::Window`].
             copies: Copies = Copies::default();
-            /// How far away the broker is. Default: no wait.
+            /// Latency of the broker. Default: none.
             latency: Latency = Latency::default();
-            /// The largest note beside a watermark in bytes. Default 3 072.
+            /// The largest note beside a watermark, in bytes. Default 3 072.
             note_bytes: usize = 3_072;
             /// The most records in one batch to a member. Default 1 024.
             fetch_batch: usize = 1_024, in 1..;
-            /// How many records of a partition still come after a pause, to be like a broker with batches under way.
-            /// Default 0.
+            /// Records of a partition that still come after a pause, as from a broker with batches under way. Default:
+            /// none.
             overshoot: usize = 0;
-            /// The most records that a publisher is told to have outstanding. Default 4 096.
+            /// The most records that a publisher is told it may have outstanding. Default 4 096.
             in_flight: usize = 4_096, in 1..;
-            /// When a submission that got no answer is told as unknown. Default 1 s.
+            /// Time after which a submission without an answer is told as unknown. Default 1 s.
             answer_timeout: Duration = Duration::from_secs(1);
-            /// With shared positions: how often at most an idle partition is told how far the sequence has come.
+            /// The shortest time between two reports to an idle partition of how far a shared sequence has come.
             /// Default 100 ms.
             caught_up_interval: Duration = Duration::from_millis(100);
-            /// Whether the partitions of a member that was killed are free at once, instead of after its session time-out.
-            /// Default no.
+            /// Frees the partitions of a killed member at once, instead of after its session time-out. Default no.
             expire_killed_at_once: bool = false;
-            /// Where the time of day (read once, when the world is made; tokio's clock counts on from there) and all
-            /// randomness come from. Default [`SystemEnv`].
+            /// Source of the time of day (read once, when the world is made; tokio's clock counts on from there) and of
+            /// all randomness. Default [`SystemEnv`].
             env: Arc<dyn Env> = Arc::new(SystemEnv);
         }
     }
@@ -142,18 +143,18 @@ impl Default for MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// The defaults.
+    /// Returns the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The largest record in bytes, as `Envelope::size` counts. Default: no limit.
+    /// Sets the largest record, in bytes as `Envelope::size` counts. Default: no limit.
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
         self.max_record_bytes = Some(bytes);
         self
     }
 
-    /// `InvalidConfig`, naming the setting, for what no world can be made of.
+    /// Checks the settings. `InvalidConfig`, naming the setting, where no world can be made of them.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_ranges()?;
         within("max_record_bytes", &self.max_record_bytes.unwrap_or(1), 1..)?;

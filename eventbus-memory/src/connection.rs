@@ -13,13 +13,13 @@ pub(crate) struct Connection {
     pub(crate) closed: bool,
     pub(crate) cut: bool,
     pub(crate) frozen: bool,
-    /// Timers that ran out while it was frozen.
+    /// Timers that ran out during a freeze; they fire at the thaw.
     pub(crate) backlog: Vec<Timer>,
     /// Calls that wait for the end of a freeze.
     pub(crate) gates: Vec<Waker>,
 }
 
-/// All connections, by their numbers, and whether the broker is there for them.
+/// All connections by number, and whether the broker is down.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     by_id: BTreeMap<u64, Connection>,
@@ -48,7 +48,7 @@ impl Connections {
         self.by_id.get(&id).is_some_and(|connection| connection.frozen)
     }
 
-    /// Where what happens on a frozen connection waits; `None` if it is not frozen.
+    /// The backlog of a frozen connection, which takes timers until the thaw; `None` if it is not frozen.
     pub(crate) fn backlog(&mut self, id: u64) -> Option<&mut Vec<Timer>> {
         self.by_id.get_mut(&id).filter(|connection| connection.frozen).map(|connection| &mut connection.backlog)
     }
@@ -60,7 +60,7 @@ impl Connections {
         }
     }
 
-    /// Whether the broker can be reached.
+    /// Checks that the broker can be reached: `Closed` or `Unavailable` if not.
     pub(crate) fn link(&self, id: u64) -> Result<()> {
         self.open(id)?;
         if self.broker_down || self.by_id.get(&id).is_some_and(|connection| connection.cut) {
@@ -77,7 +77,7 @@ impl Connections {
         }
     }
 
-    /// As [`link`](Self::link), once the connection is not frozen.
+    /// Polls for the answer of [`link`](Self::link), and waits while the connection is frozen.
     pub(crate) fn poll_link(&mut self, id: u64, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(connection) = self.by_id.get_mut(&id).filter(|connection| connection.frozen) {
             connection.gates.retain(|gate| !gate.will_wake(cx.waker()));

@@ -1,4 +1,4 @@
-//! Delivery to a member: batches over all its partitions, and what else a log can say.
+//! Delivery to a member: batches over all its partitions, truncations, and how far idle partitions have come.
 
 use eventbus_core::backend::{GroupEvent, Inbound};
 use tokio::time::Instant;
@@ -9,7 +9,7 @@ use crate::log::PartitionLog;
 use crate::topic::TopicState;
 
 impl Ownership {
-    /// How many records may be delivered now.
+    /// Room for records: no bound while the partition runs, the rest of the overshoot while it is paused.
     fn room(&self) -> usize {
         if self.paused { self.overshoot } else { usize::MAX }
     }
@@ -29,7 +29,7 @@ impl Ownership {
     }
 }
 
-/// The first partition of a member whose log gave up records that were not delivered.
+/// Finds the first of a member's partitions that lost undelivered records to retention.
 pub(crate) fn truncated(topic: &TopicState, group: &mut GroupState, member: u64) -> Option<GroupEvent> {
     owned_logs(topic, group, member).find_map(|(partition, owner, log)| {
         let first = owner.reader.as_mut()?.truncated(log)?;
@@ -37,7 +37,7 @@ pub(crate) fn truncated(topic: &TopicState, group: &mut GroupState, member: u64)
     })
 }
 
-/// A batch of records, shared fairly among the partitions that have some.
+/// Takes a batch of records, shared fairly among the partitions that have some.
 pub(crate) fn batch(topic: &TopicState, group: &mut GroupState, member: u64, most: usize) -> Option<GroupEvent> {
     let mut readable: Vec<u32> =
         owned_logs(topic, group, member).filter(|(_, owner, log)| owner.readable(log)).map(|(p, ..)| p).collect();
@@ -50,7 +50,7 @@ pub(crate) fn batch(topic: &TopicState, group: &mut GroupState, member: u64, mos
     readable.rotate_left(first);
     let share = (most / readable.len()).max(1);
     let mut records = Vec::new();
-    // Each partition gets its share; then what is left of the batch goes to those that have more.
+    // The first round gives each partition its share, the second the rest of the batch to partitions that have more.
     for share in [share, usize::MAX] {
         for partition in &readable {
             let (log, slot) = (topic.logs.get(*partition as usize)?, group.slots.get_mut(*partition as usize)?);
@@ -63,15 +63,15 @@ pub(crate) fn batch(topic: &TopicState, group: &mut GroupState, member: u64, mos
     (!records.is_empty()).then_some(GroupEvent::Records(records))
 }
 
-/// What an idle partition is told.
+/// A report to an idle partition of how far its topic has come.
 pub(crate) enum Idle {
     Tell(GroupEvent),
-    /// Nothing before this.
+    /// Nothing is due before this instant.
     Later(Instant),
     Nothing,
 }
 
-/// The first idle partition of a member whose log has gone on without it.
+/// Finds a member's first idle partition that is behind the end of its log and due to hear so.
 pub(crate) fn caught_up(
     topic: &TopicState,
     group: &mut GroupState,

@@ -1,7 +1,7 @@
-//! Which stamps a topic has stored lately (P3).
+//! The duplicate window: the stamps that a topic has stored lately (P3).
 //!
-//! A producer's numbers rise as it publishes, so the stamps of each producer are kept as one sorted run: remembering a new
-//! one is a push at the end, and only a stamp below the newest is searched. The window is exact: a stamp is known strictly
+//! A producer's numbers rise as it publishes, so the stamps of each producer are kept as one sorted run: a new stamp is
+//! pushed at the end, and only a stamp below the newest is searched. The window is exact: a stamp is known for strictly
 //! less than `window` after it was stored, and unknown from then on.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,10 +19,10 @@ struct Known {
 
 #[derive(Debug)]
 pub(crate) struct Duplicates {
-    /// `None`: for ever.
+    /// `None` keeps stamps for ever.
     window: Option<Duration>,
     producers: BTreeMap<u128, VecDeque<Known>>,
-    /// When producers that fell silent are looked through next.
+    /// The time of the next sweep, for producers that fell silent.
     sweep_at: Option<Instant>,
 }
 
@@ -36,7 +36,7 @@ impl Duplicates {
         self.sweep_at = None;
     }
 
-    /// Where the stamp is stored, if it was within the window.
+    /// Finds the position of a stamp that was stored within the window.
     pub(crate) fn find(&self, stamp: Stamp, now: Instant) -> Option<Position> {
         let run = self.producers.get(&producer(stamp))?;
         if run.back().is_none_or(|newest| newest.number < stamp.number) {
@@ -61,7 +61,7 @@ impl Duplicates {
                 Err(index) => run.insert(index, known),
             }
         }
-        // Two at a time, so that the run of a burst shrinks again while its producer goes on.
+        // Two removals for each new stamp shrink the run of a burst while its producer goes on.
         for _ in 0..2 {
             if run.front().is_some_and(|oldest| !fresh(horizon, oldest)) {
                 run.pop_front();
@@ -70,7 +70,7 @@ impl Duplicates {
         self.sweep(now);
     }
 
-    /// What was stored then or earlier is unknown; `None` where nothing is.
+    /// The latest time of storing that the window no longer covers; `None` if it covers all.
     fn horizon(&self, now: Instant) -> Option<Instant> {
         now.checked_sub(self.window?)
     }

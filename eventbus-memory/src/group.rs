@@ -1,9 +1,9 @@
 //! Groups: who owns which partition (S5).
 //!
 //! Invariants:
-//! * a partition has at most one owner, and a new one only after the old one released it or its lease ended;
-//! * every ownership has a number of its own, and nothing that was asked or queued under an earlier number counts;
-//! * assignments are balanced to within one partition and move as few as that takes.
+//! * a partition has at most one owner, and gets a new one only after the old one released it or its lease ended;
+//! * each ownership has its own number, and nothing that was asked or queued under an earlier number counts;
+//! * assignments are balanced to within one partition, and move as few partitions as that takes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -24,11 +24,11 @@ pub(crate) type TopicGroups = BTreeMap<Group, GroupState>;
 pub(crate) struct GroupState {
     topic: Topic,
     name: Group,
-    /// By number, which is the order of joining.
+    /// Members by number, which is the order of joining.
     pub(crate) members: BTreeMap<u64, Member>,
     pub(crate) slots: Vec<Slot>,
     ownerships: u64,
-    /// Members that wait in `next`.
+    /// Number of members that wait in `next`.
     pub(crate) parked: usize,
 }
 
@@ -44,15 +44,15 @@ pub(crate) struct Ownership {
     pub(crate) id: u64,
     pub(crate) member: u64,
     pub(crate) lease: Lease,
-    /// The member has been told.
+    /// Whether the member has been told.
     pub(crate) announced: bool,
-    /// The member has stored an epoch of its own under it.
+    /// Whether the member has stored an epoch of its own under this ownership.
     pub(crate) claimed: bool,
-    /// When a revocation ends; `None` while none is under way.
+    /// The end of a revocation under way; `None` without one.
     fence_at: Option<Instant>,
     pub(crate) reader: Option<Reader>,
     pub(crate) paused: bool,
-    /// Records that may still come although paused.
+    /// Records that may still come while paused.
     pub(crate) overshoot: usize,
 }
 
@@ -64,25 +64,25 @@ pub(crate) struct Member {
     drain_deadline: Duration,
     pub(crate) events: VecDeque<Event>,
     pub(crate) waker: Option<Waker>,
-    /// No heartbeat has come since.
+    /// The time of the last heartbeat; `None` while heartbeats come.
     silent_since: Option<Instant>,
-    /// Its session is over; it joins again when it next asks for an event.
+    /// Whether the session is over; the member joins again when it next asks for an event.
     expired: bool,
     pub(crate) killed: bool,
-    /// Its heartbeats are suppressed by a fault.
+    /// Whether a fault suppresses its heartbeats.
     pub(crate) muted: bool,
-    /// Which partition a batch begins with.
+    /// Counter that turns the partition with which a batch begins.
     pub(crate) rotation: usize,
-    /// Not before this is the next batch fetched.
+    /// The earliest time of the next fetch; `None` allows it at once.
     pub(crate) fetch_at: Option<Instant>,
-    /// A timer will wake it then.
+    /// The time of the timer that will wake the member.
     pub(crate) wake_at: Option<Instant>,
 }
 
-/// What waits for a member. Ownerships are looked at again when it is taken out.
+/// An event that waits for a member. Its ownerships are checked again when it is taken out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// Partition and ownership.
+    /// Pairs of partition and ownership.
     Assigned(Vec<(u32, u64)>),
     Revoked(Vec<u32>),
     Lost(Vec<u32>),
@@ -90,7 +90,7 @@ pub(crate) enum Event {
     Connection(ConnectionState),
 }
 
-/// As good as for ever, in a form that can be moved to an earlier time.
+/// As good as for ever, as a time that can be moved to an earlier one.
 const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Member {
@@ -112,14 +112,14 @@ impl Member {
         }
     }
 
-    /// Until when the member may take its session as alive: a tenth of the time-out before others may take over.
+    /// The time until which a silent member may trust its session: a tenth of the time-out before others may take over.
     fn vouched_until(&self) -> Option<Instant> {
         Some(self.silent_since? + self.session_timeout - self.session_timeout / 10)
     }
 }
 
 impl Ownership {
-    /// Sets the lease by what is known of the member and of a revocation.
+    /// Sets the lease's end: by the member's silence or by a revocation, whichever is earlier.
     fn renew(&self, member: &Member, now: Instant) {
         let until = [member.vouched_until(), self.fence_at].into_iter().flatten().min();
         self.lease.end_at(until.unwrap_or(now + UNLIMITED));
@@ -136,7 +136,7 @@ impl GroupState {
         MemberKey { topic: self.topic.clone(), group: self.name.clone(), id }
     }
 
-    /// Where a fault of a member takes effect.
+    /// The place of a member, for fault events.
     pub(crate) fn place_of(&self, id: u64) -> Option<Place> {
         let member = self.members.get(&id)?;
         let mut place = Place::topic(&self.topic);
@@ -154,7 +154,7 @@ impl GroupState {
         self.members.values().any(|member| !member.expired)
     }
 
-    /// The ownership of a partition, if it is this member's.
+    /// The ownership of a partition, if this member is the owner.
     pub(crate) fn owned(&mut self, partition: u32, member: u64) -> Option<&mut Ownership> {
         self.slots.get_mut(partition as usize)?.owner.as_mut().filter(|owner| owner.member == member)
     }
@@ -190,7 +190,7 @@ impl GroupState {
         self.wake(id, step);
     }
 
-    /// The next event; of an unreachable broker's only what the client sees by itself.
+    /// Takes the next event; while the broker is out of reach, only one that the client sees by itself.
     pub(crate) fn take_event(&mut self, id: u64, reachable: bool) -> Option<Event> {
         let events = &mut self.members.get_mut(&id)?.events;
         if reachable {
@@ -201,7 +201,7 @@ impl GroupState {
         events.remove(index)
     }
 
-    /// Puts the assignment right: gives what is free to those below their share, and asks back what is above.
+    /// Rebalances: asks back partitions from members above their share, and gives free ones to members below it.
     pub(crate) fn rebalance(&mut self, timers: &mut Timers, step: &mut Step) {
         let shares = self.shares();
         for (id, share) in &shares {
@@ -212,7 +212,8 @@ impl GroupState {
         }
     }
 
-    /// Each member's share. The larger ones go to who holds the most already, so that the fewest partitions move.
+    /// Each member's share. The larger ones go to members that hold the most already, so that the fewest partitions
+    /// move.
     fn shares(&self) -> Vec<(u64, usize)> {
         let mut held: BTreeMap<u64, usize> =
             self.members.iter().filter(|(_, member)| !member.expired).map(|(id, _)| (*id, 0)).collect();
@@ -238,7 +239,7 @@ impl GroupState {
         for partition in held.into_iter().skip(share) {
             let Some(owner) = self.owned(partition, id) else { continue };
             if !owner.announced {
-                // The member never heard of it.
+                // The member never heard of this ownership.
                 self.slots[partition as usize].owner = None;
                 continue;
             }
@@ -301,7 +302,7 @@ impl GroupState {
         self.rebalance(timers, step);
     }
 
-    /// Gives up a partition by its owner's wish.
+    /// Frees a partition that its owner gives up.
     pub(crate) fn release(&mut self, partition: u32, member: u64, timers: &mut Timers, step: &mut Step) {
         if let Some(owner) = self.owned(partition, member) {
             owner.lease.revoke();
@@ -310,7 +311,8 @@ impl GroupState {
         }
     }
 
-    /// Takes everything away from a member and leaves it out until it asks again; a dead one is forgotten.
+    /// Ends a member's session: takes all its partitions, and leaves it out until it asks again. A killed member is
+    /// forgotten.
     pub(crate) fn expire(&mut self, id: u64, timers: &mut Timers, step: &mut Step) {
         let held: Vec<u32> = self.owned_by(id).map(|(partition, _)| partition).collect();
         for partition in held {
@@ -336,7 +338,7 @@ impl GroupState {
         self.rebalance(timers, step);
     }
 
-    /// Takes a member in again whose session was over. Whether it was.
+    /// Takes back in a member whose session was over. `true` if it was.
     pub(crate) fn rejoin(&mut self, id: u64, timers: &mut Timers, step: &mut Step) -> bool {
         match self.members.get_mut(&id) {
             Some(member) if member.expired => {
@@ -349,7 +351,7 @@ impl GroupState {
         }
     }
 
-    /// The last heartbeat of a member was now: its leases have an end, and so does its session.
+    /// Notes a member's last heartbeat as now: its leases get an end, and so does its session.
     pub(crate) fn silence(&mut self, id: u64, timers: &mut Timers, step: &mut Step) {
         let key = self.key(id);
         let Some(member) = self.members.get_mut(&id) else { return };
@@ -358,7 +360,7 @@ impl GroupState {
         self.renew_all(id, step);
     }
 
-    /// A heartbeat came.
+    /// Notes a heartbeat: the member's silence is over.
     pub(crate) fn speak(&mut self, id: u64, step: &mut Step) {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.silent_since = None;

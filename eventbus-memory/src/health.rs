@@ -1,4 +1,4 @@
-//! The backend about itself: capabilities and health.
+//! Capabilities and health: what the backend tells of itself.
 
 use eventbus_core::backend::{Capabilities, Health};
 

@@ -1,6 +1,6 @@
 //! Submissions in flight: what is known of each until its fate is told, and in which order they land.
 //!
-//! With one record a key outstanding, flights know nothing of each other. With a pipelined partition they are a [`Pipe`].
+//! With one record a key outstanding, flights are independent. The flights of a pipelined partition form a [`Pipe`].
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,20 +14,20 @@ use crate::faults::SubmitFault;
 pub(crate) struct Flight {
     pub(crate) connection: u64,
     pub(crate) record: Outbound,
-    /// `None` once told, which a held flight outlives.
+    /// The publisher's ticket; `None` once told. A held flight goes on without it.
     pub(crate) ticket: Option<Ticket>,
     pub(crate) stage: Stage,
     pub(crate) fault: Option<SubmitFault>,
     pub(crate) pipe: Option<PipeKey>,
     pub(crate) doomed: bool,
-    /// When its fate reaches the publisher; earlier timers are left over from before a release.
+    /// The time at which the fate reaches the publisher. Earlier timers are left over from before a release.
     pub(crate) due: Instant,
 }
 
 #[derive(Debug)]
 pub(crate) enum Stage {
     Travelling,
-    /// Arrived, behind an earlier one of its pipe that has not.
+    /// Arrived, behind an earlier flight of its pipe that has not.
     Waiting,
     Held,
     Answering(Fate),
@@ -44,15 +44,15 @@ pub(crate) struct PipeKey {
 struct Pipe {
     /// Flights that have not landed, in the order of submission.
     flying: VecDeque<u64>,
-    /// Flights whose fate is decided and on its way back.
+    /// Number of flights whose fate is decided and on its way back.
     answering: usize,
-    /// When the last of those is told.
+    /// The time at which the last of those fates is told.
     answered_by: Option<Instant>,
-    /// Fates other than stored that were decided and are not told yet.
+    /// Number of fates other than stored that were decided and are not told yet.
     failing: usize,
 }
 
-/// The pipes that have anything in them.
+/// The pipes that are not empty.
 #[derive(Debug, Default)]
 pub(crate) struct Pipes(BTreeMap<PipeKey, Pipe>);
 
@@ -61,7 +61,7 @@ impl Pipes {
         self.0.contains_key(key)
     }
 
-    /// A flight departs, behind all others of its pipe. Whether it is doomed.
+    /// Adds a departing flight behind all others of its pipe. `true` if it is doomed.
     pub(crate) fn depart(&mut self, key: &PipeKey, flight: u64) -> bool {
         let pipe = self.0.entry(key.clone()).or_default();
         pipe.flying.push_back(flight);
@@ -73,7 +73,7 @@ impl Pipes {
         self.0.get(key)?.flying.front().copied()
     }
 
-    /// A flight has landed, its fate to be told at `due`, or later where an earlier one is.
+    /// Takes a landed flight off the pipe. Its fate is told at `due`, or later with an earlier one's.
     pub(crate) fn land(&mut self, key: &PipeKey, flight: u64, due: Instant) -> Instant {
         let Some(pipe) = self.0.get_mut(key) else { return due };
         let due = pipe.answered_by.map_or(due, |earlier| earlier.max(due));
@@ -83,7 +83,7 @@ impl Pipes {
         due
     }
 
-    /// A flight's fate reaches its publisher.
+    /// Removes a flight whose fate is told. `landed`: [`land`](Self::land) has seen it.
     pub(crate) fn leave(&mut self, key: &PipeKey, flight: u64, landed: bool) {
         if let Some(pipe) = self.0.get_mut(key) {
             pipe.flying.retain(|flying| *flying != flight);
@@ -92,7 +92,7 @@ impl Pipes {
         }
     }
 
-    /// A failure of the pipe was decided, and is not told yet.
+    /// Counts a failure of the pipe that was decided and is not told yet.
     pub(crate) fn fail(&mut self, key: &PipeKey) {
         self.0.entry(key.clone()).or_default().failing += 1;
     }
@@ -103,7 +103,7 @@ impl Pipes {
         flying.copied().filter(move |flight| *flight > failed)
     }
 
-    /// A failure of the pipe was told.
+    /// Takes back the count of a failure that was told.
     pub(crate) fn told(&mut self, key: &PipeKey) {
         if let Some(pipe) = self.0.get_mut(key) {
             pipe.failing = pipe.failing.saturating_sub(1);

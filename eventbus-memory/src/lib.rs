@@ -1,35 +1,36 @@
 //! The in-memory backend: a partitioned log in the process, with groups, members and faults on demand.
 //!
-//! A [`MemoryWorld`] is a broker: topics of several partitions, groups that share them out among their members, progress
-//! with its note, retention, a duplicate window. A [`MemoryBackend`] is one process's connection to it; connect several and
-//! there are several processes. It behaves like the servers do, down to what goes wrong: [`Faults`] injects it.
+//! A [`MemoryWorld`] is a broker: topics of several partitions, groups that share them out among their members,
+//! progress with its note, retention, a duplicate window. A [`MemoryBackend`] is one process's connection to it;
+//! several connections stand for several processes. It behaves as servers do, failures included: [`Faults`] injects
+//! them.
 //!
-//! Nothing here survives the process, and nothing here blocks a publisher: what is published and not yet read stays in
-//! memory, within the topic's limits if it has any. A topic's number of replicas is kept and described, and means nothing.
+//! Nothing here survives the process, and nothing blocks a publisher: unread records stay in memory, within the topic's
+//! limits if it has any. A topic's number of replicas is kept and described, and has no effect.
 //!
 //! Everything is deterministic under a single-threaded runtime with a paused clock: time is tokio's, randomness and the
 //! time of day come from the [`Env`](eventbus_core::Env) of the [`MemoryConfig`].
 //!
 //! [`MemoryEventBus`] is the whole bus on it; [`testing`] is for unit tests of services that use one.
 //!
-//! # The rooms
+//! # The files
 //!
-//! From the ground up; each file knows only what stands above it here.
+//! From the ground up: each file imports only from those above it.
 //!
 //! | file | what it keeps |
 //! |---|---|
 //! | `config` | the settings of a world |
-//! | `timers` | what happens later |
-//! | `faults/event`, `faults/scope`, `faults/armed` | what goes wrong on demand |
-//! | `in_flight`, `step` | submissions on their way; what is left to do after the lock |
+//! | `timers` | timers, by the time at which they are due |
+//! | `faults/event`, `faults/scope`, `faults/armed` | faults on demand, and where they strike |
+//! | `in_flight`, `step` | submissions on their way; effects that wait for the end of the lock |
 //! | `log`, `duplicates`, `topic` | a topic, its partitions' logs, the duplicate window (P3) |
 //! | `reader`, `group`, `delivery` | ownership (S5), delivery without a record skipped |
 //! | `connection` | the links: up, cut, frozen or closed |
-//! | `state` | all of these, and what is done to several of them |
-//! | `world` | the one lock around it, its clock and its driver |
+//! | `state` | all of these, and the changes that take several of them |
+//! | `world` | the one lock around the state, its clock and its driver |
 //! | `member`, `health`, `backend` | the interface that the engine calls |
 //! | `faults/handle` | the handle that injects faults |
-//! | `probe`, `bus`, `testing` | the engine on top, and what users' tests ask of it |
+//! | `probe`, `bus`, `testing` | the engine on top, and the helpers for users' tests |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

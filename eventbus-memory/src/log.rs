@@ -1,18 +1,18 @@
 //! One partition's log.
 //!
 //! Invariants: positions rise strictly; records leave only at the front; `floor` is above every record that left. A
-//! record also has an *index*, its number in the partition since the beginning, so that a reader finds its place without a
-//! search whether or not positions have gaps.
+//! record also has an *index*, its number in the partition since the beginning, so that a reader finds its place
+//! without a search whether or not positions have gaps.
 
 use std::collections::VecDeque;
 
 use eventbus_core::{Envelope, Position, Stamp};
 
-/// A record as it is kept: the envelope itself, shared and never encoded.
+/// A stored record: the envelope itself, shared and never encoded.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) position: Position,
-    /// Counts the records of the whole topic in the order of storing, for retention.
+    /// The record's number in its topic, in the order of storing, for retention.
     pub(crate) serial: u64,
     /// Milliseconds since the Unix epoch.
     pub(crate) stored_at: u64,
@@ -26,9 +26,9 @@ pub(crate) struct PartitionLog {
     records: VecDeque<Stored>,
     /// The index of the first record held.
     base: u64,
-    /// Above every record that was removed.
+    /// A position above every record that was removed.
     floor: Position,
-    /// One above the newest record ever stored.
+    /// The position one above the newest record ever stored.
     end: Position,
 }
 
@@ -89,19 +89,19 @@ impl PartitionLog {
         self.base + self.records.partition_point(|record| record.position < position) as u64
     }
 
-    /// The first record stored at or after a time.
+    /// The position of the first record stored at or after a time.
     pub(crate) fn first_stored_at(&self, unix_millis: u64) -> Option<Position> {
         let index = self.records.partition_point(|record| record.stored_at < unix_millis);
         self.records.get(index).map(|record| record.position)
     }
 
-    /// The first record at or above `from` with this stamp.
+    /// The position of the first record at or above `from` with this stamp.
     pub(crate) fn find(&self, from: Position, stamp: Stamp) -> Option<Position> {
         let start = usize::try_from(self.index_of(from) - self.base).unwrap_or(usize::MAX);
         self.records.range(start.min(self.records.len())..).find(|r| r.stamp == stamp).map(|r| r.position)
     }
 
-    /// How many records are held at or above a position.
+    /// Counts the records held at or above a position.
     pub(crate) fn count_from(&self, position: Position) -> u64 {
         self.end_index() - self.index_of(position)
     }

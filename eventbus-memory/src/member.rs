@@ -11,8 +11,8 @@ use eventbus_core::{Position, Result};
 use crate::timers::MemberKey;
 use crate::world::World;
 
-/// A membership. Dropped without [`leave`](Membership::leave), it counts as killed: its partitions are free for others
-/// when its session is over.
+/// A membership. One that is dropped without [`leave`](Membership::leave) counts as killed: its partitions are free for
+/// others when its session is over.
 pub(crate) struct MemoryMember {
     world: Arc<World>,
     connection: u64,

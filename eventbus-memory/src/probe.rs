@@ -1,4 +1,4 @@
-//! A probe: what handlers were given, and how they ended.
+//! A probe: records what handlers were given, and how they ended.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,24 +9,25 @@ use eventbus_core::{Delivery, Envelope, HandleLayer, Handler, HandlerError, Resu
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// How long the waiting helpers wait before they say what is missing: a minute by tokio's clock.
+/// Time-out of the helpers that wait, before they say what is missing: a minute by tokio's clock.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One attempt of a handler that came to its end.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Call {
-    /// What it was given.
+    /// The delivery that the handler was given.
     pub delivery: Delivery,
-    /// What went wrong, if something did.
+    /// The handler's error; `None` if it succeeded.
     pub error: Option<String>,
 }
 
-/// Records what handlers are given and how they end.
+/// A recorder of what handlers are given and how they end.
 ///
-/// Every [`MemoryEventBus`](crate::MemoryEventBus) has one around all its handlers, behind the methods of the bus. One of one's own goes around a
-/// single handler ([`around`](Self::around)), stands in for one ([`Handler`]: it records and succeeds), or goes around all
-/// handlers of any bus ([`BusConfig::handle_layer`](eventbus_core::BusConfig::handle_layer)). Clones share the record.
+/// Every [`MemoryEventBus`](crate::MemoryEventBus) has a probe around all its handlers, behind the methods of the bus.
+/// A test's own probe goes around a single handler ([`around`](Self::around)), stands in for one ([`Handler`]: it
+/// records and succeeds), or goes around all handlers of any bus
+/// ([`BusConfig::handle_layer`](eventbus_core::BusConfig::handle_layer)). Clones share the record.
 #[derive(Clone, Default)]
 pub struct Probe {
     record: Arc<Record>,
@@ -39,13 +40,13 @@ struct Record {
 }
 
 impl Probe {
-    /// A probe that has seen nothing.
+    /// Makes a probe that has seen nothing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The handler, with this probe around it.
+    /// Wraps a handler in this probe.
     #[must_use]
     pub fn around(&self, handler: Arc<dyn Handler>) -> Arc<dyn Handler> {
         Arc::new(Probed { probe: self.clone(), inner: handler })
@@ -57,13 +58,13 @@ impl Probe {
         self.lock().clone()
     }
 
-    /// What was handled successfully, in the order of the handlers' ends.
+    /// The deliveries handled successfully, in the order of the handlers' ends.
     #[must_use]
     pub fn handled(&self) -> Vec<Delivery> {
         self.lock().iter().filter(|call| call.error.is_none()).map(|call| call.delivery.clone()).collect()
     }
 
-    /// Waits until so many were handled successfully, and gives them. Cancel safe.
+    /// Waits until `count` deliveries were handled successfully, and returns all of them. Cancel safe.
     ///
     /// # Panics
     /// After [`PATIENCE`], saying what was handled.

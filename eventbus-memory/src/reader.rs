@@ -1,7 +1,7 @@
 //! A reader: how far the delivery of one partition has come.
 //!
-//! Invariant: a reader goes through its partition's records one by one in the order of positions. It passes one without
-//! delivering it only where retention took it, and then says so.
+//! Invariant: a reader goes through its partition's records one by one in the order of positions. It passes a record
+//! without delivering it only where retention took the record, and then says so.
 
 use eventbus_core::Position;
 use eventbus_core::backend::{Body, Inbound};
@@ -14,9 +14,9 @@ use crate::log::PartitionLog;
 pub(crate) struct Reader {
     /// The index of the next record to look at.
     index: u64,
-    /// Nothing below this is left to be delivered.
+    /// The position below which nothing is left to be delivered.
     next: Position,
-    /// When the member last heard how far an idle partition has come.
+    /// The time at which the member last heard how far its idle partition has come.
     told_at: Option<Instant>,
 }
 
@@ -25,7 +25,7 @@ impl Reader {
         Self { index: log.index_of(from), next: from, told_at: None }
     }
 
-    /// Nothing below this is left to be delivered.
+    /// The position below which nothing is left to be delivered.
     pub(crate) fn next(&self) -> Position {
         self.next
     }
@@ -39,13 +39,13 @@ impl Reader {
         self.index < log.end_index()
     }
 
-    /// The member is told how far its idle partition has come.
+    /// Notes that the member is told how far its idle partition has come.
     pub(crate) fn caught_up(&mut self, end: Position, now: Instant) {
         self.told_at = Some(now);
         self.next = end;
     }
 
-    /// Sees what retention took: the first position left, if records that were to be delivered are gone.
+    /// Catches up with retention. Returns the first position left, if records that were to be delivered are gone.
     pub(crate) fn truncated(&mut self, log: &PartitionLog) -> Option<Position> {
         if self.index >= log.base() {
             return None;

@@ -1,6 +1,6 @@
-//! One step in a world: the time it is taken at, and its effects on others.
+//! One step in a world: the time of the step, and its effects on others.
 //!
-//! Observers, tickets and wakers are code of others, so a step only collects them; they are called after the lock.
+//! Observers, tickets and wakers run foreign code, so a step only collects them; they are called after the lock.
 
 use std::task::Waker;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::faults::FaultEvent;
 use crate::in_flight::PipeKey;
 
-/// The clock of a step, and what is left to do after the lock.
+/// The clock of a step, and the effects that wait for the end of the lock.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) now: Instant,
@@ -25,7 +25,7 @@ pub(crate) struct Step {
 pub(crate) struct Told {
     pub(crate) ticket: Ticket,
     pub(crate) fate: Fate,
-    /// The partition whose later submissions fail until this one is told.
+    /// The pipe whose later submissions fail until this fate is told; `None` if none do.
     pub(crate) pipe: Option<PipeKey>,
 }
 

@@ -1,8 +1,8 @@
-//! Unit tests of services that publish and handle events.
+//! Helpers for unit tests of services that publish and handle events.
 //!
 //! A service takes an `Arc<dyn EventBus>`; its test gives it a [`MemoryEventBus`] and looks at what was published and
-//! handled. With [`MemoryEventBus::for_tests`] under a paused clock no test waits for real time: back-offs, time-outs and
-//! time-triggered commits pass as soon as nothing else is left to do.
+//! handled. With [`MemoryEventBus::for_tests`] under a paused clock no test waits for real time: back-offs, time-outs
+//! and time-triggered commits pass as soon as nothing else is left to do.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -13,7 +13,7 @@
 //! let bus = Arc::new(MemoryEventBus::for_tests()?);
 //! bus.ensure_topic(&TopicSpec::new("orders").partitions(4)).await?;
 //!
-//! // What is tested: it answers each order with an invoice.
+//! // The service under test: it answers each order with an invoice.
 //! let answers = bus.clone();
 //! let invoicing = handler_fn(move |order: Delivery| {
 //!     let bus = answers.clone();
@@ -29,12 +29,12 @@
 //! bus.ensure_topic(&TopicSpec::new("invoices")).await?;
 //! let _billing = bus.subscribe(Subscribe::to("orders").group("billing"), invoicing).await?;
 //!
-//! // What happens to it.
+//! // The events that it gets.
 //! for event_type in ["OrderPlaced", "OrderChanged"] {
 //!     bus.publish("orders", Envelope::builder(event_type, "/shop").key("order-42").build()?).await?;
 //! }
 //!
-//! // What is expected of it.
+//! // The result that is expected.
 //! bus.wait_until_handled("orders", "billing", 2).await;
 //! bus.assert_handled_in_order("orders", "billing");
 //! assert_eq!(bus.published("invoices").len(), 2);
@@ -60,7 +60,7 @@
 //! let options = Subscribe::to("orders").group("stock").attempts(3).then(FailurePolicy::DeadLetter);
 //! let _stock = bus.subscribe(options, fails).await?;
 //!
-//! // The lost confirmation is asked for again, and one copy is stored.
+//! // The publish whose confirmation was lost is sent again, and one copy is stored.
 //! bus.publish("orders", Envelope::builder("OrderPlaced", "/shop").key("7").build()?).await?.await?;
 //! assert_eq!(bus.published("orders").len(), 1);
 //!
@@ -90,18 +90,18 @@ use crate::world::MemoryWorld;
 pub struct Published {
     /// The partition.
     pub partition: u32,
-    /// The position there.
+    /// The position in its partition.
     pub position: Position,
-    /// The publish's stamp.
+    /// The stamp of the publish.
     pub stamp: Stamp,
-    /// When it was stored, in milliseconds since the Unix epoch.
+    /// The time of storing, in milliseconds since the Unix epoch.
     pub stored_at: u64,
     /// The envelope.
     pub envelope: Envelope,
 }
 
 impl MemoryWorld {
-    /// What a topic's log holds, in the order of storing over all partitions; nothing where there is no such topic.
+    /// The records of a topic's log, in the order of storing over all partitions; empty if there is no such topic.
     #[must_use]
     pub fn published(&self, topic: &str) -> Vec<Published> {
         let Ok(topic) = topic.parse::<Topic>() else { return Vec::new() };
@@ -122,21 +122,22 @@ impl MemoryWorld {
     }
 }
 
-/// What tests ask of a bus. The helpers that assert panic with what they found.
+/// Helpers for tests. Those that assert panic with what they found.
 impl MemoryEventBus {
-    /// What a topic's log holds, in the order of storing; nothing where there is no such topic.
+    /// The records of a topic's log, in the order of storing; empty if there is no such topic.
     #[must_use]
     pub fn published(&self, topic: &str) -> Vec<Published> {
         self.world().published(topic)
     }
 
-    /// What this bus's subscriptions in a group handled successfully, in the order of the handlers' ends.
+    /// The deliveries that this bus's subscriptions in a group handled successfully, in the order of the handlers'
+    /// ends.
     #[must_use]
     pub fn handled(&self, topic: &str, group: &str) -> Vec<Delivery> {
         self.probe.handled().into_iter().filter(|delivery| of(delivery, topic, group)).collect()
     }
 
-    /// All attempts of this bus's subscriptions in a group, failed ones too.
+    /// All attempts of this bus's subscriptions in a group, including failed ones.
     #[must_use]
     pub fn calls(&self, topic: &str, group: &str) -> Vec<Call> {
         self.probe.calls().into_iter().filter(|call| of(&call.delivery, topic, group)).collect()
@@ -145,13 +146,13 @@ impl MemoryEventBus {
     /// The group's dead letters, in the order of their writing.
     ///
     /// # Errors
-    /// `InvalidName` for a topic or group that is none; `Undecodable` for a record that is no dead letter.
+    /// `InvalidName` for an invalid topic or group name; `Undecodable` for a record that is no dead letter.
     pub fn dead_letters(&self, topic: &str, group: &str) -> Result<Vec<DeadLetter>> {
         let letters = dead_letter::topic_of(&topic.parse()?, &group.parse()?)?;
         self.published(letters.as_str()).iter().map(|record| DeadLetter::read(&record.envelope)).collect()
     }
 
-    /// Waits until this bus handled so many of a topic in a group, and gives them. Cancel safe.
+    /// Waits until this bus handled `count` deliveries of a topic in a group, and returns all of them. Cancel safe.
     ///
     /// # Panics
     /// After [`PATIENCE`], saying what was published and handled.
@@ -163,7 +164,7 @@ impl MemoryEventBus {
         })
     }
 
-    /// Waits until the group has finished everything in the topic's log, by itself or others, and committed it. Cancel
+    /// Waits until the group, in this bus or others, has finished and committed everything in the topic's log. Cancel
     /// safe.
     ///
     /// # Panics
@@ -190,11 +191,11 @@ impl MemoryEventBus {
         }
     }
 
-    /// Asserts that for each key what this bus handled in the group came in the order of publishing, whatever was repeated
+    /// Asserts that this bus handled the group's envelopes of each key in the order of publishing. Repetitions may come
     /// later.
     ///
     /// # Panics
-    /// Where one was handled for the first time after a later one of its key, naming both.
+    /// Where an envelope was handled for the first time after a later one of its key, naming both.
     #[track_caller]
     pub fn assert_handled_in_order(&self, topic: &str, group: &str) {
         let mut newest: BTreeMap<(u32, Vec<u8>), Delivery> = BTreeMap::new();
@@ -222,10 +223,10 @@ impl MemoryEventBus {
         }
     }
 
-    /// Asserts that these event types, in this order, are what a key's published envelopes are.
+    /// Asserts that a key's published envelopes have exactly these event types, in this order.
     ///
     /// # Panics
-    /// Where they are not, showing both.
+    /// Where they differ, showing both.
     #[track_caller]
     pub fn assert_published(&self, topic: &str, key: &str, event_types: &[&str]) {
         let published = self.published(topic);

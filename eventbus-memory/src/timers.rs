@@ -1,8 +1,8 @@
-//! Timers, in the order of their time; equal times in the order of their making, so that a run under a paused clock repeats
-//! exactly.
+//! Timers in the order of their time. Equal times fire in the order of their making, so that a run under a paused clock
+//! repeats exactly.
 //!
-//! Timers are fired by whoever next takes a step in the world, and by its driver: one task that sleeps until the first of
-//! them. This file only keeps account of them.
+//! Due timers are fired by the next step in the world, or by its driver: one task that sleeps until the first of them.
+//! This file only keeps account of them.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(crate) enum Timer {
     Expire(MemberKey),
     /// A revoked partition was not released in time.
     Fence { topic: Topic, group: Group, partition: u32, ownership: u64 },
-    /// A member may fetch again.
+    /// A member may fetch again, or hear how far an idle partition has come.
     Wake(MemberKey),
     /// A connection that was cut comes back.
     Heal(u64),
@@ -31,7 +31,7 @@ pub(crate) enum Timer {
     Restart,
 }
 
-/// Names a member for as long as the world exists.
+/// The identity of a member, for as long as the world exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberKey {
     pub(crate) topic: Topic,
@@ -43,10 +43,10 @@ pub(crate) struct MemberKey {
 pub(crate) struct Timers {
     queue: BTreeMap<(Instant, u64), Timer>,
     made: u64,
-    /// The driver that runs, by number, and until when it sleeps.
+    /// The number of the running driver, and the time until which it sleeps.
     driver: Option<(u64, Instant)>,
     drivers: u64,
-    /// A runtime on which a driver can be started by a caller that is on none.
+    /// A runtime for a driver that is started by a caller outside any runtime.
     pub(crate) runtime: Option<Handle>,
 }
 
@@ -65,7 +65,7 @@ impl Timers {
         self.queue.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// What the driver needs after a step.
+    /// Decides about the driver after a step.
     pub(crate) fn driving(&mut self) -> Driving {
         match (self.first(), self.driver) {
             (None, _) => Driving::Enough,
@@ -79,7 +79,7 @@ impl Timers {
         }
     }
 
-    /// Until when the driver sleeps; `None` ends it.
+    /// The time until which the driver sleeps; `None` ends it.
     pub(crate) fn next_sleep(&mut self, driver: u64) -> Option<Instant> {
         let first = self.first();
         self.driver = first.map(|first| (driver, first));
@@ -93,7 +93,7 @@ impl Timers {
     }
 }
 
-/// What a step has to do about the driver.
+/// The driver's need after a step.
 #[derive(Debug)]
 pub(crate) enum Driving {
     Enough,

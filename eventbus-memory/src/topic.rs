@@ -45,7 +45,7 @@ impl TopicState {
         }
     }
 
-    /// Appends, unless the stamp is known.
+    /// Appends a record, unless its stamp is known.
     pub(crate) fn store(&mut self, record: Outbound, step: &Step) -> Fate {
         if let Some(position) = self.duplicates.find(record.stamp, step.now) {
             return Fate::Stored { position, duplicate: true };
@@ -69,7 +69,7 @@ impl TopicState {
         Fate::Stored { position, duplicate: false }
     }
 
-    /// Removes what the limits of the topic no longer cover, oldest first over all partitions.
+    /// Removes the records beyond the topic's limits, oldest first over all partitions.
     pub(crate) fn retain(&mut self, unix_millis: u64) {
         let TopicSpec { max_age, max_bytes, max_messages, .. } = &self.spec;
         if max_age.is_none() && max_bytes.is_none() && max_messages.is_none() {
@@ -119,7 +119,7 @@ impl TopicState {
         LogState { incarnation: self.incarnation.to_string(), first, end }
     }
 
-    /// The position that the next record of a partition gets at the least.
+    /// The lowest position that the next record of a partition can get.
     pub(crate) fn end(&self, partition: usize) -> Position {
         match self.positions {
             Positions::PerPartition => self.logs.get(partition).map_or(Position::ZERO, PartitionLog::end),
@@ -140,7 +140,7 @@ impl TopicState {
         description
     }
 
-    /// Takes settings that differ only in what can be changed.
+    /// Applies settings that differ only in what can be changed.
     pub(crate) fn update(&mut self, spec: &TopicSpec, unix_millis: u64) {
         let window = self.spec.duplicate_window;
         self.spec = spec.clone();
@@ -151,7 +151,7 @@ impl TopicState {
     }
 }
 
-/// The settings as this world keeps them: it has one duplicate window for all topics, or each has its own.
+/// The settings as this world keeps them: the duplicate window is the topic's own, or one for all topics.
 pub(crate) fn in_force(spec: &TopicSpec, config: &MemoryConfig) -> TopicSpec {
     let mut spec = spec.clone();
     spec.duplicate_window = match config.copies {

@@ -1,11 +1,11 @@
 //! [`MemoryWorld`]: one broker in the process, and the lock around it.
 //!
-//! Everything happens in *steps*. A step takes the world's one lock, fires the timers that are due, changes the state, and
-//! gives the lock back; only then are observers told, tickets answered and readers woken, so that no code of others ever
-//! runs under the lock.
+//! Everything happens in *steps*. A step takes the world's one lock, fires the timers that are due, changes the state,
+//! and gives the lock back. Only then does it call observers, answer tickets and wake readers, so that foreign code
+//! never runs under the lock.
 //!
-//! Timers that nobody's step fires are fired by a driver. It is a task that exists only while there is a timer, and is
-//! started on the runtime of the caller; nothing here has a thread.
+//! A driver fires the timers that no step fires. It is a task that exists only while there is a timer, and is started
+//! on the caller's runtime; nothing here has a thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::timers::{Driving, Timers};
 
 /// One isolated broker in the process. Each [`connect`](Self::connect) is one process's handle on it.
 ///
-/// Cheap to clone; the log lives as long as a handle does, a named one as long as the process.
+/// Clones are cheap. The log lives as long as a handle does, a named one as long as the process.
 ///
 /// A world belongs to one clock: do not share one between a runtime whose time is paused and another.
 #[derive(Clone)]
@@ -34,21 +34,21 @@ pub struct MemoryWorld(pub(crate) Arc<World>);
 static NAMED: Mutex<BTreeMap<String, MemoryWorld>> = Mutex::new(BTreeMap::new());
 
 impl MemoryWorld {
-    /// A world of its own with the default settings; see [`MemoryConfig::build`] for others.
+    /// Makes a private world with the default settings; see [`MemoryConfig::build`] for others.
     #[must_use]
     pub fn new() -> Self {
         Self::with(MemoryConfig::default())
     }
 
-    /// The one world of this name in the process (`memory://NAME`), made with the default settings at its first use.
+    /// Returns the process's one world of this name (`memory://NAME`), made with the default settings at its first use.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
         named.entry(name.to_owned()).or_default().clone()
     }
 
-    /// Takes a name away from its world, so that the next use of the name makes another. Handles keep the old one.
-    /// Whether there was one.
+    /// Takes a name away from its world, so that the next use of the name makes another. Handles keep the old world.
+    /// `true` if there was one.
     pub fn forget(name: &str) -> bool {
         NAMED.lock().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
     }
@@ -63,7 +63,8 @@ impl MemoryWorld {
         }))
     }
 
-    /// The time of day in this world, in milliseconds since the Unix epoch. It follows tokio's clock and never goes back.
+    /// The time of day in this world, in milliseconds since the Unix epoch. It follows tokio's clock and never goes
+    /// back.
     #[must_use]
     pub fn unix_millis(&self) -> u64 {
         self.0.unix_millis(Instant::now())
@@ -71,7 +72,7 @@ impl MemoryWorld {
 }
 
 impl MemoryConfig {
-    /// Makes a world of its own, with no name.
+    /// Makes a private world.
     ///
     /// # Errors
     /// `InvalidConfig`, naming the setting.
@@ -124,7 +125,8 @@ impl World {
         result
     }
 
-    /// One way of a call: its wait, then whether the broker is there. Call it before and after what the broker does.
+    /// Waits for one way of a call, then checks that the broker can be reached. Each call comes before and after what
+    /// the broker does.
     pub(crate) async fn call(self: &Arc<Self>, connection: u64) -> Result<()> {
         let wait = self.step(|state, _| {
             if state.timers.runtime.is_none() {
@@ -169,14 +171,15 @@ impl World {
         self.base_millis.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
-    /// A panic of this crate under the lock would be a defect; the state is kept rather than every later call lost.
+    /// Takes the lock, also after a panic under it: that is a defect of this crate, and the state is kept for later
+    /// calls.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Starts a driver on the caller's runtime, or else on one seen before. Where there is neither, timers wait for the next
-/// step that anybody takes.
+/// Starts a driver on the caller's runtime, or else on one seen before. Without either, timers wait for the next step
+/// that anybody takes.
 fn start_driver(world: &Arc<World>, driver: u64, seen: Option<Handle>) {
     let gone = Gone { world: Arc::downgrade(world), driver };
     if let Ok(runtime) = Handle::try_current().or(seen.ok_or(())) {
@@ -201,7 +204,7 @@ async fn drive(gone: Gone) {
     }
 }
 
-/// Tells the world when its driver is gone, also when its runtime was shut down around it.
+/// A guard that tells the world when its driver is gone, also when its runtime was shut down around it.
 struct Gone {
     world: Weak<World>,
     driver: u64,

@@ -1,5 +1,5 @@
-//! S6 on the whole bus: neither memory nor tasks grow with keys or messages. A program of its own, as it counts what the
-//! allocator gives out.
+//! S6 on the whole bus: neither memory nor tasks grow with keys or messages. A separate program, since it counts what
+//! the allocator gives out.
 
 use std::alloc::System;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use tokio::sync::Notify;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Envelopes published before they are waited for.
+/// Envelopes published before the test waits for them.
 const ROUND: u64 = 5_000;
-/// What may be left of a million keys: half a word for each would be too much.
+/// Bytes that may be left of a million keys: half a word for each is the most that passes.
 const SLACK: usize = 4 << 20;
 
-/// Bytes given out and not given back.
+/// Bytes allocated and not freed.
 fn in_use() -> usize {
     let stats = ALLOCATOR.stats();
     stats.bytes_allocated.saturating_sub(stats.bytes_deallocated)
@@ -43,7 +43,8 @@ impl Rounds {
         Envelope::builder("Placed", "/shop").key(format!("order-{}", self.published)).build().unwrap()
     }
 
-    /// Publishes a round of new keys in one of the three ways, then waits until all are handled. Returns the most tasks.
+    /// Publishes a round of new keys in one of the three ways, then waits until all are handled. Returns the most tasks
+    /// seen.
     async fn run(&mut self, way: u64) -> usize {
         let envelopes: Vec<Envelope> = (0..ROUND).map(|_| self.next()).collect();
         let most = match way % 3 {
@@ -82,7 +83,8 @@ impl Rounds {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_keys_never_leave_memory_or_tasks_behind() {
     let bus = Bus::new(Arc::new(MemoryWorld::new().connect()), BusConfig::new().threads(Threads::Caller)).unwrap();
-    // What stands for the broker is not what is measured: its log keeps a few rounds, its duplicate window a moment.
+    // The memory of the stand-in for the broker must not count: its log keeps a few rounds, its duplicate window a
+    // moment.
     let topic = TopicSpec::new("orders").partitions(4).max_messages(4 * ROUND);
     bus.ensure_topic(&topic.duplicate_window(Duration::from_millis(100))).await.unwrap();
     let (handled, through) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
@@ -98,7 +100,7 @@ async fn a_million_keys_never_leave_memory_or_tasks_behind() {
     });
     let subscription = bus.subscribe(Subscribe::to("orders").group("billing"), handler).await.unwrap();
     let mut rounds = Rounds { bus, handled, through, published: 0 };
-    // Until the log is full and every queue has been as long as it gets.
+    // Warm-up, until the log is full and every queue has been as long as it gets.
     for way in 0..12 {
         rounds.run(way).await;
     }

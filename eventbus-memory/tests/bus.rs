@@ -20,7 +20,7 @@ async fn bus() -> MemoryEventBus {
     bus
 }
 
-/// Two processes, as it were.
+/// Makes two buses in one world, as in two processes.
 async fn two_in_one_world() -> (MemoryWorld, MemoryEventBus, MemoryEventBus) {
     let world = MemoryWorld::new();
     let bus = || {
@@ -44,7 +44,7 @@ async fn publish(bus: &MemoryEventBus, keys: u64, each: u64) {
     }
 }
 
-/// The message of the panic that a helper ends with.
+/// Returns the message of the panic that a helper ends with.
 async fn panic_of(helper: impl Future<Output = ()>) -> String {
     let panic = std::panic::AssertUnwindSafe(helper).catch_unwind().await.expect_err("the helper passed");
     panic.downcast_ref::<String>().cloned().unwrap_or_default()
@@ -101,7 +101,7 @@ async fn a_member_that_expired_loses_or_shuffles_what_it_had() {
     two.assert_handled_in_order(TOPIC, "billing");
 }
 
-/// Counts the handlers that run, by what each of them holds.
+/// A count of running handlers, by the reference that each holds.
 #[derive(Clone, Default)]
 struct Running(Arc<()>);
 
@@ -110,7 +110,7 @@ impl Running {
         Arc::strong_count(&self.0) - 1
     }
 
-    /// A handler that never ends by itself. It holds nothing before it is called.
+    /// Makes a handler that never ends by itself. It holds nothing before it is called.
     fn forever(&self) -> Arc<dyn eventbus_core::Handler> {
         let running = Arc::downgrade(&self.0);
         handler_fn(move |_| {

@@ -1,4 +1,4 @@
-//! What the backend promises about delivery: no record skipped, none after a break, pauses, idle partitions, retention.
+//! The backend's promises about delivery: no record skipped, none after a break, pauses, idle partitions, retention.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, which clippy takes for library code
 
 mod common;
@@ -301,7 +301,7 @@ async fn waiting_for_a_batch_and_giving_up_loses_it() {
     member.own_the_only(1, 0).await;
     let mut seen = Vec::new();
     while seen.len() < 6 {
-        // Dropped and asked again all the time: `next` is cancel safe.
+        // `next` is cancel safe: it is dropped and called again all the time.
         if let Ok(event) = tokio::time::timeout(Duration::from_millis(1), member.membership.next()).await {
             match event.unwrap() {
                 GroupEvent::Records(records) => seen.extend(records.iter().map(number)),

@@ -1,4 +1,4 @@
-//! What the backend promises about ownership and progress (S3 to S5), each test named after what it refutes.
+//! The backend's promises about ownership and progress (S3 to S5), each test named after what it refutes.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, which clippy takes for library code
 
 mod common;

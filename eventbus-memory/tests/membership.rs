@@ -1,5 +1,5 @@
-//! S5 and S7 where the broker is in trouble: a member at its end is not asked again, a drain has for its last commit all the time that
-//! it was given, and what cannot be read can be given back.
+//! S5 and S7 where the broker is in trouble: a member at its end is not asked again, a drain has all its time for the
+//! last commit, and a partition that cannot be read can be given back.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, which clippy takes for library code
 
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use eventbus_memory::MemoryWorld;
 use eventbus_memory::testing::Probe;
 use tokio::sync::Notify;
 
-/// What befalls the members of a test, and what they did.
+/// Trouble for the members of a test, and counts of what they did.
 #[derive(Debug, Default)]
 struct Trouble {
-    /// They are at their end.
+    /// Notified when a member comes to its end.
     end: Notify,
-    /// Calls that were answered with it.
+    /// Calls of `next` that were answered with the member's end.
     told: AtomicU64,
-    /// How long the broker takes for a commit.
+    /// Time that the broker takes for a commit.
     commits_take: Duration,
-    /// No read is answered.
+    /// Whether reads hang.
     reads_hang: bool,
     reads: Notify,
     released: AtomicU64,
@@ -63,7 +63,7 @@ impl ForwardMember for TroubledMember {
                 () = trouble.end.notified() => over.store(true, Ordering::Relaxed),
             }
         }
-        // Whoever asks on asks without end, and no time goes by: better a panic than a test that hangs.
+        // A caller that asks again would do so for ever, without time going by: better a panic than a test that hangs.
         assert!(trouble.told.fetch_add(1, Ordering::Relaxed) < 100, "asked on and on");
         Err(Error::new(ErrorKind::Unavailable, "the member is at its end"))
     }

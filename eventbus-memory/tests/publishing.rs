@@ -1,4 +1,4 @@
-//! What the backend promises to publishers (P1 to P3), each test named after what it refutes.
+//! The backend's promises to publishers (P1 to P3), each test named after what it refutes.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, which clippy takes for library code
 
 mod common;
@@ -190,8 +190,8 @@ async fn a_submission_that_crossed_a_failure_is_stored() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Once a record of a partition has another fate than stored, none submitted later and before that fate was told may
-    /// be stored; and what is stored is in the order of the calls.
+    /// After a record of a partition got another fate than stored, no record submitted later and before that fate was
+    /// told may be stored. Stored records are in the order of the calls.
     #[test]
     fn a_pipelined_partition_has_a_hole(
         faults in prop::collection::vec((0u8..8, 1u64..20), 0..4),
@@ -220,7 +220,7 @@ proptest! {
                 world.faults().submit(fault, Scope::any().nth(nth));
             }
             let publisher = Publisher::new(&backend);
-            // For each send, how many fates had been told when it was made.
+            // For each send, the ids of the fates that had been told when it was made.
             let mut told_before = Vec::new();
             for (number, gap) in gaps.iter().enumerate() {
                 told_before.push(publisher.fates.order());

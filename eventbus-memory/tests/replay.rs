@@ -1,4 +1,4 @@
-//! Dead letters brought back (S2).
+//! Replay of dead letters (S2).
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use eventbus_core::{
 };
 use eventbus_memory::MemoryEventBus;
 
-/// What a group was given: key, sequence, whether it was replayed.
+/// Deliveries to a group: key, sequence, whether it was replayed.
 type Seen = Arc<Mutex<Vec<(String, u64, bool)>>>;
 
 async fn bus() -> Arc<dyn EventBus> {
@@ -25,7 +25,7 @@ async fn publish(bus: &Arc<dyn EventBus>, key: &str, sequence: u64) {
     bus.publish_confirmed("orders", envelope).await.unwrap();
 }
 
-/// A member that fails whatever is not replayed, if it is told to.
+/// Subscribes a member. With `fails`, it fails every delivery that is not a replay.
 async fn member(bus: &Arc<dyn EventBus>, group: &str, seen: &Seen, fails: bool) -> Subscription {
     let seen = seen.clone();
     let handler = handler_fn(move |delivery: Delivery| {
@@ -50,7 +50,7 @@ async fn settled(bus: &Arc<dyn EventBus>, group: &str) {
     }
 }
 
-/// Dead letters of two keys, three each, in turn; the members that made them.
+/// Makes dead letters of two keys, three each, in turn. Returns them and the member that made them.
 async fn dead_letters(bus: &Arc<dyn EventBus>, seen: &Seen) -> (DeadLetters, Subscription) {
     for sequence in 1..=3 {
         publish(bus, "a", sequence).await;
@@ -118,7 +118,7 @@ async fn letters_of_other_keys_are_touched() {
     let left = letters.read(None).await.unwrap();
     assert_eq!((of_key(&left, "a"), of_key(&left, "b")), (vec![1, 2, 3], vec![]));
     assert!(letters.read(Some(&b)).await.unwrap().is_empty());
-    // New ones of the key come behind, and only they are left of it.
+    // New letters of the key come behind, and only they are left of it.
     publish(&bus, "b", 4).await;
     settled(&bus, "billing").await;
     assert_eq!(of_key(&letters.read(None).await.unwrap(), "b"), [4]);

@@ -1,4 +1,4 @@
-//! The bus beside the bare client, in one run, interleaved: ratios, not rates.
+//! Speed of the bus beside the bare client, interleaved in one run: ratios, not rates.
 //!
 //! ```text
 //! cargo run --release -p eventbus-nats --example nats-speed -- nats://localhost:4222 [MESSAGES [ROUNDS [SECONDS]]]
@@ -35,7 +35,7 @@ nats-speed URL [MESSAGES [ROUNDS [SECONDS]]]
 Puts the bus beside the bare client on the server at URL (nats://localhost:4222).
 Defaults: 200000 messages, 3 rounds, latency for 10 seconds (0: not at all).";
 
-/// Records on their way by the bare client: what the goal says.
+/// Unacknowledged records of the bare client, as the goal states.
 const UNACKNOWLEDGED: usize = 4_000;
 
 #[tokio::main]
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The client alone.
+/// The bare client as a side.
 struct Bare {
     context: jetstream::Context,
     name: String,
@@ -83,7 +83,7 @@ impl Bare {
 impl Side for Bare {
     async fn publish(&self, payloads: Payloads<'_>) -> Result<(), Failure> {
         let mut window: VecDeque<PublishAckFuture> = VecDeque::with_capacity(UNACKNOWLEDGED);
-        // Ids of each call differ, or the server would take records for copies.
+        // Each call needs other ids, or the server would take its records for copies.
         let call: u128 = rand::random();
         for (n, payload) in payloads.enumerate() {
             if window.len() == UNACKNOWLEDGED
@@ -110,7 +110,7 @@ impl Side for Bare {
             let config = consumer::pull::Config {
                 filter_subject: format!("{}.p{partition:02}", self.name),
                 ack_policy: consumer::AckPolicy::All,
-                // What is left unacknowledged between two workloads is not to come again.
+                // Records left unacknowledged between two workloads must not come again.
                 ack_wait: Duration::from_secs(3_600),
                 max_ack_pending: 100_000,
                 ..Default::default()

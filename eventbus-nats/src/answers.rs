@@ -1,17 +1,18 @@
-//! From what a server answers to a publish, to the record's fate (P2): the table, as one function without state.
+//! The table from a server's answer to a publish to the record's fate (P2), as one function without state.
 //!
 //! | answer | fate |
 //! |---|---|
 //! | an acknowledgement | stored |
 //! | the same with `duplicate` | stored, by an earlier send |
-//! | 503 without a body | the stream has to be asked for: deleted, never there, JetStream off, leaving or still recovering |
-//! | limits with `discard=new`, account or server storage, disk full, too many requests, no leader, the same id in work | not stored; later perhaps |
+//! | 503 without a body | decided by a look at the stream: deleted, never there, JetStream off, leaving, recovering |
+//! | limits with `discard=new`, account or server storage, disk full | not stored; may work later |
+//! | too many requests, no leader, the same id in work | not stored; may work later |
 //! | too large, sealed, another stream, a header that is not allowed, any other 400 | refused |
 //! | an expectation that was not met | unknown: the log has to be read |
 //! | anything that cannot be read | unknown |
 //!
-//! What comes on no inbox is the producer's: silence and a lost connection are unknown, a permission that is missing comes
-//! as an event of the connection and is a refusal.
+//! The producer decides about records without an answer: silence and a lost connection are unknown; a missing
+//! permission comes as an event of the connection and is a refusal.
 
 use async_nats::jetstream::publish::PublishAck;
 use eventbus_core::backend::Fate;
@@ -20,11 +21,11 @@ use eventbus_core::{Error, ErrorKind, Position};
 use crate::connection::read;
 use crate::error::{ApiError, Failure};
 
-/// What an answer says.
+/// The meaning of an answer.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Known(Fate),
-    /// Nobody took it: whether the stream is there decides.
+    /// No stream took the record: whether the stream exists decides.
     Ask,
 }
 
@@ -66,7 +67,7 @@ fn unknown(why: &'static str) -> Fate {
     Fate::Unknown(Error::new(ErrorKind::Unknown, why))
 }
 
-/// The common answer, read by hand: parsing JSON costs as much as all else about an acknowledgement.
+/// Reads the common acknowledgement by hand: parsing JSON costs as much as all else about one.
 fn plain(payload: &[u8]) -> Option<(u64, bool)> {
     let text = std::str::from_utf8(payload).ok()?;
     if !text.starts_with("{\"stream\":") {
@@ -147,15 +148,15 @@ mod tests {
             assert!(matches!(fate(&error(code, err_code)), Fate::NotStored(e) if e.is_retryable()), "{err_code}");
         }
         assert!(matches!(fate(&error(409, 10_158)), Fate::NotStored(_)));
-        // An error that nobody knows yet: by its code, since all errors mean that it was not stored.
+        // An error that nobody knows yet goes by its code, since every error means that the record was not stored.
         assert!(matches!(fate(&error(503, 19_999)), Fate::NotStored(_)));
         assert!(matches!(fate(&error(400, 19_999)), Fate::Refused(_)));
-        // Never.
+        // Refused for good.
         assert!(matches!(fate(&error(400, 10_054)), Fate::Refused(e) if e.kind() == ErrorKind::TooLarge));
         for (code, err_code) in [(400, 10_060), (400, 10_109), (500, 10_111), (400, 10_166)] {
             assert!(matches!(fate(&error(code, err_code)), Fate::Refused(_)), "{err_code}");
         }
-        // Perhaps.
+        // Unknown.
         for err_code in [10_070, 10_071] {
             assert!(matches!(fate(&error(400, err_code)), Fate::Unknown(_)), "{err_code}");
         }

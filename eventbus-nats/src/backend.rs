@@ -33,18 +33,18 @@ pub struct NatsBackend {
 }
 
 impl NatsBackend {
-    /// A backend with these settings, which are checked when it connects.
+    /// Makes a backend. Its settings are checked when it connects.
     #[must_use]
     pub fn new(config: NatsConfig) -> Self {
         let producer = Arc::new(Producer::new(&config));
         Self { config, link: Opened::default(), producer }
     }
 
-    /// Deletes all that the server holds under this backend's prefix: topics, and groups' progress, also that of topics which
-    /// are gone. For tools that work under a prefix of their own; the backend must be open.
+    /// Deletes everything under this backend's prefix from the server: topics, and groups' progress, also that of
+    /// topics which are gone. For tools with a prefix of their own; the backend must be open.
     ///
     /// # Errors
-    /// What the server says. Cancel safe: what is left can be removed by another call.
+    /// The server's error. Cancel safe: another call removes the rest.
     pub async fn remove_all(&self) -> Result<()> {
         self.link.get()?.remove_all().await
     }
@@ -56,7 +56,7 @@ impl NatsBackend {
         Ok(Leases::new(Arc::new(store)))
     }
 
-    /// The first record of a partition whose message id fits.
+    /// Finds the first record of a partition whose message id fits.
     async fn find(
         &self,
         topic: &Topic,
@@ -135,7 +135,7 @@ impl Backend for NatsBackend {
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {
-        // The end as it was before: what is stored meanwhile is not missed.
+        // The end is taken before the search, so that records stored meanwhile are not missed.
         let before = self.link.get()?.describe_topic(topic).await?;
         let end = before.partitions.first().map(|log| log.end).unwrap_or_default();
         let found = self.find(topic, partition, consumer::since(unix_millis), |_| true).await?;

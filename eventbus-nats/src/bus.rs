@@ -13,7 +13,7 @@ backend_bus! {
     ///
     /// # Errors
     /// `InvalidConfig` or `UnsafeConfig` naming the setting; `Unauthorized` for wrong credentials, at once;
-    /// `PermissionDenied` and `Unsupported` where the server or the account lacks what is needed; `Unavailable` where no
-    /// server can be reached.
+    /// `PermissionDenied` and `Unsupported` where the server or the account lacks what is needed; `Unavailable` where
+    /// no server can be reached.
     connect
 }

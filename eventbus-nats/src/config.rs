@@ -1,6 +1,6 @@
 //! The settings of a backend: [`NatsConfig`].
 //!
-//! Invariant: a configuration that would break the contract does not become a backend (S8). What is refused says why.
+//! Invariant: a configuration that would break the contract does not become a backend (S8). Each refusal says why.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use eventbus_core::toolkit::settings::{
 use eventbus_core::wire::Mode;
 use eventbus_core::{Result, settings};
 
-/// How a bus shows who it is. No part of it is ever printed.
+/// The credentials of a bus. No part of them is ever printed.
 #[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Auth {
-    /// It does not, unless the URL says otherwise.
+    /// No credentials, unless the URL has some.
     #[default]
     None,
     /// A user and its password.
@@ -46,8 +46,8 @@ impl fmt::Debug for Auth {
 }
 
 settings! {
-    /// Settings of a bus on JetStream, all but the servers with defaults. Checked by [`validate`](Self::validate) and by
-    /// whatever takes it.
+    /// Settings of a bus on JetStream; all but the servers have defaults. [`validate`](Self::validate) checks them, and
+    /// so does connecting.
     ///
     /// ```
     /// use eventbus_nats::NatsConfig;
@@ -60,55 +60,57 @@ settings! {
     #[must_use]
     pub struct NatsConfig {
         given {
-            /// Without what may be secret in a URL.
+            /// The servers' URLs without their secrets.
             servers: Vec<String>,
             tls: Tls,
         }
         text {
             /// Sets the name under which the server lists the connection. Default `eventbus`.
             name = "eventbus";
-            /// Sets what all subjects, streams and buckets begin with: buses with different prefixes see nothing of each
+            /// Sets the prefix of all subjects, streams and buckets: buses with different prefixes see nothing of each
             /// other. 1 to 32 characters of `A-Z a-z 0-9 _ -`. Default `eventbus`.
             prefix = "eventbus";
         }
         value {
-            /// Sets how the bus shows who it is; goes before what a URL says. Default none.
+            /// Sets the credentials, which go before those of a URL. Default none.
             auth: Auth = Auth::None;
-            /// How long connecting may take, each server; when opening, servers that cannot be reached are tried again for so
-            /// long. Default 5 s.
+            /// Sets the time that connecting to each server may take. When opening, servers that cannot be reached are
+            /// tried again for as long. Default 5 s.
             connect_timeout: Duration = Duration::from_secs(5), in millis(10, 600_000);
-            /// How long the answer to a request to the server's interface may take. Default 2 s.
+            /// Sets the time-out of requests to the server's interface. Default 2 s.
             request_timeout: Duration = Duration::from_secs(2), in millis(100, 60_000);
-            /// How long a publish waits for its acknowledgement before it is sent again. Default 2 s.
+            /// Sets the time that a publish waits for its acknowledgement before it is sent again. Default 2 s.
             publish_timeout: Duration = Duration::from_secs(2), in millis(100, 60_000);
-            /// The most records on their way over all keys; one a key. Default 4 096, at most 8 192: servers refuse what is
-            /// beyond 10 000 over all their clients.
+            /// Sets the most records on their way over all keys; one a key. Default 4 096, at most 8 192: servers
+            /// refuse more than 10 000 over all their clients.
             publish_window: usize = 4_096, in 1..=8_192;
-            /// Connections. Only 1 is safe so far: over several, one key would be published on rotating ones.
+            /// Sets the number of connections. Only 1 is safe so far: several would publish one key over rotating
+            /// connections.
             connections: usize = 1;
-            /// The most records of one partition that were asked for and not yet taken. Default 1 000.
+            /// Sets the most records of one partition that are requested and not yet taken. Default 1 000.
             fetch_batch: usize = 1_000, in 1..=50_000;
-            /// How long a request for records stays open. Default 30 s.
+            /// Sets the time that a request for records stays open. Default 30 s.
             fetch_wait: Duration = Duration::from_secs(30), in millis(2_000, 600_000);
-            /// The most open requests for records that the server keeps for a reader. Default 16.
+            /// Sets the most open requests for records that the server keeps for a reader. Default 16.
             max_waiting: usize = 16, in 4..=512;
-            /// How often an idle server says that it is there; two missing ones end a read. Default 1 s.
+            /// Sets the interval of an idle server's heartbeats; two missing ones end a read. Default 1 s.
             heartbeat: Duration = Duration::from_secs(1);
-            /// After how long without an open request the server removes a reader. Default 5 min: longer than any stall.
+            /// Sets the time without an open request after which the server removes a reader. Default 5 min: longer
+            /// than any stall.
             inactive_threshold: Duration = Duration::from_secs(300), in millis(30_000, 86_400_000);
-            /// How often the connection is probed. Default 2 s.
+            /// Sets the interval at which the connection is probed. Default 2 s.
             ping_interval: Duration = Duration::from_secs(2), in millis(100, 600_000);
-            /// The longest wait before the next attempt to connect again. Default 250 ms.
+            /// Sets the longest wait before the next attempt to connect again. Default 250 ms.
             reconnect_delay: Duration = Duration::from_millis(250), in millis(1, 60_000);
-            /// How envelopes are written; both ways are read. Default binary.
+            /// Sets how envelopes are written; both ways are read. Default binary.
             mode: Mode = Mode::Binary;
         }
     }
 }
 
 impl NatsConfig {
-    /// A bus on these servers: `nats://` or `tls://` URLs, several with commas between them. A user and password, or a
-    /// token, may stand before a host, percent-encoded; the first counts for all.
+    /// Settings for a bus on these servers: `nats://` or `tls://` URLs, several with commas between them. A user and
+    /// password, or a token, may stand before a host, percent-encoded; the first counts for all.
     pub fn new(servers: impl Into<String>) -> Self {
         let (urls, user) = read_servers(&servers.into(), "nats");
         let auth = match user {
@@ -120,13 +122,14 @@ impl NatsConfig {
         Self::with_defaults(urls, Tls { required, ..Tls::default() }).auth(auth)
     }
 
-    /// The servers' URLs, without what may be secret in them.
+    /// The servers' URLs, without their secrets.
     #[must_use]
     pub fn servers(&self) -> &[String] {
         &self.servers
     }
 
-    /// Sets how the connection is encrypted; what a `tls://` URL asks for stays. Default: as the server and the URL ask.
+    /// Sets the encryption of the connection; what a `tls://` URL requires stays. Default: as the server and the URL
+    /// ask.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Tls { required: tls.required || self.tls.required, ..tls };
         self

@@ -1,10 +1,10 @@
 //! The one connection of a bus, and requests over it.
 //!
-//! The client has a thread of its own: what it spends on a message (a map of its headers, above all) is as much as what the bus
-//! spends on it, and one thread for both was the limit.
+//! The client has its own thread: it spends as much on a message (a map of its headers, above all) as the bus does, and
+//! one thread for both was the limit.
 //!
-//! Invariant: whoever relies on the connection having been up without a break compares [`Connectivity::breaks`]; it rises
-//! with every loss, before anything of the next connection arrives.
+//! Invariant: [`Connectivity::breaks`] rises with every loss, before anything of the next connection arrives. Code that
+//! relies on a connection without a break compares it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use tokio::time::Instant;
 use crate::config::{Auth, NatsConfig};
 use crate::error::{ApiError, Failure, Outcome};
 
-/// The oldest server that has all that is used: metadata, a stream's first sequence, named ephemeral consumers.
+/// The oldest server with all that is used: metadata, a stream's first sequence, named ephemeral consumers.
 const OLDEST: (i64, i64, i64) = (2, 10, 0);
 
 /// The pause before a server that could not be reached is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What an event of the client's comes to.
+/// Notes an event of the client in the state of the connection.
 fn heard(connection: &Connectivity, event: &Event) {
     match event {
         Event::Connected => connection.connected(),
@@ -43,8 +43,8 @@ fn heard(connection: &Connectivity, event: &Event) {
         Event::SlowConsumer(_) => {
             tracing::warn!(target: "eventbus", "the client dropped messages; reads begin anew")
         }
-        // The client goes on trying, also where its credentials are refused: they may be accepted again. It names the
-        // kind of the error only, so no secret is in it.
+        // The client goes on trying, also with refused credentials: they may be accepted again. The error names its
+        // kind only, so no secret is in it.
         Event::ClientError(error) => {
             tracing::warn!(target: "eventbus", %error, "no connection");
             connection.failed(error.to_string());
@@ -53,22 +53,22 @@ fn heard(connection: &Connectivity, event: &Event) {
     }
 }
 
-/// The subject of a missing permission to publish, in lower or upper case as servers word it.
+/// Finds the subject of a missing permission to publish, in lower or upper case as servers word it.
 fn denied_subject(text: &str) -> Option<&str> {
     let start = text.to_ascii_lowercase().find("permissions violation for publish to \"")?;
     text[start..].split('"').nth(1)
 }
 
-/// A connection that was made.
+/// An open connection.
 pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) config: NatsConfig,
-    /// What the subjects of acknowledgements begin with.
+    /// Prefix of the subjects of acknowledgements.
     pub(crate) inbox: String,
     connection: Arc<Connectivity>,
-    /// What is removed at the server, which closing waits for.
+    /// Removals at the server, which closing waits for.
     pub(crate) removals: Cleanup,
-    /// Where all runs that the client spawns.
+    /// The thread of all tasks that the client spawns.
     thread: OwnThread,
 }
 
@@ -87,7 +87,7 @@ enum Answer<T> {
 }
 
 impl Link {
-    /// Connects, and checks that what is needed is there.
+    /// Connects, and checks what the server can do.
     pub(crate) async fn connect(config: &NatsConfig, connection: Connectivity) -> Result<Arc<Self>> {
         let connection = Arc::new(connection);
         let events = Arc::clone(&connection);
@@ -129,7 +129,7 @@ impl Link {
         Ok(link)
     }
 
-    /// What the server said of itself when connecting.
+    /// Checks what the server said of itself when connecting.
     fn check(&self) -> Result<()> {
         let info = self.client.server_info();
         let (major, minor, patch) = OLDEST;
@@ -147,7 +147,7 @@ impl Link {
         &self.connection
     }
 
-    /// Lets a future run beside the client, where what it hears and says costs no switch between threads.
+    /// Spawns a future on the client's thread, where the client's messages cost it no switch between threads.
     pub(crate) fn beside(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.thread.spawn(future);
     }
@@ -160,17 +160,17 @@ impl Link {
         self.state() == ConnectionState::Connected
     }
 
-    /// Ends it. Nothing is sent any more.
+    /// Closes the connection. Nothing is sent any more.
     pub(crate) async fn close(&self) {
         if self.state() == ConnectionState::Connected {
-            // What describes a group and ends would leave its consumers to the server for minutes.
+            // A program that describes a group and ends would leave its consumers to the server for minutes.
             self.removals.ended(self.config.request_timeout).await;
         }
         self.connection().closed();
         let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;
     }
 
-    /// A request to JetStream's interface. Ends within the request time-out, also while there is no connection.
+    /// Sends a request to JetStream's interface. Ends within the request time-out, also while there is no connection.
     pub(crate) async fn api<T: DeserializeOwned>(&self, subject: &str, request: &impl Serialize) -> Outcome<T> {
         let mut body = serde_json::to_vec(request).map_err(|error| Failure::Unanswered(error.to_string()))?;
         if body == b"null" {
@@ -181,7 +181,7 @@ impl Link {
         read(&answer)
     }
 
-    /// A request to any subject; the answer's payload.
+    /// Sends a request to any subject. Returns the answer's payload.
     pub(crate) async fn ask(&self, subject: String, request: Request) -> Outcome<Bytes> {
         match self.state() {
             ConnectionState::Connected => {}
@@ -207,7 +207,7 @@ pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Outcome<T> {
 }
 
 async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOptions> {
-    // The cause is left out: it may repeat what the file holds.
+    // The cause is left out: it may quote the file.
     let bad = |what: &'static str| Error::new(ErrorKind::Unauthorized, what);
     Ok(match auth.clone() {
         Auth::None => options,
@@ -223,8 +223,8 @@ async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOption
     })
 }
 
-/// Tries until a server answers, as long as connecting may take: one that is just starting accepts connections before it says
-/// a word. What a server refuses is not tried again.
+/// Connects, and tries again for as long as connecting may take: a server that is just starting accepts connections
+/// before it says a word. A refusal by the server is not tried again.
 async fn reach(options: ConnectOptions, config: NatsConfig) -> Result<Client> {
     let until = Instant::now() + config.connect_timeout;
     loop {
@@ -255,7 +255,7 @@ fn connect_error(error: async_nats::ConnectError) -> Error {
     Error::new(ErrorKind::Unavailable, message)
 }
 
-/// Certificates that are not accepted come as data that is not valid.
+/// Tells TLS errors by their kind: certificates that are not accepted come as invalid data.
 fn is_tls(error: &async_nats::ConnectError) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -1,7 +1,7 @@
-//! JetStream consumers as readers use them: made under a name of their own, pulled from, removed.
+//! JetStream consumers as readers use them: made under unique names, pulled from, removed.
 //!
-//! Invariants: a name is never used twice (a random part is in it), and every name that was asked for is removed, also
-//! where its creation was never answered: a server that was stopped may carry it out later.
+//! Invariants: a name is never used twice (a random part is in it), and every requested name is removed, also where its
+//! creation was never answered: a server that was stopped may carry it out later.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,22 +22,22 @@ use crate::connection::Link;
 use crate::error::{Failure, Outcome};
 use crate::wire::{MESSAGE_ID, StreamPlace};
 
-/// The last millisecond that the server's notation of times has a year for.
+/// The last millisecond of the year 9999, the end of the server's notation of times.
 const LATEST: u64 = 253_402_300_799_999;
 
-/// From a position on.
+/// The policy to deliver from a position on.
 pub(crate) fn from(position: Position) -> DeliverPolicy {
     DeliverPolicy::ByStartSequence { start_sequence: position.get().max(1) }
 }
 
-/// From a time on, in milliseconds since the Unix epoch.
+/// The policy to deliver from a time on, in milliseconds since the Unix epoch.
 pub(crate) fn since(unix_millis: u64) -> DeliverPolicy {
     let nanos = i128::from(unix_millis.min(LATEST)) * 1_000_000;
     let start_time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     DeliverPolicy::ByStartTime { start_time }
 }
 
-/// A consumer of the server's, removed when this is dropped.
+/// A consumer on the server, removed when this handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Consumer {
     link: Arc<Link>,
@@ -51,7 +51,7 @@ struct Created {
 }
 
 impl Consumer {
-    /// Makes one, and tells how many records it has before it.
+    /// Creates a consumer. Also returns how many records it has before it.
     pub(crate) async fn create(
         link: &Arc<Link>,
         stream: &str,
@@ -74,7 +74,7 @@ impl Consumer {
             ..Config::default()
         };
         let request = json!({ "stream_name": stream, "config": config, "action": "create" });
-        // Dropped with an error, the consumer is removed as well.
+        // An error drops `consumer`, and that removes it at the server as well.
         let created: Created = link.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &request).await?;
         Ok((consumer, created.num_pending))
     }
@@ -91,8 +91,8 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         let (link, subject) = (Arc::clone(&self.link), format!("CONSUMER.DELETE.{}.{}", self.stream, self.name));
-        // A creation may be carried out after its deletion was refused: asked again where no answer came. What is left
-        // after that, the server removes as inactive.
+        // A creation may be carried out after its deletion was refused, so the deletion is asked for again where no
+        // answer came. A consumer that is left after that, the server removes as inactive.
         self.link.removals.begin(move || {
             let (link, subject) = (Arc::clone(&link), subject.clone());
             async move {
@@ -103,14 +103,14 @@ impl Drop for Consumer {
     }
 }
 
-/// Pull requests and what they bring.
+/// Pull requests to a consumer, and the messages that they bring.
 pub(crate) struct Pulls {
     consumer: Consumer,
     messages: Subscriber,
     inbox: String,
 }
 
-/// A message, and where it was.
+/// A message, and its place in the stream.
 pub(crate) struct Delivered {
     pub(crate) place: StreamPlace,
     pub(crate) message: Message,
@@ -162,7 +162,7 @@ fn pulled(message: Message) -> SourceEvent<Delivered> {
     }
 }
 
-/// Reads what a filter holds now, up to the last record of the moment, and gives each to `take` until it says stop.
+/// Reads the records under a filter, up to the last one of the moment. Gives each to `take` until that returns `false`.
 pub(crate) async fn read_all(
     link: &Arc<Link>,
     stream: &str,

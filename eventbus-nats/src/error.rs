@@ -1,6 +1,7 @@
-//! What the server's interface answers, as errors of the core.
+//! Answers of the server's interface, as errors of the core.
 //!
-//! Errors are told apart by `err_code`, never by `code`: what is not stored comes as 400, 500 and 503 alike.
+//! Errors are told apart by `err_code`: records that are not stored come with the `code` 400, 500 and 503 alike. The
+//! `code` decides only about errors without a known `err_code`.
 
 use eventbus_core::toolkit::error_closed;
 use eventbus_core::{Error, ErrorKind};
@@ -28,21 +29,21 @@ pub(crate) struct ApiError {
     pub(crate) description: String,
 }
 
-/// What a request brought.
+/// The result of a request.
 pub(crate) type Outcome<T> = std::result::Result<T, Failure>;
 
-/// Why a request brought nothing.
+/// The reason why a request brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The server refused it.
+    /// The server refused the request.
     Api(ApiError),
-    /// Nobody is there to answer: it was not done.
+    /// Nobody is there to answer: the request was not done.
     NoResponders,
-    /// No permission to ask.
+    /// Permission to send to the subject is missing.
     Denied(String),
     /// The bus was closed.
     Closed,
-    /// No answer, or none that can be read: it may have been done, or be done later.
+    /// No answer, or none that can be read: the request may have been done, or be done later.
     Unanswered(String),
 }
 
@@ -52,7 +53,7 @@ impl Failure {
     }
 }
 
-/// Whether the same request may work later: what clears by itself (resources, elections, recovery).
+/// Whether the same request may work later: the trouble clears by itself (resources, elections, recovery).
 fn passes(error: &ApiError) -> bool {
     matches!(error.err_code, 10_002 | 10_023 | 10_008 | 10_009 | 10_118 | 10_167) || matches!(error.code, 429 | 503)
 }

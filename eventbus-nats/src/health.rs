@@ -1,4 +1,4 @@
-//! What the server says of itself, and what the backend can do.
+//! Health as the server tells it, and the backend's capabilities.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,11 +14,11 @@ pub(crate) fn capabilities(config: &NatsConfig) -> Capabilities {
     let mut capabilities = Capabilities::default();
     capabilities.pipelining = Pipelining::OnePerKey;
     capabilities.in_flight = config.publish_window;
-    // A topic states its own.
+    // A topic states its own window.
     capabilities.resend_window = Some(Duration::from_secs(120));
     capabilities.overshoot = config.fetch_batch;
     capabilities.memory_storage = true;
-    // A leader is there when the answer comes, but a request may go by while the cluster turns to it.
+    // A leader is there when a creation is answered, but a request may miss it while the cluster turns to it.
     capabilities.settles = config.request_timeout;
     capabilities
 }
@@ -48,7 +48,7 @@ pub(crate) async fn health(link: Option<&Arc<Link>>) -> Health {
                 health.detail(format!("account_max_{name}"), number(&account["limits"][format!("max_{name}")]));
             }
         }
-        // Connected, and yet nobody answers.
+        // The connection is up, and yet nobody answers.
         Err(failure) => {
             health.detail("jetstream", eventbus_core::Error::from(failure));
             health.connection = ConnectionState::Disconnected;

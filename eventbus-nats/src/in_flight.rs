@@ -1,11 +1,11 @@
-//! Submissions in flight: what a backend keeps of each until it is told its fate (P2).
+//! Submissions in flight: what the producer keeps of each until its fate is told (P2).
 //!
 //! Invariants:
-//! * every submission is told its fate once: by whoever [ends](InFlight::end) it, by the answer to a question, by age, or
-//!   with all others;
-//! * an answer counts only for the submission that it was asked for: a place in the table that is used again has another
-//!   serial number, which is part of the [`FlightId`];
-//! * no lock is held while a ticket is told: it may submit from inside.
+//! * every submission is told its fate once: by the caller that [ends](InFlight::end) it, by the answer to a question,
+//!   by age, or with all others;
+//! * an answer counts only for its own submission: a place in the table that is used again has another serial number,
+//!   which is part of the [`FlightId`];
+//! * no lock is held while a ticket is told: the ticket may submit from inside.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use eventbus_core::backend::{Fate, Ticket};
 use eventbus_core::{Error, ErrorKind};
 
-/// How often the age of submissions is looked at.
+/// Interval at which the age of submissions is checked.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// Names one submission, also in an answer's address: written as two hexadecimal numbers with `-` between them.
+/// The id of one submission, also in an answer's address: two hexadecimal numbers with `-` between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlightId {
     index: usize,
@@ -43,7 +43,7 @@ impl fmt::Display for FlightId {
     }
 }
 
-/// The submissions of a producer that are on their way, with what the backend knows of each.
+/// The submissions of a producer that are on their way; `T` is what the producer knows of each.
 pub(crate) struct InFlight<T> {
     table: Mutex<Table<T>>,
 }
@@ -51,9 +51,9 @@ pub(crate) struct InFlight<T> {
 struct Table<T> {
     flights: Slab<Flight<T>>,
     serials: u64,
-    /// In order of sending; entries of what has ended are passed over.
+    /// Flights in the order of sending; entries of ended ones are passed over.
     by_age: VecDeque<(Instant, FlightId)>,
-    /// What was set aside, by the question that it waits for.
+    /// Tickets set aside, by the question that they wait for.
     aside: HashMap<String, Vec<Ticket>>,
     closed: bool,
 }
@@ -82,10 +82,10 @@ impl<T> InFlight<T> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins one, at the age of zero.
+    /// Begins a flight, at the age of zero.
     ///
     /// # Errors
-    /// Ticket and fate, to be told, after [`close`](Self::close).
+    /// After [`close`](Self::close): the ticket, and the fate to tell it.
     pub(crate) fn begin(&self, ticket: Ticket, about: T) -> Result<FlightId, (Ticket, Fate)> {
         let mut table = self.table();
         if table.closed {
@@ -98,12 +98,12 @@ impl<T> InFlight<T> {
         Ok(id)
     }
 
-    /// Takes one out, to be told; `None` where it has ended already.
+    /// Takes a flight out, for the caller to tell; `None` if it has ended already.
     pub(crate) fn end(&self, id: FlightId) -> Option<(Ticket, T)> {
         self.table().take(id).map(|flight| (flight.ticket, flight.about))
     }
 
-    /// Those that fit, with what is to be known of them.
+    /// Finds the flights that fit, with what `fits` returns for each.
     pub(crate) fn find<K>(&self, fits: impl Fn(&T) -> Option<K>) -> Vec<(FlightId, K)> {
         let table = self.table();
         let found =
@@ -111,8 +111,8 @@ impl<T> InFlight<T> {
         found.filter_map(|(id, about)| fits(about).map(|known| (id, known))).collect()
     }
 
-    /// What became of one that was taken out is to be asked: sets its ticket aside, until the question about `what` is
-    /// answered. One question serves all that come meanwhile. To be called on a runtime.
+    /// Asks for the fate of a flight that was taken out: sets its ticket aside, until the question about `what` is
+    /// answered. One question serves all tickets that come meanwhile. To be called on a runtime.
     pub(crate) fn ask<F>(self: &Arc<Self>, what: &str, ticket: Ticket, question: impl FnOnce() -> F)
     where
         F: Future<Output = Fate> + Send + 'static,
@@ -124,7 +124,7 @@ impl<T> InFlight<T> {
         }
     }
 
-    /// True for the first of them, who is to ask.
+    /// Sets a ticket aside. `true` for the first of its question, whose caller is to ask.
     fn set_aside(&self, what: &str, ticket: Ticket) -> bool {
         let mut table = self.table();
         let waiting = table.aside.entry(what.to_owned()).or_default();
@@ -132,13 +132,14 @@ impl<T> InFlight<T> {
         waiting.len() == 1
     }
 
-    /// The question about `what` was answered: tells all that were set aside for it.
+    /// Tells the answer about `what` to all tickets that were set aside for it.
     fn tell_aside(&self, what: &str, fate: &Fate) {
         let waiting = self.table().aside.remove(what).unwrap_or_default();
         waiting.into_iter().for_each(|ticket| ticket.tell(fate.clone()));
     }
 
-    /// Ends those that get older than `age`, again and again, until nobody else holds the table. To be spawned; cancel safe.
+    /// Ends flights that get older than `age`, again and again, until nobody else holds the table. To be spawned;
+    /// cancel safe.
     pub(crate) async fn watch(flights: Weak<Self>, age: Duration) {
         loop {
             tokio::time::sleep(SWEEP).await;
@@ -147,7 +148,7 @@ impl<T> InFlight<T> {
         }
     }
 
-    /// Tells those that are this old that nobody knows what became of them.
+    /// Ends the flights of this age or older: their fate is unknown.
     fn end_older(&self, age: Duration) {
         let mut late = Vec::new();
         {
@@ -163,7 +164,7 @@ impl<T> InFlight<T> {
         tell_unknown(late.into_iter().map(|flight| flight.ticket), "no acknowledgement came in time");
     }
 
-    /// Tells all, also what was set aside, that nobody knows what became of them, and why.
+    /// Ends all flights, also those set aside: their fate is unknown, and `why` says the reason.
     pub(crate) fn end_all(&self, why: &'static str) {
         let (flights, aside) = {
             let mut table = self.table();
@@ -174,7 +175,7 @@ impl<T> InFlight<T> {
         tell_unknown(flights.chain(aside.into_values().flatten()), why);
     }
 
-    /// As [`end_all`](Self::end_all), and none begins any more.
+    /// Ends all as [`end_all`](Self::end_all), and lets none begin any more.
     pub(crate) fn close(&self, why: &'static str) {
         self.table().closed = true;
         self.end_all(why);
@@ -204,7 +205,7 @@ mod tests {
     use eventbus_core::Position;
     use eventbus_core::backend::TicketSink;
 
-    /// Fates in the order in which they were told; where it says so, submits from inside.
+    /// A sink of fates in the order in which they were told. With `again`, it submits from inside.
     #[derive(Default)]
     struct Told {
         fates: Mutex<Vec<(u64, Fate)>>,

@@ -1,7 +1,8 @@
-//! What the bus keeps with a topic where a broker lets names and values be kept: by it a topic is told from whatever else has
-//! its name, and it holds what the broker has no setting for.
+//! Labels of a topic: names and values in the metadata of its stream. They tell a topic from any other stream with its
+//! name, and hold the settings that the server does not know.
 //!
-//! Invariant: a topic that does not say what its partitions go by is nobody's topic: a key would be in two of them.
+//! Invariant: a stream that does not say how its partitions are computed is nobody's topic: a key would be in two of
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use eventbus_core::{Error, ErrorKind, Result, Topic, TopicSpec};
 
-/// How partitions are computed.
+/// The hash by which partitions are computed.
 const HASH: &str = "murmur2";
 
-/// Names and values that a broker keeps with a topic, `eventbus-topic` and others; written as a map of texts, foreign ones
-/// included.
+/// Names and values kept with a topic, `eventbus-topic` and others; written as a map of texts, foreign ones included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// Those of a new topic, with an incarnation that no other has.
+    /// Makes the labels of a new topic, with a random incarnation that no other has.
     pub(crate) fn new(spec: &TopicSpec) -> Self {
         let mut labels = Self::default();
         labels.set("eventbus-topic", spec.topic.clone());
@@ -30,7 +30,7 @@ impl Labels {
         labels
     }
 
-    /// Notes those settings that can be changed and that no broker knows of.
+    /// Notes the settings that can be changed and that no server knows.
     pub(crate) fn update(&mut self, spec: &TopicSpec) {
         if let Ok(serde_json::Value::String(word)) = serde_json::to_value(spec.after_refusal) {
             self.set("eventbus-after-refusal", word);
@@ -46,20 +46,22 @@ impl Labels {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The topic's name; `None` where there is no topic.
+    /// The topic's name; `None` where the stream is no topic.
     pub(crate) fn topic(&self) -> Option<&str> {
         self.get("eventbus-topic")
     }
 
-    /// Tells topics of one name apart: another one after it was deleted and created again. Empty where there is none.
+    /// The incarnation, which tells topics of one name apart: another one after a topic was deleted and created again.
+    /// Empty where there is none.
     pub(crate) fn incarnation(&self) -> &str {
         self.get("eventbus-incarnation").unwrap_or_default()
     }
 
-    /// The topic as far as labels tell: name, partitions, and what no broker knows of; the rest at its defaults.
+    /// The topic's settings as far as labels hold them: name, partitions, and those that no server knows; the rest at
+    /// its defaults.
     ///
     /// # Errors
-    /// `TopicMismatch` where this is another topic or none, naming the setting.
+    /// `TopicMismatch`, naming the setting, where this is another topic or none.
     pub(crate) fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
         let foreign =
             |what: &str| Error::new(ErrorKind::TopicMismatch, format!("this is no topic of this library: {what}"));
@@ -102,7 +104,7 @@ mod tests {
         assert_ne!(Labels::new(&asked()).incarnation(), incarnation);
     }
 
-    /// What is stored goes by these words: with others, no topic would be found again.
+    /// Stored topics carry these words: with others, none would be found again.
     #[test]
     fn the_words_never_change() {
         let mut labels = Labels::new(&asked());

@@ -1,25 +1,26 @@
 //! The NATS JetStream backend: a stream per topic, a subject per partition, leases and progress in a key-value bucket.
 //!
-//! Who owns which partition, and everything else that is not about JetStream, is in the core, in
+//! Ownership of partitions, and everything else that is not about JetStream, is in the core, in
 //! [`eventbus_core::toolkit::lease`] above all.
 //!
 //! A topic is one stream, its partitions are subjects; the stream's sequence is the position, shared by all partitions.
 //! One record per (group, topic, partition) in a key-value bucket holds owner, epoch, watermark and note. It is the
-//! authority: every write compares and swaps. Each ownership reads through consumers of its own, whose names are used
-//! once, which acknowledge nothing and are removed when they end.
+//! authority: every write compares and swaps. Each ownership reads through its own consumers: their names are used
+//! once, they acknowledge nothing, and they are removed when they end.
 //!
-//! # The rooms
+//! # The files
 //!
 //! | file | what it keeps |
 //! |---|---|
 //! | `config` | the settings, and what is refused (S8) |
-//! | `names` | what streams, subjects, buckets and keys are called, by the core's encoding |
-//! | `connection`, `error`, `health` | the one connection, requests, what the server says |
-//! | `topics` | streams as topics |
-//! | `producer`, `answers` | submissions, and their fates (P1 to P3) |
-//! | `store` | a topic's bucket, and what else the core's leases ask of JetStream (S3 to S5) |
-//! | `consumer` | consumers that are used once, and what they bring (S3) |
+//! | `names`, `tokens` | names of streams, subjects, buckets and keys, and their encoding |
+//! | `connection`, `error`, `health` | the one connection, requests, errors and health |
+//! | `topics`, `labels` | streams as topics, and the labels in their metadata |
+//! | `producer`, `in_flight`, `answers` | submissions, and their fates (P1 to P3) |
+//! | `store` | a topic's bucket, as the core's leases need it (S3 to S5) |
+//! | `consumer`, `removals` | consumers that are used once, their messages (S3), their removal |
 //! | `wire` | envelopes as messages |
+//! | `backend`, `bus` | the interface that the engine calls, and the engine on top |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

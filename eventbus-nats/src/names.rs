@@ -1,7 +1,7 @@
-//! Names on the server: the core's one [encoding](crate::tokens::token) for streams, subjects, buckets and keys.
+//! Names on the server: streams, subjects, buckets and keys, all in one encoding (`crate::tokens`).
 //!
-//! Invariants: different topics (and groups) get different names, and every name fits the server's limits (255 bytes for
-//! streams). They are part of what is stored: see the vectors.
+//! Invariants: different topics (and groups) get different names, and every name fits the server's limits (255 bytes
+//! for streams). Names are part of the stored data: see the vectors.
 
 use crate::tokens::{encode_name, escape_name};
 use eventbus_core::toolkit::lease::StoredKey;
@@ -11,20 +11,20 @@ use eventbus_core::{Group, Topic};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) stream: String,
-    /// What the subjects of the partitions begin with, with its dot.
+    /// Prefix of the partitions' subjects, with its dot.
     subjects: String,
     /// The stream of the bucket that holds the groups' records.
     pub(crate) bucket: String,
-    /// What the subjects of the bucket's keys begin with, with its dot.
+    /// Prefix of the subjects of the bucket's keys, with its dot.
     keys: String,
 }
 
-/// What all streams of topics begin with.
+/// Prefix of all streams of topics.
 pub(crate) fn streams(prefix: &str) -> String {
     format!("{}_T_", escape_name(prefix))
 }
 
-/// What all streams of groups' records begin with.
+/// Prefix of all streams of groups' records.
 pub(crate) fn buckets(prefix: &str) -> String {
     format!("KV_{}_G_", escape_name(prefix))
 }
@@ -55,7 +55,7 @@ impl Names {
         format!("{}>", self.keys)
     }
 
-    /// The subjects of all that a group has.
+    /// The subjects of all keys of a group.
     pub(crate) fn group(&self, group: &Group) -> String {
         format!("{}{}.>", self.keys, encode_name(group.as_str()))
     }
@@ -70,7 +70,7 @@ impl Names {
         format!("{}{}.m.{}", self.keys, encode_name(group.as_str()), encode_name(&plain(member)))
     }
 
-    /// What a subject in the bucket is about.
+    /// Reads a subject of the bucket; `None` for a foreign one.
     pub(crate) fn parse(&self, subject: &str) -> Option<StoredKey> {
         let mut tokens = subject.strip_prefix(&self.keys)?.split('.').skip(1);
         let (kind, last) = (tokens.next()?, tokens.next()?);
@@ -82,8 +82,8 @@ impl Names {
     }
 }
 
-/// Members' names are free text; what no token may hold becomes a dot, which is escaped. Two members' names differ in
-/// their random part, which is plain.
+/// Makes a token of a member's name, which is free text: other characters become dots, which are then escaped. Two
+/// members' names differ in their random part, which is plain.
 fn plain(member: &str) -> String {
     member.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '.' }).collect()
 }
@@ -96,7 +96,7 @@ mod tests {
         Names::new("eventbus", &topic.parse().unwrap())
     }
 
-    /// What is stored goes by these names: another encoding would not find it.
+    /// Stored data goes by these names: another encoding would not find it.
     #[test]
     fn vectors_never_change() {
         let orders = names("shop.orders");

@@ -1,9 +1,9 @@
-//! Publishing: submissions in flight, their answers, and what is known without one (P2, P3).
+//! Publishing: submissions in flight, their answers, and fates that come without one (P2, P3).
 //!
 //! Invariants:
 //! * every submission is told its fate once: by an answer, by the time-out, by the loss of the connection, by a denied
 //!   permission, or by the end of the bus;
-//! * an answer counts only for the submission that it was asked for: its [`FlightId`] is part of the reply subject;
+//! * an answer counts only for its own submission, whose [`FlightId`] is part of the reply subject;
 //! * no lock is held while a ticket is told.
 
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ use crate::error::{NO_STREAM, NOT_ENABLED};
 use crate::names::Names;
 use crate::wire;
 
-/// How long a refusal that came as an event, or a stream that seems to be gone, is waited with before it is believed.
+/// Wait before a refusal that came as an event, or a stream that seems to be gone, is believed.
 const CERTAIN: Duration = Duration::from_millis(300);
 
 pub(crate) struct Producer {
@@ -40,7 +40,7 @@ pub(crate) struct Producer {
     targets: Mutex<HashMap<(Topic, u32), Arc<Target>>>,
 }
 
-/// Where a partition's records go.
+/// The destination of a partition's records.
 struct Target {
     subject: Subject,
     stream: String,
@@ -64,7 +64,8 @@ impl Producer {
         }
     }
 
-    /// Begins: an inbox for acknowledgements, checked with one request, and the tasks that listen and watch.
+    /// Starts the producer: an inbox for acknowledgements, checked with one request, and the tasks that listen and
+    /// watch.
     pub(crate) async fn start(self: &Arc<Self>, link: &Arc<Link>) -> Result<()> {
         let inbox = &link.inbox;
         let failed = |error: &dyn fmt::Display| Error::new(ErrorKind::Unavailable, format!("no inbox: {error}"));
@@ -85,7 +86,7 @@ impl Producer {
         }
         self.link.set(Arc::clone(link))?;
         let producer = Arc::downgrade(self);
-        // An acknowledgement lets the next record of its key go, through the client again.
+        // An acknowledgement releases the next record of its key, which goes through the client again.
         link.beside(async move {
             while let Some(message) = answers.next().await {
                 let Some(producer) = producer.upgrade() else { return };
@@ -102,7 +103,7 @@ impl Producer {
         }
     }
 
-    /// Sends a record, or says at once what became of it.
+    /// Sends a record. Returns its ticket and fate if that is decided at once.
     fn send(&self, record: Outbound, ticket: Ticket) -> Option<(Ticket, Fate)> {
         let not_stored = |why: &'static str| Fate::NotStored(Error::new(ErrorKind::Unavailable, why));
         let Some(link) = self.link.get().ok().filter(|link| link.is_up()) else {
@@ -150,7 +151,7 @@ impl Producer {
         let Some((ticket, target)) = id.and_then(|id| self.flights.end(id)) else { return };
         match judge(message.status.map(|status| status.as_u16()), &message.payload) {
             Verdict::Known(fate) => ticket.tell(fate),
-            // It met nobody: whether its stream is there decides what that means.
+            // No stream took the record: whether its stream is there decides about it.
             Verdict::Ask => {
                 let (producer, asked) = (Arc::clone(self), Arc::clone(&target));
                 let why = || async move { producer.why_unclaimed(&asked.stream).await };
@@ -159,8 +160,8 @@ impl Producer {
         }
     }
 
-    /// Deleted and not enabled are believed when they were told twice over one connection: a server that recovers says the
-    /// same for a moment.
+    /// Decides about a record that no stream took. A stream is believed gone, and JetStream not enabled, when that was
+    /// told twice over one connection: a server that recovers says the same for a moment.
     async fn why_unclaimed(&self, stream: &str) -> Fate {
         let later = || Fate::NotStored(Error::new(ErrorKind::Unavailable, "nobody took the record"));
         let Ok(link) = self.link.get() else { return later() };
@@ -177,14 +178,14 @@ impl Producer {
     }
 }
 
-/// What the connection's events mean for the submissions.
+/// Effects of the connection's events on the submissions.
 impl OnConnection for Producer {
     fn lost(self: Arc<Self>) {
         self.flights.end_all("the connection was lost before the server answered");
     }
 
-    /// What was sent on this subject before, and is still unanswered when the server has answered something sent after the
-    /// event, was refused: a missing permission brings no answer.
+    /// Refuses the submissions that were sent on this subject before, and are still unanswered when the server has
+    /// answered something sent after the event: a missing permission brings no answer.
     fn denied(self: Arc<Self>, subject: &str) {
         let of_subject = |target: &Arc<Target>| (&*target.subject == subject).then(|| target.stream.clone());
         let flying = self.flights.find(of_subject);

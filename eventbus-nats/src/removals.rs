@@ -1,7 +1,7 @@
-//! What a backend removes at its broker when it is done with it, beside all else.
+//! Removals at the server of what the backend is done with, in the background.
 //!
-//! Invariant: a removal is asked for again where nobody knows whether it was done, and closing waits for those that are under
-//! way: what describes a group and ends leaves nothing behind.
+//! Invariant: a removal is asked for again where nobody knows whether it was done, and closing waits for the removals
+//! under way: a program that describes a group and ends leaves nothing behind.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::RwLock;
 
-/// What is waited before each attempt. What is left after the last is the broker's to remove.
+/// Waits before the attempts. After the last, the server has to remove the rest.
 const WAITS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
 /// The removals of a connection that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Cleanup {
-    /// Read by those that are under way, written by whoever waits for them.
+    /// Read-locked by the removals under way, write-locked by a caller that waits for them.
     under_way: Arc<RwLock<()>>,
 }
 
 impl Cleanup {
-    /// Begins one, to be called on a runtime from wherever, also from a `Drop`; outside of a runtime nothing happens. The
-    /// attempt is made at once, and again 1 s, 5 s and 30 s after the one before, until it is answered: until its future
-    /// gives `true`, whatever the answer was.
+    /// Begins a removal. To be called on a runtime, also from a `Drop`; outside of a runtime nothing happens. The
+    /// attempt is made at once, and again 1 s, 5 s and 30 s after the one before, until it is answered: until its
+    /// future gives `true`, whatever the answer was.
     pub(crate) fn begin<F>(&self, mut attempt: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = bool> + Send,
     {
         let Ok(runtime) = Handle::try_current() else { return };
-        // Where somebody waits already, this one is not waited for.
+        // A removal that begins while somebody waits is not waited for.
         let held = Arc::clone(&self.under_way).try_read_owned().ok();
         runtime.spawn(async move {
             let _held = held;
@@ -42,7 +42,7 @@ impl Cleanup {
         });
     }
 
-    /// Waits for all that are under way, at most so long. Cancel safe: they go on.
+    /// Waits for all removals under way, at most so long. Cancel safe: they go on.
     pub(crate) async fn ended(&self, at_most: Duration) {
         let _ = tokio::time::timeout(at_most, self.under_way.write()).await;
     }
@@ -55,7 +55,7 @@ mod tests {
 
     use super::*;
 
-    /// Begins one that is answered at the attempt of this number; when each attempt was made.
+    /// Begins a removal that is answered at the attempt of this number. Returns when each attempt was made, in seconds.
     fn begin(removals: &Cleanup, answered: usize) -> mpsc::UnboundedReceiver<u64> {
         let (made, attempts) = mpsc::unbounded_channel();
         let (begun, mut number) = (Instant::now(), 0);

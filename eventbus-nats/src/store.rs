@@ -1,9 +1,9 @@
-//! The bucket of a topic: one key-value bucket for the records and members of all its groups, and what else the core's
-//! [leases](eventbus_core::toolkit::lease) ask of JetStream.
+//! The bucket of a topic: one key-value bucket for the records and members of all its groups, and all else that the
+//! core's [leases](eventbus_core::toolkit::lease) need of JetStream.
 //!
-//! Invariants: the bucket's first sequence is the clock's milliseconds when it was made, so that the small revision of a
-//! stale holder never fits a bucket that was made again; nothing in it ends by age; and a record is read from the stream's
-//! leader, never from a replica that is behind.
+//! Invariants: the bucket's first sequence is the clock's milliseconds when it was made, so that the small revision of
+//! a stale holder never fits a bucket that was made again; nothing in it ends by age; and a record is read from the
+//! stream's leader, never from a replica that is behind.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,7 +30,7 @@ use crate::error::{Failure, NO_MESSAGE, NO_STREAM, Outcome, STREAM_EXISTS, WRONG
 use crate::names::Names;
 use crate::wire;
 
-/// How often a reader is made again that is given nothing, though there is something.
+/// Attempts to read a bucket whose reader is given nothing, though there is something.
 const READS: u32 = 5;
 
 /// A topic and its bucket.
@@ -49,7 +49,7 @@ impl Store {
         }
     }
 
-    /// Publishes to a slot; the revision that it has then.
+    /// Publishes to a slot. Returns its new revision.
     async fn publish(&self, slot: &StoreKey, value: Bytes, headers: HeaderMap, patience: Duration) -> Outcome<u64> {
         let patience = patience.min(self.link.config.request_timeout);
         let request = Request::new().payload(value).headers(headers).timeout(Some(patience));
@@ -57,7 +57,7 @@ impl Store {
         read::<PublishAck>(&answer).map(|ack| ack.sequence)
     }
 
-    /// A message as the stream's leader has it; `None` where none fits.
+    /// Gets a message from the stream's leader; `None` where none fits.
     async fn message(&self, stream: &str, request: Value) -> Outcome<Option<RawMessage>> {
         #[derive(Deserialize)]
         struct Got {
@@ -77,9 +77,9 @@ impl Store {
         Ok(info["state"]["subjects"].as_object().is_some_and(|subjects| !subjects.is_empty()))
     }
 
-    /// All under a filter. What is overwritten while a reader of it is made may be missed by old servers (seen on 2.10: a
-    /// reader with nothing to read, beside records): nothing at all is believed only when the bucket's list of subjects says
-    /// so too.
+    /// Reads all entries under a filter. Old servers may miss an entry that is overwritten while its reader is made
+    /// (seen on 2.10: a reader with nothing to read, beside records). So an empty result is believed only when the
+    /// bucket's list of subjects says so too.
     async fn entries(&self, filter: &str) -> Result<Vec<StoredEntry>> {
         for _ in 0..READS {
             let mut entries = Vec::new();
@@ -117,7 +117,7 @@ impl LeaseStore for Store {
         self.link.connection().watch()
     }
 
-    /// With the replicas and the storage of its topic.
+    /// Makes the bucket with the replicas and the storage of its topic.
     async fn ensure(&self, topic: &TopicDescription) -> Result<()> {
         match self.link.stream_info(&self.names.bucket).await {
             Ok(_) => return Ok(()),
@@ -198,7 +198,7 @@ impl LeaseStore for Store {
         Ok(found.map(|found| Position::new(found.sequence)))
     }
 
-    /// The count is what a consumer that starts there is told.
+    /// The count is the backlog of a consumer that starts there.
     async fn backlog(&self, partition: u32, from: Position) -> Result<(u64, Option<u64>)> {
         let subject = self.names.partition(partition);
         let start = consumer::from(from);
@@ -207,7 +207,7 @@ impl LeaseStore for Store {
             return Ok((0, None));
         }
         let first = json!({ "seq": from.get().max(1), "next_by_subj": subject });
-        // None where retention was faster.
+        // `None` where retention was faster.
         let oldest = self.message(&self.names.stream, first).await?;
         let millis = |stored: RawMessage| u64::try_from(stored.time.unix_timestamp_nanos() / 1_000_000).ok();
         Ok((lag, oldest.and_then(millis)))

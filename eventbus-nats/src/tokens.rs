@@ -1,7 +1,7 @@
-//! Names of topics and groups for brokers whose own names have fewer characters, or less room.
+//! Encoding of topics' and groups' names for the server, whose names have fewer characters, and less room.
 //!
-//! Invariant: different names are written differently (`a.b` and `a_b` are two topics), and what is written never changes: it
-//! is part of what is stored, see the vectors.
+//! Invariant: different names are written differently (`a.b` and `a_b` are two topics), and the encoding never changes,
+//! since it is part of the stored data: see the vectors.
 
 use std::fmt::Write;
 
@@ -9,14 +9,14 @@ use sha2::{Digest, Sha256};
 
 /// The most bytes of an encoded name that is not cut.
 const MAX: usize = 96;
-/// How much of a longer name stays readable.
+/// Characters of a longer name that stay readable.
 const SHOWN: usize = 48;
 
-/// A topic's or a group's name without dots, of at most 130 bytes: `_` becomes `__`, `.` becomes `_d`; a name that gets
-/// longer than 96 bytes is cut, and `_h` with 128 bits of its digest put behind it. No name holds `_h`, so none can look
-/// like a cut one.
+/// Encodes a topic's or a group's name without dots, in at most 130 bytes: `_` becomes `__`, `.` becomes `_d`; a name
+/// that gets longer than 96 bytes is cut, and `_h` with 128 bits of its digest put behind it. No character is written
+/// `_h`, so no name can look like a cut one.
 ///
-/// What else a name holds stays as it is, so free text has to be brought to `A-Z a-z 0-9 . _ -` before.
+/// Other characters stay as they are, so free text has to be brought to `A-Z a-z 0-9 . _ -` before.
 pub(crate) fn encode_name(name: &str) -> String {
     let encoded = escape_name(name);
     if encoded.len() <= MAX {
@@ -30,7 +30,7 @@ pub(crate) fn encode_name(name: &str) -> String {
     cut
 }
 
-/// As [`token`], and never cut: for what is short, and what other names have to begin with.
+/// Encodes as [`encode_name`], and never cuts: for short names, and for prefixes of other names.
 pub(crate) fn escape_name(name: &str) -> String {
     name.chars().flat_map(escaped).collect()
 }
@@ -48,7 +48,7 @@ fn escaped(c: char) -> impl Iterator<Item = char> {
 mod tests {
     use super::*;
 
-    /// What is stored goes by these names: another encoding would not find it.
+    /// Stored data goes by these names: another encoding would not find it.
     #[test]
     fn vectors_never_change() {
         for (name, encoded) in [

@@ -1,7 +1,7 @@
 //! Streams as topics: created, changed, described, deleted.
 //!
-//! Invariant: a topic is described by what the server says of its stream. A stream that would lose what a group has not read, or that
-//! confirms nothing, is no topic (S8).
+//! Invariant: a topic is described by what the server says of its stream. A stream that would lose records before a
+//! group has read them, or that confirms nothing, is no topic (S8).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::connection::Link;
 use crate::error::{Failure, Outcome, STREAM_EXISTS};
 use crate::names::{Names, buckets, streams};
 
-/// What the largest record leaves of a message for the names of headers.
+/// Bytes of a message that the largest record leaves for the names of headers.
 const FRAME: usize = 512;
 
-/// How a stream is configured, with all that only the server knows of.
+/// A stream's configuration, with all that only the server knows of.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 struct StreamConfig {
     #[serde(default, rename = "metadata")]
@@ -44,10 +44,10 @@ impl StreamConfig {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct StreamInfo {
     config: StreamConfig,
-    /// When it was created, as the server words it.
+    /// The time of creation, as the server words it.
     created: String,
     pub(crate) state: StreamState,
-    /// Who leads it; with a name where there is a cluster.
+    /// The stream's leader; has a name where there is a cluster.
     #[serde(default)]
     cluster: Value,
     /// The server's time when it answered.
@@ -92,7 +92,7 @@ impl StreamInfo {
         u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
     }
 
-    /// P4: old servers take a number of replicas that they have no place for, and say that it is in force.
+    /// Refuses replicas on a server without a cluster (P4): old servers take them, and say that they are in force.
     fn replicable(&self, asked: &TopicSpec) -> Result<()> {
         if asked.replicas == 1 || self.cluster.get("name").is_some() {
             return Ok(());
@@ -108,7 +108,7 @@ impl StreamInfo {
         LogState { incarnation: self.incarnation(), first: Position::new(first), end: Position::new(end) }
     }
 
-    /// The settings in force, out of configuration and metadata.
+    /// The settings in force, read from configuration and metadata.
     fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
         let of_topic = self.config.labels.spec(topic);
         let mut spec = of_topic.map_err(|error| error.with("stream", self.text("name")))?;
@@ -136,7 +136,7 @@ impl Link {
         Names::new(&self.config.prefix, topic)
     }
 
-    /// `false` where it was created meanwhile, with other settings or under another incarnation.
+    /// Creates a topic. `false` if it was created meanwhile, with other settings or under another incarnation.
     pub(crate) async fn create_topic(&self, spec: &TopicSpec) -> Result<bool> {
         let names = self.names(&spec.topic.parse()?);
         let mut config = StreamConfig { labels: Labels::new(spec), settings: Map::new() };
@@ -153,7 +153,7 @@ impl Link {
         }
     }
 
-    /// Changes what can be changed; what the stream has beyond our settings stays.
+    /// Changes the settings that can be changed; other settings of the stream stay.
     pub(crate) async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
         let stream = self.names(&spec.topic.parse()?).stream;
         let info = self.stream_info(&stream).await?;
@@ -179,8 +179,8 @@ impl Link {
         Ok(description)
     }
 
-    /// Deletes a topic. The progress of its groups stays, so that a later incarnation is told apart; a bucket that holds
-    /// none goes with it.
+    /// Deletes a topic. The progress of its groups stays, so that a later incarnation is told apart; a bucket that
+    /// holds none goes with it.
     pub(crate) async fn delete_topic(&self, topic: &Topic) -> Result<()> {
         let names = self.names(topic);
         self.api::<Value>(&format!("STREAM.DELETE.{}", names.stream), &()).await?;
@@ -202,7 +202,7 @@ impl Link {
         Ok(topics.into_iter().collect())
     }
 
-    /// Deletes all streams of the prefix, those of topics and those of progress, also of topics that are gone.
+    /// Deletes all streams of the prefix: those of topics and those of progress, also of topics that are gone.
     pub(crate) async fn remove_all(&self) -> Result<()> {
         let begin = [streams(&self.config.prefix), buckets(&self.config.prefix)];
         let mut names = Vec::new();
@@ -244,7 +244,7 @@ impl Link {
     }
 }
 
-/// The duplicate window cannot be longer than records are kept.
+/// The settings as the server takes them: the duplicate window is no longer than records are kept.
 pub(crate) fn in_force(spec: &TopicSpec) -> TopicSpec {
     let mut asked = spec.clone();
     asked.duplicate_window = spec.max_age.map_or(spec.duplicate_window, |age| age.min(spec.duplicate_window));
@@ -261,7 +261,7 @@ fn settings(spec: &TopicSpec) -> Value {
     })
 }
 
-/// A creation or a change that the server does not take.
+/// The error of a creation or a change that the server does not take.
 fn refused(failure: Failure) -> Error {
     let Failure::Api(error) = &failure else { return failure.into() };
     let kind = match error.err_code {

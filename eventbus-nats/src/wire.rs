@@ -1,8 +1,8 @@
 //! Envelopes as NATS messages, and back.
 //!
-//! The stamp is the message id, in both modes. Attributes in headers are percent-encoded, and users' headers hold no CR or
-//! LF by the core's rules, so that no value ends a header or begins another. The client keeps headers in no order: where
-//! there are several of the user's, one more header names them in theirs.
+//! The stamp is the message id, in both modes. Attributes in headers are percent-encoded, and users' headers hold no CR
+//! or LF by the core's rules, so that no value ends a header or begins another. The client keeps headers in no order:
+//! if the user has several, one more header names them in theirs.
 
 use std::borrow::Cow;
 
@@ -15,13 +15,13 @@ use eventbus_core::{Envelope, Error, ErrorKind, Position, Result, Stamp};
 /// The header of the message id, by which the server drops copies.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 
-/// Names the user's headers in their order.
+/// The header that names the user's headers in their order.
 const ORDER: &str = "eventbus-headers";
 
 /// CloudEvents on NATS: attributes in `ce-` headers.
 pub static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id(MESSAGE_ID);
 
-/// A message, and its size as the server counts it: headers and payload.
+/// Encodes a message. Also returns its size as the server counts it: headers and payload.
 pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(HeaderMap, Bytes, usize)> {
     let mut headers = HeaderMap::new();
     // The version line and the empty line at the end.
@@ -36,7 +36,7 @@ pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(H
             odd = Some(name);
             return;
         };
-        // ": " between them and a line's end.
+        // `: ` between name and value, and the line's end.
         size += 4 + name.len() + value.as_str().len();
         headers.insert(parsed, value);
     };
@@ -53,7 +53,7 @@ pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(H
     Ok((headers, record.payload, size))
 }
 
-/// A delivered message.
+/// Turns a delivered message into a record.
 pub(crate) fn inbound(partition: u32, at: &StreamPlace, headers: Option<HeaderMap>, payload: Bytes) -> Inbound {
     let headers = headers.unwrap_or_default();
     let lent =
@@ -69,22 +69,22 @@ pub(crate) fn inbound(partition: u32, at: &StreamPlace, headers: Option<HeaderMa
     Inbound::new(partition, at.position, at.stored_at, Body::Encoded { record, binding: &BINDING })
 }
 
-/// Where a delivered message was, out of its reply subject.
+/// The place of a delivered message, read from its reply subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamPlace {
-    /// Its sequence in the stream.
+    /// The message's sequence in the stream.
     pub(crate) position: Position,
-    /// Its number in the reader's deliveries, from 1 on.
+    /// The message's number in the reader's deliveries, from 1 on.
     pub(crate) delivery: u64,
-    /// When it was stored, in milliseconds since the Unix epoch.
+    /// The time of storing, in milliseconds since the Unix epoch.
     pub(crate) stored_at: u64,
-    /// How many the reader has still before it.
+    /// Records that the reader has still before it.
     pub(crate) pending: u64,
 }
 
 impl StreamPlace {
-    /// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<delivery>.<nanoseconds>.<pending>`, or with domain and
-    /// account before the stream and perhaps more at the end.
+    /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<delivery>.<nanoseconds>.<pending>`, or the same
+    /// with domain and account before the stream and perhaps more at the end.
     pub(crate) fn parse(reply: &str) -> Option<Self> {
         let mut tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
         let skipped = if tokens.clone().count() == 7 { 2 } else { 4 };

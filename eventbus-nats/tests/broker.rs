@@ -1,4 +1,4 @@
-//! The server killed, frozen, out of reach and unwilling: order and single copies all the same (P2, P3, S3).
+//! Order and single copies while the server is killed, frozen, out of reach or unwilling (P2, P3, S3).
 
 #![allow(clippy::unwrap_used)] // tests, though not every function here is one
 
@@ -145,7 +145,7 @@ async fn what_is_too_large_is_refused_before_it_is_sent_and_the_connection_stays
             Err(error) => assert!(!fits && error.kind() == ErrorKind::TooLarge, "{bytes}: {error}"),
         }
     }
-    // Its attributes count, too, as they are on the wire.
+    // Attributes count, too, as they are on the wire.
     let odd = Envelope::builder("T", "/s").key("%".repeat(600)).payload("x").build().unwrap();
     let error = bus.publish_confirmed("t", odd).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");

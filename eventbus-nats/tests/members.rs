@@ -1,4 +1,4 @@
-//! Several members, and what happens to the one that is cut off (S5).
+//! Several members, and the fate of one that is cut off (S5).
 
 #![allow(clippy::unwrap_used)] // tests, though not every function here is one
 
@@ -36,7 +36,7 @@ async fn member(bus: &NatsEventBus, name: &str, handled: &Handled, starts: &Star
     bus.subscribe(options, handler).await.unwrap()
 }
 
-/// Owners of the partitions, counted by the beginning of their names; the free ones under "".
+/// Counts the partitions of each owner, by the beginning of its name; the free ones under "".
 async fn owners(bus: &NatsEventBus) -> BTreeMap<String, usize> {
     let mut owners = BTreeMap::new();
     for partition in bus.describe_group("t", "g").await.map(|group| group.partitions).unwrap_or_default() {
@@ -46,7 +46,7 @@ async fn owners(bus: &NatsEventBus) -> BTreeMap<String, usize> {
     owners
 }
 
-/// Waits until so many members share the partitions to within one.
+/// Waits until `members` members share the partitions to within one.
 async fn balanced(bus: &NatsEventBus, members: usize) {
     let wait = async {
         loop {
@@ -63,7 +63,7 @@ async fn balanced(bus: &NatsEventBus, members: usize) {
     }
 }
 
-/// Of each partition the epochs of starts only rise: no start of an older epoch comes after one of a newer.
+/// Asserts that the epochs of each partition's starts only rise: no start of an older epoch comes after one of a newer.
 fn assert_fenced(starts: &Starts) {
     let mut newest: BTreeMap<u32, u64> = BTreeMap::new();
     for (partition, epoch, member) in starts.lock().unwrap().iter() {
@@ -142,7 +142,7 @@ async fn handling_stops_when_the_bucket_is_out_of_reach_and_goes_on_in_the_same_
     publish(&bus, "t", 50, 1, 10).await;
     handled.until(500).await;
     proxy.rules.no_bucket.store(true, Ordering::Relaxed);
-    // Data still flows, and the lease does not.
+    // Records still flow, but the lease is not renewed.
     tokio::time::sleep(LEASE * 2).await;
     publish(&bus, "t", 50, 11, 20).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -163,7 +163,7 @@ async fn handling_stops_when_the_bucket_is_out_of_reach_and_goes_on_in_the_same_
     assert_eq!(handled.count(), 1_000);
 }
 
-/// Waits until a rule of the proxy has met all that it is for.
+/// Waits until the count of a rule of the proxy is used up.
 async fn spent(rule: &std::sync::atomic::AtomicU64) {
     while rule.load(Ordering::Relaxed) > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;

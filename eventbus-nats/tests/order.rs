@@ -1,4 +1,4 @@
-//! End to end: what is published is handled, each key in order, whatever fails.
+//! End to end: every published envelope is handled, each key in order, whatever fails.
 
 #![allow(clippy::unwrap_used)] // tests, though not every function here is one
 

@@ -1,4 +1,4 @@
-//! Who may connect, and how: each way that servers know, and its refusal, which tells no secret.
+//! Authentication: each way that servers know, and its refusal, which tells no secret.
 #![allow(clippy::unwrap_used)] // tests, though not every function here is one
 
 mod common;
@@ -14,7 +14,7 @@ use eventbus_nats::{Auth, NatsConfig, NatsEventBus, Tls};
 use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
 
-/// The bus works with the right credentials, and says so at once with wrong ones.
+/// Checks that the bus works with the right credentials, and fails at once with wrong ones.
 async fn check(server: &Server, right: Auth, wrong: Vec<Auth>) {
     let bus = connect(&server.config().auth(right)).await;
     topic(&bus, "t", 1).await;
@@ -43,8 +43,8 @@ async fn users_and_passwords() {
     connect(&NatsConfig::new(url)).await;
 }
 
-/// Refused when the bus connects again, the credentials may be right again later: the bus says so, loses nothing and goes
-/// on trying.
+/// Credentials that are refused when the bus connects again may be right again later: the bus says so, loses nothing
+/// and goes on trying.
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_refused_on_reconnect_are_told_and_tried_again() {
     let accept = |password: &str| format!("authorization {{ user: me, password: {password} }}");
@@ -149,7 +149,7 @@ async fn credentials_files() {
     connect(&server.config().auth(Auth::Credentials(credentials(&user, &token)))).await;
 }
 
-/// An authority, and what it certified: certificate and key.
+/// A certificate authority, which makes certificates and keys.
 struct Authority(CertifiedIssuer<'static, TlsKey>);
 
 impl Authority {
@@ -166,7 +166,7 @@ impl Authority {
     }
 }
 
-/// A server with TLS, and the files for a client.
+/// Starts a server with TLS. Returns it, and right and wrong settings for a client.
 fn with_tls(verify: bool, first: bool) -> (Server, Tls, Tls) {
     let folder = Box::leak(Box::new(tempfile::tempdir().unwrap()));
     let write = |name: &str, text: &str| {

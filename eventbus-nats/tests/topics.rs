@@ -1,4 +1,4 @@
-//! Every setting of a topic and of a reader reaches the server; what differs is named.
+//! Every setting of a topic and of a reader reaches the server; an error names the setting that differs.
 #![allow(clippy::unwrap_used)] // tests, though not every function here is one
 
 mod common;
@@ -14,12 +14,12 @@ use eventbus_core::{
 use eventbus_nats::NatsConfig;
 use futures_util::{StreamExt, TryStreamExt};
 
-/// A client that is none of ours.
+/// Connects a client without the bus.
 async fn raw(config: &NatsConfig) -> jetstream::Context {
     jetstream::new(async_nats::connect(config.servers().to_vec()).await.unwrap())
 }
 
-/// The streams that hold this text in their names, bucket and topics.
+/// The streams with this text in their names: buckets and topics.
 async fn streams(context: &jetstream::Context, part: &str) -> Vec<stream::Info> {
     let all: Vec<stream::Info> = context.streams().try_collect().await.unwrap();
     all.into_iter().filter(|info| info.config.name.contains(part)).collect()
@@ -86,7 +86,7 @@ async fn an_existing_topic_is_treated_in_the_four_ways_and_a_mismatch_names_the_
         let updated = bus.ensure_topic(&other.on_existing(OnExisting::CreateOrUpdate)).await;
         match setting {
             "partitions" | "storage" => assert_eq!(updated.unwrap_err().kind(), ErrorKind::TopicMismatch),
-            // One server has no place for them.
+            // One server has no place for several replicas.
             "replicas" => assert_eq!(updated.unwrap_err().kind(), ErrorKind::InvalidConfig),
             _ => {
                 let updated = updated.unwrap();

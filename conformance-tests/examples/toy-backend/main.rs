@@ -15,7 +15,7 @@ use eventbus_core::backend::Backend;
 use libtest_mimic::{Arguments, Trial};
 use toy::{Toy, ToyBackend};
 
-/// What asks for more than a toy does: shares for two members at once, retention.
+/// Cases that ask for more than a toy does: shares for two members at once, retention.
 const BEYOND: &[&str] = &["p0::members::planned_hand_over", "p1::retention::idle_beside_busy"];
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Provider for ToyProvider {
         "toy"
     }
 
-    /// It can do nothing to itself: every case that needs a fault is left out.
+    /// A toy can do nothing to itself: every case that needs a fault is left out.
     fn abilities(&self) -> Abilities {
         Abilities::new()
     }

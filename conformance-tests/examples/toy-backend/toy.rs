@@ -1,7 +1,7 @@
-//! A whole backend in one file, to begin a fourth one from. `main.rs` runs the plain cases of the contract on it.
+//! A whole backend in one file, to begin another one from. `main.rs` runs the plain cases of the contract on it.
 //!
-//! Logs are vectors behind one lock. What it leaves out is what a broker is for: it is gone with its process, a silent member
-//! keeps its partitions for ever, nothing expires, and members are not given shares.
+//! Logs are vectors behind one lock. A real broker's work is left out: the data is gone with the process, a silent
+//! member keeps its partitions for ever, nothing expires, and members are not given shares.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,13 @@ use eventbus_core::backend::{
 use eventbus_core::{Env, Error, ErrorKind, Group, Position, Result, Stamp, Topic, TopicSpec};
 use tokio::sync::Notify;
 
-/// The broker: what a real backend reaches over the network.
+/// The broker, which a real backend reaches over the network.
 #[derive(Debug)]
 pub(crate) struct Toy {
     env: Arc<dyn Env>,
     topics: Mutex<BTreeMap<Topic, ToyTopic>>,
     changed: Notify,
-    /// Topics ever made, which tells one incarnation from another.
+    /// Number of topics ever made, which tells one incarnation from another.
     made: AtomicU64,
 }
 
@@ -30,16 +30,16 @@ pub(crate) struct Toy {
 struct ToyTopic {
     spec: TopicSpec,
     incarnation: String,
-    /// By partition; a record's index is its position.
+    /// Logs by partition; a record's index is its position.
     logs: Vec<Vec<(Outbound, u64)>>,
     groups: BTreeMap<Group, ToyGroup>,
 }
 
-/// One member owns all partitions: the one that joined first. The others wait until it leaves.
+/// A group: the member that joined first owns all partitions. The others wait until it leaves.
 #[derive(Debug, Default)]
 struct ToyGroup {
     members: Vec<String>,
-    /// Whose they are, as it was told.
+    /// The member that was told that it is the owner.
     owner: Option<String>,
     slots: Vec<Slot>,
 }
@@ -80,7 +80,7 @@ impl ToyTopic {
         if idle.members.is_empty() { Ok(idle) } else { Err(active()) }
     }
 
-    /// What there is to tell a member.
+    /// The next event for a member.
     fn event(&mut self, group: &Group, member: &str) -> Option<GroupEvent> {
         let logs: Vec<LogState> = (0..self.spec.partitions).map(|partition| self.log(partition)).collect();
         let group = self.groups.get_mut(group).filter(|group| group.members.first().is_some_and(|m| m == member))?;
@@ -104,7 +104,7 @@ impl ToyTopic {
     }
 }
 
-/// A connection to it. This and [`ToyMember`] are what a backend's author writes.
+/// A connection to the broker. A backend's author writes this and [`ToyMember`].
 #[derive(Debug)]
 pub(crate) struct ToyBackend(pub(crate) Arc<Toy>);
 
@@ -276,7 +276,7 @@ struct ToyMember {
 }
 
 impl ToyMember {
-    /// What belongs to the owner is asked of it alone: this is the fence.
+    /// Asks a slot, for its owner alone: this is the fence.
     fn slot<T>(&self, partition: u32, ask: impl FnOnce(&mut Slot) -> Result<T>) -> Result<T> {
         let fenced = || Error::new(ErrorKind::Fenced, "the partition is not owned").with("partition", partition);
         let answer = self.toy.with(&self.topic, |topic| {
@@ -335,7 +335,7 @@ impl Membership for ToyMember {
         })
     }
 
-    /// Partitions go one by one only where a backend shares them out.
+    /// Does nothing: partitions go one by one only where a backend shares them out.
     async fn release(&self, _: u32) -> Result<()> {
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Everything at once, for a while: a server that is killed and frozen, connections that are cut, acknowledgements that
-//! are lost, members in processes of their own that are killed, frozen past their lease, join and leave, and handlers that
-//! fail - all drawn from a seed, under constant load. In the end the oracle judges the whole history.
+//! are lost, members in processes of their own that are killed, frozen past their lease, join and leave, and handlers
+//! that fail - all drawn from a seed, under constant load. In the end the oracle judges the whole history.
 //!
 //! `chaos [--backend nats|kafka] [--minutes N] [--seed S] [--rate PER_SECOND] [--server TAG] [--groups classic|consumer]`
 
@@ -32,7 +32,7 @@ const KEYS: usize = 200;
 const LEASE: u64 = 1_500;
 const MEMBERS: usize = 4;
 
-/// What was asked for.
+/// The program's arguments.
 #[derive(Clone, Debug)]
 struct Asked {
     time: Duration,
@@ -137,7 +137,7 @@ impl Chaos {
         Duration::from_millis(self.draws.random_range(from..to))
     }
 
-    /// One fault or change, and its end where it has one.
+    /// Injects one fault or change, and ends it if it lasts.
     async fn strike(&mut self) -> Result<(), Failure> {
         let run = self.run.clone();
         let what = match self.draws.random_range(0..100) {
@@ -208,12 +208,12 @@ impl Chaos {
                 let index = self.drawn();
                 let mut member = self.members.swap_remove(index);
                 self.seen(&member);
-                // What it could not finish in time comes again; the oracle judges that.
+                // Envelopes that it could not finish in time come again; the oracle judges that.
                 drop(member.process.leave().await);
             }
             _ => self.join().await?,
         }
-        // One that lost its bus for good ends with an error: another takes its place, as a supervisor would see to.
+        // A member that lost its bus for good ends with an error. Another takes its place, as under a supervisor.
         let mut left = Vec::new();
         for mut member in std::mem::take(&mut self.members) {
             if member.process.is_running() {
@@ -244,7 +244,7 @@ impl Chaos {
     }
 }
 
-/// Publishes at a steady rate, whatever becomes of it, until told to stop.
+/// Publishes at a steady rate until told to stop, whatever the outcomes.
 async fn load(
     publisher: Arc<Peer>,
     rate: u64,
@@ -349,7 +349,7 @@ fn figures(chaos: &Chaos, verdict: &Verdict, took: Duration) {
     say("0 violations");
 }
 
-/// What a run may take beyond its time: confirming, settling, judging.
+/// Time that a run may take beyond its own: confirming, settling, judging.
 const AFTER: Duration = Duration::from_secs(180);
 
 fn program() -> Result<(), String> {

@@ -1,5 +1,5 @@
-//! A member of a group in a process of its own: `member SPEC`, where SPEC is a `MemberSpec` as JSON. Started by tests, which
-//! it tells on standard output what it does, and at last why it ended.
+//! A member of a group in a process of its own: `member SPEC`, where SPEC is a `MemberSpec` as JSON. Tests start it. It
+//! tells them on standard output what it does, and at last why it ended.
 
 use std::io::Write;
 use std::process::ExitCode;

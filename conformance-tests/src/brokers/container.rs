@@ -1,4 +1,4 @@
-//! A server in a container, whatever it is: how it is found, and what is done to it.
+//! Servers of any kind in containers: how they are found, and what is done to them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,60 +20,61 @@ use super::engine::{self, BrokerError, OWNER, PORT, SHARED, there};
 use super::owner;
 use super::ports::{self, Port};
 
-/// The network that containers are in, if nothing else is said.
+/// The default network of containers.
 const NETWORK: &str = "bridge";
-/// How long a server may take to answer.
+/// Time within which a server must answer.
 const READY: Duration = Duration::from_secs(60);
 
-/// What a server is and how it is started.
+/// A kind of server, and how it is started.
 #[async_trait]
 pub trait Server: fmt::Debug + Send + Sync + 'static {
-    /// Kind and release, as a file's name.
+    /// Kind and release, fit for a file's name.
     fn kind(&self) -> String;
 
-    /// All that distinguishes it from others of its kind: who is let in, for one.
+    /// Everything that distinguishes the server from others of its kind, such as its credentials.
     fn variant(&self) -> String;
 
-    /// The port on which it listens, inside.
+    /// The port on which it listens, inside the container.
     fn inside(&self) -> u16;
 
-    /// Where its data lie, inside.
+    /// The folder of its data, inside the container.
     fn data(&self) -> &'static str;
 
-    /// Whether it is on the host's own network, where it listens at the host's port itself: nothing is between it and its
-    /// clients. Such a one cannot be taken off its network.
+    /// Whether the server is on the host's own network, where it listens at the host's port itself, with nothing
+    /// between it and its clients. Such a server cannot be taken off its network.
     fn is_on_host(&self) -> bool {
         false
     }
 
-    /// The image, and how it is called when clients reach it at this port of the host's. One that is shared is never harmed.
+    /// Completes the image with its command and settings, for clients at this port of the host. A shared server is
+    /// never harmed.
     fn request(&self, image: GenericImage, port: u16, shared: bool) -> ContainerRequest<GenericImage>;
 
     /// The image's name and tag.
     fn image(&self) -> (&'static str, &'static str);
 
-    /// Whether what it says on a new connection is what such a server says.
+    /// Whether the other end of a new connection speaks as such a server does.
     async fn answers(&self, stream: TcpStream) -> std::io::Result<bool>;
 }
 
-/// A server in a container. One of its own is removed with it, a shared one with the run.
+/// A server in a container. One's own is removed with this handle, a shared one with the run.
 #[derive(Debug)]
 pub struct Broker {
     server: Arc<dyn Server>,
     id: String,
     port: u16,
-    /// What is held as long as it is in use, where it is its user's own.
+    /// Locks that are held while it is in use; `None` for a shared server.
     own: Option<Own>,
 }
 
 #[derive(Debug)]
 struct Own {
     _port: Port,
-    /// One harmed broker at a time.
+    /// The lock that lets one broker be harmed at a time.
     _turn: File,
 }
 
-/// A lock file, locked: other processes of the run wait here, and short of a start nobody waits for long.
+/// Locks a lock file. Other processes of the run wait for it, and wait for long only while a server starts.
 async fn locked(name: String) -> Result<File, BrokerError> {
     let lock = ports::lock_file(&name)?;
     let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await;
@@ -81,7 +82,7 @@ async fn locked(name: String) -> Result<File, BrokerError> {
 }
 
 impl Broker {
-    /// The server like this one that all share. It must not be harmed.
+    /// Finds or starts the server like this one that all share. It must not be harmed.
     ///
     /// # Errors
     /// Where there is no engine or no image, or the server does not answer.
@@ -109,8 +110,8 @@ impl Broker {
         .await
     }
 
-    /// A server of one's own, to be harmed. Waits until no other such of this kind is in use on this host: the machine is
-    /// not to be so busy with dying brokers that living ones seem dead.
+    /// Starts a server of one's own, to be harmed. Waits until no other such server of this kind is in use on this
+    /// host: a machine that is busy with dying brokers makes living ones seem dead.
     ///
     /// # Errors
     /// Where there is no engine or no image, or the server does not answer.
@@ -125,25 +126,25 @@ impl Broker {
         .await
     }
 
-    /// Where it listens.
+    /// The address at which the broker listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Ends it as kill -9 does. Its data stays.
+    /// Kills the broker as SIGKILL does. Its data stays.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The engine's error.
     pub async fn kill(&self) -> Result<(), BrokerError> {
         let id = self.id.clone();
         there(async move { engine::kill(&id).await }).await
     }
 
-    /// Ends it in order: it is told, and given ten seconds.
+    /// Stops the broker in order: it is told, and given ten seconds.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The engine's error.
     pub async fn stop(&self) -> Result<(), BrokerError> {
         let id = self.id.clone();
         there(async move {
@@ -153,10 +154,10 @@ impl Broker {
         .await
     }
 
-    /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), and waits until it answers.
+    /// Starts the broker again after [`kill`](Self::kill) or [`stop`](Self::stop), and waits until it answers.
     ///
     /// # Errors
-    /// What the engine says, or that the server does not answer.
+    /// The engine's error, or that the server does not answer.
     pub async fn start(&self) -> Result<(), BrokerError> {
         let (server, id, port) = (self.server.clone(), self.id.clone(), self.port);
         there(async move {
@@ -166,10 +167,10 @@ impl Broker {
         .await
     }
 
-    /// Freezes it: connections stay and nothing is answered.
+    /// Freezes the broker: connections stay and nothing is answered.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The engine's error.
     pub async fn pause(&self) -> Result<(), BrokerError> {
         let id = self.id.clone();
         there(async move { Ok(engine::docker().await?.pause_container(&id).await?) }).await
@@ -178,16 +179,16 @@ impl Broker {
     /// Ends a freeze.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The engine's error.
     pub async fn unpause(&self) -> Result<(), BrokerError> {
         let id = self.id.clone();
         there(async move { Ok(engine::docker().await?.unpause_container(&id).await?) }).await
     }
 
-    /// Takes it off its network: nothing arrives and nothing leaves, and nobody is told.
+    /// Takes the broker off its network: nothing arrives and nothing leaves, and nobody is told.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The engine's error.
     pub async fn disconnect(&self) -> Result<(), BrokerError> {
         let id = self.id.clone();
         there(async move {
@@ -197,10 +198,10 @@ impl Broker {
         .await
     }
 
-    /// Puts it back on its network.
+    /// Puts the broker back on its network.
     ///
     /// # Errors
-    /// What the engine says, or that the server does not answer.
+    /// The engine's error, or that the server does not answer.
     pub async fn reconnect(&self) -> Result<(), BrokerError> {
         let (server, id, port) = (self.server.clone(), self.id.clone(), self.port);
         there(async move {
@@ -218,7 +219,7 @@ impl Drop for Broker {
         let id = std::mem::take(&mut self.id);
         if let Ok(runtime) = engine::background() {
             runtime.spawn(async move {
-                // What stays is swept.
+                // A container that stays is swept later.
                 let _ = engine::remove(&id).await;
                 drop(own);
             });
@@ -226,7 +227,7 @@ impl Drop for Broker {
     }
 }
 
-/// Ports of shared brokers are held until the process ends.
+/// Holds the port of a shared broker until the process ends.
 fn held(port: Port) {
     static HELD: Mutex<Vec<Port>> = Mutex::new(Vec::new());
     HELD.lock().unwrap_or_else(PoisonError::into_inner).push(port);
@@ -257,13 +258,13 @@ async fn start(server: &dyn Server, port: u16, shared: Option<String>) -> Result
         });
     let container = request.start().await?;
     let id = container.id().to_owned();
-    // It is removed by its id: a handle would do so in a runtime that may be gone by then.
+    // The container is removed by its id: a handle would do so in a runtime that may be gone by then.
     std::mem::forget(container);
     answers(server, port).await?;
     Ok(id)
 }
 
-/// Waits for the server's own words: a port that is open may be the engine's only.
+/// Waits until the server itself answers: an open port may be the engine's only.
 async fn answers(server: &dyn Server, port: u16) -> Result<(), BrokerError> {
     let began = Instant::now();
     let asked = async || server.answers(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?).await;

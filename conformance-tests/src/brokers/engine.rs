@@ -14,12 +14,12 @@ use super::owner;
 
 /// The label that every container of a run carries: its owner.
 pub(super) const OWNER: &str = "eventbus.owner";
-/// The port on the host.
+/// The label of the port on the host.
 pub(super) const PORT: &str = "eventbus.port";
-/// What a shared broker is, so that others find it.
+/// The label that says what a shared broker is, so that others find it.
 pub(super) const SHARED: &str = "eventbus.shared";
 
-/// Why there is no broker.
+/// The reason why there is no broker.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BrokerError {
@@ -40,9 +40,9 @@ pub enum BrokerError {
     Silent {
         /// The port on the host.
         port: u16,
-        /// How long was waited.
+        /// Seconds waited.
         seconds: u64,
-        /// The last thing that went wrong.
+        /// The last error.
         last: String,
     },
     /// The harness has no runtime to work on.
@@ -65,7 +65,7 @@ pub fn background() -> Result<&'static Runtime, BrokerError> {
         .map_err(|error| BrokerError::Runtime(error.clone()))
 }
 
-/// Runs on the harness's runtime, from whatever runtime.
+/// Runs work on the harness's runtime, from any other.
 pub(super) async fn there<T: Send + 'static>(
     work: impl Future<Output = Result<T, BrokerError>> + Send + 'static,
 ) -> Result<T, BrokerError> {
@@ -83,7 +83,7 @@ pub(super) async fn docker() -> Result<&'static Docker, BrokerError> {
     DOCKER.get_or_try_init(connect).await
 }
 
-/// A container of whatever run: its id and labels.
+/// Lists the containers of all runs: ids and labels.
 pub(super) async fn labelled() -> Result<Vec<(String, HashMap<String, String>)>, BrokerError> {
     let filters = HashMap::from([("label", vec![OWNER])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -112,7 +112,7 @@ async fn remove_where(condemned: impl Fn(&str) -> bool) -> Result<usize, BrokerE
     Ok(removed)
 }
 
-/// Removes the containers of runs that are over, whatever ended them. How many there were.
+/// Removes the containers of runs that are over, whatever ended them. Returns their number.
 ///
 /// # Errors
 /// Where the engine does not answer.
@@ -120,7 +120,8 @@ pub fn sweep() -> Result<usize, BrokerError> {
     background()?.block_on(remove_where(|owner| !owner::lives(owner)))
 }
 
-/// Ends the run: removes what it started. Where this process is not the run's owner, the owner does it.
+/// Ends the run: removes its containers, and returns their number. Does nothing unless this process is the owner:
+/// the owner does it.
 ///
 /// # Errors
 /// Where the engine does not answer.

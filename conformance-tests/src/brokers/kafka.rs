@@ -10,9 +10,9 @@ use super::container::Server;
 /// The release, by the tag of its image.
 const RELEASE: &str = "4.3.1";
 
-/// Short times, so that a test need not wait, and little memory. Sessions may be as short as the cases ask for; a group under
-/// KIP-848 has the broker's. Many cases connect at once: beyond the fifty that wait by default, connections stand for as long
-/// as TCP repeats itself.
+/// Settings for short times, so that a test need not wait, and little memory. Sessions may be as short as the cases ask
+/// for; a group under KIP-848 has the broker's. Many cases connect at once: beyond the default backlog of fifty,
+/// connections stand for as long as TCP repeats itself.
 const SETTINGS: &[(&str, &str)] = &[
     ("NODE_ID", "1"),
     ("PROCESS_ROLES", "broker,controller"),
@@ -38,15 +38,15 @@ const SETTINGS: &[(&str, &str)] = &[
     ("LOG4J_ROOT_LOGLEVEL", "WARN"),
 ];
 
-/// For tests: little memory, and for what runs for seconds no compiler that takes minutes.
+/// Java's options for tests: little memory, and no compiler that takes minutes, since a broker runs for seconds.
 const SMALL: &[(&str, &str)] =
     &[("HEAP_OPTS", "-Xmx512m"), ("JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")];
 
-/// For measurements: what Kafka's own scripts start a broker with.
+/// Java's options for measurements: those of Kafka's own scripts.
 const FULL: &[(&str, &str)] =
     &[("HEAP_OPTS", "-Xms1g -Xmx1g"), ("JVM_PERFORMANCE_OPTS", "-XX:+UseG1GC -XX:MaxGCPauseMillis=20")];
 
-/// Where the data lie.
+/// The folder of the data.
 const DATA: &str = "/var/lib/kafka/data";
 
 /// An Apache Kafka broker.
@@ -73,14 +73,14 @@ impl KafkaServer {
         self
     }
 
-    /// Where it listens for clients, for brokers and for controllers, where clients reach it at this port of the host's.
+    /// The ports for clients, for brokers and for controllers, if clients reach it at this port of the host.
     const fn ports(&self, port: u16) -> (u16, u16, u16) {
-        // On the host's network they are as much its own as the first one: nobody else derives them.
+        // On the host's network the other two are its own as well: nobody else derives ports from the first.
         if self.measured { (port, port + 2_000, port + 4_000) } else { (9092, 9094, 9093) }
     }
 
-    /// A broker that is measured: with the memory and the compiler that a broker in use has, and on the host's own network,
-    /// since a published port takes each byte through a process of the engine's.
+    /// A broker that is measured: with the memory and the compiler that a broker in use has, and on the host's own
+    /// network, since a published port takes each byte through a process of the engine's.
     #[must_use]
     pub const fn measured(mut self) -> Self {
         self.measured = true;
@@ -116,10 +116,10 @@ impl Server for KafkaServer {
     }
 
     fn request(&self, image: GenericImage, port: u16, shared: bool) -> ContainerRequest<GenericImage> {
-        // One that was killed is let in again when the session of the one before it has ended. One that only stood still for
-        // longer, as on a busy machine, would tell its clients that there is no broker.
+        // A broker that was killed is let in again when its former session has ended. A shared one may stand still for
+        // longer, as on a busy machine, and would then tell its clients that there is no broker.
         let session = if shared { "60000" } else { "1500" };
-        // Clients go where the broker says that it is.
+        // Clients go to the address that the broker advertises.
         let (inside, broker, controller) = self.ports(port);
         let advertised = format!("CLIENT://127.0.0.1:{port},BROKER://127.0.0.1:{broker}");
         let to_all = if self.measured { "127.0.0.1" } else { "0.0.0.0" };
@@ -146,7 +146,7 @@ impl Server for KafkaServer {
         )
     }
 
-    /// Asked which requests it knows, it answers under the number of the question.
+    /// Asks which requests the broker knows: it answers under the number of the question.
     async fn answers(&self, mut stream: TcpStream) -> std::io::Result<bool> {
         // Length; ApiVersions, version 0; number 7; no client.
         stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff]).await?;

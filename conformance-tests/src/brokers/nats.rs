@@ -62,8 +62,8 @@ impl NatsServer {
         self
     }
 
-    /// A server that is measured: on the host's own network, since a published port takes each byte through a process of
-    /// the engine's.
+    /// A server that is measured: on the host's own network, since a published port takes each byte through a process
+    /// of the engine's.
     #[must_use]
     pub const fn measured(mut self) -> Self {
         self.measured = true;

@@ -1,19 +1,19 @@
-//! Who owns the containers of a run.
+//! The owner of a run's containers.
 
 use std::path::Path;
 
-/// Names the owner to those that a runner starts.
+/// The variable that names the owner to processes that a runner starts.
 const VARIABLE: &str = "EVENTBUS_TEST_OWNER";
 
-/// `PID:START`: a process and the time at which it began, in clock ticks since the host's start.
+/// The identity of a process, `PID:START`: START is the time at which it began, in clock ticks since the host's start.
 pub(super) fn identity(pid: u32) -> Option<String> {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    // The program's name may hold spaces and parentheses: what counts begins behind the last one.
+    // The program's name may hold spaces and parentheses: the fields begin behind the last one.
     let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?;
     Some(format!("{pid}:{started}"))
 }
 
-/// The owner of what this process starts.
+/// The owner of the containers that this process starts.
 pub(super) fn own() -> String {
     if let Ok(named) = std::env::var(VARIABLE) {
         return named;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::engine::BrokerError;
 
-/// Below the ports that the host gives to outgoing connections.
+/// The range of ports, below those that the host gives to outgoing connections.
 const RANGE: std::ops::Range<u16> = 21_000..23_000;
 
 /// A port that no other run takes while this lives.
@@ -17,21 +17,21 @@ pub(super) struct Port {
     _lock: File,
 }
 
-/// Where lock files lie: one folder for all runs of the host's user.
+/// The folder of lock files: one for all runs of the host's user.
 pub(super) fn locks() -> Result<PathBuf, BrokerError> {
     let folder = std::env::temp_dir().join(format!("eventbus-test-locks-{}", rustix::process::geteuid().as_raw()));
     fs::create_dir_all(&folder).map_err(BrokerError::Locks)?;
     Ok(folder)
 }
 
-/// A lock file by name, not locked yet.
+/// Opens a lock file by name, not locked yet.
 pub(super) fn lock_file(name: &str) -> Result<File, BrokerError> {
     let path = locks()?.join(name);
     File::options().create(true).truncate(false).write(true).open(path).map_err(BrokerError::Locks)
 }
 
 impl Port {
-    /// Takes one that is free now: nobody holds its lock, and nothing listens there.
+    /// Takes a port that is free now: nobody holds its lock, and nothing listens there.
     pub(super) fn take() -> Result<Self, BrokerError> {
         for number in RANGE {
             let lock = lock_file(&format!("port-{number}"))?;

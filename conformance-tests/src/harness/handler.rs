@@ -11,7 +11,7 @@ use eventbus_core::{Delivery, Handler, HandlerError};
 use super::process::Process;
 use crate::history::{EndOutcome, HandlerCall, Key, Kind, Recorder, Start, digest, parse_payload};
 
-/// What a handler call does in the end.
+/// The end of a handler call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Act {
@@ -29,13 +29,13 @@ pub enum Act {
     Kill,
 }
 
-/// What a handler call does: waits, then acts.
+/// The course of a handler call: it waits, then acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // written by every test
 pub struct Step {
-    /// How long it takes; a handler that takes no time does not yield either.
+    /// Duration of the call; a call that takes no time does not yield either.
     pub takes: Duration,
-    /// How it ends.
+    /// The end of the call.
     pub then: Act,
 }
 
@@ -47,19 +47,20 @@ impl Step {
     }
 }
 
-/// Decides what handler calls do. Any `Fn(&Delivery, u64) -> Step` is one; the number is the envelope's within its key.
+/// A script that decides what handler calls do. Any `Fn(&Delivery, u64) -> Step` is one; the number is the envelope's
+/// within its key.
 pub trait Script: Send + Sync + 'static {
-    /// What this call does.
+    /// The course of this call.
     fn step(&self, delivery: &Delivery, number: u64) -> Step;
 
-    /// What the call waits for after it has begun, before the time that its step takes. Default: nothing.
+    /// A future that the call awaits after it has begun, before the time that its step takes. Default: none.
     fn hold(&self, delivery: &Delivery, number: u64) -> Option<Holding> {
         let _ = (delivery, number);
         None
     }
 }
 
-/// What a handler call waits for.
+/// A future that a handler call awaits.
 pub type Holding = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<F: Fn(&Delivery, u64) -> Step + Send + Sync + 'static> Script for F {
@@ -73,7 +74,8 @@ pub fn steadily(takes: Duration) -> impl Script {
     move |_: &Delivery, _: u64| Step::succeed(takes)
 }
 
-/// Records every call. A call whose future is dropped is recorded as abandoned, one that panics as panicked.
+/// A handler that records every call. A call whose future is dropped is recorded as abandoned, one that panics as
+/// panicked.
 pub struct RecordingHandler {
     process: Arc<Process>,
     script: Arc<dyn Script>,
@@ -103,8 +105,8 @@ impl RecordingHandler {
             replayed: delivery.is_replayed(),
             checked: self.process.time_of(delivery.checked_at()),
         };
-        // The pool checks ownership and then calls, with nothing in between that waits; but a process may be stopped there.
-        // One whose recorder can tell says when the check was.
+        // The pool checks ownership and then calls, without a wait in between; but a process may be stopped there. So
+        // the time of the check is recorded if the recorder can tell it.
         if start.checked.is_none() {
             self.process.note(Kind::StartChecked { call: start.call });
         }
@@ -115,7 +117,7 @@ impl RecordingHandler {
 #[async_trait]
 impl Handler for RecordingHandler {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
-        // What is no numbered payload was not published by us: the judge will say so.
+        // A payload without a number was not published by a test: the oracle will say so.
         let number = parse_payload(delivery.envelope().payload()).map_or(0, |numbered| numbered.number);
         let step = self.script.step(&delivery, number);
         let call = self.begin(&delivery, number);
@@ -140,7 +142,7 @@ impl Handler for RecordingHandler {
                 call.end(EndOutcome::Failed);
                 Err(HandlerError::permanent("told to fail for good"))
             }
-            // Not by the macro: its hook prints, thousands of times.
+            // `panic!` is avoided: its hook prints, thousands of times.
             Act::Panic => std::panic::resume_unwind(Box::new("told to panic")),
             _ => {
                 call.end(EndOutcome::Failed);

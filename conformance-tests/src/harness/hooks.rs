@@ -1,4 +1,4 @@
-//! The recording hook: what the bus reports, in the place where it reports it.
+//! The recording hook: records the bus's reports when they are made.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use eventbus_core::{BusEvent, Error, ErrorKind, Hook, Location, Receipt};
 use super::process::{Offer, Process};
 use crate::history::{FinishedBy, Kind, PublishOutcome};
 
-/// What the bus sets on a replayed dead letter.
+/// The extension that the bus sets on a replayed dead letter.
 const REPLAY: &str = "eventbusreplayto";
 
-/// Records what the bus reports. One a process.
+/// A hook that records the bus's reports. One a process.
 #[derive(Debug, Clone)]
 pub struct RecordingHook(Arc<Process>);
 
@@ -60,7 +60,7 @@ impl Hook for RecordingHook {
             }
             BusEvent::Sealed { topic, error, .. } => self.sealed(topic.as_str(), error),
             BusEvent::DeadLettered { at, .. } => {
-                // Believed where the broker has the letter: finished is what was confirmed.
+                // Believed if the broker has the letter: only a confirmed one finishes its envelope.
                 let position = at.position.map_or(0, |position| position.get());
                 if self.0.has_letter(at.topic.as_str(), at.group.as_str(), at.partition, position) {
                     self.finished(at, FinishedBy::DeadLettered);
@@ -82,7 +82,7 @@ impl Hook for RecordingHook {
     }
 }
 
-/// What the history calls an answer.
+/// Turns an answer of the bus into an outcome of the history.
 pub(super) fn outcome_of(process: &Process, topic: &str, call: u64, result: &Result<Receipt, Error>) -> PublishOutcome {
     let error = match result {
         Ok(receipt) => {
@@ -100,7 +100,7 @@ pub(super) fn outcome_of(process: &Process, topic: &str, call: u64, result: &Res
         kind => {
             let offers = process.offers();
             let named = error.refusal().and_then(|refusal| offers.get(&(topic.to_owned(), refusal.id.clone())));
-            // A topic that is sealed as a whole names a publish of whatever key: no root within this one.
+            // A topic that is sealed as a whole names a publish of any key, which is no root within this one.
             let own = offers.get(&(topic.to_owned(), format!("{}-{call}", process.number())));
             let same_key = |offer: &&Offer| own.is_some_and(|own| own.key == offer.key && own.call != offer.call);
             let root = named.filter(same_key).map(|offer| offer.number);

@@ -1,7 +1,7 @@
-//! What stands between a test and the bus, so that nothing happens unrecorded.
+//! The harness between a test and the bus, so that nothing happens unrecorded.
 //!
-//! A [`Node`] is one process: a [`Bus`](eventbus_core::Bus) of its own over a backend of its own, with everything on both
-//! sides of the bus observed:
+//! A [`Node`] is one process: a [`Bus`](eventbus_core::Bus) of its own over a backend of its own, with everything on
+//! both sides of the bus observed:
 //!
 //! ```text
 //! test ──► Publisher ──► Bus ──► Observed backend ──► broker      offers and outcomes; commits, claims, losses
@@ -9,12 +9,12 @@
 //!                         └───► RecordingHook                     dead letters, skips, copies, resets, losses
 //! ```
 //!
-//! None of it knows which backend it is. Faults are injected below [`Observed`], by whatever can: the memory backend's own
-//! facility, a proxy, a signal. [`read_back`] reads the log and the committed positions afterwards, by a [`LogReader`]: a
-//! client of the test's own where there is a broker, a connection that the bus under test never had where there is none.
+//! No part of it depends on the backend. Faults are injected below [`Observed`]: by the memory backend's own facility,
+//! a proxy, a signal. [`read_back`] reads the log and the committed positions afterwards, by a [`LogReader`]: a client
+//! of the test's own where there is a broker, else a connection that the bus under test never had.
 //!
-//! A record is made before what it announces and after what it reports; a [`Process`] that was killed records nothing more,
-//! and nothing that it still does reaches the broker.
+//! A record is made before what it announces and after what it reports; a [`Process`] that was killed records nothing
+//! more, and nothing that it still does reaches the broker.
 
 mod handler;
 mod hooks;

@@ -21,7 +21,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a process on a backend of its own that is in this process. `number` was not used before in this history.
+    /// Starts a process on a backend of its own that is in this process. `number` must be new in this history.
     ///
     /// # Errors
     /// As [`Bus::new`].
@@ -38,7 +38,7 @@ impl Node {
         Ok(Self::on(bus, process, numbers))
     }
 
-    /// The same on a backend that has to be connected.
+    /// Starts a process on a backend that has to be connected.
     ///
     /// # Errors
     /// As [`Bus::connect`].
@@ -73,7 +73,7 @@ impl Node {
         &self.bus
     }
 
-    /// Publishes on the record.
+    /// The publisher of this process, on the record.
     #[must_use]
     pub fn publisher(&self) -> &Publisher {
         &self.publisher

@@ -1,8 +1,8 @@
 //! The observed backend: a layer that passes every call on and records what concerns the rules.
 //!
-//! Recorded are commits and claims with the finished-beyond set as their notes say it, the sessions that claims begin, and
-//! ownership lost. A claim that follows an assignment begins a session by it; a claim in an ownership that is held begins
-//! another one elsewhere, which is a seek (the bus seeks by itself where a log was replaced).
+//! Commits and claims are recorded with the finished-beyond set of their notes, and so are the sessions that claims
+//! begin, and ownership lost. The first claim after an assignment begins a session by it. A later claim begins another
+//! one elsewhere, which is a seek (the bus seeks by itself where a log was replaced).
 //!
 //! A process that was killed reaches nothing any more: its submissions vanish, its calls fail.
 
@@ -29,7 +29,7 @@ pub struct Observed {
     letters: Mutex<BTreeMap<Stamp, LetterOf>>,
 }
 
-/// What a dead letter is about.
+/// The record that a dead letter is about.
 type LetterOf = (Topic, Group, u32, Position);
 
 impl Observed {
@@ -115,7 +115,7 @@ impl ForwardBackend for Observed {
     }
 }
 
-/// Sees a dead letter stored, whatever the bus makes of it.
+/// A sink that sees a dead letter stored, whatever the bus makes of it.
 struct Witness {
     process: Arc<Process>,
     place: LetterOf,
@@ -146,19 +146,19 @@ struct Names {
     member: Name,
 }
 
-/// What is known of a partition that was assigned.
+/// The state of an assigned partition.
 #[derive(Debug, Default)]
 struct Held {
-    /// No claim has been confirmed since the assignment.
+    /// Whether no claim has been confirmed since the assignment.
     fresh: bool,
     /// The group's progress as it was assigned, or stored since.
     progress: Option<Progress>,
-    /// Where it begins was recorded.
+    /// Whether its start position was recorded.
     begun: bool,
     epoch: u64,
 }
 
-/// A watermark, and what its note says of who wrote it for which log.
+/// A watermark, with the owner and the incarnation in its note.
 #[derive(Debug)]
 struct Progress {
     next: Position,
@@ -173,7 +173,7 @@ impl Progress {
         Self { next, owner, epoch, incarnation }
     }
 
-    /// Whether progress for this log is discarded for the other's, as the bus said it would be.
+    /// Whether the bus discards this progress, as it said, for the other's log.
     fn is_discarded_by(&self, other: &Self) -> bool {
         self.incarnation != other.incarnation || other.next < self.next
     }
@@ -217,7 +217,7 @@ impl ObservedMember {
         }
     }
 
-    /// What a claim announces about where its partition begins.
+    /// Records where a partition without progress begins, before its claim is sent.
     fn before_claim(&self, partition: u32, position: u64) {
         let Names { topic, group, .. } = &self.names;
         let (topic, group) = (topic.clone(), group.clone());
@@ -228,7 +228,7 @@ impl ObservedMember {
         }
     }
 
-    /// Why a claim that is about to be sent begins elsewhere, if it does.
+    /// The reason why a claim that is about to be sent begins elsewhere; `None` if it does not.
     fn elsewhere(&self, claim: &Progress, partition: u32, seek: bool) -> Option<Elsewhere> {
         let Names { topic, group, .. } = &self.names;
         let said = self.process.expects_reset(topic, group, partition);
@@ -237,7 +237,7 @@ impl ObservedMember {
             if said && before.is_discarded_by(claim) {
                 return Some(Elsewhere::Reset);
             }
-            // Where it stands is perhaps where a claim began that was stored and never answered.
+            // The progress that it found may be an earlier claim that was stored and never answered.
             let found = self.process.unanswered((topic, group, partition), before.epoch, &before.owner);
             if found.is_some() {
                 return found;
@@ -246,7 +246,7 @@ impl ObservedMember {
         (seek && self.process.expects_seek()).then_some(Elsewhere::Seek)
     }
 
-    /// A claim was confirmed: a session begins.
+    /// Records the session that a confirmed claim begins.
     fn session(&self, partition: u32, claimed: Progress, seek: bool, elsewhere: Option<Elsewhere>) {
         let Names { topic, group, member } = &self.names;
         let (view, epoch, position) = ((&**topic, &**group, partition), claimed.epoch, claimed.next.get());
@@ -256,12 +256,12 @@ impl ObservedMember {
             (held.epoch, held.fresh) = (epoch, false);
             found = held.progress.replace(claimed);
         }
-        // What was found may be a claim that was stored and never answered.
+        // The progress that was found may be a claim that was stored and never answered.
         let found = found.and_then(|found| self.process.answered(view, found.epoch, &found.owner));
-        // No longer unanswered, nor is an earlier one of the same epoch, which was fenced.
+        // This claim is answered, and so is an earlier one of the same epoch, which was fenced.
         let _ = self.process.answered(view, epoch, member);
         let elsewhere = elsewhere.or(found);
-        // Confirmed late, to an owner that is none any more: its session never was.
+        // A claim that was confirmed late, to a former owner, began no session.
         if !self.process.latest_epoch(view, epoch) {
             return;
         }
@@ -298,7 +298,7 @@ impl ObservedMember {
         }
     }
 
-    /// The finished-beyond set as the note says it, which is what a successor will skip.
+    /// The finished-beyond set of the note, which a successor will skip.
     fn beyond(&self, commit: &Commit) -> Vec<(u64, u64)> {
         let Ok(note) = Note::decode(&commit.note) else { return Vec::new() };
         if note.finished.is_cut() {

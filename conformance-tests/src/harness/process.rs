@@ -15,7 +15,7 @@ use crate::history::{CallIds, Kind, Recorder};
 pub struct Process {
     recorder: Arc<dyn Recorder>,
     number: u32,
-    /// Held while something is recorded: nothing of a process stands behind its kill in the history.
+    /// Read-locked while something is recorded: no record of a process stands behind its kill in the history.
     alive: RwLock<bool>,
     seeking: AtomicBool,
     death: Notify,
@@ -28,7 +28,7 @@ pub struct Process {
     epochs: Arc<Epochs>,
 }
 
-/// What is on record of claims, by topic, group and partition.
+/// Claims on record, by topic, group and partition.
 pub(super) type Epochs = Mutex<BTreeMap<(String, String, u32), Claims>>;
 
 /// The claims of a partition in a group.
@@ -37,11 +37,11 @@ pub(super) struct Claims {
     /// The highest epoch of a session.
     highest: u64,
     /// Claims that began elsewhere than where their group stood, and whose answer has not come: epoch, member, and why.
-    /// One may be stored all the same; then whoever finds it begins there.
+    /// Such a claim may be stored all the same; an owner that finds it begins there.
     unanswered: Vec<(u64, String, Elsewhere)>,
 }
 
-/// Why a claim begins elsewhere.
+/// The reason why a claim begins elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elsewhere {
     /// The subscription sought.
@@ -84,20 +84,20 @@ impl Process {
         })
     }
 
-    /// Its number.
+    /// The number of the process in the history.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Whether it was not killed.
+    /// Whether the process was not killed.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         *self.alive.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Kills it, as far as the history and the broker can see: what it handles ends here, it records nothing more, and
-    /// nothing that it still calls reaches its backend. Whether it was alive.
+    /// Kills the process, as far as the history and the broker can see: its handlers end here, it records nothing more,
+    /// and none of its calls reaches its backend. `true` if it was alive.
     pub fn kill(&self) -> bool {
         let mut alive = self.alive.write().unwrap_or_else(PoisonError::into_inner);
         let was_alive = std::mem::replace(&mut *alive, false);
@@ -108,7 +108,7 @@ impl Process {
         was_alive
     }
 
-    /// A claim is sent that begins elsewhere.
+    /// Notes a claim that is about to be sent and begins elsewhere.
     pub(super) fn claims_elsewhere(&self, view: (&str, &str, u32), epoch: u64, member: &str, why: Elsewhere) {
         let mut epochs = lock(&self.epochs);
         let claims = epochs.entry((view.0.into(), view.1.into(), view.2)).or_default();
@@ -117,7 +117,7 @@ impl Process {
         }
     }
 
-    /// Why the claim of this epoch and member begins elsewhere, if it does and was not answered.
+    /// The reason why the unanswered claim of this epoch and member began elsewhere; `None` if there is none.
     pub(super) fn unanswered(&self, view: (&str, &str, u32), epoch: u64, member: &str) -> Option<Elsewhere> {
         let epochs = lock(&self.epochs);
         let claims = epochs.get(&(view.0.into(), view.1.into(), view.2))?;
@@ -125,7 +125,7 @@ impl Process {
         known.map(|(_, _, why)| *why)
     }
 
-    /// Takes the claim of this epoch and member, if it began elsewhere and was not answered.
+    /// Takes the unanswered claim of this epoch and member, if it began elsewhere. Returns the reason.
     pub(super) fn answered(&self, view: (&str, &str, u32), epoch: u64, member: &str) -> Option<Elsewhere> {
         let mut epochs = lock(&self.epochs);
         let claims = epochs.get_mut(&(view.0.into(), view.1.into(), view.2))?;
@@ -133,7 +133,7 @@ impl Process {
         Some(claims.unanswered.remove(index).2)
     }
 
-    /// Puts the epoch of a session on record. Whether it is not below one that is there.
+    /// Puts the epoch of a session on record. `false` if it is below one that is there.
     pub(super) fn latest_epoch(&self, view: (&str, &str, u32), epoch: u64) -> bool {
         let mut epochs = lock(&self.epochs);
         let claims = epochs.entry((view.0.into(), view.1.into(), view.2)).or_default();
@@ -141,7 +141,7 @@ impl Process {
         epoch == claims.highest
     }
 
-    /// The broker has a dead letter.
+    /// Notes that the broker has a dead letter.
     pub(super) fn letter_stored(&self, topic: &str, group: &str, partition: u32, position: u64) {
         lock(&self.letters).insert((topic.into(), group.into(), partition, position));
     }
@@ -150,8 +150,8 @@ impl Process {
         lock(&self.letters).contains(&(topic.into(), group.into(), partition, position))
     }
 
-    /// The test asks a subscription of this process to seek: a claim that moves a partition which is held is then no
-    /// surprise, and is recorded as a seek.
+    /// Announces that the test asks a subscription of this process to seek: a claim that moves a held partition is then
+    /// recorded as a seek.
     pub fn expect_seek(&self) {
         self.seeking.store(true, Ordering::Release);
     }
@@ -172,7 +172,7 @@ impl Process {
         }
     }
 
-    /// Appends a record, unless it was killed.
+    /// Appends a record, unless the process was killed.
     pub fn note(&self, kind: Kind) {
         let alive = self.alive.read().unwrap_or_else(PoisonError::into_inner);
         if *alive {
@@ -180,12 +180,12 @@ impl Process {
         }
     }
 
-    /// Counts something worth knowing that no rule is about.
+    /// Counts an observation that no rule is about.
     pub fn saw(&self, what: &'static str) {
         *lock(&self.sights).entry(what).or_default() += 1;
     }
 
-    /// What was counted, by name.
+    /// The observations that were counted, by name.
     #[must_use]
     pub fn sights(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.sights).clone()
@@ -202,7 +202,7 @@ impl Process {
         self.offers().values().filter(|offer| !offer.told).count()
     }
 
-    /// The bus reported that the log is another; where it goes on is known with the claim that follows.
+    /// Notes the bus's report that the log is another; the claim that follows tells where it goes on.
     pub(super) fn expect_reset(&self, topic: &str, group: &str, partition: u32) {
         lock(&self.resets).insert((topic.into(), group.into(), partition));
     }
@@ -230,7 +230,7 @@ impl Recorder for Process {
     }
 }
 
-/// A panic of a handler leaves whole values behind.
+/// Locks also after a panic: a handler that panics leaves whole values behind.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -27,7 +27,7 @@ impl Numbers {
         self.epochs.clone()
     }
 
-    /// The number of the next envelope.
+    /// Takes the number of the next envelope.
     fn next(&self, topic: &str, key: &[u8]) -> u64 {
         let mut numbers = lock(&self.next);
         let number = numbers.entry((topic.to_owned(), key.to_vec())).or_default();
@@ -35,14 +35,14 @@ impl Numbers {
         *number
     }
 
-    /// How many were offered of a key.
+    /// The number of envelopes offered of a key.
     #[must_use]
     pub fn offered(&self, topic: &str, key: &str) -> u64 {
         lock(&self.next).get(&(topic.to_owned(), key.as_bytes().to_vec())).copied().unwrap_or(0)
     }
 }
 
-/// Publishes on one bus, on the record. Cheap to clone.
+/// A publisher on one bus, on the record. Cheap to clone.
 ///
 /// Order is promised among the publishes of one bus: a key belongs to one publisher at a time.
 #[derive(Clone)]
@@ -59,8 +59,8 @@ impl Publisher {
         Self { bus, process, numbers, line: Arc::default() }
     }
 
-    /// Publishes the next envelope of a key (of none, where the key is empty), `size` bytes of payload at the least.
-    /// The outcome may be awaited, or dropped: the bus's hook records it as well.
+    /// Publishes the next envelope of a key (without one, if the key is empty), with `size` bytes of payload at the
+    /// least. The outcome may be awaited, or dropped: the bus's hook records it as well.
     pub fn publish(&self, topic: &str, key: &str, size: usize) -> Outcome {
         let _line = lock(&self.line);
         let number = self.numbers.next(topic, key.as_bytes());
@@ -125,7 +125,7 @@ enum State {
     Over,
 }
 
-/// A publish on its way. Resolves into what the bus answers, and records it as in the caller's hands.
+/// A publish on its way. Resolves to the bus's answer, and records that the caller has it.
 #[must_use = "dropping it leaves the outcome to the hook"]
 pub struct Outcome {
     state: State,
@@ -135,15 +135,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Waits for room only; the error where the publish is over by then.
+    /// Waits for room only.
     ///
     /// # Errors
-    /// What ended the publish.
+    /// The error of the publish, if it is over by then.
     pub async fn admitted(&mut self) -> Result<(), Error> {
         std::future::poll_fn(|cx| self.poll_admitted(cx)).await
     }
 
-    /// Withdraws it, if it was not sent yet. Whether it came in time.
+    /// Withdraws the publish, if it was not sent yet. `true` if that came in time.
     pub fn cancel(&self) -> bool {
         let withdrawal = match &self.state {
             State::Publishing(publishing) => publishing.cancel(),

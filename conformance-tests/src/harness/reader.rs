@@ -12,50 +12,50 @@ use eventbus_core::{Envelope, Error, ErrorKind, Group, Result, Topic};
 
 use crate::history::{Key, Kind, Name, digest, parse_payload};
 
-/// What the bus sets on a replayed dead letter.
+/// The extension that the bus sets on a replayed dead letter.
 const REPLAY: &str = "eventbusreplayto";
 
-/// How long a broker may be silent before reading ends with an error.
+/// Time for which a broker may be silent before reading ends with an error.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What was read, ready to be appended to the history.
+/// The result of a reading, ready to be appended to the history.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct ReadBack {
     /// `LogBounds`, `LogRecord` and `CommittedRead`.
     pub kinds: Vec<Kind>,
-    /// Records read.
+    /// Number of records read.
     pub records: usize,
 }
 
-/// Reads what a broker holds, beside the bus under test.
+/// A reader of a broker's logs and progress, beside the bus under test.
 #[async_trait]
 pub trait LogReader: fmt::Debug + Send + Sync {
     /// The first position that is held and the one that comes next, of each partition.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     async fn bounds(&self, topic: &Topic) -> Result<Vec<(u64, u64)>>;
 
     /// All records, by partition and position.
     ///
     /// # Errors
-    /// What the broker says; `Unavailable` where it falls silent before the end.
+    /// The broker's error; `Unavailable` if the broker falls silent before the end.
     async fn records(&self, topic: &Topic) -> Result<Vec<Inbound>>;
 
     /// The committed positions of a group, by partition; empty where it has none.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     async fn committed(&self, topic: &Topic, group: &Group) -> Result<Vec<(u32, u64)>>;
 }
 
-/// Reads by a backend of its own, in a group of its own that commits nothing.
+/// A reader by a backend of its own, in a group of its own that commits nothing.
 #[derive(Debug)]
 pub struct BackendReader(Arc<dyn Backend>);
 
 impl BackendReader {
-    /// Reads by this backend, which is open.
+    /// Makes a reader by this backend, which must be open.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>) -> Self {
         Self(backend)
@@ -89,7 +89,7 @@ impl LogReader for BackendReader {
 /// Reads a topic's log from its first record to its end, and the committed positions of these groups.
 ///
 /// # Errors
-/// What the reader says.
+/// The reader's error.
 pub async fn read_back(reader: &dyn LogReader, topic: &Topic, groups: &[Group]) -> Result<ReadBack> {
     let mut read = ReadBack::default();
     for (partition, (first, end)) in (0..).zip(reader.bounds(topic).await?) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{EndOutcome, Kind, Recorder, Start};
 
-/// Hands out call numbers, unique within a process.
+/// A source of call numbers, unique within a process.
 #[derive(Debug, Default)]
 pub struct CallIds(AtomicU64);
 

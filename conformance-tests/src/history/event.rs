@@ -1,4 +1,4 @@
-//! What a history is made of: one [`Event`] for everything that a rule needs to know.
+//! Events, of which a history is made: one [`Event`] for everything that a rule needs to know.
 //!
 //! The types know nothing of the bus: a history may have been written by another process, in
 //! another language, about another implementation. Names are shared strings, keys shared bytes,
@@ -101,21 +101,21 @@ pub struct Event {
     pub at: u64,
     /// The process that wrote it. A process that is started again takes another number.
     pub process: u32,
-    /// What happened.
+    /// The kind of event, with its data.
     #[serde(flatten)]
     pub kind: Kind,
 }
 
-/// How a publish ended.
+/// The outcome of a publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PublishOutcome {
-    /// The broker has it.
+    /// The broker has the envelope.
     Confirmed {
-        /// Where it was stored.
+        /// The partition that stores the envelope.
         partition: u32,
-        /// Its position, where the broker said one.
+        /// The record's position, if the broker said one.
         position: Option<u64>,
         /// The broker recognised a re-send.
         duplicate: bool,
@@ -134,18 +134,18 @@ pub enum PublishOutcome {
     Withdrawn,
 }
 
-/// How a handler call ended.
+/// The outcome of a handler call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EndOutcome {
     /// The handler succeeded: the envelope is finished.
     Ok,
-    /// It returned an error.
+    /// The handler returned an error.
     Failed,
-    /// It panicked.
+    /// The handler panicked.
     Panicked,
-    /// Its future was dropped before it was done (time-out, deadline of a shutdown).
+    /// The handler's future was dropped before it was done (time-out, deadline of a shutdown).
     Abandoned,
     /// The handler ended in error and the dead-letter write is already confirmed: finished.
     DeadLettered,
@@ -154,19 +154,19 @@ pub enum EndOutcome {
 }
 
 impl EndOutcome {
-    /// Whether the envelope is finished with it.
+    /// Whether this outcome finishes the envelope.
     #[must_use]
     pub const fn finishes(self) -> bool {
         matches!(self, Self::Ok | Self::DeadLettered | Self::Skipped)
     }
 }
 
-/// Why an envelope was finished outside a handler call.
+/// The reason why an envelope was finished outside a handler call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FinishedBy {
-    /// Its dead-letter write was confirmed.
+    /// The dead-letter write was confirmed.
     DeadLettered,
     /// Skipped by policy.
     Skipped,
@@ -176,7 +176,7 @@ pub enum FinishedBy {
     OtherGroupsReplay,
 }
 
-/// Why a session of a partition began.
+/// The reason why a session of a partition began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -204,7 +204,7 @@ pub struct Start {
     pub group: Name,
     /// The envelope's key.
     pub key: Key,
-    /// Its number within topic and key, read from the payload.
+    /// The envelope's number within topic and key, read from the payload.
     pub number: u64,
     /// [`digest`](crate::history::digest) of the payload as it arrived.
     pub digest: u64,
@@ -214,15 +214,14 @@ pub struct Start {
     pub member: Name,
     /// The epoch that it was given.
     pub epoch: u64,
-    /// Where it was read.
+    /// The partition that it was read from.
     pub partition: u32,
-    /// Its position there.
+    /// The position in that partition.
     pub position: u64,
     /// A replay of a dead letter: judged as a key of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,
-    /// When ownership was checked, where that is known only as a time (the clock of `Event::at`)
-    /// and not as a record [`Kind::StartChecked`].
+    /// The time of the ownership check (the clock of `Event::at`), where no record [`Kind::StartChecked`] tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked: Option<u64>,
 }
@@ -249,7 +248,7 @@ pub struct Commit {
     pub beyond: Vec<(u64, u64)>,
 }
 
-/// What happened.
+/// A kind of event, with its data.
 ///
 /// Ranges are half-open. A record is written *before* what it announces (an offer before the
 /// call, a start before the handler's first instruction) or, where it reports a result, before
@@ -279,7 +278,7 @@ pub enum Kind {
     Published {
         /// The call of the offer.
         call: u64,
-        /// How it ended.
+        /// The outcome.
         #[serde(flatten)]
         outcome: PublishOutcome,
     },
@@ -313,7 +312,7 @@ pub enum Kind {
     End {
         /// The call.
         call: u64,
-        /// How.
+        /// The outcome.
         outcome: EndOutcome,
     },
     /// A record was finished outside a handler call (after its last attempt, or with none).
@@ -326,7 +325,7 @@ pub enum Kind {
         partition: u32,
         /// The record's position.
         position: u64,
-        /// Why.
+        /// The reason.
         by: FinishedBy,
     },
     /// A commit is about to be handed to the broker.
@@ -354,9 +353,9 @@ pub enum Kind {
         partition: u32,
         /// The owner.
         member: Name,
-        /// Its epoch.
+        /// The owner's epoch.
         epoch: u64,
-        /// Why it begins.
+        /// The reason why it begins.
         cause: SessionCause,
         /// The first position that it may hand out, where known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -392,14 +391,14 @@ pub enum Kind {
     /// The test injects a fault. Explains sessions until it is healed, and afterwards for the
     /// grace that the expectations grant.
     Fault {
-        /// Its name; [`Kind::Healed`] with the same name ends it.
+        /// The fault's name; [`Kind::Healed`] with the same name ends it.
         name: Name,
-        /// Whether it lasts until it is healed, or was over at once.
+        /// Whether the fault lasts until it is healed, or was over at once.
         lasting: bool,
     },
     /// A lasting fault ended.
     Healed {
-        /// Its name.
+        /// The fault's name.
         name: Name,
     },
     /// The test asks for a seek; it takes effect with the session that it causes.
@@ -445,7 +444,7 @@ pub enum Kind {
         group: Name,
         /// The partition.
         partition: u32,
-        /// Where the group goes on.
+        /// The position at which the group goes on.
         position: u64,
     },
     /// The test deleted the topic and created it again.
@@ -469,7 +468,7 @@ pub enum Kind {
         /// The process that was killed.
         victim: u32,
     },
-    /// After the run: what part of a partition the log still holds.
+    /// After the run: the part of a partition that the log still holds.
     LogBounds {
         /// The topic.
         topic: Name,
@@ -494,7 +493,7 @@ pub enum Kind {
         number: u64,
         /// [`digest`](crate::history::digest) of the payload.
         digest: u64,
-        /// It is a replay of a dead letter.
+        /// A replay of a dead letter.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         replayed: bool,
     },

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::{Clock, Event, History, Kind, Recorder};
 
-/// Appends records to a file as NDJSON.
+/// A recorder that appends to a file as NDJSON.
 pub struct FileRecorder {
     clock: Clock,
-    /// What the clock said at an instant.
+    /// The clock's time at an instant.
     anchor: OnceLock<(u64, Instant)>,
     state: Mutex<State>,
 }
@@ -42,7 +42,7 @@ impl FileRecorder {
         })
     }
 
-    /// Whether every record was written. To be asked before the history is believed.
+    /// Checks that every record was written. To be called before the history is believed.
     ///
     /// # Errors
     /// The first failure to write; it is handed out once.
@@ -85,7 +85,7 @@ impl Recorder for FileRecorder {
     }
 }
 
-/// What the clock says at an instant, and that instant: the closest of some looks, since a thread may be held up between
+/// The clock's time at an instant, and that instant: the closest of some looks, since a thread may be held up between
 /// the two.
 fn anchored(clock: &Clock) -> (u64, Instant) {
     let look = |_| {
@@ -102,7 +102,7 @@ impl fmt::Debug for FileRecorder {
     }
 }
 
-/// Why a file is no history.
+/// The reason why a file is no history.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -111,7 +111,7 @@ pub enum ReadError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A line is not a record.
@@ -121,7 +121,7 @@ pub enum ReadError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The parser's error.
         source: serde_json::Error,
     },
 }
@@ -129,8 +129,8 @@ pub enum ReadError {
 impl History {
     /// Reads a history that a [`FileRecorder`] or [`write_ndjson`](Self::write_ndjson) wrote.
     ///
-    /// A last line without its line feed is what a killed process did not get to record; it is
-    /// left out. Everything else must be a record.
+    /// A last line without its line feed is left out: a killed process did not get to record it. Every other line must
+    /// be a record.
     ///
     /// # Errors
     /// When the file cannot be read, or one of its lines is not a record.

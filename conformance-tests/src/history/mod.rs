@@ -1,4 +1,4 @@
-//! What happened in a run, written down so that it can be judged.
+//! The history of a run: everything that happened, written down so that it can be judged.
 //!
 //! A [`Recorder`] takes [`Event`]s: [`MemoryRecorder`] for a run in one process under an injected
 //! clock, [`FileRecorder`] for processes that may be killed. Afterwards the events are one
@@ -35,7 +35,7 @@ impl History {
         Self { events }
     }
 
-    /// One history out of those of several processes of one host.
+    /// Merges the histories of several processes of one host.
     ///
     /// Records are ordered by time; at equal times the earlier part comes first, and records of
     /// one part never change places among themselves.
@@ -49,7 +49,7 @@ impl History {
     /// Writes the history as NDJSON, one record a line.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// The writer's error.
     pub fn write_ndjson(&self, mut to: impl Write) -> io::Result<()> {
         for event in &self.events {
             serde_json::to_writer(&mut to, event)?;
@@ -90,10 +90,10 @@ impl History {
     }
 }
 
-/// One history out of the test's own and those of its members.
+/// Merges the test's own history with those of its members.
 ///
-/// Processes do not know of each other's claims: one that was confirmed to a member only after its successor's had been
-/// begun no session, and is left out, as a member that shared the test's process would not have recorded it.
+/// Processes do not know of each other's claims. A claim that was confirmed to a member only after its successor's
+/// began no session. It is left out, as a member that shared the test's process would not have recorded it.
 #[must_use]
 pub fn merge_processes(parts: impl IntoIterator<Item = History>) -> History {
     let mut merged = History::merge(parts);

@@ -14,7 +14,7 @@ const MAGIC: &[u8; 4] = b"EBN1";
 const HEAD: usize = 4 + 8 + 8;
 const TAIL: usize = 8;
 
-/// What a payload says about itself.
+/// The identity of a numbered payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbered {
     /// The number within topic and key.
@@ -23,32 +23,32 @@ pub struct Numbered {
 }
 
 impl Numbered {
-    /// Whether it was made for this topic and key.
+    /// Whether the payload was made for this topic and key.
     #[must_use]
     pub fn belongs_to(&self, topic: &str, key: &Key) -> bool {
         self.subject == subject(topic, key)
     }
 }
 
-/// Why bytes are no numbered payload.
+/// The reason why bytes are no numbered payload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PayloadError {
     /// Too short to be one.
     #[error("a numbered payload has at least {expected} bytes, this has {found}", expected = HEAD + TAIL)]
     Short {
-        /// Its length.
+        /// The number of bytes.
         found: usize,
     },
-    /// It does not begin as one.
+    /// The beginning is not that of one.
     #[error("a numbered payload begins with EBN1")]
     NoMagic,
-    /// Its bytes are not those that were made.
+    /// The bytes are not those that were made.
     #[error("the payload's digest does not match its bytes")]
     Damaged,
 }
 
-/// A payload for envelope `number` of `key`, `size` bytes long (at least 28).
+/// Makes a payload for envelope `number` of `key`, `size` bytes long (at least 28).
 #[must_use]
 pub fn make_payload(topic: &str, key: &Key, number: u64, size: usize) -> Bytes {
     let size = size.max(HEAD + TAIL);

@@ -1,4 +1,4 @@
-//! Where records go while a run is under way.
+//! Recorders, which take the records of a run that is under way.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Event, History, Kind};
 
-/// Gives nanoseconds of one monotonic clock.
+/// A monotonic clock, in nanoseconds.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The host's monotonic clock: comparable among all processes of one host.
@@ -21,7 +21,7 @@ pub fn monotonic_clock() -> Clock {
     })
 }
 
-/// Takes the records of a run.
+/// A recorder of a run.
 ///
 /// When `record` returns, the record is kept: by this process for a [`MemoryRecorder`], by the
 /// operating system for a [`FileRecorder`](super::FileRecorder).
@@ -29,15 +29,15 @@ pub trait Recorder: Send + Sync + fmt::Debug {
     /// Appends a record of the given process, stamped with the recorder's clock.
     fn record(&self, process: u32, kind: Kind);
 
-    /// What the recorder's clock said at an instant, where it can tell. `None` where the place of a record says more than
-    /// its time: several processes share the recorder, or its clock stands still.
+    /// The time of the recorder's clock at an instant. `None` where the place of a record says more than its time:
+    /// several processes share the recorder, or its clock stands still.
     fn time_of(&self, instant: Instant) -> Option<u64> {
         let _ = instant;
         None
     }
 }
 
-/// Keeps the records in memory, in the order in which they came.
+/// A recorder in memory, which keeps the records in the order in which they came.
 ///
 /// Several simulated processes share one, so that their records have one order even where the
 /// simulation's clock stands still.
@@ -53,18 +53,18 @@ impl MemoryRecorder {
         Self { clock, events: Mutex::default() }
     }
 
-    /// What was recorded so far; the recorder keeps it too.
+    /// The records so far; the recorder keeps them too.
     #[must_use]
     pub fn snapshot(&self) -> History {
         History::new(self.lock().clone())
     }
 
-    /// Looks at what was recorded so far without copying it.
+    /// Looks at the records so far without copying them.
     pub fn inspect<R>(&self, look: impl FnOnce(&[Event]) -> R) -> R {
         look(&self.lock())
     }
 
-    /// Takes what was recorded so far and leaves the recorder empty.
+    /// Takes the records so far, and leaves the recorder empty.
     #[must_use]
     pub fn take(&self) -> History {
         History::new(std::mem::take(&mut *self.lock()))

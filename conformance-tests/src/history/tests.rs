@@ -135,10 +135,10 @@ fn an_instant_has_the_time_that_the_recorders_clock_had() {
         let (before, instant) = (clock(), tokio::time::Instant::now());
         (before, instant, clock())
     };
-    // The first is older than what the recorder counts from.
+    // The first instant is older than the recorder's anchor.
     for (before, instant, after) in std::iter::repeat_with(look).take(3) {
         let time = file.time_of(instant).unwrap();
-        // As far as the recorder's own look at both took.
+        // Within the time that the recorder's own look at both took.
         assert!((before.saturating_sub(1_000_000)..=after + 1_000_000).contains(&time), "{before} {time} {after}");
     }
     assert_eq!(MemoryRecorder::new(clock).time_of(tokio::time::Instant::now()), None);

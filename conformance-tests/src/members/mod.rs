@@ -5,8 +5,8 @@
 //!                        ◄─stdout─                 └─► RecordingHandler ──► a file that survives kill -9
 //! ```
 //!
-//! What a member does is told by a [`MemberSpec`], plain data; what it did is the history in its file. Its standard input
-//! ends with the test, and the member with it, so that none outlives a test that was killed.
+//! A [`MemberSpec`], plain data, says what a member does; the history in its file says what it did. Its standard input
+//! ends with the test, and the member with it, so that no member outlives a killed test.
 
 mod process;
 mod program;

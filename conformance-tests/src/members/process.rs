@@ -11,25 +11,25 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use super::spec::MemberSpec;
 use crate::history::{History, ReadError};
 
-/// Why a member did not do what it was told.
+/// The reason why a member did not do what it was told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemberError {
-    /// Its program could not be started, or told.
+    /// The member's program could not be started, or told.
     #[error("the member's program: {0}")]
     Program(#[from] io::Error),
     /// A signal could not be sent.
     #[error("no signal could be sent to the member: {0}")]
     Signal(#[from] rustix::io::Errno),
-    /// It ended or said something else.
+    /// The member ended or said something else.
     #[error("expected the member to say {expected:?}, it said {said:?}")]
     Said {
-        /// What was waited for.
+        /// The expected word.
         expected: &'static str,
-        /// What came.
+        /// The line that came; `None` if it ended.
         said: Option<String>,
     },
-    /// Its history cannot be read.
+    /// The member's history cannot be read.
     #[error(transparent)]
     History(#[from] ReadError),
 }
@@ -49,7 +49,7 @@ impl MemberProcess {
     /// Starts the member's program and waits until it has joined.
     ///
     /// # Errors
-    /// Where it does not start or does not join.
+    /// If the process does not start or does not join.
     pub async fn start(program: impl AsRef<Path>, spec: &MemberSpec) -> Result<Self, MemberError> {
         let told = serde_json::to_string(spec).map_err(io::Error::from)?;
         let mut child = Command::new(program.as_ref())
@@ -71,13 +71,13 @@ impl MemberProcess {
         Ok(member)
     }
 
-    /// Its name in the group.
+    /// The member's name in the group.
     #[must_use]
     pub fn member(&self) -> &str {
         &self.member
     }
 
-    /// Its number in the history.
+    /// The process's number in the history.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
@@ -89,10 +89,10 @@ impl MemberProcess {
         Ok(kill_process(pid, signal)?)
     }
 
-    /// Freezes it: SIGSTOP.
+    /// Freezes the process: SIGSTOP.
     ///
     /// # Errors
-    /// Where it has ended.
+    /// If the process has ended.
     pub fn freeze(&self) -> Result<(), MemberError> {
         self.signal(Signal::STOP)
     }
@@ -100,25 +100,25 @@ impl MemberProcess {
     /// Ends a freeze: SIGCONT.
     ///
     /// # Errors
-    /// Where it has ended.
+    /// If the process has ended.
     pub fn thaw(&self) -> Result<(), MemberError> {
         self.signal(Signal::CONT)
     }
 
-    /// Kills it, SIGKILL, and waits until it is gone.
+    /// Kills the process, SIGKILL, and waits until it is gone.
     ///
     /// # Errors
-    /// Where it has ended before.
+    /// If the process has ended before.
     pub async fn kill(&mut self) -> Result<(), MemberError> {
         self.signal(Signal::KILL)?;
         self.child.wait().await?;
         Ok(())
     }
 
-    /// Tells it to leave, and waits until it has.
+    /// Tells the member to leave, and waits until its process has ended.
     ///
     /// # Errors
-    /// Where it ends otherwise.
+    /// If the process ends otherwise.
     pub async fn leave(&mut self) -> Result<(), MemberError> {
         if let Some(mut input) = self.input.take() {
             input.write_all(b"leave\n").await?;
@@ -131,18 +131,18 @@ impl MemberProcess {
         Ok(())
     }
 
-    /// Whether it runs, if only frozen.
+    /// Whether the process runs, if only frozen.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// What the operating system says of it: memory, threads and more, as in `/proc`.
+    /// The operating system's figures of it: memory, threads and more, as in `/proc`.
     #[must_use]
     pub fn status(&self) -> Option<String> {
         std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()
     }
 
-    /// What it has recorded so far.
+    /// The records that it has made so far.
     ///
     /// # Errors
     /// Where its file is no history.
@@ -150,7 +150,7 @@ impl MemberProcess {
         Ok(History::read(&self.history)?)
     }
 
-    /// Where it records.
+    /// The file of its history.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.history

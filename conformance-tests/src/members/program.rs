@@ -1,4 +1,4 @@
-//! What the member's program does.
+//! The member's program.
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::suite::backend_at;
 /// Runs a member: joins, says its name on standard output, and stays until standard input ends or says `leave`.
 ///
 /// # Errors
-/// What its history's file, its bus or its subscription says, in words.
+/// The error of its history's file, its bus or its subscription, in words.
 pub fn run(spec: &MemberSpec) -> Result<(), String> {
     let recorder = FileRecorder::append(&spec.history, monotonic_clock()).map_err(|error| error.to_string())?;
     let recorder = Arc::new(recorder);

@@ -1,4 +1,4 @@
-//! What a member is told.
+//! The specification of a member.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::harness::{Act, Script, Step};
 
-/// What a member's handlers do.
+/// The work of a member's handlers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Work {
-    /// Succeed after a time that differs from envelope to envelope, below so many microseconds.
+    /// Succeed after a time that differs from envelope to envelope, below `micros`.
     Unsteady {
-        /// What the times are drawn from.
+        /// The seed of the times.
         seed: u64,
-        /// The longest, in microseconds.
+        /// The longest time, in microseconds.
         micros: u64,
     },
     /// Fail one number of one key at every attempt, and succeed otherwise.
@@ -26,18 +26,18 @@ pub enum Work {
         /// The number.
         number: u64,
     },
-    /// Fail all keys that begin so, at every attempt, and succeed otherwise.
+    /// Fail all keys with this prefix, at every attempt, and succeed otherwise.
     FailKeys {
-        /// What they begin with.
+        /// The prefix.
         prefix: String,
     },
-    /// As unsteady, and one attempt in so many fails; the second of the same envelope never does.
+    /// Work as `Unsteady`, and fail one first attempt in so many; a second one never fails.
     FailSometimes {
-        /// What is drawn from.
+        /// The seed of times and failures.
         seed: u64,
         /// The longest time, in microseconds.
         micros: u64,
-        /// One in so many.
+        /// One first attempt in so many fails.
         one_in: u64,
     },
 }
@@ -83,13 +83,13 @@ pub struct MemberSpec {
     pub topic: String,
     /// The group.
     pub group: String,
-    /// What its name begins with.
+    /// The beginning of its name.
     pub name: String,
-    /// Its number in the history; none other has it.
+    /// The process's number in the history, unique there.
     pub process: u32,
-    /// Where its history goes.
+    /// The file of its history.
     pub history: PathBuf,
-    /// What its handlers do.
+    /// The work of its handlers.
     pub work: Work,
     /// Handlers at once. Default 16.
     pub concurrency: usize,
@@ -124,7 +124,7 @@ impl MemberSpec {
         }
     }
 
-    /// The subscription that it asks for.
+    /// The subscription of this member.
     pub fn subscribe(&self) -> Subscribe {
         Subscribe::to(self.topic.as_str())
             .group(self.group.as_str())

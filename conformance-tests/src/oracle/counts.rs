@@ -1,4 +1,4 @@
-//! What a history held. No rule: the figures beside the judgement.
+//! The figures of a history, beside the judgement. No rule.
 
 use super::facts::{Facts, Fate, NONE};
 use super::verdict::Counts;

@@ -1,10 +1,10 @@
-//! What the judge is told about a run, beyond its history.
+//! Expectations, which tell the oracle about a run what its history does not.
 
 use std::collections::BTreeMap;
 
 use crate::history::Name;
 
-/// What a topic does with publishes that follow a refused one of their key.
+/// A topic's treatment of publishes that follow a refused one of their key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AfterRefusal {
@@ -17,7 +17,7 @@ pub enum AfterRefusal {
     Continue,
 }
 
-/// What may be demanded of a run.
+/// Demands on a run.
 ///
 /// The default judges everything that holds at any moment of any run, and nothing that needs
 /// the run to be over, healed or large.
@@ -38,7 +38,7 @@ pub struct Expectations {
 }
 
 impl Expectations {
-    /// For subscriptions that run at most `concurrency` handlers per member.
+    /// Expects subscriptions that run at most `concurrency` handlers per member.
     #[must_use]
     pub const fn new(concurrency: u32) -> Self {
         Self {
@@ -56,52 +56,51 @@ impl Expectations {
         }
     }
 
-    /// Faults are healed and the groups idle: every confirmed publish must be finished (O5).
+    /// Expects healed faults and idle groups: every confirmed publish must be finished (O5).
     #[must_use]
     pub const fn quiet(mut self) -> Self {
         self.quiet = true;
         self
     }
 
-    /// The history ends with all that the log holds: a confirmed publish must be in it (O5).
+    /// Expects all that the log holds at the history's end: a confirmed publish must be in it (O5).
     #[must_use]
     pub const fn log_read(mut self) -> Self {
         self.log_read = true;
         self
     }
 
-    /// The backend cannot promise one copy in this run: second copies are counted (O8).
+    /// Allows second copies, where the backend cannot promise one in this run: they are counted (O8).
     #[must_use]
     pub const fn copies_allowed(mut self) -> Self {
         self.one_copy = false;
         self
     }
 
-    /// A session that nothing in the history explains fails the run (the simulation's rule);
-    /// without it, such sessions are counted. See [`explained_for`](Self::explained_for).
+    /// Fails the run on a session that nothing in the history explains (the simulation's rule); without it, such
+    /// sessions are counted. See [`explained_for`](Self::explained_for).
     #[must_use]
     pub const fn strict_sessions(mut self, grace: u64) -> Self {
         self.strict_sessions = true;
         self.explained_for(grace)
     }
 
-    /// A disturbance explains the sessions of the following `grace` nanoseconds, and the first
-    /// one of each partition after it however late.
+    /// Lets a disturbance explain the sessions of the following `grace` nanoseconds, and the first one of each
+    /// partition after it however late.
     #[must_use]
     pub const fn explained_for(mut self, grace: u64) -> Self {
         self.session_grace = grace;
         self
     }
 
-    /// The case has at least two keys, concurrency and yielding handlers: some must overlap (O9).
+    /// Expects overlaps, in a case with at least two keys, concurrency and yielding handlers (O9).
     #[must_use]
     pub const fn overlap(mut self) -> Self {
         self.overlap = true;
         self
     }
 
-    /// The case has so many keys and partitions: that many must carry traffic (O10; the contract
-    /// asks for 100 and 2).
+    /// Expects traffic on so many keys and partitions (O10; the contract asks for 100 and 2).
     #[must_use]
     pub const fn spread(mut self, keys: usize, partitions: usize) -> Self {
         self.keys = keys;
@@ -109,14 +108,14 @@ impl Expectations {
         self
     }
 
-    /// The group takes part, even if the history shows nothing of it (O5).
+    /// Expects the group to take part, even if the history shows nothing of it (O5).
     #[must_use]
     pub fn group(mut self, topic: impl Into<Name>, group: impl Into<Name>) -> Self {
         self.groups.push((topic.into(), group.into()));
         self
     }
 
-    /// What the topic does after a refusal; unless told, it seals (O8).
+    /// Sets the topic's treatment of publishes after a refusal; unless told, it seals (O8).
     #[must_use]
     pub fn after_refusal(mut self, topic: impl Into<Name>, rule: AfterRefusal) -> Self {
         self.refusals.insert(topic.into(), rule);

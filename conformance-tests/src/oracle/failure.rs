@@ -1,4 +1,4 @@
-//! What is left of a failed run: its history, what the judge said, its seed.
+//! Files of a failed run: its history, the oracle's verdict, its seed.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -10,8 +10,8 @@ use crate::history::History;
 /// The environment variable that names the directory of failures.
 pub const FAILURES_DIR: &str = "EVENTBUS_FAILURES_DIR";
 
-/// Where failures are written: `EVENTBUS_FAILURES_DIR`, or `failures` in the `target` directory that this program was built
-/// in, or `target/failures`.
+/// The directory of failures: `EVENTBUS_FAILURES_DIR`, or `failures` in the `target` directory that this program was
+/// built in, or `target/failures`.
 #[must_use]
 pub fn failures_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os(FAILURES_DIR) {
@@ -23,8 +23,8 @@ pub fn failures_dir() -> PathBuf {
     built_in.unwrap_or(Path::new("target")).join("failures")
 }
 
-/// Writes a failed run to `dir` (made if missing) and gives the history's file, for the caller
-/// to print. Why it failed is beside it, with the extension `txt`.
+/// Writes a failed run to `dir` (made if missing). Returns the history's file, for the caller to print. The reason
+/// stands beside it, with the extension `txt`.
 ///
 /// The files are named for the case and the seed; characters that a file name had better not
 /// contain are replaced. A run of the same name and seed is overwritten.

@@ -39,7 +39,7 @@ use crate::history::History;
 use facts::Facts;
 use report::{About, Report};
 
-/// The judge. It has no state: a history and what may be expected of it are all it goes by.
+/// The judge. It has no state: it goes by a history and the expectations of it alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Oracle;
 

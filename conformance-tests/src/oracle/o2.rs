@@ -11,7 +11,7 @@ use super::facts::{Delivery, Facts, NONE, Step};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
-/// Where a group stands in a key.
+/// A group's place in a key.
 #[derive(Clone, Copy)]
 struct Last {
     rank: u32,
@@ -113,8 +113,8 @@ impl Walk<'_, '_> {
         (!next).then_some("not the next one, in the same session")
     }
 
-    /// Whether all that is stored between two ranks was reported lost. The report may come long before what was
-    /// delivered already is handled, so the numbers go on on both sides of the loss within one session.
+    /// Whether all records stored between two ranks were reported lost. The report may come long before records that
+    /// were delivered already are handled, so the numbers go on on both sides of the loss within one session.
     fn lost_between(&self, last: u32, now: u32, delivery: &Delivery) -> bool {
         let facts = self.facts;
         let line = &facts.streams[delivery.stream as usize].line;
@@ -125,7 +125,7 @@ impl Walk<'_, '_> {
         })
     }
 
-    /// Finished without a call (or after its last failed one): the line has moved past it.
+    /// Takes a record finished without a call (or after its last failed one): the line has moved past it.
     fn finish(&mut self, index: u32, at: u32) {
         let facts = self.facts;
         let finish = &facts.finishes[index as usize];
@@ -140,7 +140,7 @@ impl Walk<'_, '_> {
         let session = view.sessions.iter().rev();
         let session = session.copied().find(|&session| facts.sessions[session as usize].at < at).unwrap_or(NONE);
         if session != NONE && facts.sessions[session as usize].process != finish.process {
-            // By an owner that was superseded: its successor's run goes on where it stands.
+            // A superseded owner finished it: its successor's run goes on where it stands.
             return;
         }
         let now = Last {

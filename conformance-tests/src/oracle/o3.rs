@@ -1,10 +1,9 @@
-//! O3, bounded rewind: what a session hands out first of a key is at or above the watermark, and
-//! outside the finished-beyond set, that the broker had confirmed before. Only what was not yet
-//! committed may be repeated.
+//! O3, bounded rewind: the first record that a session hands out of a key is at or above the watermark, and outside the
+//! finished-beyond set, that the broker had confirmed before. Only records that were not yet committed may be repeated.
 //!
-//! The newest confirmed set counts: an older one may have reached further (a note is cut at its
-//! high end to fit). A seek, a start position or a log reset begins anew at its position. What a
-//! superseded owner had checked before is O4's.
+//! The newest confirmed set counts: an older one may have reached further (a note is cut at its high end to fit). A
+//! seek, a start position or a log reset begins anew at its position. Starts that a superseded owner had checked before
+//! are O4's.
 
 use super::facts::{Facts, NONE, Step};
 use super::report::{About, Report};

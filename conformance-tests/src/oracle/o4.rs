@@ -34,7 +34,7 @@ pub(super) fn judge(facts: &Facts<'_>, concurrency: u32, report: &mut Report<'_,
             let other = &facts.deliveries[other_index as usize];
             let (old, old_index) = if other.epoch < delivery.epoch { (other, other_index) } else { (delivery, index) };
             if other.view == delivery.view && other.epoch != delivery.epoch {
-                // A stale one is refuted above, or was when it started.
+                // A stale interval is refuted above, or was when it started.
                 if !old.is_stale() {
                     let known = exempt.entry((old.view, old.epoch)).or_default();
                     if !known.contains(&old_index) {

@@ -1,5 +1,5 @@
-//! O6, no invention: what is handed out was offered before, under this topic, key and number,
-//! and its bytes are the offered ones. One position holds one record, whoever reads it.
+//! O6, no invention: a record that is handed out was offered before, under this topic, key and number, and its bytes
+//! are the offered ones. One position holds one record, whoever reads it.
 
 use super::facts::{Facts, NONE};
 use super::report::{About, Report};

@@ -30,7 +30,7 @@ struct Walk<'f, 'h> {
     finished: Vec<u32>,
     /// By group and slot; a replay concerns only the group that it is handed to.
     handed_out: Vec<bool>,
-    /// By view: how many of the part's slots are known to be no hole.
+    /// By view: the number of the part's slots that are known to be no hole.
     cursors: Vec<usize>,
     /// By view: the highest epoch of a session.
     epochs: Vec<u64>,
@@ -62,7 +62,7 @@ impl Walk<'_, '_> {
             Step::End(delivery) => {
                 let delivery = &facts.deliveries[delivery as usize];
                 if let (true, Some(place)) = (delivery.finished, self.place(delivery.group, delivery.slot)) {
-                    // A superseded owner may end late what its successor has finished.
+                    // A superseded owner may end late a record that its successor has finished.
                     self.finished[place] = self.finished[place].max(delivery.segment + 1);
                 }
             }

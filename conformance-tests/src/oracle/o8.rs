@@ -6,7 +6,7 @@
 //!   an error naming that root was in the caller's hands: what was queued behind the root fails
 //!   with it, and the key is sealed until the caller knows. A topic may demand a `resume`
 //!   (`SealUntilResumed`) or do without seals (`Continue`);
-//! - a `resume` unseals from its call on what was refused *before* it. Results of a key are told in
+//! - a `resume` unseals from its call on the refusals *before* it. Results of a key are told in
 //!   order, so a refusal may be told long after it sealed the key, and the resume may stand between
 //!   the two. It came too early for a root where the history shows that the root was refused later:
 //!   the seal is recorded behind the resume, or a publish called after it failed by that root;
@@ -44,9 +44,9 @@ pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Repor
     }
 }
 
-/// Going back through the numbers, positions fall: compared with the lowest one seen so far.
+/// Checks that positions fall when going back through the numbers, by the lowest one seen so far.
 fn line_is_ascending(facts: &Facts<'_>, stream: &Stream<'_>, about: About, report: &mut Report<'_, '_>) {
-    // (part, era, bus), its lowest position, and whose it is. A key has one of them, as a rule.
+    // (part, era, bus), its lowest position, and the record there. A key has one of them, as a rule.
     let mut lowest: Vec<((u32, u32, u32), u64, u32)> = Vec::new();
     for &index in stream.line.iter().rev() {
         let rec = &facts.recs[index as usize];
@@ -69,10 +69,11 @@ fn line_is_ascending(facts: &Facts<'_>, stream: &Stream<'_>, about: About, repor
     }
 }
 
-/// While a key is sealed: from the root's call until its refusal was seen.
+/// The seal of a key: from the root's call until its refusal was seen.
 struct Seal {
     from: u32,
-    /// When the root was not refused yet, as far as the history tells: a resume up to here has no effect on it.
+    /// The last index at which the root was not refused yet, as far as the history tells: a resume up to here has no
+    /// effect on it.
     open: u32,
     decided: u32,
     until: u32,
@@ -110,7 +111,7 @@ fn nothing_behind_a_seal(line: &[&Rec], seals: &[Seal], report: &mut Report<'_, 
         let Some(seal) = longest.filter(|seal| rec.offered < seal.until) else {
             continue;
         };
-        // A refused one that is stored is refuted for itself.
+        // A refused record that is stored is refuted for itself.
         if rec.rank != NONE && !matches!(rec.fate, Fate::Refused | Fate::Withdrawn) {
             let about = About { group: None, stream: Some(rec.stream) };
             report.add(Rule::O8, about, &[seal.from, rec.offered, seal.decided], || {
@@ -143,7 +144,7 @@ fn seals(publishes: &[&Rec], stream: &Stream<'_>, rule: AfterRefusal) -> Vec<Sea
             if rec.sealed != NONE {
                 seal.open = seal.open.max(rec.sealed);
             }
-            // Its own outcome names it, also where that is unknown for good.
+            // The root's own outcome names it, also where that is unknown for good.
             if rule == AfterRefusal::Seal {
                 seal.until = seal.until.min(rec.returned);
             }

@@ -1,24 +1,24 @@
-//! Which records a group has finished, as a walk over the steps goes on.
+//! Progress of groups: the records that each has finished, as a walk over the steps goes on.
 
 use super::facts::{Delivery, Facts, NONE, Step};
 
-/// What a record's absence from the finished ones means for those after it.
+/// The standing of a record with a group, and what it means for the records after it.
 pub(super) enum Standing {
     /// Finished in the current segment.
     Finished,
-    /// Reported lost: look at the one before.
+    /// Reported lost: the record before decides.
     Lost,
-    /// Not of this segment: nothing before it is, either.
+    /// Not of this segment: no record before it is, either.
     Outside,
-    /// Should have been finished and is not.
+    /// Unfinished, though it should have been finished.
     Unfinished,
 }
 
 pub(super) struct Progress<'f, 'h> {
     facts: &'f Facts<'h>,
-    /// Each view's segment by now.
+    /// The current segment of each view.
     pub(super) segments: Vec<u32>,
-    /// By group and part.
+    /// Views, by group and part.
     views: Vec<u32>,
     /// By group and record: the segment in which it was last finished, plus one.
     done: Vec<u32>,
@@ -60,7 +60,7 @@ impl<'f, 'h> Progress<'f, 'h> {
 
     fn finish(&mut self, group: u32, rec: u32, segment: u32) {
         let place = self.place(group, rec);
-        // A superseded owner may end late what its successor has finished.
+        // A superseded owner may end late a record that its successor has finished.
         self.done[place] = self.done[place].max(segment + 1);
     }
 
@@ -73,7 +73,7 @@ impl<'f, 'h> Progress<'f, 'h> {
         self.segments[delivery.view as usize] == delivery.segment
     }
 
-    /// How a stored record stands with a group.
+    /// The standing of a stored record with a group.
     pub(super) fn standing(&self, group: u32, rec: u32) -> Standing {
         let facts = self.facts;
         let done = self.done[self.place(group, rec)];

@@ -1,9 +1,9 @@
-//! Collects violations: all are counted, the first of each rule are described.
+//! The report of violations: all are counted, the first of each rule are described.
 
 use super::facts::Facts;
 use super::verdict::{Counts, Rule, Verdict, Violation};
 
-/// What a violation is about.
+/// The subject of a violation.
 #[derive(Clone, Copy, Default)]
 pub(super) struct About {
     /// Index of the group, if it is about one.

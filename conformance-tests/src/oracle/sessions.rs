@@ -11,7 +11,7 @@ use super::report::{About, Report};
 use super::verdict::Rule;
 use crate::history::Kind;
 
-/// When something last happened that explains sessions: record index and time.
+/// The last event that explains sessions: record index and time.
 type Disturbed = Option<(u32, u64)>;
 
 #[derive(Default)]

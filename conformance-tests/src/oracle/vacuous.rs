@@ -25,8 +25,8 @@ pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Repor
 }
 
 fn keys_overlapped(facts: &Facts<'_>) -> bool {
-    // By group: a call under way, of which only the one that ends last matters, per key at most
-    // two candidates - so the longest of one key and the longest of any other.
+    // By group: the calls under way that end last, of two keys at most: the longest of one key and the longest of any
+    // other.
     let mut longest: Vec<[Option<(u32, u32)>; 2]> = vec![[None; 2]; facts.groups.len()];
     for &step in &facts.steps {
         let Step::Start(index) = step else { continue };
@@ -36,7 +36,7 @@ fn keys_overlapped(facts: &Facts<'_>) -> bool {
         if other {
             return true;
         }
-        // One that never ends has NONE, which is above every index.
+        // A call that never ends has NONE, which is above every index.
         let mine = (delivery.stream, delivery.end);
         match known.iter_mut().flatten().find(|known| known.0 == mine.0) {
             Some(known) => known.1 = known.1.max(mine.1),

@@ -1,4 +1,4 @@
-//! What the judge says.
+//! The verdict on a history.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::history::{Key, Name};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Rule {
-    /// The history contradicts itself: whoever wrote it has a bug, nothing else can be believed.
+    /// The history contradicts itself: its writer has a bug, nothing else can be believed.
     Malformed,
     /// No skip.
     O1,
@@ -33,7 +33,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// All of them.
+    /// All rules.
     pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::O1,
@@ -67,7 +67,7 @@ pub struct Violation {
     pub group: Option<Name>,
     /// The key, where it is about one.
     pub key: Key,
-    /// What is wrong.
+    /// The problem, in words.
     pub detail: String,
     /// Indices of the records that show it.
     pub records: Vec<usize>,
@@ -89,7 +89,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a history held, whether or not it was legal.
+/// Figures of a history, whether or not it was legal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -97,15 +97,15 @@ pub struct Counts {
     pub records: usize,
     /// Publishes offered.
     pub offered: usize,
-    /// Of them confirmed.
+    /// Publishes confirmed.
     pub confirmed: usize,
-    /// Refused.
+    /// Publishes refused.
     pub refused: usize,
-    /// Withdrawn.
+    /// Publishes withdrawn.
     pub withdrawn: usize,
-    /// Unknown at the end, or never answered.
+    /// Publishes unknown at the end, or never answered.
     pub unknown: usize,
-    /// Unknown ones that were found stored.
+    /// Unknown publishes that were found stored.
     pub unknown_stored: usize,
     /// Copies in the log beyond the first.
     pub copies: usize,
@@ -141,13 +141,13 @@ pub struct Counts {
 pub struct Verdict {
     /// The first violations of each rule, at most [`Verdict::KEPT`] per rule.
     pub violations: Vec<Violation>,
-    /// What the history held.
+    /// The figures of the history.
     pub counts: Counts,
     pub(super) by_rule: [usize; Rule::ALL.len()],
 }
 
 impl Verdict {
-    /// How many violations of one rule are kept; all are counted.
+    /// The most violations of one rule that are kept; all are counted.
     pub const KEPT: usize = 20;
 
     /// Whether nothing was refuted.
@@ -156,7 +156,7 @@ impl Verdict {
         self.by_rule.iter().all(|&count| count == 0)
     }
 
-    /// How often a rule was refuted.
+    /// The number of times that a rule was refuted.
     #[must_use]
     pub const fn count(&self, rule: Rule) -> usize {
         self.by_rule[rule as usize]

@@ -18,13 +18,13 @@ type Shared = Arc<Mutex<Box<dyn Conversation>>>;
 type Modes = watch::Receiver<Mode>;
 type Releases = watch::Receiver<u64>;
 
-/// What is said on one connection, and when what is held of it may go.
+/// A conversation on one connection, and the releases of what it holds.
 pub(super) type Said = (Box<dyn Conversation>, Releases);
 
 pub(super) async fn run(client: TcpStream, broker: SocketAddr, modes: Modes, cuts: u64, said: Said) {
     let mut watched = modes.clone();
     tokio::select! {
-        // Looked at first: what is sent after a cut is not passed on.
+        // The mode is looked at first: bytes sent after a cut are not passed on.
         biased;
         // The sockets go with the future that is dropped here.
         _ = watched.wait_for(|mode| mode.cuts != cuts) => {}
@@ -43,7 +43,7 @@ async fn pumps(client: TcpStream, broker: SocketAddr, modes: Modes, (said, relea
     let said = Arc::new(Mutex::new(said));
     let up = Up { said: said.clone(), insert };
     let down = Down { said, inserted, releases };
-    // One that ends, ends the other.
+    // The end of one pump ends the other.
     tokio::select! {
         () = up.pump(from_client, to_server, modes.clone()) => {}
         () = down.pump(from_server, to_client, modes) => {}
@@ -57,7 +57,7 @@ async fn going(modes: &mut Modes, direction: Direction) -> Mode {
     modes.wait_for(|mode| !mode.stopped[at]).await.map(|mode| *mode).unwrap_or_default()
 }
 
-/// Waits until what was read may pass, and says whether it is thrown away instead.
+/// Waits until the bytes that were read may pass. `true` if they are thrown away instead.
 async fn thrown_away(modes: &mut Modes, direction: Direction) -> bool {
     let (mode, at) = (going(modes, direction).await, Mode::of(direction));
     if !mode.delay[at].is_zero() {
@@ -66,7 +66,7 @@ async fn thrown_away(modes: &mut Modes, direction: Direction) -> bool {
     mode.deaf[at]
 }
 
-/// From the client to the broker.
+/// The pump from the client to the broker.
 struct Up {
     said: Shared,
     /// Answers that the proxy gives itself.
@@ -97,7 +97,7 @@ impl Up {
     }
 }
 
-/// From the broker to the client.
+/// The pump from the broker to the client.
 struct Down {
     said: Shared,
     inserted: mpsc::UnboundedReceiver<Bytes>,

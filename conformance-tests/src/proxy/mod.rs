@@ -5,9 +5,9 @@
 //!        ◄──       ◄──               so does every answer
 //! ```
 //!
-//! A [`Proxy`] is one listening port, for one connection under test: it is cut, healed, frozen, thawed, delayed or made deaf
-//! in one direction as a whole. Rules strike single messages: the proxy reads the broker's protocol in both directions,
-//! frame by frame, and a frame is passed on whole or not at all. [`nats`] and [`kafka`] are the protocols.
+//! A [`Proxy`] is one listening port, for one connection under test: it is cut, healed, frozen, thawed, delayed or made
+//! deaf in one direction as a whole. Rules strike single messages: the proxy reads the broker's protocol in both
+//! directions, frame by frame, and a frame is passed on whole or not at all. [`nats`] and [`kafka`] are the protocols.
 
 pub mod kafka;
 mod link;
@@ -53,7 +53,7 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let mode = *modes.borrow();
                 if !mode.closed {
-                    // Cut off, the client finds a port that ends every connection at once.
+                    // A client that is cut off finds a port that ends every connection at once.
                     let said = (protocol.clone().converse(ends), protocol.releases());
                     tokio::spawn(link::run(client, broker, modes.clone(), mode.cuts, said));
                 }
@@ -64,7 +64,7 @@ impl Proxy {
         Ok(Self { address, mode: Arc::new(mode), accepting: accepting.abort_handle() })
     }
 
-    /// Where it listens.
+    /// The address at which the proxy listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -78,7 +78,7 @@ impl Proxy {
         });
     }
 
-    /// Whether nothing gets through now, or not in both directions.
+    /// Whether nothing gets through now, in one direction or both.
     #[must_use]
     pub fn is_shut(&self) -> bool {
         let mode = *self.mode.borrow();
@@ -90,7 +90,7 @@ impl Proxy {
         self.mode.send_modify(|mode| mode.cuts += 1);
     }
 
-    /// Ends whatever was done: lets connections through, in both directions, without delay.
+    /// Ends all of it: lets connections through, in both directions, without delay.
     pub fn heal(&self) {
         self.mode.send_modify(|mode| *mode = Mode { cuts: mode.cuts, ..Mode::default() });
     }
@@ -101,18 +101,18 @@ impl Proxy {
         self.stop(Direction::ToClient);
     }
 
-    /// The same in one direction.
+    /// Freezes one direction.
     pub fn stop(&self, direction: Direction) {
         self.mode.send_modify(|mode| mode.stopped[Mode::of(direction)] = true);
     }
 
-    /// Throws away what is sent in this direction, until [`heal`](Self::heal); connections stay. They are of no use
-    /// afterwards, since what was thrown away may have ended within a frame: heal by [`reset`](Self::reset) as well.
+    /// Throws away all that is sent in this direction, until [`heal`](Self::heal); connections stay. They are of no use
+    /// afterwards, since the loss may have ended within a frame: heal by [`reset`](Self::reset) as well.
     pub fn black_hole(&self, direction: Direction) {
         self.mode.send_modify(|mode| mode.deaf[Mode::of(direction)] = true);
     }
 
-    /// Lets everything in this direction wait so long, in order.
+    /// Delays everything in this direction by so long, in order.
     pub fn delay(&self, direction: Direction, delay: Duration) {
         self.mode.send_modify(|mode| mode.delay[Mode::of(direction)] = delay);
     }

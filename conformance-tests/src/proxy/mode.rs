@@ -1,4 +1,4 @@
-//! Modes: what is done to the connections of a proxy as a whole, in either direction.
+//! Modes: faults of a proxy's connections as a whole, in either direction.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Direction {
-    /// What the client sends.
+    /// From the client to the broker.
     ToBroker,
-    /// What the broker sends.
+    /// From the broker to the client.
     ToClient,
 }
 
-/// What a proxy does to its connections now.
+/// The mode of a proxy's connections now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mode {
     /// Counts cuts: a link that was made under another count ends.
     pub(super) cuts: u64,
-    /// No new links.
+    /// Whether new links are refused.
     pub(super) closed: bool,
-    /// Nothing is read from the client, or from the broker: connections stay.
+    /// Whether nothing is read from the client, or from the broker: connections stay.
     pub(super) stopped: [bool; 2],
-    /// What passes is thrown away.
+    /// Whether passing bytes are thrown away.
     pub(super) deaf: [bool; 2],
-    /// What passes waits so long.
+    /// The delay of passing bytes.
     pub(super) delay: [Duration; 2],
 }
 

@@ -6,39 +6,39 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::sync::watch;
 
-/// What is spoken through a proxy, with the faults of one world. One may be shared by the proxies of many processes: a fault
-/// that strikes the n-th publish counts over all of them.
+/// A protocol that is spoken through a proxy, with the faults of one world. The proxies of many processes may share
+/// one: a fault that strikes the n-th publish counts over all of them.
 pub trait Protocol: fmt::Debug + Send + Sync + 'static {
-    /// One more connection.
+    /// Begins the conversation of one more connection.
     fn converse(self: Arc<Self>, ends: Ends) -> Box<dyn Conversation>;
 
-    /// Counts how often answers that are held were let go. Default: none is ever held.
+    /// Counts how often held answers were let go. Default: none is ever held.
     fn releases(&self) -> watch::Receiver<u64> {
         watch::channel(0).1
     }
 }
 
-/// What is said on one connection. `None` ends it: what was said is not the protocol.
+/// The conversation on one connection. A method that returns `None` ends it: the bytes are not the protocol.
 pub trait Conversation: Send {
-    /// The client sent these bytes.
+    /// Takes bytes of the client.
     fn sent(&mut self, bytes: &[u8]) -> Option<Passed>;
 
-    /// The broker sent these bytes; what of it passes.
+    /// Takes bytes of the broker. Returns those that pass.
     fn answered(&mut self, bytes: &[u8]) -> Option<BytesMut>;
 
-    /// What was held and may go now.
+    /// Takes out the bytes that were held and may go now.
     fn released(&mut self) -> BytesMut {
         BytesMut::new()
     }
 }
 
-/// What becomes of bytes of a client.
+/// Bytes that pass after a client has sent some.
 #[derive(Debug, Default)]
 #[allow(clippy::exhaustive_structs)] // made by every protocol
 pub struct Passed {
-    /// To the broker.
+    /// Bytes for the broker.
     pub on: BytesMut,
-    /// Back to the client, as if the broker had answered.
+    /// Bytes back to the client, as if the broker had answered.
     pub back: BytesMut,
 }
 
@@ -46,8 +46,8 @@ pub struct Passed {
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs)] // two numbers
 pub struct Ends {
-    /// The proxy's own.
+    /// The proxy's own port.
     pub front: u16,
-    /// The broker's.
+    /// The broker's port.
     pub broker: u16,
 }

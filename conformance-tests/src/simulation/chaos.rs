@@ -1,4 +1,4 @@
-//! Kinds of trouble, and which of them a schedule may meet.
+//! Kinds of trouble, and the draw of those that a schedule may meet.
 
 use super::dice::Dice;
 
@@ -65,7 +65,7 @@ const ALL: [Chaos; 27] = [
 ];
 
 impl Chaos {
-    /// The troubles that a schedule may meet: a third of all, on average.
+    /// Draws the troubles that a schedule may meet: a third of all, on average.
     pub(super) fn draw(dice: &mut Dice) -> Vec<Self> {
         let share = dice.one_of(&[10, 30, 60]);
         let mut met: Vec<Self> = ALL.into_iter().filter(|_| dice.percent(share)).collect();

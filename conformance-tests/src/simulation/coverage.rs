@@ -1,9 +1,9 @@
-//! What the schedules met: faults, and branches of the contract.
+//! Coverage: the faults and the branches of the contract that schedules met.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Everything that must have been met, or the run is refuted as vacuous. A schedule may count more than these.
+/// The names that must all have been met, or the run is refuted as vacuous. A schedule may count more than these.
 pub const BRANCHES: &[&str] = &[
     // Faults of the memory backend, by their own names.
     "fault: dropped",
@@ -27,7 +27,7 @@ pub const BRANCHES: &[&str] = &[
     "fault: truncated",
     "fault: recreated",
     "fault: broker_down",
-    // What the test does.
+    // Acts of the test.
     "join",
     "leave",
     "subscription dropped",
@@ -77,7 +77,7 @@ pub const BRANCHES: &[&str] = &[
     "pipelined",
 ];
 
-/// In how many schedules each thing happened.
+/// Counts of the schedules in which each thing happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
     schedules: u64,
@@ -85,7 +85,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// What one schedule met.
+    /// The coverage of one schedule.
     pub(super) fn of_one(met: impl IntoIterator<Item = String>) -> Self {
         Self { schedules: 1, met: met.into_iter().map(|name| (name, 1)).collect() }
     }
@@ -98,13 +98,13 @@ impl Coverage {
         }
     }
 
-    /// In how many schedules something happened.
+    /// The number of schedules in which something happened.
     #[must_use]
     pub fn count(&self, name: &str) -> u64 {
         self.met.get(name).copied().unwrap_or(0)
     }
 
-    /// What must happen and never did.
+    /// The names that must be met and never were.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         BRANCHES.iter().copied().filter(|name| self.count(name) == 0).collect()

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::harness::lock;
 
-/// A generator of one stream of chance. Streams of one seed are independent: what one part draws does not move another.
+/// A generator of one stream of chance. Streams of one seed are independent: the draws of one part do not move another.
 #[derive(Debug, Clone)]
 pub struct Dice(ChaCha8Rng);
 
@@ -43,7 +43,7 @@ impl Dice {
         self.between(1, 100) <= percent
     }
 
-    /// One of these.
+    /// Draws one of these.
     pub fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.index(of.len())]
     }

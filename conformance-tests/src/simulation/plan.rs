@@ -13,27 +13,28 @@ use super::dice::Dice;
 
 /// The topic of every schedule.
 pub(super) const TOPIC: &str = "orders";
-/// Its group.
+/// The group of every schedule.
 pub(super) const GROUP: &str = "billing";
 
-/// What may be asked of a schedule beside its seed.
+/// Options of a schedule, beside its seed.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Options {
-    /// Breaks one thing of the shipped code.
+    /// A defect that breaks one thing of the shipped code.
     pub mutant: Option<Mutant>,
-    /// No faults, and traffic enough for O9 and O10: many keys, several partitions, handlers that yield.
+    /// Whether the schedule runs without faults, and with traffic enough for O9 and O10: many keys, several partitions,
+    /// handlers that yield.
     pub steady: bool,
 }
 
 impl Options {
-    /// With this defect.
+    /// Makes options with this defect.
     #[must_use]
     pub const fn broken(mutant: Mutant) -> Self {
         Self { mutant: Some(mutant), steady: false }
     }
 
-    /// The same without faults, judged by O9 and O10 as well.
+    /// Leaves out faults, and judges by O9 and O10 as well.
     #[must_use]
     pub const fn steady(mut self) -> Self {
         self.steady = true;
@@ -50,7 +51,7 @@ pub struct Plan {
     pub(super) keys: u64,
     pub(super) keyless: bool,
     pub(super) envelopes: u64,
-    /// How long trouble may last; afterwards everything heals.
+    /// Time for which trouble may last; afterwards everything heals.
     pub(super) trouble: Duration,
     pub(super) concurrency: usize,
     pub(super) policy: FailurePolicy,
@@ -81,19 +82,19 @@ pub struct Plan {
     pub(super) panicking: u64,
     pub(super) hanging: u64,
     pub(super) takes: Duration,
-    /// Every handler takes at least this long. Where that is something, a member has work for longer than its session.
+    /// The least time of every handler. Above zero, a member has work for longer than its session.
     pub(super) slow: Duration,
-    /// Percent of envelopes whose first calls kill their process.
+    /// Whether the first calls of one envelope kill their process.
     pub(super) poison: bool,
     pub(super) chaos: Vec<Chaos>,
     pub(super) troubles: u64,
 }
 
 impl Plan {
-    /// Draws one.
+    /// Draws a plan.
     pub(super) fn draw(dice: &mut Dice) -> Self {
         let chaos = Chaos::draw(dice);
-        // A hold past the window stores copies; what retention takes, no reader can recognise them by.
+        // A hold past the window stores copies; retention may take the originals by which readers recognise them.
         let copies = if chaos.contains(&Chaos::Truncate) || !chaos.contains(&Chaos::Hold) && dice.percent(20) {
             Copies::Dropped
         } else {
@@ -163,7 +164,7 @@ impl Plan {
         }
     }
 
-    /// Without trouble, and with as much traffic as O9 and O10 ask for.
+    /// The plan without trouble, and with as much traffic as O9 and O10 ask for.
     pub(super) fn steady(self) -> Self {
         Self {
             partitions: 4,
@@ -188,8 +189,8 @@ impl Plan {
         }
     }
 
-    /// Whether so few keys can be sealed that the topic is sealed for them. It is unsealed by whoever sees that, which the
-    /// judge, who looks at each key by itself, cannot tell from a key that was never sealed.
+    /// Whether so few keys can be sealed that the topic is sealed for them. Any caller that sees it unseals it. The
+    /// oracle looks at each key by itself, and cannot tell that from a key that was never sealed.
     pub(super) fn seals_topic(&self) -> bool {
         self.sealed < 100
     }

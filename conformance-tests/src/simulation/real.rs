@@ -1,5 +1,5 @@
 //! Real keyed events under simulation: a repository's history, published and handled on three members of which some are
-//! killed, folded as it is handled, and compared with what folding it in order gives.
+//! killed. It is folded as it is handled, and compared with the fold in order.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::history::{Kind, Recorder};
 
 const TOPIC: &str = "files";
 const GROUP: &str = "fold";
-/// Handler attempts that fail, in percent, and how often one envelope's do at the most.
+/// Handler attempts that fail, in percent, and the most failures of one envelope.
 const FAILING: (u64, u32) = (5, 3);
 
 /// One event of a history, as `data/README.md` describes it.
@@ -31,13 +31,13 @@ const FAILING: (u64, u32) = (5, 3);
 pub struct FileEvent {
     /// The file's path.
     pub key: String,
-    /// Its number within the file's events, from 1 on.
+    /// The event's number within the file's events, from 1 on.
     pub sequence: u64,
-    /// What happened.
+    /// The change of the file.
     pub payload: Change,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Folded {
@@ -51,7 +51,7 @@ pub struct Folded {
     pub dead_letters: u64,
 }
 
-/// Nothing is recorded: the tree is the judge.
+/// A recorder that keeps nothing: the tree is the judge.
 #[derive(Debug)]
 struct Nowhere;
 
@@ -83,7 +83,7 @@ struct Run {
 /// Publishes and handles these events under the schedule of a seed.
 ///
 /// # Errors
-/// What the bus says; none is expected.
+/// The bus's error; none is expected.
 ///
 /// # Panics
 /// When no runtime can be made.

@@ -16,23 +16,23 @@ use crate::harness::{BackendReader, lock, read_back};
 use crate::history::{EndOutcome, History, Kind, PublishOutcome, Recorder};
 use crate::oracle::{AfterRefusal, Expectations, Oracle, Verdict};
 
-/// How long a healed group may take to become quiet.
+/// Time in which a healed group must become quiet.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What came of a schedule.
+/// The outcome of a schedule.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// Everything that happened.
+    /// The history of the schedule.
     pub history: History,
-    /// What the judge says of it.
+    /// The oracle's verdict on it.
     pub verdict: Verdict,
-    /// What went wrong outside the rules: a subscription that ended for no reason that the schedule gives, a publish that
-    /// was never resolved.
+    /// Trouble outside the rules: a subscription that ended for no reason that the schedule gives, a publish that was
+    /// never resolved.
     pub unexpected: Vec<String>,
-    /// What was met.
+    /// The faults and branches that were met.
     pub coverage: Coverage,
-    /// What the schedule was like.
+    /// The settings of the schedule.
     pub plan: Plan,
 }
 
@@ -98,7 +98,7 @@ impl Sim {
         }
     }
 
-    /// When what is done. Publishes come in bursts.
+    /// The actions of a schedule, by their time. Publishes come in bursts.
     fn actions(&mut self) -> Vec<(Instant, Action)> {
         let (begin, most) = (Instant::now(), u64::try_from(self.plan.trouble.as_millis()).unwrap_or(1));
         let mut actions = Vec::new();
@@ -119,7 +119,7 @@ impl Sim {
         actions
     }
 
-    /// Everything heals, and is handled.
+    /// Heals everything, and waits until all is handled.
     async fn settle(&mut self) {
         self.script.calm();
         self.calm = true;
@@ -143,13 +143,13 @@ impl Sim {
         let described = self.control.describe_group(&self.topic, &self.group).await.ok()?;
         let mut lag = 0;
         for partition in &described.partitions {
-            // What is left of an earlier log says nothing about this one.
+            // Progress in an earlier log says nothing about this one.
             let committed = partition.committed.as_ref()?;
             let note = Note::decode(&committed.note).ok()?;
             if note.incarnation != partition.log.incarnation || partition.owner.is_none() {
                 return None;
             }
-            // What retention took may be in a member's hands yet.
+            // Records that retention took may be in a member's hands yet.
             if committed.next < partition.log.first {
                 return None;
             }
@@ -187,7 +187,7 @@ impl Sim {
         Outcome { history, verdict, unexpected, coverage, plan: self.plan }
     }
 
-    /// What only the history tells.
+    /// Counts the things that only the history tells.
     fn count(&mut self, history: &History, verdict: &Verdict) {
         for sight in self.processes.iter().flat_map(|process| process.sights().into_keys()) {
             self.met.see(sight);

@@ -1,4 +1,4 @@
-//! What handlers of a schedule do, drawn call by call.
+//! The script of a schedule's handlers, drawn call by call.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::dice::Dice;
 use super::plan::Plan;
 use crate::harness::{Act, Script, Step, lock};
 
-/// How often one envelope may kill its process before it stops doing so.
+/// The most kills of its process by one envelope.
 const KILLS: u32 = 6;
 
 /// One script for all processes of a schedule.
@@ -20,7 +20,7 @@ pub(super) struct Drawn {
     dice: Mutex<Dice>,
     plan: Plan,
     calm: AtomicBool,
-    /// The envelopes that kill, and how often they still will.
+    /// The envelopes that kill, and the kills that each has left.
     poison: Mutex<BTreeMap<u64, u32>>,
 }
 
@@ -29,7 +29,7 @@ impl Drawn {
         Arc::new(Self { dice: Mutex::new(dice), plan, calm: AtomicBool::new(false), poison: Mutex::default() })
     }
 
-    /// From now on every call succeeds at once.
+    /// Lets every call succeed at once from now on.
     pub(super) fn calm(&self) {
         self.calm.store(true, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! A schedule under way: its processes, and what they do.
+//! A schedule under way: its processes, and their actions.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -88,7 +88,7 @@ impl Sim {
         described.partitions.get(partition as usize).cloned()
     }
 
-    /// Waits until no publish is under way. Whether it came to that.
+    /// Waits until no publish is under way. `true` if it came to that.
     pub(super) async fn publishes_over(&self, within: Duration) -> bool {
         let begin = Instant::now();
         while self.unresolved() > 0 && begin.elapsed() < within {
@@ -97,20 +97,20 @@ impl Sim {
         self.unresolved() == 0
     }
 
-    /// Publishes under way, also those whose confirmation was dropped.
+    /// The number of publishes under way, also of those whose confirmation was dropped.
     pub(super) fn unresolved(&self) -> usize {
         let alive = self.processes.iter().filter(|process| process.is_alive());
         let dropped: usize = alive.map(|process| process.unresolved()).sum();
         dropped.max(self.pending.load(Ordering::Acquire))
     }
 
-    /// A time shorter or longer than a session.
+    /// Draws a time shorter or longer than a session.
     pub(super) fn around_session(&mut self) -> Duration {
         let session = u64::try_from(self.plan.session_timeout.as_millis()).unwrap_or(1_000);
         self.dice.millis(10, session * 2)
     }
 
-    /// The index of a process that lives.
+    /// Draws the index of a process that lives.
     pub(super) fn pick(&mut self) -> Option<usize> {
         (!self.nodes.is_empty()).then(|| self.dice.index(self.nodes.len()))
     }
@@ -169,7 +169,7 @@ impl Sim {
         self.nodes.retain(|live| live.node.process().is_alive());
     }
 
-    /// Subscribes again where a subscription has ended, and sees to it that somebody is there.
+    /// Subscribes again where a subscription has ended, and starts a process if none is left.
     pub(super) async fn replace(&mut self) {
         if self.nodes.is_empty() || (!self.calm && self.nodes.len() < self.plan.nodes && self.dice.percent(50)) {
             self.start_node().await;

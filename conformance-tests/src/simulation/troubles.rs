@@ -1,4 +1,4 @@
-//! Troubles, and how each is done to a schedule under way.
+//! Troubles, and how each is made in a schedule under way.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::plan::{GROUP, TOPIC};
 use super::sim::Sim;
 
 impl Sim {
-    /// Does one trouble now.
+    /// Makes one trouble now.
     pub(super) async fn trouble(&mut self, chaos: Chaos) {
         let faults = self.world.faults();
         match chaos {
@@ -161,8 +161,8 @@ impl Sim {
         }
     }
 
-    /// The topic is deleted and made again, while nothing is being published: an answer that is under way would not say
-    /// which of the two logs it is about.
+    /// Deletes the topic and makes it again, while no publish is under way: its answer would not say which of the two
+    /// logs it is about.
     async fn recreate(&mut self) {
         if self.publishes_over(Duration::from_secs(20)).await {
             let _ = self.world.faults().recreate(TOPIC);

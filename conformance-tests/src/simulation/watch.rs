@@ -1,4 +1,4 @@
-//! What a schedule meets while it runs, as its hooks see it.
+//! Hooks that note what a schedule meets while it runs.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use eventbus_memory::{FaultEvent, FaultKind, MemoryWorld};
 use crate::harness::lock;
 use crate::history::{Kind, MemoryRecorder, Recorder};
 
-/// What was met, by name.
+/// The names of all that was met.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Met(Arc<Mutex<BTreeSet<String>>>);
 
@@ -22,13 +22,13 @@ impl Met {
         }
     }
 
-    /// All of them, at the end.
+    /// Takes all names, at the end.
     pub(super) fn take(&self) -> BTreeSet<String> {
         std::mem::take(&mut *lock(&self.0))
     }
 }
 
-/// The hook that counts, and that notices a subscription's end.
+/// Makes the hook that notes what a bus meets, and a subscription's end.
 pub(super) fn watch_bus(
     met: Met,
     ended: Arc<AtomicBool>,
@@ -64,7 +64,7 @@ pub(super) fn watch_bus(
     }
 }
 
-/// Whether a subscription may end so: by its policy, or because its process was killed.
+/// Whether a subscription may end with this error: by its policy, or because its process was killed.
 pub(super) fn expected_end(error: &Error, policy: FailurePolicy) -> bool {
     match error.kind() {
         ErrorKind::HandlerFailed => policy == FailurePolicy::Stop,
@@ -73,7 +73,7 @@ pub(super) fn expected_end(error: &Error, policy: FailurePolicy) -> bool {
     }
 }
 
-/// Faults go into the history and are counted, in the moment in which they take effect.
+/// Records faults in the history, and counts them, in the moment in which they take effect.
 pub(super) fn watch_faults(world: &MemoryWorld, recorder: &Arc<MemoryRecorder>, met: &Met) {
     let (recorder, met) = (recorder.clone(), met.clone());
     world.faults().on_fault(move |fault| {
@@ -85,7 +85,7 @@ pub(super) fn watch_faults(world: &MemoryWorld, recorder: &Arc<MemoryRecorder>, 
     });
 }
 
-/// What the history calls a fault: lasting ones are named for what they last on.
+/// Turns a fault into an event of the history; a lasting one is named for the thing that it lasts on.
 fn kind_of(fault: &FaultEvent) -> Kind {
     let place = &fault.place;
     let of_connection = |what: &str| format!("{what} connection {}", place.connection.unwrap_or_default()).into();

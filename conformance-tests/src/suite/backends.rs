@@ -1,4 +1,4 @@
-//! Backends under test, by a URL alone: for a world, and for a process of its own.
+//! Backends under test, made by a URL alone: for a world, and for a process of its own.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use eventbus_nats::NatsBackend;
 use super::kafka::kafka_config;
 use super::nats::nats_config;
 
-/// The backend under test at a URL, with the names of this prefix.
+/// Makes the backend under test at a URL, with the names of this prefix.
 ///
 /// # Errors
 /// A URL of no such server.

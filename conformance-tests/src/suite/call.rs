@@ -4,37 +4,37 @@ use std::collections::BTreeMap;
 
 use crate::history::{EndOutcome, Event, Kind, Start};
 
-/// One handler call, as the history shows it.
+/// A handler call, as the history shows it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Call {
-    /// Its start.
+    /// The start event.
     pub start: Start,
-    /// The process it ran in.
+    /// The process in which it ran.
     pub process: u32,
     /// The place of its start in the history.
     pub began: usize,
-    /// When it began, in nanoseconds of the history's clock.
+    /// The time of the start, in nanoseconds of the history's clock.
     pub at: u64,
-    /// How it ended and where in the history, if it has.
+    /// The outcome, and the place of the end in the history; `None` while the call runs.
     pub end: Option<(EndOutcome, usize)>,
 }
 
 impl Call {
-    /// Whether it is of this key.
+    /// Whether the call is of this key.
     #[must_use]
     pub fn of(&self, key: &str) -> bool {
-        // Not by a key made of it: conditions compare millions of them.
+        // No key is made for this: conditions compare millions of them.
         self.start.key.bytes() == (!key.is_empty()).then_some(key.as_bytes())
     }
 
-    /// Whether it is of this number of this key.
+    /// Whether the call is of this number of this key.
     #[must_use]
     pub fn is(&self, key: &str, number: u64) -> bool {
         self.start.number == number && self.of(key)
     }
 
-    /// Whether it succeeded.
+    /// Whether the call succeeded.
     #[must_use]
     pub fn succeeded(&self) -> bool {
         matches!(self.end, Some((EndOutcome::Ok, _)))

@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::fixture::Ability;
 use super::run::Run;
 
-/// How much hangs on a case, as the contract sorts them.
+/// The priority of a case, as the contract sorts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Priority {
@@ -20,7 +20,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// Its name.
+    /// The name, as the report shows it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Priority {
     }
 }
 
-/// Where a case runs.
+/// The runtime and the clock of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
@@ -49,17 +49,18 @@ pub(super) type Running = Pin<Box<dyn Future<Output = Result<(), Failure>> + Sen
 /// One case of the contract, or one part of a case that has several.
 #[non_exhaustive]
 pub struct Case {
-    /// How much hangs on it.
+    /// The case's priority.
     pub priority: Priority,
-    /// Its number in the contract, with a letter where the case has several parts; of P1 and P2 a letter and a count.
+    /// The case's number in the contract, with a letter where the case has several parts; of P1 and P2 a letter and a
+    /// count.
     pub number: &'static str,
-    /// Its name, unique: module and function.
+    /// The case's unique name: module and function.
     pub name: &'static str,
-    /// What it shows.
+    /// The property that it shows.
     pub title: &'static str,
-    /// What the fixture must be able to do.
+    /// The abilities that its fixture must have.
     pub needs: &'static [Ability],
-    /// Where it runs.
+    /// The runtime and clock that it runs on.
     pub place: Place,
     pub(super) run: fn(Run) -> Running,
 }

@@ -1,4 +1,4 @@
-//! What many cases share.
+//! Settings and helpers that many cases share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,12 +22,12 @@ pub(super) const fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Names of keys.
+/// Makes names of keys.
 pub(super) fn keys(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{prefix}-{n}")).collect()
 }
 
-/// A subscription as most cases make it: the waits between attempts are short, and the sessions too.
+/// A subscription as most cases make it, with short waits between attempts, and short sessions.
 pub(super) fn subscribe() -> Subscribe {
     Subscribe::to(TOPIC)
         .group(GROUP)
@@ -37,7 +37,8 @@ pub(super) fn subscribe() -> Subscribe {
         .drain_deadline(Duration::from_secs(10))
 }
 
-/// What most cases expect: faults healed, groups idle, the log read. Sessions need a cause within three seconds of it.
+/// The expectations of most cases: faults healed, groups idle, the log read. Sessions need a cause within ten seconds
+/// before.
 pub(super) fn expect() -> Expectations {
     Expectations::new(CONCURRENCY).quiet().log_read().strict_sessions(10_000_000_000).group(TOPIC, GROUP)
 }
@@ -54,7 +55,7 @@ pub(super) fn unsteadily(seed: u64, most: Duration) -> impl Script {
     }
 }
 
-/// Handlers that fail one number of one key as long as `fails` says so, by its attempt, and succeed otherwise.
+/// Handlers that fail one number of one key by `act` at its first `attempts` attempts, and succeed otherwise.
 pub(super) fn failing(key: &'static str, number: u64, act: Act, attempts: u32) -> impl Script {
     move |delivery: &Delivery, found: u64| {
         let this = found == number && key_is(delivery, key);
@@ -68,7 +69,7 @@ pub(super) fn key_is(delivery: &Delivery, key: &str) -> bool {
     delivery.envelope().key().is_some_and(|found| found.as_bytes() == key.as_bytes())
 }
 
-/// All that an envelope holds, its headers in one order: not every broker keeps theirs.
+/// All that an envelope holds, its headers in one order: not every broker keeps their order.
 pub(super) fn in_order(envelope: &Envelope) -> WireRecord {
     static BINDING: Binding = Binding::new("ce_").keyed(true);
     let mut record = wire::encode(envelope, None, &BINDING, Mode::Structured);
@@ -76,17 +77,17 @@ pub(super) fn in_order(envelope: &Envelope) -> WireRecord {
     record
 }
 
-/// What a plain handler was given, for cases that look at envelopes rather than at order.
+/// The deliveries of a plain handler, for cases that look at envelopes rather than at order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Collected(Arc<Mutex<Vec<Delivery>>>);
 
 impl Collected {
-    /// All so far.
+    /// All deliveries so far.
     pub(super) fn all(&self) -> Vec<Delivery> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many so far.
+    /// The number of deliveries so far.
     pub(super) fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -95,7 +96,7 @@ impl Collected {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(delivery);
     }
 
-    /// A handler that keeps what it gets, and fails the first attempts, this many.
+    /// Makes a handler that keeps its deliveries, and fails the first `failures` attempts.
     pub(super) fn handler(&self, failures: u32) -> Arc<dyn Handler> {
         let this = self.clone();
         handler_fn(move |delivery: Delivery| {

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::fixture::Clock;
 
-/// Some day in 2026: epochs and times of day are numbers of milliseconds like any.
+/// Some day in 2026, at which paused time begins: any number of milliseconds would do.
 const BASE_MILLIS: u64 = 1_780_000_000_000;
 
-/// Randomness from a seed; on a paused clock a time of day that follows it, otherwise the host's, which brokers share.
+/// The environment of a run: randomness from a seed. On a paused clock the time of day follows the clock, otherwise it
+/// is the host's, which brokers share.
 pub(super) struct SeededEnv {
     began: Instant,
     clock: Clock,

@@ -1,31 +1,31 @@
-//! Why a case did not pass.
+//! The reason why a case did not pass.
 
 use std::fmt;
 
 use super::fixture::FaultError;
 use crate::oracle::Verdict;
 
-/// Why a case did not pass.
+/// The reason why a case did not pass.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// A fault was not injected: most often the case asked for something that it had not said it needs.
+    /// A fault was not injected: most often the case asked for an ability that it had not stated.
     Fault(FaultError),
     /// The bus answered with an error that the case did not expect.
     Bus(eventbus_core::Error),
-    /// Something that the case demands did not hold.
+    /// A demand of the case did not hold.
     Wrong(String),
     /// The oracle refuted the history.
     Illegal(Box<Verdict>),
 }
 
 impl Failure {
-    /// Something that the case demands did not hold.
+    /// Makes a failure: a demand of the case did not hold.
     pub fn wrong(what: impl Into<String>) -> Self {
         Self::Wrong(what.into())
     }
 
-    /// What the oracle said, if it was the oracle.
+    /// The oracle's verdict, if the oracle refuted the history.
     #[must_use]
     pub fn verdict(&self) -> Option<&Verdict> {
         match self {

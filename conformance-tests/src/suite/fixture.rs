@@ -1,9 +1,9 @@
-//! What a backend's author supplies so that the cases can run: worlds, connections to them, and faults.
+//! Fixtures, which a backend's author supplies so that the cases can run: worlds, connections to them, and faults.
 //!
 //! A [`Provider`] makes [`Fixture`]s. A fixture is one isolated bus world (a broker, as the cases see it), and
-//! [`Fixture::connect`] is one process's [`Connection`] to it. Faults are methods with a default: what a fixture cannot do
-//! answers [`Missing`], and its provider leaves the [`Ability`] out of [`Provider::abilities`]. A case states what it needs,
-//! so that a missing ability is a printed SKIP and nothing else is.
+//! [`Fixture::connect`] is one process's [`Connection`] to it. Faults are methods with a default: a fault that a
+//! fixture cannot make answers [`Missing`], and its provider leaves the [`Ability`] out of [`Provider::abilities`]. A
+//! case states its needs, so that a missing ability is a printed SKIP and nothing else is.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,7 +17,7 @@ use eventbus_core::{Env, Error, Position};
 
 use crate::harness::LogReader;
 
-/// Something that a fixture may be able to do, and a case may need.
+/// An ability that a fixture may have, and a case may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Ability {
@@ -25,7 +25,7 @@ pub enum Ability {
     RefusePublish,
     /// Store a publish and lose its confirmation.
     LoseConfirmation,
-    /// The same for all publishes of one key, while those of other keys are confirmed.
+    /// Lose the confirmations of all publishes of one key, while those of other keys are confirmed.
     BlackHoleKey,
     /// Hold a publish in the network, and let it go later.
     HoldPublish,
@@ -107,34 +107,34 @@ impl fmt::Display for Ability {
 /// The abilities of a provider.
 pub type Abilities = BTreeSet<Ability>;
 
-/// The fixture was asked for something that it cannot do.
+/// An ability that the fixture was asked for and does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the fixture cannot {0}, and the case did not say that it needs it")]
 pub struct Missing(pub Ability);
 
-/// A fault was not injected.
+/// The reason why a fault was not injected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FaultError {
-    /// The fixture cannot, and had not said that it can.
+    /// The fixture cannot do it, and had not said that it can.
     #[error(transparent)]
     Missing(#[from] Missing),
-    /// The fixture tried; this is what came of it.
+    /// The fixture tried, and failed with this error.
     #[error("the fault was not injected: {0}")]
     Failed(String),
 }
 
-/// Which time the cases run on.
+/// The clock of the cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Clock {
     /// Tokio's clock, paused, on one thread: waits cost nothing and a seed repeats a run.
     Paused,
-    /// The host's.
+    /// The host's clock.
     Real,
 }
 
-/// What a world is made with.
+/// The settings of a world.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Setup {
@@ -142,50 +142,50 @@ pub struct Setup {
     pub seed: u64,
     /// Time of day and randomness for the world, where it takes them.
     pub env: Arc<dyn Env>,
-    /// The clock that this run is on.
+    /// The clock of this run.
     pub clock: Clock,
-    /// The largest record that the broker is to take, where the case asks for a limit.
+    /// The largest record that the broker is to take; `None` without a limit.
     pub max_record_bytes: Option<usize>,
-    /// The largest note that the broker is to take, where the case asks for a limit and the backend has a choice.
+    /// The largest note that the broker is to take, if the backend has a choice; `None` without a limit.
     pub note_bytes: Option<usize>,
     /// The case that the world is for. Worlds of one case may share a broker that is its own.
     pub case: &'static str,
-    /// What the case said that it needs.
+    /// The abilities that the case needs.
     pub needs: &'static [Ability],
 }
 
 impl Setup {
-    /// The same for this case.
+    /// Makes the same settings for this case.
     #[must_use]
     pub fn for_case(mut self, case: &'static str, needs: &'static [Ability]) -> Self {
         (self.case, self.needs) = (case, needs);
         self
     }
 
-    /// A world without limits.
+    /// Makes the settings of a world without limits.
     #[must_use]
     pub fn new(seed: u64, env: Arc<dyn Env>, clock: Clock) -> Self {
         Self { seed, env, clock, max_record_bytes: None, note_bytes: None, case: "", needs: &[] }
     }
 }
 
-/// How long a case on the real clock may take before it counts as hung. The longest take 40 s where nothing else runs, and several
+/// Time after which a case on the real clock counts as hung. The longest take 40 s where nothing else runs, and several
 /// times that beside others on a busy machine.
 pub(in crate::suite) const HANGS_AFTER: Duration = Duration::from_secs(600);
 
-/// Makes worlds of one kind.
+/// A provider of worlds of one kind.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// The column's name in the matrix.
     fn name(&self) -> &str;
 
-    /// What its fixtures can do.
+    /// The abilities of its fixtures.
     fn abilities(&self) -> Abilities;
 
-    /// The clock that its cases run on. A case that needs threads runs on the real one anyway.
+    /// The clock of its cases. A case that needs threads runs on the real one anyway.
     fn clock(&self) -> Clock;
 
-    /// How long a case may take before it counts as hung, on [`clock`](Self::clock).
+    /// Time after which a case counts as hung, on [`clock`](Self::clock).
     fn patience(&self) -> Duration {
         match self.clock() {
             Clock::Paused => Duration::from_secs(900),
@@ -193,68 +193,68 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Configurations of the backend itself that would break the contract (S8), by what is wrong with them, and whether they
-    /// were accepted. Default: the backend has none.
+    /// Tries configurations of the backend itself that would break the contract (S8). Returns what is wrong with each,
+    /// and whether it was accepted. Default: the backend has none.
     async fn refusals(&self) -> Vec<(String, bool)> {
         Vec::new()
     }
 
-    /// Whether the backend sends again by itself what got no answer, so that the bus hears of no unknown outcome as long as it
-    /// lives. Default: the bus sees to it.
+    /// Whether the backend itself sends records again that got no answer, so that the bus hears of no unknown outcome
+    /// as long as it lives. Default: the bus sees to it.
     fn resolves_by_itself(&self) -> bool {
         false
     }
 
-    /// A world of its own: empty, and not seen by any other.
+    /// Makes a world: empty, and not seen by any other.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     async fn world(&self, setup: Setup) -> Result<Arc<dyn Fixture>, Error>;
 }
 
-/// Which publishes a fault is for.
+/// The publishes that a fault strikes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Publishes {
     /// The topic.
     pub topic: String,
-    /// Only of this key.
+    /// Only publishes of this key.
     pub key: Option<Vec<u8>>,
-    /// The first that the fault strikes, counted from 1 among those that match.
+    /// The first publish that is struck, counted from 1 among those that match.
     pub nth: u64,
-    /// How many from there on; none for all, until the fault is lifted.
+    /// Number of publishes from there on; `None` for all, until the fault is lifted.
     pub times: Option<u64>,
 }
 
 impl Publishes {
-    /// The next one to this topic.
+    /// Covers the next publish to this topic.
     #[must_use]
     pub fn to(topic: impl Into<String>) -> Self {
         Self { topic: topic.into(), key: None, nth: 1, times: Some(1) }
     }
 
-    /// Only of this key.
+    /// Limits the fault to this key.
     #[must_use]
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(key.as_ref().to_vec());
         self
     }
 
-    /// The n-th from now on, counted from 1.
+    /// Begins at the n-th match from now on, counted from 1.
     #[must_use]
     pub const fn nth(mut self, n: u64) -> Self {
         self.nth = n;
         self
     }
 
-    /// So many, one after another.
+    /// Strikes so many, one after another.
     #[must_use]
     pub const fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// All, until the fault is lifted.
+    /// Strikes all, until the fault is lifted.
     #[must_use]
     pub const fn all(mut self) -> Self {
         self.times = None;
@@ -262,22 +262,22 @@ impl Publishes {
     }
 }
 
-/// What happens to a publish.
+/// A fault of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishFault {
-    /// Refused for good. Needs [`Ability::RefusePublish`].
+    /// The publish is refused for good. Needs [`Ability::RefusePublish`].
     Refuse,
-    /// Stored, and the confirmation lost. Needs [`Ability::LoseConfirmation`].
+    /// The publish is stored, and its confirmation lost. Needs [`Ability::LoseConfirmation`].
     LoseConfirmation,
-    /// Held until [`Fixture::release`]. Needs [`Ability::HoldPublish`].
+    /// The publish is held until [`Fixture::release`]. Needs [`Ability::HoldPublish`].
     Hold,
-    /// Not stored, and may be sent again. Needs [`Ability::TopicDown`].
+    /// The publish is not stored, and may be sent again. Needs [`Ability::TopicDown`].
     NotStored,
 }
 
 impl PublishFault {
-    /// What a fixture must be able to do for it.
+    /// The ability that a fixture needs for it.
     #[must_use]
     pub const fn ability(self) -> Ability {
         match self {
@@ -293,13 +293,13 @@ impl PublishFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Armed(pub u64);
 
-/// What is left of publishes under way when a connection breaks.
+/// The outcome of publishes under way when a connection breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnderWay {
-    /// They are stored, where the fixture has a choice.
+    /// All are stored, if the fixture has a choice.
     Stored,
-    /// They are lost, where the fixture has a choice.
+    /// All are lost, if the fixture has a choice.
     Lost,
     /// Some are, some are not.
     Either,
@@ -310,22 +310,22 @@ type Done = Result<(), FaultError>;
 /// One isolated bus world.
 #[async_trait]
 pub trait Fixture: fmt::Debug + Send + Sync + 'static {
-    /// One more process's connection. Each has a backend of its own.
+    /// Makes one more process's connection. Each has a backend of its own.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     async fn connect(&self) -> Result<Arc<dyn Connection>, Error>;
 
-    /// Makes something happen to publishes to come.
+    /// Arms a fault for publishes to come.
     ///
     /// # Errors
-    /// Where the fixture cannot.
+    /// If the fixture cannot.
     async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, FaultError> {
         let _ = which;
         Err(Missing(fault.ability()).into())
     }
 
-    /// Takes an armed fault back.
+    /// Lifts an armed fault.
     async fn lift(&self, armed: Armed) {
         let _ = armed;
     }
@@ -359,8 +359,8 @@ pub trait Fixture: fmt::Debug + Send + Sync + 'static {
         Err(Missing(Ability::RestartBroker).into())
     }
 
-    /// Waits until a broker that was restarted answers again, and every process that is not cut off is connected. Default:
-    /// it does when the time that it was to be down is over.
+    /// Waits until a broker that was restarted answers again, and every process that is not cut off is connected.
+    /// Default: returns at once, for brokers that are back as soon as their time down is over.
     async fn back(&self) {}
 
     /// Moves a leader or coordinator.
@@ -393,15 +393,16 @@ pub trait Fixture: fmt::Debug + Send + Sync + 'static {
         Err(Missing(Ability::StoreRaw).into())
     }
 
-    /// A client of the suite's own that reads what the broker holds. Default: none, and a connection of the backend reads.
+    /// A reader of the broker's logs by a client of the suite's own. Default: none, and a connection of the backend
+    /// reads.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     async fn reader(&self) -> Result<Option<Arc<dyn LogReader>>, Error> {
         Ok(None)
     }
 
-    /// A connection with wrong credentials, or the error of making one.
+    /// Connects with wrong credentials. Returns the connection, or the error of making it.
     async fn connect_unauthorized(&self) -> Result<Result<Arc<dyn Connection>, Error>, FaultError> {
         Err(Missing(Ability::Credentials).into())
     }
@@ -413,8 +414,8 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
     /// The backend; always the same.
     fn backend(&self) -> Arc<dyn Backend>;
 
-    /// The server's URL and the prefix of names by which a process of its own takes this connection's place, so that what is
-    /// done to the connection is done to it. Default: none can.
+    /// The server's URL and the prefix of names by which a separate process takes this connection's place, so that
+    /// faults of the connection strike it. Default: none can.
     fn outside(&self) -> Option<(String, String)> {
         None
     }
@@ -435,7 +436,7 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
         Err(Missing(Ability::FreezeProcess).into())
     }
 
-    /// Ends a freeze: what came meanwhile arrives.
+    /// Ends a freeze: everything that came meanwhile arrives.
     async fn thaw(&self) -> Done {
         Err(Missing(Ability::FreezeProcess).into())
     }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::harness::{Holding, Script, Step};
 
-/// Closed until the test opens it.
+/// A gate for handlers, closed until the test opens it.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
@@ -19,7 +19,7 @@ impl Gate {
         Self(Arc::new(watch::Sender::new(false)))
     }
 
-    /// Opens it, for good.
+    /// Opens the gate, for good.
     pub fn open(&self) {
         self.0.send_replace(true);
     }
@@ -39,7 +39,7 @@ impl Default for Gate {
     }
 }
 
-/// A script whose calls wait, those that are chosen, until a gate opens.
+/// A script whose chosen calls wait until a gate opens.
 pub struct Gated<S, W> {
     script: S,
     gate: Gate,
@@ -50,7 +50,7 @@ impl<S, W> Gated<S, W>
 where
     W: Fn(&Delivery, u64) -> bool + Send + Sync + 'static,
 {
-    /// Calls for which `which` holds wait at the gate.
+    /// Makes a script in which calls wait at the gate if `which` holds for them.
     pub fn new(script: S, gate: &Gate, which: W) -> Self {
         Self { script, gate: gate.clone(), which }
     }

@@ -1,4 +1,4 @@
-//! A broker that takes records only up to a size: a layer that has the limit set on every topic that is made.
+//! A limit on the size of records: a layer that has it set on every topic that is made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use eventbus_core::backend::Backend;
 use eventbus_core::backend::ForwardBackend;
 use eventbus_core::{Result, TopicSpec};
 
-/// What sets the limit: a client of the suite's own.
+/// A client of the suite's own that sets the limit.
 #[async_trait]
 pub(super) trait Limits: fmt::Debug + Send + Sync + 'static {
     /// Limits the size of a topic's records, as the broker counts it.
     async fn limit(&self, topic: &str, bytes: usize) -> Result<()>;
 }
 
-/// The layer. `bytes` are a record's own, and what the broker counts beside them.
+/// The layer. `bytes` count a record's own, and those that the broker counts beside them.
 #[derive(Debug)]
 pub(super) struct Limited<L> {
     pub(super) inner: Arc<dyn Backend>,

@@ -1,4 +1,4 @@
-//! What a run of the suite comes to: one line a case, one column a backend.
+//! The matrix of a run of the suite: one line a case, one column a backend.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,21 +8,21 @@ use super::case::Case;
 use super::fixture::Ability;
 use super::registry::CASES;
 
-/// How a case ended on one backend.
+/// The outcome of a case on one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// All that it demands held.
+    /// All demands held.
     Pass,
-    /// Its fixture lacks these abilities; at least one.
+    /// The fixture lacks these abilities; at least one.
     Skip(Vec<Ability>),
-    /// Something did not hold.
+    /// A demand did not hold.
     Fail {
-        /// What.
+        /// The demand, and what was found.
         message: String,
         /// The seed that shows it.
         seed: u64,
-        /// The history, where it could be written.
+        /// The file of the history, if it could be written.
         history: Option<PathBuf>,
     },
 }
@@ -66,7 +66,7 @@ impl Matrix {
         self.cells.insert((case.name, index), outcome);
     }
 
-    /// How many passed, were skipped, failed.
+    /// Numbers of cells that passed, were skipped, failed.
     #[must_use]
     pub fn totals(&self) -> (usize, usize, usize) {
         self.cells.values().fold((0, 0, 0), |(pass, skip, fail), outcome| match outcome {
@@ -76,7 +76,7 @@ impl Matrix {
         })
     }
 
-    /// The case's cells, those that say the same put together: most often that is all of them.
+    /// The case's cells. Columns with the same text are put together: most often that is all of them.
     fn row(&self, case: &Case) -> Vec<(String, String)> {
         let mut said: Vec<(String, Vec<&str>)> = Vec::new();
         for (index, column) in self.columns.iter().enumerate() {

@@ -1,12 +1,12 @@
 //! The conformance suite: every case of the ordering contract, each one function over one isolated bus world.
 //!
-//! [`CASES`] is the one list of all cases; the tests of a backend and the printed [`Matrix`] are both made from it, so none
-//! can be forgotten. A backend's author writes a [`Provider`] and runs [`run_case`] for each case, or gives all of it to a
-//! test runner, as this crate's own `tests/memory.rs` does.
+//! [`CASES`] is the one list of all cases; the tests of a backend and the printed [`Matrix`] are both made from it, so
+//! none can be forgotten. A backend's author writes a [`Provider`] and runs [`run_case`] for each case, or gives all of
+//! it to a test runner, as this crate's own `tests/memory.rs` does.
 //!
-//! A case gets a [`Run`]: processes with a bus each, faults, and the history that the oracle judges in the end. It states
-//! which abilities of the fixture it needs. One that is missing is a SKIP that names it; a case that asks for an ability
-//! which it did not state fails, so nothing is ever skipped in silence.
+//! A case gets a [`Run`]: processes with a bus each, faults, and the history that the oracle judges in the end. It
+//! states the abilities of the fixture that it needs. A missing one is a SKIP that names it; a case that asks for an
+//! ability which it did not state fails, so nothing is ever skipped in silence.
 
 #[cfg(feature = "brokers")]
 mod backends;

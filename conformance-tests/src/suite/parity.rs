@@ -1,7 +1,8 @@
-//! One drawn script of answers, refusals, kills and hand-overs, and what became of it: the same on every backend.
+//! Parity: one drawn script of lost and refused publishes, kills and hand-overs ends in the same way on every backend.
 //!
-//! What is compared is what the contract fixes: of each key, how each publish ended and how each envelope was finished, in
-//! order. How often something came again, and where, is the backend's and the moment's; the oracle judges that.
+//! Compared are the outcomes that the contract fixes: for each key, how each publish ended and how each envelope was
+//! finished, in order. How often an envelope came again, and where, depends on the backend and the moment; the oracle
+//! judges that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::run::Run;
 use crate::harness::{Act, Script, Step};
 use crate::history::{EndOutcome, FinishedBy, Kind, PublishOutcome};
 
-/// What the script needs.
+/// The abilities that the script needs.
 const NEEDS: &[Ability] = &[
     Ability::RefusePublish,
     Ability::LoseConfirmation,
@@ -25,16 +26,17 @@ const NEEDS: &[Ability] = &[
     Ability::CutConnection,
 ];
 
-/// What became of each number of a key.
+/// Outcomes by key and by step (published or finished): of each number, how it ended.
 pub type Outcomes = BTreeMap<(String, &'static str), Vec<(u64, String)>>;
 
 /// Envelopes of each key.
 const ROUNDS: usize = 8;
 
-/// Runs the script that the seed draws in a world of its own, has the oracle judge it, and tells what became of each key.
+/// Runs the script that the seed draws in a world of its own, has the oracle judge it, and returns the outcomes of each
+/// key.
 ///
 /// # Errors
-/// What did not hold.
+/// The first demand that did not hold.
 pub async fn drawn_script(provider: Arc<dyn Provider>, seed: u64) -> Result<Outcomes, Failure> {
     let run = Run::start(provider, seed, "", NEEDS).await?;
     let all = keys("order", 40);
@@ -82,7 +84,7 @@ pub async fn drawn_script(provider: Arc<dyn Provider>, seed: u64) -> Result<Outc
     handled(200).await;
     three.drain(Duration::from_secs(10)).await?;
     for outcome in outcomes {
-        // How it ended is in the history.
+        // The history shows how it ended.
         drop(outcome.await);
     }
     run.settled(TOPIC, &[GROUP]).await?;
@@ -120,7 +122,7 @@ fn outcomes_of(run: &Run) -> Outcomes {
             _ => {}
         }
     }
-    // Answers come in any order; the publishes' own is what they are compared in.
+    // Answers come in any order; publishes are compared in the order of their numbers.
     for ((_, what), of_key) in &mut outcomes {
         if *what == "published" {
             of_key.sort();
@@ -129,7 +131,7 @@ fn outcomes_of(run: &Run) -> Outcomes {
     outcomes
 }
 
-/// Enters how an envelope was finished, if it was not before.
+/// Enters how an envelope was finished, if it is not entered yet.
 fn first(outcomes: &mut Outcomes, key: &str, number: u64, how: &str) {
     let of_key = outcomes.entry((key.to_owned(), "finished")).or_default();
     if of_key.iter().all(|(known, _)| *known != number) {
@@ -142,7 +144,7 @@ fn word(outcome: &PublishOutcome) -> String {
         PublishOutcome::Confirmed { .. } => "stored".into(),
         PublishOutcome::Unknown => "unknown".into(),
         PublishOutcome::Withdrawn => "withdrawn".into(),
-        // Queued when it happened or called after it: that is the moment's.
+        // Whether a publish was queued at the refusal or called after it depends on the moment.
         PublishOutcome::Refused { class, .. } if matches!(&**class, "cascaded" | "key_sealed") => {
             "behind a refusal".into()
         }

@@ -1,4 +1,4 @@
-//! One process of a run.
+//! A process of a run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::fixture::{Connection, UnderWay};
 use super::run::Run;
 use crate::harness::{Node, Publisher, Script};
 
-/// One process of a run.
+/// A process of a run, with a connection and a bus of its own.
 pub struct Peer {
     run: Run,
     connection: Arc<dyn Connection>,
@@ -18,10 +18,10 @@ pub struct Peer {
 }
 
 impl Run {
-    /// Starts a process: a connection and a bus of its own.
+    /// Starts a process with a connection and a bus of its own.
     ///
     /// # Errors
-    /// What the broker or the bus says.
+    /// An error of the broker or the bus.
     pub async fn process(&self) -> Result<Peer, Failure> {
         self.process_with(self.config()).await
     }
@@ -29,7 +29,7 @@ impl Run {
     /// Starts a process whose bus has another configuration, made from [`config`](Self::config).
     ///
     /// # Errors
-    /// What the broker or the bus says.
+    /// An error of the broker or the bus.
     pub async fn process_with(&self, config: BusConfig) -> Result<Peer, Failure> {
         let (connection, node) = self.connect(config).await?;
         Ok(Peer { run: self.clone(), connection, node })
@@ -37,25 +37,25 @@ impl Run {
 }
 
 impl Peer {
-    /// Its bus.
+    /// The process's bus.
     #[must_use]
     pub fn bus(&self) -> &Arc<dyn EventBus> {
         self.node.bus()
     }
 
-    /// Its publisher, on the record.
+    /// The process's publisher, which records what it does.
     #[must_use]
     pub fn publisher(&self) -> &Publisher {
         self.node.publisher()
     }
 
-    /// Its node of the harness.
+    /// The process's node of the harness.
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// Its connection.
+    /// The process's connection.
     #[must_use]
     pub fn connection(&self) -> &Arc<dyn Connection> {
         &self.connection
@@ -64,7 +64,7 @@ impl Peer {
     /// Makes a topic.
     ///
     /// # Errors
-    /// What the bus says.
+    /// The bus's error.
     pub async fn topic(&self, spec: TopicSpec) -> Result<(), Failure> {
         self.bus().ensure_topic(&spec).await?;
         Ok(())
@@ -73,12 +73,12 @@ impl Peer {
     /// Subscribes with a recording handler.
     ///
     /// # Errors
-    /// What the bus says.
+    /// The bus's error.
     pub async fn subscribe(&self, options: Subscribe, script: impl Script) -> Result<Subscription, Failure> {
         Ok(self.node.subscribe(options, script).await?)
     }
 
-    /// Publishes these numbers of envelopes of each key, a round of all keys after another, and awaits all confirmations.
+    /// Publishes `rounds` envelopes of each key, one round of all keys after another, and awaits all confirmations.
     ///
     /// # Errors
     /// The first error of a publish.
@@ -93,47 +93,47 @@ impl Peer {
         Ok(())
     }
 
-    /// Kills the process, as kill -9 does.
+    /// Kills the process, as SIGKILL does.
     ///
     /// # Errors
-    /// Where the fixture cannot.
+    /// The fixture's error, if it cannot.
     pub async fn kill(&self, under_way: UnderWay) -> Result<(), Failure> {
         self.node.process().kill();
         Ok(self.connection.kill(under_way).await?)
     }
 
-    /// Cuts the process off, on the record.
+    /// Cuts the process off, and records it.
     ///
     /// # Errors
-    /// Where the fixture cannot.
+    /// The fixture's error, if it cannot.
     pub async fn cut(&self, under_way: UnderWay) -> Result<(), Failure> {
         self.run.fault(&self.fault_name("cut"), true);
         Ok(self.connection.cut(under_way).await?)
     }
 
-    /// Ends a cut, on the record.
+    /// Ends a cut, and records it.
     ///
     /// # Errors
-    /// Where the fixture cannot.
+    /// The fixture's error, if it cannot.
     pub async fn heal(&self) -> Result<(), Failure> {
         self.connection.heal().await?;
         self.run.healed(&self.fault_name("cut"));
         Ok(())
     }
 
-    /// Freezes the process, on the record.
+    /// Freezes the process, and records it.
     ///
     /// # Errors
-    /// Where the fixture cannot.
+    /// The fixture's error, if it cannot.
     pub async fn freeze(&self) -> Result<(), Failure> {
         self.run.fault(&self.fault_name("freeze"), true);
         Ok(self.connection.freeze().await?)
     }
 
-    /// Ends a freeze, on the record.
+    /// Ends a freeze, and records it.
     ///
     /// # Errors
-    /// Where the fixture cannot.
+    /// The fixture's error, if it cannot.
     pub async fn thaw(&self) -> Result<(), Failure> {
         self.connection.thaw().await?;
         self.run.healed(&self.fault_name("freeze"));

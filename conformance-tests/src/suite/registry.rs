@@ -1,4 +1,4 @@
-//! The one list of all cases.
+//! The registry: the one list of all cases.
 
 use super::case::{Case, Place, Priority};
 use super::fixture::Ability;
@@ -25,7 +25,7 @@ macro_rules! cases {
     (@place $place:ident) => { Place::$place };
 }
 
-/// The needs of the case whose name ends so: for the case about other cases.
+/// Returns the needs of the case whose name ends with `name`, for the case about other cases.
 fn needs_of(name: &str) -> Option<&'static [Ability]> {
     CASES.iter().find(|case| case.name.ends_with(name)).map(|case| case.needs)
 }

@@ -1,4 +1,4 @@
-//! What a case works with: [`Run`], one isolated world with its processes, its faults and its history.
+//! A [`Run`], with which a case works: one isolated world with its processes, its faults and its history.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use crate::harness::{BackendReader, LogReader, Node, Numbers, envelope_of, read_
 use crate::history::{Event, History, Kind, MemoryRecorder, Recorder, monotonic_clock};
 use crate::oracle::{Expectations, Oracle, Verdict};
 
-/// How often a condition is looked at, on whatever clock.
+/// The shortest pause between two looks at a condition, on either clock.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// One run of one case. Clones are the same run.
+/// A run of one case. Clones are the same run.
 #[derive(Clone)]
 pub struct Run(Arc<Inner>);
 
@@ -38,19 +38,20 @@ struct Inner {
     waiting: Mutex<String>,
     /// The case's name and needs.
     case: (&'static str, &'static [Ability]),
-    /// The connection that no bus under test has.
+    /// A connection that belongs to no bus under test.
     control: OnceCell<Arc<dyn Connection>>,
-    /// Where processes of their own record; read with the rest.
+    /// History files of separate processes, read with the run's own.
     files: Mutex<Vec<PathBuf>>,
-    /// What is broken in every bus of the run, if anything is.
+    /// The defect in every bus of the run, if there is one.
     mutant: Option<Mutant>,
 }
 
 impl Run {
-    /// A run outside of the registry, in a world of its own. `case` names it where the provider keeps cases apart.
+    /// Starts a run outside of the registry, in a world of its own. `case` names it for a provider that keeps cases
+    /// apart.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     pub async fn start(
         provider: Arc<dyn Provider>,
         seed: u64,
@@ -92,7 +93,7 @@ impl Run {
         })))
     }
 
-    /// A run of its own with the same seed, in whose buses one thing is broken.
+    /// Makes another run with the same seed, whose buses have one defect.
     pub(super) async fn broken(&self, mutant: Mutant) -> Result<Self, Failure> {
         let mut run = Self::make(self.0.provider.clone(), self.0.clock, self.0.seed, self.0.case).await?;
         if let Some(inner) = Arc::get_mut(&mut run.0) {
@@ -101,10 +102,10 @@ impl Run {
         Ok(run)
     }
 
-    /// The same run in another world, made with other settings.
+    /// Makes the same run in another world, with other settings.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     pub async fn elsewhere(&self, change: impl FnOnce(&mut Setup)) -> Result<Self, Failure> {
         let inner = &self.0;
         let setup = Setup::new(inner.seed, inner.env.clone(), inner.clock);
@@ -128,42 +129,42 @@ impl Run {
         })))
     }
 
-    /// The world, for its faults.
+    /// The world, on which faults are injected.
     #[must_use]
     pub fn fixture(&self) -> &Arc<dyn Fixture> {
         &self.0.fixture
     }
 
-    /// Whether the provider's fixtures can do this.
+    /// Whether the provider's fixtures have this ability.
     #[must_use]
     pub fn can(&self, ability: super::Ability) -> bool {
         self.0.provider.abilities().contains(&ability)
     }
 
-    /// Whether it is on the host's clock.
+    /// Whether the run is on the host's clock.
     #[must_use]
     pub fn is_real(&self) -> bool {
         self.0.clock == Clock::Real
     }
 
-    /// What [`Provider::refusals`] says.
+    /// The answer of [`Provider::refusals`].
     pub async fn refusals(&self) -> Vec<(String, bool)> {
         self.0.provider.refusals().await
     }
 
-    /// What [`Provider::resolves_by_itself`] says.
+    /// The answer of [`Provider::resolves_by_itself`].
     #[must_use]
     pub fn resolves_by_itself(&self) -> bool {
         self.0.provider.resolves_by_itself()
     }
 
-    /// A random number of the run.
+    /// Draws a random number from the run's seed.
     #[must_use]
     pub fn random(&self) -> u64 {
         self.0.env.random()
     }
 
-    /// The time of day, as the world and the buses have it.
+    /// The time of day in milliseconds, as the world and the buses have it.
     #[must_use]
     pub fn unix_millis(&self) -> u64 {
         self.0.env.unix_millis()
@@ -175,13 +176,13 @@ impl Run {
         self.0.seed
     }
 
-    /// What was offered of a key so far.
+    /// The number of envelopes of a key that were offered so far.
     #[must_use]
     pub fn offered(&self, topic: &str, key: &str) -> u64 {
         self.0.numbers.offered(topic, key)
     }
 
-    /// The configuration of every bus of the run.
+    /// The configuration for every bus of the run, with its defect if there is one.
     pub fn config(&self) -> BusConfig {
         let threads = if self.0.clock == Clock::Paused { Threads::Caller } else { Threads::Own };
         let config = BusConfig::new().threads(threads).env(self.0.env.clone());
@@ -191,7 +192,7 @@ impl Run {
         }
     }
 
-    /// One more process: its connection, and its node of the harness.
+    /// Makes one more process: its connection, and its node of the harness.
     pub(super) async fn connect(&self, config: BusConfig) -> Result<(Arc<dyn Connection>, Node), Failure> {
         let number = self.0.processes.fetch_add(1, Ordering::Relaxed);
         let connection = self.0.fixture.connect().await?;
@@ -200,10 +201,10 @@ impl Run {
         Ok((connection, node))
     }
 
-    /// A backend of its own, opened, that no bus under test has; one for all of the run.
+    /// The backend that no bus under test has: opened at the first call, and one for the whole run.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The broker's error.
     pub async fn control(&self) -> Result<Arc<dyn Backend>, Failure> {
         let connect = || async {
             let connection = self.0.fixture.connect().await?;
@@ -223,32 +224,32 @@ impl Run {
         self.note(Kind::Healed { name: name.into() });
     }
 
-    /// Appends a record of the test's own.
+    /// Appends an event of the test itself to the history.
     pub fn note(&self, kind: Kind) {
         self.0.recorder.record(0, kind);
     }
 
-    /// Arms a fault on publishes, on the record.
+    /// Arms a fault on publishes, and records it.
     ///
     /// # Errors
-    /// Where the fixture cannot.
+    /// The fixture's error, if it cannot.
     pub async fn on_publish(&self, fault: PublishFault, which: Publishes) -> Result<Armed, Failure> {
         self.fault(&format!("{fault:?} of {}", which.topic), false);
         Ok(self.0.fixture.on_publish(fault, which).await?)
     }
 
-    /// A number for one more process, which no other has.
+    /// Returns a number for one more process, which no other has.
     #[must_use]
     pub fn next_process(&self) -> u32 {
         self.0.processes.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Has the history of a process of its own read with the rest.
+    /// Adds the history file of a separate process, to be read with the rest.
     pub fn adopt(&self, file: impl Into<PathBuf>) {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
     }
 
-    /// The history so far, with that of processes of their own.
+    /// The history so far, with that of separate processes.
     #[must_use]
     pub fn history(&self) -> History {
         let own = self.0.recorder.snapshot();
@@ -261,7 +262,7 @@ impl Run {
         crate::history::merge_processes(std::iter::once(own).chain(others))
     }
 
-    /// Looks at the records so far.
+    /// Gives `look` the run's own events so far.
     pub fn inspect<R>(&self, look: impl FnOnce(&[Event]) -> R) -> R {
         self.0.recorder.inspect(look)
     }
@@ -275,33 +276,33 @@ impl Run {
         calls_of(&self.history().events)
     }
 
-    /// How many handler calls so far are like this.
+    /// Counts the handler calls so far that `like` accepts.
     pub fn count(&self, like: impl Fn(&Call) -> bool) -> usize {
         self.calls().iter().filter(|call| like(call)).count()
     }
 
-    /// Waits until a condition holds. What is waited for is named if the case hangs.
+    /// Waits until a condition holds. `what` names the condition if the case hangs.
     pub async fn until(&self, what: impl Into<String>, mut holds: impl FnMut() -> bool) {
         self.waits(what.into());
         let mut pause = LOOK;
         while !holds() {
             tokio::time::sleep(pause).await;
-            // What takes long is looked at less often: histories are long as well.
+            // A condition that takes long is looked at less often: histories grow long as well.
             pause = (pause * 11 / 10).min(LOOK * 50);
         }
         self.waits(String::new());
     }
 
-    /// Waits until so many handler calls are like this.
+    /// Waits until `like` accepts at least so many handler calls.
     pub async fn until_calls(&self, what: &str, at_least: usize, like: impl Fn(&Call) -> bool) {
         self.until(what, || self.count(&like) >= at_least).await;
     }
 
-    /// A group's progress and owners, or why the broker says nothing of it now: it cannot be reached, or a member
-    /// that has just joined is still on its way to the coordinator.
+    /// Returns a group's progress and owners, or the reason why the broker does not tell them now: it cannot be
+    /// reached, or a member that has just joined is still on its way to the coordinator.
     ///
     /// # Errors
-    /// What the broker says otherwise.
+    /// Any other error of the broker.
     pub async fn described(&self, topic: &str, group: &str) -> Result<Result<GroupDescription, Error>, Failure> {
         match self.control().await?.describe_group(&topic.parse()?, &group.parse()?).await {
             Err(error) if !error.is_retryable() && error.kind() != ErrorKind::UnknownGroup => Err(error.into()),
@@ -309,10 +310,10 @@ impl Run {
         }
     }
 
-    /// Waits until groups have finished and committed all that a topic holds.
+    /// Waits until the groups have finished and committed all that a topic holds.
     ///
     /// # Errors
-    /// What the broker says, other than that it cannot be reached.
+    /// An error of the broker, other than that it cannot be reached.
     pub async fn settled(&self, topic: &str, groups: &[&str]) -> Result<(), Failure> {
         for group in groups {
             let what = format!("group {group} has finished what topic {topic} holds");
@@ -324,7 +325,7 @@ impl Run {
                     Err(error) => error.to_string(),
                 };
                 self.waits(format!("{what}, last described: {seen}"));
-                // Asking costs the broker and the machine more than looking: it is done less often.
+                // A request costs the broker and the machine more than a look does, so there are fewer.
                 tokio::time::sleep(LOOK * 50).await;
             }
         }
@@ -332,7 +333,7 @@ impl Run {
         Ok(())
     }
 
-    /// What the case waits for now, for the report of a case that hangs.
+    /// The condition that the case waits for now, for the report of a case that hangs.
     #[must_use]
     pub fn waiting_for(&self) -> String {
         let what = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -343,17 +344,17 @@ impl Run {
         *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
-    /// All envelopes that a topic holds, by partition and position, read by a connection of its own.
+    /// Reads all envelopes that a topic holds, by partition and position, on a connection of its own.
     ///
     /// # Errors
-    /// What the broker says, and `Undecodable`.
+    /// The broker's error, or `Undecodable`.
     pub async fn log(&self, topic: &str) -> Result<Vec<Envelope>, Failure> {
         let topic: Topic = topic.parse()?;
         let records = self.reader().await?.records(&topic).await?;
         records.iter().map(|record| Ok(envelope_of(&topic, record)?)).collect()
     }
 
-    /// What reads logs and positions: the suite's own client where the fixture has one.
+    /// The reader of logs and positions: the suite's own client if the fixture has one, else the control backend.
     async fn reader(&self) -> Result<Arc<dyn LogReader>, Failure> {
         match self.0.fixture.reader().await? {
             Some(reader) => Ok(reader),
@@ -361,10 +362,10 @@ impl Run {
         }
     }
 
-    /// Reads logs and committed positions back by a connection of its own, and has the oracle judge the whole history.
+    /// Reads logs and committed positions back on a connection of its own, and has the oracle judge the whole history.
     ///
     /// # Errors
-    /// What the oracle refutes.
+    /// The oracle's verdict, if it refutes the history; an error of the broker.
     pub async fn judge(&self, expect: &Expectations, read: &[(&str, &[&str])]) -> Result<Verdict, Failure> {
         for (topic, groups) in read {
             let groups = groups.iter().map(|group| group.parse()).collect::<Result<Vec<Group>, _>>()?;

@@ -1,4 +1,5 @@
-//! Runs one case: makes its runtime and its world, waits no longer than patience says, and writes what is left of a failure.
+//! Runner of one case: makes its runtime and its world, waits no longer than the provider's patience, and writes down
+//! the history of a failure.
 
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,13 +15,13 @@ use super::matrix::Outcome;
 use super::run::Run;
 use crate::oracle::{failures_dir, write_failure};
 
-/// How a case is run.
+/// The seeds that a case is run with.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RunOptions {
     /// The first seed.
     pub seed: u64,
-    /// How many seeds, one after another. On the real clock one is enough: its threads draw their own schedules.
+    /// Number of seeds, one after another. One is enough on the real clock, where the threads' schedules vary anyway.
     pub seeds: u64,
 }
 
@@ -31,10 +32,11 @@ impl Default for RunOptions {
 }
 
 impl RunOptions {
-    /// By the environment: `EVENTBUS_SEED` is the first seed (default 1), `EVENTBUS_SEEDS` their number (default as given).
+    /// Reads the environment: `EVENTBUS_SEED` is the first seed (default 1), `EVENTBUS_SEEDS` their number (default
+    /// `seeds`).
     ///
     /// # Errors
-    /// A variable that is no number, by name.
+    /// The name of a variable that is no number.
     pub fn from_env(seeds: u64) -> Result<Self, String> {
         let number = |name: &str, default: u64| match std::env::var(name) {
             Err(_) => Ok(default),
@@ -44,9 +46,9 @@ impl RunOptions {
     }
 }
 
-/// Runs a case on worlds of a provider, one a seed, to the first failure.
+/// Runs a case with one seed after another, each in a world of its own, until the first failure.
 ///
-/// Makes a runtime of its own; call it outside of any. A failure's history is written by
+/// Makes its own runtime, so it must be called outside of any. The history of a failure is written by
 /// [`write_failure`](crate::oracle::write_failure) and named in the outcome.
 #[must_use]
 pub fn run_case(case: &Case, provider: &Arc<dyn Provider>, options: &RunOptions) -> Outcome {
@@ -67,11 +69,11 @@ pub fn run_case(case: &Case, provider: &Arc<dyn Provider>, options: &RunOptions)
 
 type Failed = (Option<Run>, Failure);
 
-/// How long a case may keep all others waiting, by the wall. Its own patience may never end: where the clock is paused, a task that
-/// never rests holds it back.
+/// Wall-clock time after which a case that stands still ends the process. The provider's patience may never end: a task
+/// that never rests holds a paused clock back.
 const STANDS_AFTER: Duration = Duration::from_secs(900);
 
-/// Ends the process, saying which case it was, unless what it returns is dropped before.
+/// Aborts the process, naming the case, unless the returned sender is dropped in time.
 fn watch(case: &Case, provider: &dyn Provider, seed: u64) -> mpsc::Sender<()> {
     let (over, ended) = mpsc::channel();
     let name = format!("{} on {}, seed {seed}", case.name, provider.name());
@@ -103,7 +105,7 @@ fn run_seed(case: &Case, provider: &Arc<dyn Provider>, clock: Clock, seed: u64) 
             }
         })
     }));
-    // A handler that blocks its thread must not keep the suite.
+    // The suite does not wait for a handler that blocks its thread.
     runtime.shutdown_background();
     match ended {
         Ok(Ok(())) => Ok(()),

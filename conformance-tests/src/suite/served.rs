@@ -1,4 +1,4 @@
-//! Worlds on servers: which server each is on, and connections that go through a proxy.
+//! Worlds on servers: the server of each world, and connections that go through a proxy.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,10 +19,10 @@ use crate::proxy::{Direction, Proxy};
 
 pub(super) type Done = Result<(), FaultError>;
 
-/// How long a cut lets one direction go on, so that what is under way is stored and unanswered.
+/// Time for which a cut lets one direction go on, so that publishes under way are stored and stay unanswered.
 const LAST_WORDS: Duration = Duration::from_millis(30);
 
-/// How long a broker that was started may take until all are connected.
+/// Time that connections may take to return after a broker was started.
 const BACK: Duration = Duration::from_secs(60);
 
 pub(super) fn tried<T>(result: Result<T, impl fmt::Display>) -> Result<T, FaultError> {
@@ -33,33 +33,33 @@ pub(super) fn unavailable(error: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Unavailable, error.to_string())
 }
 
-/// A prefix that no other world has, in this run or in one before it on the same server.
+/// Returns a prefix that no other world has, in this run or in an earlier one on the same server.
 pub(super) fn prefix() -> String {
     static WORLDS: AtomicU32 = AtomicU32::new(0);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("t{:x}-{:x}-{}", since.as_millis(), std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The address in a URL of this scheme, or in none.
+/// Finds the first IPv4 address in a URL of this scheme, or in one without a scheme.
 pub(super) fn address_in(url: &str, scheme: &str, port: u16) -> Option<SocketAddr> {
     let host = url.strip_prefix(scheme).unwrap_or(url).trim_end_matches('/');
     let host = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
     std::net::ToSocketAddrs::to_socket_addrs(&host).ok()?.find(SocketAddr::is_ipv4)
 }
 
-/// Where servers come from.
+/// The place that servers come from.
 #[derive(Debug)]
 pub(super) enum Source<S> {
     /// Containers.
     Container(S),
-    /// One that runs already, and is not to be harmed.
+    /// A server that runs already, and is not to be harmed.
     Running(SocketAddr),
 }
 
 /// The servers of a provider.
 pub(super) struct Servers<S> {
     pub(super) source: Source<S>,
-    /// The broker of a case that harms it, as long as a world of the case lives.
+    /// The broker of each case that harms it. It lives as long as a world of the case.
     own: Mutex<BTreeMap<&'static str, Arc<Mutex<Weak<Broker>>>>>,
 }
 
@@ -67,11 +67,11 @@ pub(super) struct Servers<S> {
 #[derive(Clone, Debug)]
 pub(super) struct Used<S> {
     pub(super) address: SocketAddr,
-    /// The container, where it is the world's to be harmed.
+    /// The container, if this world may harm it.
     broker: Option<Arc<Broker>>,
-    /// Others of its kind can be had.
+    /// The kind of server, of which more can be had; `None` for one that runs already.
     pub(super) kind: Option<S>,
-    /// What starts the broker again.
+    /// The task that starts the broker again.
     starting: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -80,7 +80,7 @@ impl<S: Server + Clone> Servers<S> {
         Self { source, own: Mutex::default() }
     }
 
-    /// What can be done to servers of every kind; to one that runs already, nothing that harms it.
+    /// The abilities on servers of every kind; a server that runs already is spared those that harm it.
     pub(super) fn abilities(&self) -> Abilities {
         use Ability::{
             Credentials, CutConnection, ExpireMember, FreezeProcess, KillProcess, LimitRecords, LoseConfirmation,
@@ -114,12 +114,13 @@ impl<S: Server + Clone> Servers<S> {
             Source::Container(server) => server.clone(),
         };
         if !setup.needs.contains(&Ability::RestartBroker) {
-            // Shared: it goes with the run, and nothing here may harm it.
+            // A shared broker goes with the run, and nothing here may harm it.
             let broker = Broker::shared(server.clone()).await.map_err(unavailable)?;
             return Ok(used(broker.address(), None, Some(server)));
         }
         let broker = {
-            // Worlds of one case wait for one another here, those of different cases for their turn.
+            // Worlds of one case wait for one another here; those of different cases wait in `Broker::own` for their
+            // turn.
             let of_case = self.own.lock().await.entry(setup.case).or_default().clone();
             let mut own = of_case.lock().await;
             match own.upgrade() {
@@ -146,7 +147,7 @@ impl<S> Used<S> {
         self.broker.clone().ok_or_else(|| Missing(Ability::RestartBroker).into())
     }
 
-    /// Kills the broker and starts it again after some time.
+    /// Kills the broker, and starts it again after a time.
     pub(super) async fn restart(&self, down: Duration) -> Done {
         let broker = self.broker()?;
         tried(broker.kill().await)?;
@@ -160,7 +161,7 @@ impl<S> Used<S> {
         Ok(())
     }
 
-    /// Freezes the broker for some time.
+    /// Freezes the broker for a time.
     pub(super) async fn freeze(&self, long: Duration) -> Done {
         let broker = self.broker()?;
         tried(broker.pause().await)?;
@@ -168,12 +169,12 @@ impl<S> Used<S> {
         tried(broker.unpause().await)
     }
 
-    /// Waits until a broker that was restarted answers again, and these connections too.
+    /// Waits until a restarted broker answers on these connections, for 60 s at the most.
     pub(super) async fn back(&self, connections: &Connections) {
         let up = connections.all().into_iter().filter(|connection| connection.is_up());
         let all = async {
             if let Some(starting) = self.starting.lock().await.take() {
-                // It has told what went wrong.
+                // The task has logged what went wrong.
                 let _ = starting.await;
             }
             for connection in up {
@@ -182,7 +183,7 @@ impl<S> Used<S> {
                 }
             }
         };
-        // What does not come back in time shows in the case.
+        // A connection that does not come back in time shows in the case.
         let _ = tokio::time::timeout(BACK, all).await;
     }
 }
@@ -211,9 +212,9 @@ impl Connections {
 pub(super) struct Proxied {
     proxy: Arc<Proxy>,
     backend: Arc<dyn Backend>,
-    /// What a process of its own connects to in its place, and the prefix of names.
+    /// Address and prefix of names for a separate process that takes this connection's place.
     outside: (String, String),
-    /// Such a process has taken its place.
+    /// Whether such a process has taken its place.
     is_outside: AtomicBool,
 }
 
@@ -222,12 +223,12 @@ impl Proxied {
         Self { proxy, backend, outside, is_outside: AtomicBool::new(false) }
     }
 
-    /// Whether its backend can be connected now.
+    /// Whether the backend can be connected now.
     fn is_up(&self) -> bool {
         !self.proxy.is_shut() && !self.is_outside.load(Ordering::Relaxed)
     }
 
-    /// Ends the connection so that publishes under way end as asked.
+    /// Ends the connection so that publishes under way end in the given way.
     async fn break_off(&self, under_way: UnderWay) {
         let last = match under_way {
             UnderWay::Stored => Some(Direction::ToClient),
@@ -274,7 +275,7 @@ impl Connection for Proxied {
     }
 
     async fn kill(&self, under_way: UnderWay) -> Done {
-        // The process is dead to its handlers already; here it is to the broker, for good.
+        // The process is dead to its handlers already; here the broker loses it for good.
         self.break_off(under_way).await;
         Ok(())
     }

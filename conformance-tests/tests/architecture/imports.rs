@@ -1,7 +1,7 @@
 //! The imports among the files of one crate.
 //!
-//! An import runs from a file that names something to the file that defines it: re-exports are followed, and draw nothing
-//! themselves. Names inside macros count as well. Calls of methods name no file and are not seen; tests are left out.
+//! An import runs from a file that names an item to the file that defines it: re-exports are followed, and draw nothing
+//! themselves. Names inside macros count as well. Method calls name no file and are not seen; tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,7 +17,7 @@ type Module = Vec<String>;
 /// A path in the source, resolved to the root of its crate.
 type Resolved = Vec<String>;
 
-/// One file that names something of another.
+/// An import: one file names an item of another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Import {
     pub(crate) from: String,
@@ -31,7 +31,7 @@ impl fmt::Display for Import {
     }
 }
 
-/// The folder at the root that a file is in, or the file's own name without its ending.
+/// Returns the folder at the root that a file is in, or the file's own name without its ending.
 pub(crate) fn folder(file: &str) -> &str {
     file.split('/').next().unwrap_or(file).trim_end_matches(".rs")
 }
@@ -41,11 +41,11 @@ pub(crate) struct Crate {
     modules: BTreeMap<Module, ModuleSource>,
 }
 
-/// What a module has, and in which file it stands.
+/// A module's imports and paths, and the file that it stands in.
 #[derive(Default)]
 struct ModuleSource {
     file: String,
-    /// What its `use` items bind, by name: where it comes from, and whether it is handed on.
+    /// Names that its `use` items bind: where each comes from, and whether it is re-exported.
     uses: Vec<Use>,
     /// Paths with more than one segment, anywhere in its code.
     paths: Vec<Vec<String>>,
@@ -95,7 +95,7 @@ impl Crate {
         imports
     }
 
-    /// The path from the crate's root; `None` for what is of another crate.
+    /// Returns the path from the crate's root; `None` for an item of another crate.
     fn absolute(&self, module: &[String], path: &[String]) -> Option<Resolved> {
         let mut base = match path.first()?.as_str() {
             "crate" => Vec::new(),
@@ -118,13 +118,13 @@ impl Crate {
         Some(base)
     }
 
-    /// The innermost module that a path leads through, and what is left of it.
+    /// Returns the innermost module that a path leads through, and the rest of the path.
     fn module_in<'a>(&'a self, path: &'a [String]) -> (&'a [String], &'a [String]) {
         let depth = (0..=path.len()).rev().find(|depth| self.modules.contains_key(&path[..*depth]));
         path.split_at(depth.unwrap_or_default())
     }
 
-    /// Goes on through re-exports to where a name is defined.
+    /// Follows re-exports to the place where a name is defined.
     fn follow(&self, path: Resolved, steps: usize) -> Resolved {
         let (module, rest) = self.module_in(&path);
         let Some(name) = rest.first().filter(|_| steps < 10) else { return path };
@@ -145,7 +145,7 @@ impl Crate {
             reached.entry(import.from).or_default().insert(import.to);
         }
         let files: Vec<String> = reached.keys().cloned().collect();
-        // All that a file reaches, straight or through others: a crate has too few files for this to matter.
+        // Each file's reach, straight or through others. A crate has too few files for the cost to matter.
         loop {
             let before: usize = reached.values().map(BTreeSet::len).sum();
             for file in &files {
@@ -181,7 +181,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module that a file is.
+/// Returns the module that a file defines.
 fn module_of(file: &str) -> Module {
     let mut module: Module = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
     if matches!(module.last().map(String::as_str), Some("mod" | "lib" | "main")) {
@@ -257,7 +257,7 @@ impl Paths<'_> {
         }
     }
 
-    /// The paths in what a macro is given, which is not parsed: names with `::` between them.
+    /// Collects the paths in a macro's input, which is not parsed: names with `::` between them.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;

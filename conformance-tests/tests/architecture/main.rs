@@ -1,4 +1,4 @@
-//! Who may import whom, read from the sources of all crates: what the architecture page says, kept.
+//! Import rules of the architecture page, checked against the sources of all crates.
 //!
 //! `cargo test -p conformance-tests --test architecture -- --nocapture` prints the circles of each crate.
 
@@ -19,7 +19,7 @@ const CRATES: [&str; 7] = [
     "conformance-tests",
 ];
 
-/// The floors of `eventbus-core`, from the ground up: a folder imports from those before its own line only.
+/// The floors of `eventbus-core`, from the ground up: a folder imports from its own floor and those below only.
 const FLOORS: [&[&str]; 9] = [
     &["model", "validate", "mutant"],
     &["runtime", "wire"],
@@ -32,9 +32,9 @@ const FLOORS: [&[&str]; 9] = [
     &["lib"],
 ];
 
-/// The circles that there may be: a crate, and the only files that may be in one.
+/// Circles that are allowed: a crate, and the only files that may be in one.
 const CIRCLES: [(&str, &[&str]); 2] = [
-    // Deciding about a lane's envelopes and carrying that out call each other.
+    // Decisions about a lane's envelopes and their effects call each other.
     (
         "eventbus-core",
         &[
@@ -54,7 +54,7 @@ fn read(name: &str) -> Crate {
     Crate::read(&root)
 }
 
-/// The imports of the core that `is_wrong` finds wrong, by the folders of both ends.
+/// Returns the imports of the core that `is_wrong` finds wrong, by the folders of both ends.
 fn wrong(is_wrong: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let imports = read("eventbus-core").imports();
     assert!(imports.len() > 300, "only {} imports were found", imports.len());
@@ -81,7 +81,7 @@ fn a_folder_of_the_core_imports_from_lower_floors_only() {
     let floor = |folder: &str| FLOORS.iter().position(|floor| floor.contains(&folder));
     let upward = wrong(|from, to| match (floor(from), floor(to)) {
         (Some(from_floor), Some(to_floor)) => to_floor > from_floor,
-        // The toolkit stands beside: on the interface and what is below.
+        // The toolkit stands beside the floors: it may import the interface and what is below.
         (None, Some(to_floor)) => to_floor > 2,
         _ => false,
     });

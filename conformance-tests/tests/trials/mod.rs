@@ -1,11 +1,12 @@
-//! A case on a provider as a test of the runner, with its place in the matrix.
+//! Tests of one case on one provider, each with its place in the matrix.
 
 use std::sync::{Arc, Mutex};
 
 use conformance_tests::suite::{Ability, Case, Matrix, Outcome, Provider, RunOptions, run_case};
 use libtest_mimic::Trial;
 
-/// The test of one case. It shows as ignored where abilities are missing that all `may_miss`; else it runs, and a SKIP fails.
+/// Makes the test of one case. The test is ignored if abilities are missing and `may_miss` accepts all of these;
+/// otherwise it runs, and a SKIP fails.
 pub(crate) fn trial(
     case: &'static Case,
     provider: &Arc<dyn Provider>,

@@ -1,4 +1,4 @@
-//! The broker's own tools, as its operator uses them under a bus.
+//! The broker's own administration, as an operator uses it while a bus runs.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rdkafka::client::DefaultClientContext;
 
 use super::world::{Tested, wrong};
 
-/// The broker's own tools, in the names of the run.
+/// A client of the broker's administration, which knows the run's prefix of names.
 pub(crate) struct Operator {
     admin: AdminClient<DefaultClientContext>,
     prefix: String,
@@ -19,7 +19,7 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) async fn of(run: &Run) -> Result<Self, conformance_tests::suite::Failure> {
-        // It stays connected as long as the run has it.
+        // The connection is kept as long as the run.
         let connection = run.process().await?;
         let (url, prefix) = connection.connection().outside().ok_or_else(|| wrong("no way to the broker"))?;
         std::mem::forget(connection);
@@ -42,7 +42,7 @@ impl Operator {
         self.acts(&name, true).await
     }
 
-    /// The controller's answer comes before the broker acts by it.
+    /// Waits until the broker acts on the controller's answer, which comes before.
     async fn acts(&self, name: &str, there: bool) -> Tested {
         loop {
             let looked = || self.admin.inner().fetch_metadata(Some(name), Duration::from_secs(5));

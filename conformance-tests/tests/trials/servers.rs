@@ -1,4 +1,4 @@
-//! The whole suite on real servers: every case on every provider, the drawn scripts beside memory, and the matrix.
+//! The whole suite on real servers: every case on every provider, drawn scripts compared with memory, and the matrix.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -12,16 +12,16 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::trials::trial;
 
-/// Cases at once, where nothing else is said.
+/// Number of cases at once, unless the arguments say otherwise.
 const AT_ONCE: usize = 8;
 
-/// Scripts that are drawn for the comparison with memory.
+/// Number of drawn scripts that are compared with memory.
 const SCRIPTS: u64 = 3;
 
-/// What a server that somebody else runs is spared.
+/// Abilities that would harm a server that somebody else runs.
 const SPARED: [Ability; 2] = [Ability::RestartBroker, Ability::Credentials];
 
-/// One script on memory and on the server: the same kinds of outcome in the same order, of every key.
+/// Runs one script on memory and on the server: each key must have the same outcomes in the same order.
 fn is_as_on_memory(provider: &Arc<dyn Provider>, seed: u64) -> Result<(), String> {
     let on = |provider: Arc<dyn Provider>| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -81,8 +81,8 @@ fn run(
     Ok(conclusion.exit_code())
 }
 
-/// Runs it. `providers` are those of containers, or of a server that runs already; no server of this kind can do what is
-/// `missing`.
+/// Runs the suite. `providers` are those of containers, or of a server that runs already (then with `true`); `missing`
+/// are abilities that no server of this kind has.
 pub(crate) fn main(
     providers: impl FnOnce() -> Result<(Vec<Arc<dyn Provider>>, bool), String>,
     missing: &[Ability],

@@ -1,4 +1,4 @@
-//! A world for one test on a provider, with members in processes of their own.
+//! A world for one test on a provider, with members in separate processes.
 #![allow(dead_code)] // each test program uses its part
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) fn wrong(error: impl std::fmt::Display) -> Failure {
     Failure::wrong(error.to_string())
 }
 
-/// A member and the connection whose place it takes.
+/// A member process, and the connection whose place it takes.
 pub(crate) struct Member {
     pub(crate) process: MemberProcess,
     _connection: Arc<dyn Connection>,
@@ -94,7 +94,7 @@ pub(crate) async fn until_ended(run: &Run, at_least: usize) {
     }
 }
 
-/// Runs a test in a world of its own on a provider, and writes down what is left of a failure.
+/// Runs a test in a world of its own on a provider, and writes down the history of a failure.
 pub(crate) fn judged<F>(
     name: &str,
     provider: &Arc<dyn Provider>,

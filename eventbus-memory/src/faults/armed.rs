@@ -6,47 +6,47 @@ use eventbus_core::Env;
 
 use super::scope::Rules;
 
-/// What happens to a submission.
+/// A fault of one submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SubmitFault {
-    /// It vanishes; told as unknown after the answer time-out.
+    /// Loses the submission; it is told as unknown after the answer time-out.
     Drop,
-    /// It takes this much longer to arrive.
+    /// Delays its arrival by this much.
     Delay(Duration),
-    /// It is refused for good.
+    /// Refuses it for good.
     Refuse,
-    /// It is not stored, and may be sent again.
+    /// Does not store it; it may be sent again.
     NotStored,
-    /// It is stored and its confirmation lost; told as unknown after the answer time-out.
+    /// Stores it and loses the confirmation; it is told as unknown after the answer time-out.
     LoseConfirmation,
-    /// It is held in the network until [`Faults::release_held`](super::Faults::release_held); told as unknown after the answer time-out. Released
-    /// after the duplicate window it is stored once more, unless partitions are pipelined: then it is discarded, as by a
-    /// broker that counts each producer's records.
+    /// Holds it in the network until [`Faults::release_held`](super::Faults::release_held); it is told as unknown after
+    /// the answer time-out. Released after the duplicate window it is stored once more, unless partitions are
+    /// pipelined: then it is discarded, as by a broker that counts each producer's records.
     Hold,
 }
 
-/// What happens to a commit.
+/// A fault of one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CommitFault {
-    /// The partition is taken away just before, so that the commit is fenced. The partition is then given out anew.
+    /// Takes the partition away just before, so that the commit is fenced. The partition is then given out anew.
     Fence,
-    /// It does not arrive; a retryable error.
+    /// Loses the commit before it arrives; a retryable error.
     Unavailable,
-    /// It is stored and the answer lost; a retryable error.
+    /// Stores the commit and loses the answer; a retryable error.
     LoseAnswer,
 }
 
-/// What becomes of the submissions that a cut finds on their way. All are told as unknown.
+/// Outcome of the submissions that a cut finds on their way. All are told as unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnCut {
-    /// They are stored.
+    /// All are stored.
     Stored,
-    /// They are lost.
+    /// All are lost.
     Lost,
-    /// Each is stored or lost as a random number says.
+    /// Each is stored or lost at random.
     Drawn,
 }
 
@@ -60,7 +60,7 @@ impl OnCut {
     }
 }
 
-/// What is armed.
+/// All armed faults.
 #[derive(Debug, Default)]
 pub(crate) struct Armed {
     pub(crate) submits: Rules<SubmitFault>,

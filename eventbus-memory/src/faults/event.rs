@@ -1,4 +1,4 @@
-//! Events of faults, as observers are told of them.
+//! Fault events, as observers are told of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use eventbus_core::{Group, Key, Stamp, Topic};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FaultEvent {
-    /// What happened.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// Where.
+    /// The place where it took effect.
     pub place: Place,
 }
 
@@ -104,7 +104,7 @@ impl FaultKind {
     }
 }
 
-/// Hears of each fault that takes effect.
+/// A callback that hears of each fault that takes effect.
 pub(crate) type Observer = Arc<dyn Fn(&FaultEvent) + Send + Sync>;
 
 impl fmt::Display for FaultKind {
@@ -113,7 +113,7 @@ impl fmt::Display for FaultKind {
     }
 }
 
-/// Where a fault took effect, as far as it has each of these.
+/// The place of a fault. Fields that do not apply are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {

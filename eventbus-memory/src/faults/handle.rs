@@ -15,14 +15,14 @@ use crate::step::Step;
 use crate::timers::{MemberKey, Timer};
 use crate::world::{MemoryWorld, World};
 
-/// The handle to inject faults into one world. Get it by [`MemoryWorld::faults`](crate::MemoryWorld::faults).
+/// The handle that injects faults into one world; see [`MemoryWorld::faults`](crate::MemoryWorld::faults).
 #[derive(Clone)]
 pub struct Faults {
     world: Arc<World>,
 }
 
 impl MemoryWorld {
-    /// The place to inject faults and to watch them.
+    /// The handle that injects faults and takes observers of them.
     #[must_use]
     pub fn faults(&self) -> Faults {
         Faults { world: Arc::clone(&self.0) }
@@ -30,19 +30,20 @@ impl MemoryWorld {
 }
 
 impl Scope {
-    /// Only over this backend's connection.
+    /// Limits the scope to this backend's connection.
     pub fn from(self, backend: &MemoryBackend) -> Self {
         self.over(backend.connection())
     }
 }
 
 impl Faults {
-    /// Calls this for each fault that takes effect from now on, in their order. It must not block, and may call back.
+    /// Registers an observer: it is called for each fault that takes effect from now on, in order. It must not block,
+    /// and may call back.
     pub fn on_fault(&self, observer: impl Fn(&FaultEvent) + Send + Sync + 'static) {
         self.world.observe(Arc::new(observer));
     }
 
-    /// Arms a fault for submissions. Of several that match one submission, the one armed first strikes.
+    /// Arms a fault for submissions. If several match one submission, the one armed first strikes.
     pub fn submit(&self, fault: SubmitFault, scope: Scope) -> FaultId {
         self.world.step(|state, _| {
             let id = FaultId(state.fresh_id());
@@ -60,12 +61,13 @@ impl Faults {
         })
     }
 
-    /// Takes an armed fault back. Whether it was still armed.
+    /// Disarms a fault. `true` if it was still armed.
     pub fn disarm(&self, fault: FaultId) -> bool {
         self.world.step(|state, _| state.armed.submits.disarm(fault) | state.armed.commits.disarm(fault))
     }
 
-    /// Takes all armed faults back, heals all cuts, thaws what is frozen, lets heartbeats through and held submissions go.
+    /// Ends all faults: disarms what is armed, releases held submissions, heals cuts, thaws freezes, lets heartbeats
+    /// through, and brings the broker back.
     pub fn heal_all(&self) {
         self.world.step(|state, step| {
             state.armed = Armed::default();
@@ -81,20 +83,20 @@ impl Faults {
         });
     }
 
-    /// Lets all held submissions arrive; how many there were.
+    /// Lets all held submissions arrive. Returns their number.
     pub fn release_held(&self) -> usize {
         self.world.step(|state, step| state.release_held(step))
     }
 
-    /// Cuts a backend's connection until [`heal`](Self::heal). Whether it was up.
+    /// Cuts a backend's connection until [`heal`](Self::heal). `true` if it was up.
     ///
-    /// Submissions are not stored from now on, calls and commits fail retryable, deliveries break off with *interrupted*,
-    /// and sessions run out after their time.
+    /// From now on submissions are not stored, calls and commits fail with a retryable error, deliveries break off with
+    /// *interrupted*, and sessions run out after their time.
     pub fn cut(&self, backend: &MemoryBackend, stored: OnCut) -> bool {
         self.world.step(|state, step| state.cut(backend.connection(), stored, step))
     }
 
-    /// As [`cut`](Self::cut), healed after a time. Whether it was up.
+    /// Cuts as [`cut`](Self::cut), and heals after a time. `true` if the connection was up.
     pub fn cut_for(&self, backend: &MemoryBackend, stored: OnCut, time: Duration) -> bool {
         self.world.step(|state, step| {
             let cut = state.cut(backend.connection(), stored, step);
@@ -111,12 +113,12 @@ impl Faults {
     }
 
     /// Freezes a backend, like a process under a debugger: it hears and says nothing, calls hang, no heartbeat is sent.
-    /// Whether it ran.
+    /// `true` if it was running.
     pub fn freeze(&self, backend: &MemoryBackend) -> bool {
         self.world.step(|state, step| state.freeze(backend.connection(), step))
     }
 
-    /// As [`freeze`](Self::freeze), thawed after a time. Whether it ran.
+    /// Freezes as [`freeze`](Self::freeze), and thaws after a time. `true` if the backend was running.
     pub fn freeze_for(&self, backend: &MemoryBackend, time: Duration) -> bool {
         self.world.step(|state, step| {
             let frozen = state.freeze(backend.connection(), step);
@@ -127,13 +129,13 @@ impl Faults {
         })
     }
 
-    /// Ends a freeze: what came meanwhile arrives now.
+    /// Ends a freeze: everything that came meanwhile arrives now.
     pub fn thaw(&self, backend: &MemoryBackend) {
         self.world.step(|state, step| state.thaw(backend.connection(), step));
     }
 
-    /// Ends a backend like kill -9 of its process: all its members are silent from now on, nothing is released. What it
-    /// had under way is stored or lost as said.
+    /// Ends a backend like kill -9 of its process: all its members are silent from now on, nothing is released.
+    /// Submissions under way are stored or lost as `stored` says.
     pub fn kill(&self, backend: &MemoryBackend, stored: OnCut) {
         self.world.step(|state, step| {
             state.cut_flights(backend.connection(), stored, step);
@@ -141,16 +143,17 @@ impl Faults {
         });
     }
 
-    /// Kills one member: its handle fails from now on, and its partitions are free once its session is over (at once, by
-    /// [`MemoryConfig::expire_killed_at_once`](crate::MemoryConfig::expire_killed_at_once)). Whether there was one.
+    /// Kills one member: its handle fails from now on, and its partitions are free once its session is over (at once,
+    /// by [`MemoryConfig::expire_killed_at_once`](crate::MemoryConfig::expire_killed_at_once)). `true` if there was
+    /// one.
     pub fn kill_member(&self, topic: &str, group: &str, member: &str) -> bool {
         self.with_member(topic, group, member, |state, key, step| {
             state.kill_member(key, step);
         })
     }
 
-    /// Ends a member's session: it loses all its partitions, at once and without being asked, and joins again when it next
-    /// asks for an event. Whether there was one.
+    /// Ends a member's session: the member loses all its partitions, at once and without being asked, and joins again
+    /// when it next asks for an event. `true` if there was one.
     pub fn expire_session(&self, topic: &str, group: &str, member: &str) -> bool {
         self.with_member(topic, group, member, |state, key, step| {
             state.report(FaultKind::SessionExpired, key, step);
@@ -160,18 +163,18 @@ impl Faults {
         })
     }
 
-    /// Suppresses a member's heartbeats: its leases end, and after its session time-out it loses its partitions. Whether
-    /// there was one.
+    /// Suppresses a member's heartbeats: its leases end, and after its session time-out it loses its partitions. `true`
+    /// if there was one.
     pub fn stop_heartbeats(&self, topic: &str, group: &str, member: &str) -> bool {
         self.with_member(topic, group, member, |state, key, step| state.mute(key, true, step))
     }
 
-    /// Lets a member's heartbeats through again. Whether there was one.
+    /// Lets a member's heartbeats through again. `true` if there was one.
     pub fn resume_heartbeats(&self, topic: &str, group: &str, member: &str) -> bool {
         self.with_member(topic, group, member, |state, key, step| state.mute(key, false, step))
     }
 
-    /// Takes one partition away from its owner without asking, and gives it out anew. Whether the member had it.
+    /// Takes one partition away from its owner without asking, and gives it out anew. `true` if the member had it.
     pub fn take_away(&self, topic: &str, group: &str, member: &str, partition: u32) -> bool {
         self.with_member(topic, group, member, |state, key, step| {
             state.report(FaultKind::TakenAway, key, step);
@@ -206,8 +209,8 @@ impl Faults {
         })
     }
 
-    /// Takes the broker down for a time. All connections are cut; no session runs out meanwhile; the logs and the groups'
-    /// progress survive.
+    /// Takes the broker down for a time. All connections are cut; no session runs out meanwhile; the logs and the
+    /// groups' progress survive. Without effect while the broker is down.
     pub fn restart_broker(&self, stored: OnCut, down: Duration) {
         self.world.step(|state, step| {
             if !state.connections.broker_down {

@@ -1,7 +1,7 @@
 //! Faults on demand: what networks, brokers and processes do to a bus, one call each.
 //!
-//! A fault is either *armed* for submissions or commits to come, within a [`Scope`], or done *at once* to a connection, a
-//! member, a topic or the broker. Each one that takes effect is told to the observers before its effect can be seen.
+//! A fault is either *armed* for submissions or commits to come, within a [`Scope`], or done *at once* to a connection,
+//! a member, a topic or the broker. Each one that takes effect is told to the observers before its effect can be seen.
 //!
 //! ```
 //! use eventbus_memory::{MemoryWorld, Scope, SubmitFault};

@@ -4,10 +4,10 @@ use eventbus_core::{Group, Key, Topic};
 
 use super::event::Place;
 
-/// Which submissions or commits an armed fault strikes: those that match everything stated, after some that are let pass,
-/// and then once, a number of times, or always.
+/// The submissions or commits that an armed fault strikes: those that match everything stated. Some may be let pass
+/// first; then it strikes once, a number of times, or always.
 ///
-/// What is not stated matches anything. Commits have no key; submissions have neither group nor member.
+/// A part that is not stated matches anything. Commits have no key; submissions have neither group nor member.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Scope {
@@ -18,64 +18,64 @@ pub struct Scope {
     member: Option<String>,
     connection: Option<u64>,
     pass: u64,
-    /// `None` is once.
+    /// Strikes left: `None` is one, `u64::MAX` always.
     times: Option<u64>,
 }
 
 impl Scope {
-    /// The next one, wherever it is.
+    /// Matches the next one, wherever it goes.
     pub fn any() -> Self {
         Self::default()
     }
 
-    /// The next one of a topic.
+    /// Matches the next one of a topic.
     pub fn topic(topic: impl Into<String>) -> Self {
         Self { topic: Some(topic.into()), ..Self::default() }
     }
 
-    /// Only in this partition.
+    /// Limits the scope to this partition.
     pub fn partition(mut self, partition: u32) -> Self {
         self.partition = Some(partition);
         self
     }
 
-    /// Only of this key.
+    /// Limits the scope to this key.
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(key.as_ref().to_vec());
         self
     }
 
-    /// Only of this group.
+    /// Limits the scope to this group.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
     }
 
-    /// Only of this member.
+    /// Limits the scope to this member.
     pub fn member(mut self, member: impl Into<String>) -> Self {
         self.member = Some(member.into());
         self
     }
 
-    /// Only over the connection of this number.
+    /// Limits the scope to the connection of this number.
     pub(super) fn over(mut self, connection: u64) -> Self {
         self.connection = Some(connection);
         self
     }
 
-    /// The n-th that matches, counted from 1, instead of the next one.
+    /// Strikes the n-th match, counted from 1, instead of the next one.
     pub fn nth(mut self, n: u64) -> Self {
         self.pass = n.saturating_sub(1);
         self
     }
 
-    /// This many, one after another.
+    /// Strikes this many matches, one after another.
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// All, until the fault is disarmed.
+    /// Strikes all matches, until the fault is disarmed.
     pub fn always(self) -> Self {
         self.times(u64::MAX)
     }
@@ -93,7 +93,7 @@ impl Scope {
     }
 }
 
-/// Names an armed fault.
+/// The id of an armed fault, by which it is disarmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FaultId(pub(crate) u64);
 
@@ -124,7 +124,8 @@ impl<F: Copy> Rules<F> {
         self.0.len() < before
     }
 
-    /// The fault that strikes here, if one does. Every scope that matches counts, also behind the one that strikes.
+    /// Finds the fault that strikes here. Every scope that matches counts the match, also behind the fault that
+    /// strikes.
     pub(crate) fn strike(&mut self, place: &Place) -> Option<F> {
         let mut striking = None;
         for (index, (_, scope, _)) in self.0.iter_mut().enumerate() {

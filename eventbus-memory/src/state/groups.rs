@@ -1,4 +1,4 @@
-//! Groups and their members: heartbeats, sessions and fences, and who is woken or told.
+//! Groups and their members: heartbeats, sessions, fences, wake-ups and events.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ impl State {
         }
     }
 
-    /// Fences what was revoked and not released in time.
+    /// Fences a partition that was revoked and not released in time.
     pub(crate) fn fence_late(&mut self, topic: &Topic, name: &Group, partition: u32, ownership: u64, step: &mut Step) {
         if self.connections.broker_down {
             let (topic, group) = (topic.clone(), name.clone());
@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    /// A member's heartbeat comes again, unless something else keeps it from coming.
+    /// Lets a member's heartbeats come again, unless something else still stops them.
     pub(crate) fn heard(&mut self, key: &MemberKey, step: &mut Step) {
         let Some(member) = self.group(&key.topic, &key.group).and_then(|group| group.members.get(&key.id)) else {
             return;
@@ -115,7 +115,7 @@ impl State {
         }
     }
 
-    /// The member's process is gone: it sends nothing more, and nobody has told the broker.
+    /// Kills a member: its process is gone, sends nothing more, and nobody has told the broker.
     pub(crate) fn kill_member(&mut self, key: &MemberKey, step: &mut Step) -> bool {
         let at_once = self.config.expire_killed_at_once;
         let Some((group, timers)) = self.group_and_timers(&key.topic, &key.group) else { return false };

@@ -1,4 +1,4 @@
-//! Members of a group: joining, and what each is given next.
+//! Members of a group: joining, their next event, reads and pauses.
 
 use std::task::{Context, Poll};
 
@@ -79,7 +79,7 @@ impl State {
         if reachable { self.delivery(key, step) } else { None }
     }
 
-    /// An event as it is true now.
+    /// Leaves partitions that the member no longer owns out of a queued event.
     fn announce(&mut self, key: &MemberKey, event: Event) -> Option<GroupEvent> {
         let topic = self.topics.get(&key.topic);
         let group = self.groups.get_mut(&key.topic)?.get_mut(&key.group)?;
@@ -106,7 +106,7 @@ impl State {
         }
     }
 
-    /// Records, or what else the logs have to say.
+    /// The next batch of records, a truncation, or how far an idle partition has come.
     fn delivery(&mut self, key: &MemberKey, step: &mut Step) -> Option<GroupEvent> {
         let topic = self.topics.get_mut(&key.topic)?;
         topic.retain(step.unix_millis);
@@ -154,7 +154,7 @@ impl State {
         let log = topic.log_state(partition as usize);
         let group = self.groups.get_mut(&key.topic).and_then(|groups| groups.get_mut(&key.group));
         let group = group.ok_or_else(not_owned)?;
-        // A read that was asked for in an ownership before this one, of which the member has not heard yet, is not of it.
+        // A read from before the member heard of this ownership belongs to an earlier one.
         let owner = group.owned(partition, key.id).filter(|owner| owner.announced);
         let owner = owner.ok_or_else(not_owned)?;
         owner.reader = Some(reader);

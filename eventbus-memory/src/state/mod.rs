@@ -1,16 +1,16 @@
-//! [`State`]: all that the world's lock protects, and what is done to it.
+//! [`State`]: all that the world's lock protects, and the changes to it.
 //!
-//! Its parts stand beside this folder, each with what it does by itself. The files here do what takes several parts. Each
-//! calls only what stands above it:
+//! Its parts stand beside this folder, each with the changes that concern it alone. The files here make the changes
+//! that take several parts. Each calls only those above it:
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `groups` | heartbeats, sessions and fences of members; who is woken or told |
+//! | `groups` | heartbeats, sessions and fences of members; wake-ups and events |
 //! | `topics` | topics created, deleted, and created again |
-//! | `members` | joining, and what each member is given next |
-//! | `progress` | commits and claims, behind the fence (S5); what administrators do to a group |
+//! | `members` | joining, and each member's next event |
+//! | `progress` | commits and claims, behind the fence (S5); administration of groups |
 //! | `submissions` | submissions on their way to the log, and their fates on the way back (P1, P2) |
-//! | `outages` | cuts, freezes, a broker that is down; what each timer does |
+//! | `outages` | cuts, freezes, a broker that is down; the effect of each timer |
 
 mod groups;
 mod members;
@@ -35,9 +35,9 @@ use crate::topic::{TopicState, unknown_topic};
 pub(crate) struct State {
     pub(crate) config: MemoryConfig,
     pub(crate) topics: BTreeMap<Topic, TopicState>,
-    /// Topics ever created, the number of the newest incarnation.
+    /// Number of topics ever created, and of the newest incarnation.
     pub(crate) incarnations: u64,
-    /// Progress outlives a topic, so groups are kept beside it.
+    /// Groups of each topic. Progress outlives a topic, so they are kept beside it.
     pub(crate) groups: BTreeMap<Topic, TopicGroups>,
     pub(crate) connections: Connections,
     /// Submissions that were not answered inside the call.
@@ -45,7 +45,7 @@ pub(crate) struct State {
     pub(crate) pipes: Pipes,
     pub(crate) timers: Timers,
     pub(crate) armed: Armed,
-    /// What ran out while the broker was down, to be looked at when it is back.
+    /// Timers that ran out while the broker was down; they fire when it is back.
     pub(crate) timers_after_restart: Vec<Timer>,
     ids: u64,
 }
@@ -67,7 +67,7 @@ impl State {
         }
     }
 
-    /// A number that was never used before, for connections, members, ownerships, flights and faults.
+    /// Returns a number that was never used before, for connections, members, flights and faults.
     pub(crate) fn fresh_id(&mut self) -> u64 {
         self.ids += 1;
         self.ids
@@ -77,7 +77,7 @@ impl State {
         self.topics.get(topic).ok_or_else(unknown_topic)
     }
 
-    /// The topic, after retention.
+    /// Returns a topic, after retention.
     pub(crate) fn current(&mut self, topic: &Topic, unix_millis: u64) -> Result<&mut TopicState> {
         let state = self.topics.get_mut(topic).ok_or_else(unknown_topic)?;
         state.retain(unix_millis);
@@ -93,7 +93,7 @@ impl State {
         Some((self.groups.get_mut(topic)?.get_mut(group)?, &mut self.timers))
     }
 
-    /// The members of one connection, as (topic, group, member).
+    /// The keys of one connection's members.
     pub(crate) fn members_of(&self, connection: u64) -> Vec<MemberKey> {
         let groups = self.groups.values().flat_map(BTreeMap::values);
         groups

@@ -1,6 +1,7 @@
 //! Outages: connections that are cut, frozen or closed, a broker that is down, and their ends.
 //!
-//! A freeze and a broker that is down hold timers back, and their ends fire them. So what each timer does is told here.
+//! A freeze and a broker that is down hold timers back, and fire them at their end. So the effect of each timer is told
+//! here.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ impl State {
         }
     }
 
-    /// Cuts a connection. Whether it was up.
+    /// Cuts a connection. `true` if it was up.
     pub(crate) fn cut(&mut self, id: u64, stored: OnCut, step: &mut Step) -> bool {
         if self.connections.link(id).is_err() {
             return false;
@@ -64,7 +65,7 @@ impl State {
         }
     }
 
-    /// Stops a backend as a debugger or a suspended machine would. Whether it ran.
+    /// Stops a backend as a debugger or a suspended machine would. `true` if it was running.
     pub(crate) fn freeze(&mut self, id: u64, step: &mut Step) -> bool {
         let Some(connection) = self.connections.get_mut(id).filter(|c| !c.closed && !c.frozen) else { return false };
         connection.frozen = true;
@@ -92,7 +93,7 @@ impl State {
         }
     }
 
-    /// Takes the broker down: every connection is cut, and no session runs out until it is back.
+    /// Takes the broker down: every connection is cut, and no session runs out until the broker is back.
     pub(crate) fn broker_stops(&mut self, stored: OnCut, down: Duration, step: &mut Step) {
         let up = self.connections.up();
         step.faults.push(FaultKind::BrokerDown.at(Place::default()));
@@ -113,7 +114,7 @@ impl State {
         std::mem::take(&mut self.timers_after_restart).into_iter().for_each(|timer| self.fire(timer, step));
     }
 
-    /// Closes a connection: what is outstanding is told as unknown, and members that did not leave are gone without a word.
+    /// Closes a connection: outstanding submissions are told as unknown, and members that did not leave are killed.
     pub(crate) fn close(&mut self, id: u64, step: &mut Step) {
         if self.connections.open(id).is_err() {
             return;

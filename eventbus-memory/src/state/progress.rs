@@ -1,7 +1,7 @@
-//! Progress: commits and claims, and what administrators do to a group.
+//! Progress: commits and claims, and administration of a group.
 //!
-//! Invariant (S5, the fence): progress is changed by a member only if it owns the partition *now*, under an ownership that
-//! it has claimed, and under the epoch that is stored. A claim needs a higher epoch than the stored one. So nothing that
+//! Invariant (S5, the fence): a member changes progress only if it owns the partition *now*, under an ownership that it
+//! has claimed, and under the epoch that is stored. A claim needs a higher epoch than the stored one. So nothing that
 //! was decided under an earlier ownership has an effect, even where the same member has the partition again.
 
 use eventbus_core::backend::{Commit, Committed, GroupDescription, GroupPartition};

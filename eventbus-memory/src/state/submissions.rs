@@ -5,8 +5,8 @@
 //!
 //! * flights of a partition land in the order of their submission, and
 //! * their fates are told in that order, so that a cut finds no later one confirmed before an earlier one, and
-//! * *no hole*: from the moment that one is decided to be anything but stored until its ticket has been told so, every
-//!   flight submitted behind it is doomed, which is to say not stored.
+//! * *no hole*: from the moment that a flight's fate is decided to be anything but stored until its ticket has been
+//!   told so, every flight submitted behind it is doomed, which is to say not stored.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::timers::Timer;
 use crate::topic::unknown_topic;
 
 impl State {
-    /// Takes a submission. What is decided at once is returned, to be told after the lock.
+    /// Takes a submission. A fate that is decided at once is returned, to be told after the lock.
     pub(crate) fn submit(
         &mut self,
         connection: u64,
@@ -72,7 +72,7 @@ impl State {
         Some(fault)
     }
 
-    /// What is refused before anything is sent.
+    /// The fate of a record that cannot be sent, as the link is down or the record too large.
     fn not_sent(&self, connection: u64, record: &Outbound) -> Option<Fate> {
         let about = |error: Error| error.with("topic", &record.topic).with("partition", record.partition);
         if let Err(error) = self.connections.link(connection) {
@@ -88,7 +88,7 @@ impl State {
         Some(Fate::Refused(about(Error::new(ErrorKind::TooLarge, message))))
     }
 
-    /// Appends to the log and wakes who waits for it.
+    /// Appends to the log and wakes the members that wait for it.
     fn store(&mut self, record: Outbound, step: &mut Step) -> Fate {
         let (topic, partition) = (record.topic.clone(), record.partition);
         let Some(state) = self.topics.get_mut(&topic) else {
@@ -143,7 +143,7 @@ impl State {
         }
     }
 
-    /// Lands what has arrived at the head of a pipe.
+    /// Lands the flights that have arrived at the head of a pipe.
     fn advance(&mut self, pipe: &PipeKey, step: &mut Step) {
         while let Some(head) = self.pipes.head(pipe)
             && self.flights.get(&head).is_some_and(|flight| matches!(flight.stage, Stage::Waiting))
@@ -180,7 +180,7 @@ impl State {
         self.decide(id, fate, wait, step);
     }
 
-    /// The fate is decided, and told after a wait.
+    /// Decides a flight's fate, to be told after a wait.
     fn decide(&mut self, id: u64, fate: Fate, wait: Duration, step: &mut Step) {
         let stored = matches!(fate, Fate::Stored { .. });
         let Some(flight) = self.flights.get_mut(&id) else { return };
@@ -214,7 +214,7 @@ impl State {
 
     pub(crate) fn answered(&mut self, id: u64, step: &mut Step) {
         let Some(flight) = self.flights.get(&id) else { return };
-        // A timer that is left over from a hold finds a flight that goes on, and has nothing to tell yet.
+        // A timer that is left over from a hold may find its flight under way again, with nothing to tell yet.
         let over = matches!(flight.stage, Stage::Held | Stage::Answering(_));
         if step.now < flight.due || flight.ticket.is_none() || !over {
             return;
@@ -236,8 +236,8 @@ impl State {
         }
     }
 
-    /// The publisher of a held flight is told that nothing is known. In a pipe the flight can then never land (its producer
-    /// has gone on to later numbers); otherwise it goes on being held.
+    /// Tells the publisher of a held flight that its fate is unknown. In a pipe the flight can then never land (its
+    /// producer has gone on to later numbers); otherwise it stays held.
     fn give_up_on_held(&mut self, id: u64, step: &mut Step) {
         let Some(flight) = self.flights.get_mut(&id) else { return };
         let (ticket, pipe) = (flight.ticket.take(), flight.pipe.clone());
@@ -254,7 +254,7 @@ impl State {
         }
     }
 
-    /// Lets all held submissions go on, in the order of their making.
+    /// Releases all held submissions, in the order of their making. Returns their number.
     pub(crate) fn release_held(&mut self, step: &mut Step) -> usize {
         let is_held = |(id, flight): (&u64, &Flight)| matches!(flight.stage, Stage::Held).then_some(*id);
         let held: Vec<u64> = self.flights.iter().filter_map(is_held).collect();
@@ -264,7 +264,7 @@ impl State {
                 if flight.ticket.is_some() {
                     self.arrived(*id, step);
                 } else if let Some(flight) = self.flights.remove(id) {
-                    // Its publisher was told long ago; the log takes it, or knows it as a copy.
+                    // The publisher was told long ago; the log takes the record, or knows it as a copy.
                     let _late = self.store(flight.record, step);
                 }
             }
@@ -272,8 +272,8 @@ impl State {
         held.len()
     }
 
-    /// Everything that a connection has outstanding is unknown, and stored or not as the fault says; in a pipe what is
-    /// stored is without a hole.
+    /// Tells everything that a connection has outstanding as unknown. It is stored or lost as the fault says; in a pipe
+    /// the stored records have no hole.
     pub(crate) fn cut_flights(&mut self, connection: u64, stored: OnCut, step: &mut Step) {
         let of = |(id, flight): (&u64, &Flight)| (flight.connection == connection).then_some(*id);
         let ids: Vec<u64> = self.flights.iter().filter_map(of).collect();
@@ -301,7 +301,7 @@ impl State {
 
     fn tell_cut(&mut self, id: u64, ticket: Ticket, flight: &Flight, step: &mut Step) {
         if let Some(key) = &flight.pipe {
-            // A fate that was decided badly counts in its pipe already.
+            // A fate that was decided as other than stored counts in its pipe already.
             let counted = matches!(&flight.stage, Stage::Answering(fate) if !matches!(fate, Fate::Stored { .. }));
             let landed = matches!(&flight.stage, Stage::Answering(_));
             if !counted {

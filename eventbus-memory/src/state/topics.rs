@@ -7,7 +7,7 @@ use crate::step::Step;
 use crate::topic::{TopicState, unknown_topic};
 
 impl State {
-    /// `false` where there is one of this name.
+    /// Creates a topic. `false` if there is one of this name.
     pub(crate) fn create_topic(&mut self, spec: &TopicSpec, step: &mut Step) -> Result<bool> {
         let topic = spec.topic.parse::<Topic>()?;
         if self.topics.contains_key(&topic) {
@@ -19,15 +19,15 @@ impl State {
         Ok(true)
     }
 
-    /// Deletes a topic. The progress of its groups stays, as brokers keep it, so that a later incarnation is told apart by
-    /// what the notes say.
+    /// Deletes a topic. The progress of its groups stays, as brokers keep it; by their notes a later incarnation is
+    /// told apart.
     pub(crate) fn delete_topic(&mut self, topic: &Topic, step: &mut Step) -> Result<()> {
         self.topics.remove(topic).ok_or_else(unknown_topic)?;
         self.interrupt_topic(topic, step);
         Ok(())
     }
 
-    /// The topic again with the same settings and an empty log.
+    /// Deletes a topic and creates it again with the same settings and an empty log.
     pub(crate) fn recreate_topic(&mut self, topic: &Topic, step: &mut Step) -> Result<()> {
         let spec = self.topic(topic)?.spec.clone();
         self.delete_topic(topic, step)?;

@@ -1,4 +1,4 @@
-//! What the tests of the backend's promises share: a publisher without lanes, and a member without an engine.
+//! Helpers shared by the tests of the backend's promises: a publisher without lanes, and a member without an engine.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub async fn world_with(config: MemoryConfig, spec: TopicSpec) -> (MemoryWorld, 
     (world, backend)
 }
 
-/// Keeps fates in the order in which they were told.
+/// A sink that keeps fates in the order in which they were told.
 #[derive(Default)]
 pub struct Fates {
     told: Mutex<Vec<(u64, Fate)>>,
@@ -77,7 +77,7 @@ impl Fates {
     }
 }
 
-/// Submits records; each send has a ticket of its own, also when a stamp is sent again.
+/// A publisher without lanes. Each send has a ticket of its own, also when a stamp is sent again.
 pub struct Publisher {
     pub backend: MemoryBackend,
     pub fates: Arc<Fates>,
@@ -97,7 +97,7 @@ impl Publisher {
         Self { backend: backend.clone(), fates: Arc::default(), sends: AtomicU64::new(0) }
     }
 
-    /// Sends the publish of this number, to a partition, under the key `k`; the send's id.
+    /// Sends the publish of this number, to a partition, under the key `k`. Returns the send's id.
     pub fn send(&self, partition: u32, number: u64) -> u64 {
         self.send_key(partition, "k", number)
     }
@@ -125,7 +125,7 @@ pub fn is_duplicate(fate: &Fate) -> bool {
     matches!(fate, Fate::Stored { duplicate: true, .. })
 }
 
-/// A member with the simplest engine: it claims and reads whatever it is given.
+/// A member with the simplest engine: it claims and reads every partition that it is given.
 pub struct TestMember {
     pub membership: Arc<dyn Membership>,
     pub owned: BTreeMap<u32, Assignment>,
@@ -165,7 +165,7 @@ impl TestMember {
         }
     }
 
-    /// No event comes, however long one waits.
+    /// Asserts that no event comes within a second.
     pub async fn hears_nothing(&mut self) {
         let event = timeout(Duration::from_secs(1), self.membership.next()).await;
         assert!(event.is_err(), "expected no event, got {event:?}");
@@ -206,7 +206,7 @@ impl TestMember {
         }
     }
 
-    /// The numbers of the records of the next batch.
+    /// Waits for the next batch, and returns the numbers of its records.
     pub async fn numbers(&mut self) -> Vec<u64> {
         self.records().await.iter().map(number).collect()
     }

@@ -1,15 +1,15 @@
 //! A bus beside its bare client: workloads, pacing and table, the same on every broker.
 //!
-//! Included by the programs `nats-speed` and `kafka-speed`. In a round each workload is run by all sides, one after the other, so that
-//! what else the machine does falls on all of them; every other round in the opposite order. What counts is the median of the
-//! rounds' ratios.
+//! The programs `nats-speed` and `kafka-speed` include this file. In a round all sides run each workload one after the
+//! other, so that other load on the machine falls on all of them; every other round goes in the opposite order. The
+//! result is the median of the rounds' ratios.
 //!
-//! | workload | what is measured |
+//! | workload | measured |
 //! |---|---|
 //! | publish | from the first record to the last confirmation |
 //! | consume | from the first record handled to the last; not how long a reader takes to begin |
 //! | both | from the first record published to the last handled, by a reader that has caught up before |
-//! | p99 | from when a record was *meant* to be sent to when it is handled, so that a late sender hides nothing |
+//! | p99 | from when a record was *meant* to be sent to its handling, so that a late sender hides nothing |
 
 mod table;
 
@@ -33,23 +33,24 @@ pub(crate) const PARTITIONS: usize = 16;
 
 const BYTES: usize = 256;
 
-/// Confirmations that a publisher on a bus keeps: at least what any bus has on its way at once, so that waiting for the oldest
-/// never holds it back, and not so many that they fill the heap.
+/// Confirmations that a publisher on a bus keeps: at least as many as any bus has on its way at once, so that waiting
+/// for the oldest never holds it back, and not so many that they fill the heap.
 const UNCONFIRMED: usize = 20_000;
 
-/// Records a second where latency is measured.
+/// Records a second in the latency workload.
 const PACE: usize = 1_000;
 
-/// The longest that a workload may take beyond what it is paced to.
+/// Time-out of a workload, beyond its paced time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Payloads, one a record: a publisher sends one when it has it, so that the iterator sets the pace.
+/// Payloads, one a record. A publisher sends each as soon as the iterator yields it, so that the iterator sets the
+/// pace.
 pub(crate) type Payloads<'a> = &'a mut (dyn Iterator<Item = Bytes> + Send);
 
 /// A bus, or a bare client, with a topic of its own.
 #[async_trait(?Send)]
 pub(crate) trait Side {
-    /// Publishes all, over [`KEYS`] keys in turn, and waits until they are confirmed.
+    /// Publishes all payloads, over [`KEYS`] keys in turn, and waits until they are confirmed.
     async fn publish(&self, payloads: Payloads<'_>) -> Result<(), Failure>;
 
     /// Begins to read the topic, from its first record on.
@@ -59,7 +60,7 @@ pub(crate) trait Side {
     async fn close(&mut self) -> Result<(), Failure>;
 }
 
-/// Which workloads a side takes part in, and what it is compared with.
+/// The role of a side, which decides its workloads and its opponents.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Bus,
@@ -68,7 +69,7 @@ pub(crate) enum Role {
     BareLatency,
 }
 
-/// What was read: shared by all readers of a side.
+/// Records read so far, counted over all readers of a side.
 pub(crate) struct Seen {
     origin: Instant,
     expected: AtomicUsize,
@@ -95,19 +96,19 @@ impl Seen {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts anew. Only while nothing is under way.
+    /// Starts the count anew. Only called while nothing is under way.
     fn expect(&self, records: usize) {
         self.expected.store(records, Ordering::Release);
         self.count.store(0, Ordering::Release);
         self.marks().spread.reset();
     }
 
-    /// A record is handled.
+    /// Counts a handled record, and its latency if the payload states when it was meant to be sent.
     pub(crate) fn take(&self, payload: &[u8]) {
         let meant = payload.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         if meant > 0 {
             let now = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            // It grows as it needs to.
+            // The histogram grows as it needs to.
             let _ = self.marks().spread.record(now.saturating_sub(meant));
         }
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
@@ -133,9 +134,9 @@ fn plain(records: usize) -> impl Iterator<Item = Bytes> + Send {
     std::iter::repeat_n(Bytes::from(payload), records)
 }
 
-/// Payloads that say when they are meant to be sent, each handed out at that time, or as soon as it is asked for. Sleeps on
-/// the thread: the runtime's own timers are good for a millisecond only, which is more than what is measured. That thread is
-/// the program's first one, which runs nothing else of the runtime's.
+/// Yields payloads that state when they are meant to be sent, each at that time, or at once if it is late. Sleeps on
+/// the thread: the runtime's own timers are good for a millisecond only, which is more than the measured latency. That
+/// thread is the program's first one, which runs nothing else of the runtime's.
 fn paced(records: usize, origin: Instant) -> impl Iterator<Item = Bytes> + Send {
     let begin = Instant::now() + Duration::from_millis(5);
     (0..records).map(move |n| {
@@ -201,17 +202,17 @@ impl Side for BusSide {
     }
 }
 
-/// What is run.
+/// The size of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) messages: usize,
     pub(crate) rounds: usize,
-    /// How long latency is measured; 0 leaves it out.
+    /// Seconds of the latency workload; 0 leaves it out.
     pub(crate) seconds: usize,
 }
 
 impl Plan {
-    /// Out of a program's arguments behind the server's URL.
+    /// Reads a program's arguments behind the server's URL.
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Failure> {
         let mut number = |default| arguments.next().map_or(Ok(default), |text| text.parse::<usize>());
         Ok(Self { messages: number(200_000)?.max(1), rounds: number(3)?.max(1), seconds: number(10)? })
@@ -238,7 +239,7 @@ pub(crate) struct Contestant {
     side: Box<dyn Side>,
     seen: Arc<Seen>,
     reads: bool,
-    /// Records of the topic that no reader was asked for yet.
+    /// Records of the topic that are published and not read yet.
     unread: usize,
 }
 
@@ -247,7 +248,7 @@ impl Contestant {
         Ok(Self { name, role, side: Box::new(side), seen: Seen::new()?, reads: false, unread: 0 })
     }
 
-    /// The side's figures: thousands of records a second, or the 99th and the 50th percentile in microseconds.
+    /// Runs a workload. Returns thousands of records a second, or the 99th and the 50th percentile in microseconds.
     async fn run(&mut self, workload: Workload, plan: &Plan) -> Result<(f64, f64), Failure> {
         let rate = |records: usize, took: Duration| (records as f64 / took.as_secs_f64() / 1_000.0, 0.0);
         match workload {
@@ -279,7 +280,7 @@ impl Contestant {
         self.side.publish(payloads).await
     }
 
-    /// Begins to read, with the topic's first record, and waits for the last.
+    /// Begins to read at the topic's first record, and waits for the last.
     async fn read_all(&mut self) -> Result<(), Failure> {
         if self.reads || self.unread == 0 {
             return Ok(());
@@ -301,7 +302,7 @@ impl Contestant {
     }
 }
 
-/// One round of every workload, then all sides are closed.
+/// Runs one round of every workload, then closes all sides.
 pub(crate) async fn round(
     number: usize,
     mut sides: Vec<Contestant>,
@@ -311,7 +312,7 @@ pub(crate) async fn round(
     if number % 2 == 1 {
         sides.reverse();
     }
-    // Connections, ids of producers, what is done for the first time: not part of any workload.
+    // Warm-up: no workload pays for connections, ids of producers and other first calls.
     for side in &mut sides {
         side.publish(&mut plain(KEYS)).await?;
     }

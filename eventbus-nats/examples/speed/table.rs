@@ -1,8 +1,8 @@
-//! The figures of all rounds, and what they are to be.
+//! The figures of all rounds, and their goals.
 
 use super::{Role, Workload};
 
-/// What the ratios are to be: at least the first three, at most the last.
+/// Goals of the ratios: at least for the first three, at most for the last.
 pub(crate) struct Goals {
     pub(crate) publish: f64,
     pub(crate) consume: f64,
@@ -17,7 +17,7 @@ struct Row {
     pairs: Vec<(f64, f64)>,
 }
 
-/// What all rounds showed.
+/// The results of all rounds.
 pub(crate) struct Table {
     goals: Goals,
     rows: Vec<Row>,
@@ -28,7 +28,7 @@ impl Table {
         Self { goals, rows: Vec::new() }
     }
 
-    /// Every bus beside every bare client.
+    /// Notes a workload's figures, of every bus beside every bare client.
     pub(super) fn note(&mut self, (workload, name): (Workload, &str), figures: &[(&str, Role, f64)]) {
         let goal = match workload {
             Workload::Publish => self.goals.publish,

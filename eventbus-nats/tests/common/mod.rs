@@ -1,4 +1,4 @@
-//! What the tests on a real server share.
+//! Helpers shared by the tests on a real server.
 #![allow(dead_code, unreachable_pub, missing_debug_implementations)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)] // tests, though no function here is one
 
@@ -12,12 +12,12 @@ use std::time::Duration;
 use eventbus_core::{Delivery, Envelope, EventBus, EventBusExt, TopicSpec};
 use eventbus_nats::{NatsConfig, NatsEventBus};
 
-/// A bus of its own.
+/// Connects another bus.
 pub async fn connect(config: &NatsConfig) -> NatsEventBus {
     NatsEventBus::connect(config.clone()).await.expect("the server can be reached")
 }
 
-/// Removes what a test left behind: its topics and their groups.
+/// Removes the topics that a test left behind, and their groups.
 pub async fn sweep(bus: &NatsEventBus) {
     for topic in bus.list_topics().await.unwrap_or_default() {
         for group in bus.list_groups(&topic).await.unwrap_or_default() {
@@ -27,7 +27,7 @@ pub async fn sweep(bus: &NatsEventBus) {
     }
 }
 
-/// The numbers of each key's handled envelopes, in order, attempts that failed left out.
+/// The numbers of each key's handled envelopes, in order, without failed attempts.
 #[derive(Debug, Clone, Default)]
 pub struct Handled(Arc<Mutex<BTreeMap<String, Vec<u64>>>>);
 
@@ -43,13 +43,14 @@ impl Handled {
         self.0.lock().unwrap().values().map(Vec::len).sum()
     }
 
-    /// Distinct envelopes.
+    /// Counts distinct envelopes.
     pub fn distinct(&self) -> usize {
         let keys = self.0.lock().unwrap();
         keys.values().map(|numbers| numbers.iter().collect::<std::collections::BTreeSet<_>>().len()).sum()
     }
 
-    /// Each key's numbers are runs that ascend by one, each begun at most one above where the one before it ended.
+    /// Asserts that each key's numbers are runs that ascend by one, each begun at most one above the end of the run
+    /// before.
     pub fn assert_ordered(&self) {
         for (key, numbers) in self.0.lock().unwrap().iter() {
             let mut last = 0;
@@ -60,7 +61,7 @@ impl Handled {
         }
     }
 
-    /// Waits until so many distinct ones were handled.
+    /// Waits until `count` distinct envelopes were handled.
     pub async fn until(&self, count: usize) {
         let wait = async {
             while self.distinct() < count {
@@ -73,7 +74,7 @@ impl Handled {
     }
 }
 
-/// Publishes envelopes `from` to `to` (from 1 on) of each of these keys, in turns, and waits until all are confirmed.
+/// Publishes envelopes `from` to `to` (from 1 on) of each of `keys` keys, in turns, and waits until all are confirmed.
 pub async fn publish(bus: &NatsEventBus, topic: &str, keys: usize, from: u64, to: u64) {
     let mut confirmations = Vec::new();
     for number in from..=to {
@@ -88,12 +89,12 @@ pub async fn publish(bus: &NatsEventBus, topic: &str, keys: usize, from: u64, to
     }
 }
 
-/// A topic that is ready.
+/// Makes a topic.
 pub async fn topic(bus: &NatsEventBus, name: &str, partitions: u32) {
     bus.ensure_topic(&TopicSpec::new(name).partitions(partitions)).await.unwrap();
 }
 
-/// One publish, confirmed.
+/// Publishes one envelope, and waits for its confirmation.
 pub async fn publish_one(bus: &NatsEventBus, topic: &str, key: &str, number: u64) -> eventbus_core::Result<()> {
     let envelope = Envelope::builder("Counted", "/test").key(key).sequence(number).payload("x").build().unwrap();
     bus.publish_confirmed(topic, envelope).await.map(drop)

@@ -1,4 +1,4 @@
-//! A proxy that understands NATS as far as to hold, drop or pass single messages.
+//! A proxy that understands enough of NATS to hold, drop or pass single messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,24 +8,24 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the proxy does to what passes, changed at any time.
+/// Rules for the messages that pass, changed at any time.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// Nothing passes either way; the connection stays.
+    /// Lets nothing pass either way; the connection stays.
     pub frozen: AtomicBool,
-    /// What the bus writes to a bucket vanishes.
+    /// Drops the bus's writes to a bucket.
     pub no_bucket: AtomicBool,
-    /// So many confirmations of writes to a bucket vanish.
+    /// Number of confirmations of writes to a bucket to drop.
     pub lose_confirmations: AtomicU64,
-    /// So many confirmations of writes to a bucket are held for [`HELD`], with all behind them.
+    /// Number of confirmations of writes to a bucket to hold for [`HELD`], with all messages behind them.
     pub hold_confirmations: AtomicU64,
-    /// So many confirmations of publishes vanish.
+    /// Number of confirmations of publishes to drop.
     pub lose_acknowledgements: AtomicU64,
-    /// What was dropped so far.
+    /// Number of messages dropped so far.
     pub dropped: AtomicU64,
 }
 
-/// Longer than the answer to a renewal is waited for.
+/// Longer than a renewal waits for its answer.
 const HELD: Duration = Duration::from_millis(500);
 
 /// A proxy to a server's port.

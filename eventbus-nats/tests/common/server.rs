@@ -1,4 +1,4 @@
-//! A server of a test's own, to be killed, frozen and started again: the program that `EVENTBUS_TEST_NATS_SERVER` names.
+//! A test's own server, which it kills, freezes and starts again: the program that `EVENTBUS_TEST_NATS_SERVER` names.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one. A test that has no program for it fails: these tests are there only with the feature `brokers`.
+    /// Starts a server. A test that has no program for it fails: these tests are there only with the feature `brokers`.
     pub fn start(configuration: &str) -> Self {
         let program = std::env::var("EVENTBUS_TEST_NATS_SERVER");
         let program =
@@ -36,7 +36,7 @@ impl Server {
         NatsConfig::new(format!("nats://127.0.0.1:{}", self.port))
     }
 
-    /// A file beside its data.
+    /// The path of a file beside the server's data.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.data.path().join(name)
     }
@@ -53,7 +53,7 @@ impl Server {
         }
     }
 
-    /// kill -9.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();

@@ -11,7 +11,7 @@ use super::names::{Tables, next};
 use super::publish::{decide, lay_out_lines, store};
 use super::{CommitFact, Delivery, Facts, Finish, Loss, NONE, Segment, Session, Step, View};
 
-/// Pairs that are open while the history is read; a call is (process, call).
+/// Open pairs while the history is read, by call: (process, call).
 type Calls = HashMap<(u32, u64), u32>;
 
 struct Builder<'h> {
@@ -96,7 +96,7 @@ impl<'h> Builder<'h> {
         }
     }
 
-    /// Records of the publishing side and of the log as read after the run.
+    /// Takes the records of the publishing side, and of the log as read after the run.
     fn publish_step(&mut self, index: u32, process: u32, kind: &'h Kind) -> Option<Step> {
         match kind {
             Kind::Offered { call, bus, topic, key, number, digest, .. } => {
@@ -154,7 +154,7 @@ impl<'h> Builder<'h> {
         Some(Step::Nothing)
     }
 
-    /// Records about a partition as a group sees it.
+    /// Takes the records about a partition as a group sees it.
     fn view_step(&mut self, index: u32, process: u32, kind: &'h Kind) -> Step {
         match kind {
             Kind::Finished { topic, group, partition, position, by } => {
@@ -251,7 +251,8 @@ impl<'h> Builder<'h> {
         Step::Start(delivery)
     }
 
-    /// When the call's ownership was checked: its own record, or the last one that is not later than the time it names.
+    /// The index of the call's ownership check: its own record, or the last one that is not later than the check's
+    /// time.
     fn check_of(&mut self, index: u32, process: u32, start: &Start) -> u32 {
         if let Some(check) = self.checks.remove(&(process, start.call)) {
             return check;
@@ -264,7 +265,7 @@ impl<'h> Builder<'h> {
         u32::try_from(place.saturating_sub(1)).unwrap_or(index)
     }
 
-    /// The latest session of this member and epoch that had begun by then.
+    /// The latest session of this member and epoch that had begun by the check.
     fn session_of(&self, view: u32, member: u32, epoch: u64, check: u32) -> u32 {
         let sessions = &self.facts.views[view as usize].sessions;
         let found = sessions.iter().rev().find(|&&session| {
@@ -280,7 +281,7 @@ impl<'h> Builder<'h> {
         };
         let view = self.view(topic, group, *partition);
         let member = self.tables.name(&mut self.facts, member);
-        // Told late by an owner that was superseded meanwhile: what it began is over.
+        // A session that is told late, by an owner that was superseded meanwhile, is over.
         let late = self.facts.views[view as usize]
             .sessions
             .iter()
@@ -325,7 +326,7 @@ impl<'h> Builder<'h> {
             return Step::Commit(sent);
         }
         let view = self.view(&commit.topic, &commit.group, commit.partition);
-        // What was committed was reached, whether or not there was anything to hand out.
+        // A committed position was reached, whether or not there was anything to hand out.
         let known = &mut self.facts.views[view as usize];
         known.reached = known.reached.max(commit.position);
         let fact = next(&self.facts.commits);
@@ -357,7 +358,7 @@ impl<'h> Builder<'h> {
         &self.facts.segments[self.facts.views[view as usize].segment as usize]
     }
 
-    /// The segment that something done under an epoch belongs to: not a later owner's.
+    /// The segment to which an act under an epoch belongs: not a later owner's.
     fn segment_under(&self, view: u32, epoch: u64) -> u32 {
         let known = &self.facts.views[view as usize];
         let last = known.segment;
@@ -373,7 +374,7 @@ impl<'h> Builder<'h> {
 
     /// Begins a new era of a topic's logs, in which only positions below `end` are kept.
     fn replace_logs(&mut self, at: u32, topic: u32, partition: Option<u32>, end: u64) {
-        // What was fetched from the old log may still be handled before the group notices.
+        // Records fetched from the old log may still be handled before the group notices.
         let noticed = self.resets_after(at, topic);
         let facts = &mut self.facts;
         for (index, part) in (0_u32..).zip(&mut facts.parts) {

@@ -1,11 +1,11 @@
-//! What can be said of a delivery only when the whole history is known.
+//! Facts about deliveries that show only when the whole history is known.
 
 use crate::history::Kind;
 
 use super::names::Tables;
 use super::{Facts, Fate, NONE};
 
-/// For each delivery, the first handler start under a later epoch of its view.
+/// Finds for each delivery the first handler start under a later epoch of its view.
 pub(super) fn mark_superseded(facts: &mut Facts<'_>) {
     for view in &mut facts.views {
         // By epoch, each with the earliest start of it or of a later one.

@@ -27,7 +27,7 @@ pub(super) struct Stream<'h> {
     pub(super) key: &'h Key,
     /// Replayed deliveries; their numbers are positions, since a letter may be replayed twice.
     pub(super) replayed: bool,
-    /// What is stored of it, by number.
+    /// The stored records of the stream, by number.
     pub(super) line: Vec<u32>,
     /// Bus and record index of each `resume`.
     pub(super) resumes: Vec<(u32, u32)>,
@@ -71,11 +71,11 @@ pub(super) struct Rec {
     pub(super) returned: u32,
     /// The first place where it is stored, or [`NONE`].
     pub(super) slot: u32,
-    /// In how many places it is stored.
+    /// Number of places in which it is stored.
     pub(super) slots: u32,
     /// Whether the log, read after the run, holds it.
     pub(super) in_log: bool,
-    /// Its place in its stream's line, or [`NONE`].
+    /// Place in the stream's line, or [`NONE`].
     pub(super) rank: u32,
 }
 
@@ -106,9 +106,9 @@ pub(super) struct Part {
     pub(super) topic: u32,
     pub(super) partition: u32,
     pub(super) era: u32,
-    /// Where the log ended when each era but the first began: what was at and above it is gone since.
+    /// The log's end when each era but the first began: positions at and above it are gone since.
     ends: Vec<u64>,
-    /// By position, once built.
+    /// Slots by position, once built.
     pub(super) slots: Vec<u32>,
     /// First position that the log held when it was read after the run.
     pub(super) first_kept: u64,
@@ -138,7 +138,7 @@ pub(super) struct View {
     pub(super) group: u32,
     pub(super) part: u32,
     pub(super) first_segment: u32,
-    /// The last one opened.
+    /// The last segment opened.
     pub(super) segment: u32,
     pub(super) losses: Vec<Loss>,
     /// Each epoch's first handler start.
@@ -180,7 +180,7 @@ pub(super) struct Delivery {
     pub(super) stream: u32,
     pub(super) view: u32,
     pub(super) group: u32,
-    /// Where it was read; another record's where the history contradicts itself.
+    /// The slot that it was read from; another record's where the history contradicts itself.
     pub(super) slot: u32,
     pub(super) position: u64,
     pub(super) number: u64,
@@ -201,7 +201,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// It passed its start check after its successor had begun to handle.
+    /// Whether the delivery passed its start check after its successor had begun to handle.
     pub(super) const fn is_stale(&self) -> bool {
         self.superseded != NONE && self.check >= self.superseded
     }
@@ -222,7 +222,7 @@ pub(super) struct Finish {
     pub(super) dropped_copy: bool,
 }
 
-/// A commit.
+/// A commit, or a committed position read after the run.
 pub(super) struct CommitFact<'h> {
     pub(super) view: u32,
     pub(super) segment: u32,
@@ -234,7 +234,7 @@ pub(super) struct CommitFact<'h> {
     pub(super) confirmed: u32,
 }
 
-/// What a record of the history means to the rules.
+/// The meaning of a record of the history for the rules.
 #[derive(Clone, Copy)]
 pub(super) enum Step {
     Nothing,
@@ -263,7 +263,7 @@ pub(super) struct Facts<'h> {
     pub(super) finishes: Vec<Finish>,
     pub(super) commits: Vec<CommitFact<'h>>,
     pub(super) steps: Vec<Step>,
-    /// What contradicts itself: the record, and what is wrong with it.
+    /// Contradictions: the record, and what is wrong with it.
     pub(super) malformed: Vec<(u32, &'static str)>,
     /// Two records that say different things about one position.
     pub(super) conflicts: Vec<(u32, u32)>,

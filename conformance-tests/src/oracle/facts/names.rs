@@ -1,4 +1,4 @@
-//! Names and keys to small numbers.
+//! Tables from names and keys to small numbers.
 
 use hashbrown::HashMap;
 

@@ -1,4 +1,4 @@
-//! The publishing side of the facts: what was offered, how it ended, where it is stored.
+//! The publishing side of the facts: offers, their outcomes, and where they are stored.
 
 use crate::history::PublishOutcome;
 
@@ -26,7 +26,7 @@ impl Rec {
     }
 }
 
-/// Says that `rec` is stored at a position, in the part's era `era`; gives the slot there.
+/// Notes that `rec` is stored at a position, in the part's era `era`. Returns the slot there.
 pub(super) fn store<'h>(
     facts: &mut Facts<'h>,
     tables: &mut Tables<'h>,
@@ -42,7 +42,7 @@ pub(super) fn store<'h>(
     }
     let slot = next(&facts.slots);
     let other = tables.slots.insert((part, position), slot);
-    // What was fetched from a log may be seen first when that is replaced already.
+    // A record fetched from a log may be seen first when the log is replaced already.
     let gone = facts.parts[part as usize].gone(position, era);
     facts.slots.push(Slot { part, position, rec, born: era, gone, seen: index, next: other.unwrap_or(NONE) });
     facts.parts[part as usize].slots.push(slot);
@@ -102,7 +102,7 @@ pub(super) fn decide<'h>(
     }
 }
 
-/// Lays out each stream's line: what is stored of what was offered, by number.
+/// Lays out each stream's line: the offered records that are stored, by number.
 pub(super) fn lay_out_lines(facts: &mut Facts<'_>) {
     for (index, rec) in (0_u32..).zip(&facts.recs) {
         let stream = &mut facts.streams[rec.stream as usize];

@@ -15,7 +15,7 @@ pub(super) struct Tape {
     pub(super) events: Vec<Event>,
     calls: u64,
     pub(super) expect: Option<Expectations>,
-    /// Who handles.
+    /// The member that handles.
     member: &'static str,
     process: u32,
     pub(super) epoch: u64,
@@ -41,7 +41,7 @@ impl Tape {
         self
     }
 
-    /// What follows is done by this member, in its process, under this epoch.
+    /// Sets the member, its process and its epoch for all that follows.
     pub(super) fn by(mut self, member: &'static str, process: u32, epoch: u64) -> Self {
         (self.member, self.process, self.epoch) = (member, process, epoch);
         self
@@ -62,7 +62,7 @@ impl Tape {
         self
     }
 
-    /// Publish calls are numbered apart from handler calls: the key's first byte and the number.
+    /// The number of a publish call, apart from those of handler calls: the key's first byte and the number.
     fn publish_call(key: &str, number: u64) -> u64 {
         u64::from(key.as_bytes().first().copied().unwrap_or_default()) << 32 | number
     }
@@ -106,7 +106,7 @@ impl Tape {
         self.add(Kind::Returned { call })
     }
 
-    /// Offered and confirmed: numbers `1..=count` of the key, from this position on.
+    /// Offers and confirms numbers `1..=count` of the key, from this position on.
     pub(super) fn stored(mut self, key: &str, count: u64, first: u64) -> Self {
         for number in 1..=count {
             let position = first + number - 1;
@@ -138,7 +138,7 @@ impl Tape {
         self.session(SessionCause::Assigned, None)
     }
 
-    /// What the next start looks like; its call number is returned by [`Tape::begin`].
+    /// The record of a start, with the newest call number.
     fn start_record(&self, key: &str, number: u64, position: u64, attempt: u32) -> Start {
         Start {
             call: self.calls,
@@ -157,20 +157,20 @@ impl Tape {
         }
     }
 
-    /// A call starts; it is ended with `end(call)`, calls being numbered 1, 2, 3 … on the tape.
+    /// Starts a call; it is ended with `end(call)`, calls being numbered 1, 2, 3 … on the tape.
     pub(super) fn start(mut self, key: &str, number: u64, position: u64) -> Self {
         self.calls += 1;
         let start = self.start_record(key, number, position, 1);
         self.add(Kind::Start(start))
     }
 
-    /// The check of the next call to start.
+    /// Records the check of the next call to start.
     pub(super) fn check(self) -> Self {
         let call = self.calls + 1;
         self.add(Kind::StartChecked { call })
     }
 
-    /// A call of which only the time of its check is known: that of the record with this index.
+    /// Starts a call of which only the time of its check is known: that of the record with this index.
     pub(super) fn start_checked_at(mut self, record: usize, key: &str, number: u64, position: u64) -> Self {
         self.calls += 1;
         let checked = self.events.get(record).map(|event| event.at);
@@ -178,7 +178,7 @@ impl Tape {
         self.add(Kind::Start(Start { checked, ..start }))
     }
 
-    /// A call whose check is recorded elsewhere on the tape.
+    /// Starts a call whose check is recorded elsewhere on the tape.
     pub(super) fn start_as(self, call: u64, key: &str, number: u64, position: u64) -> Self {
         let start = self.start_record(key, number, position, 1);
         self.add(Kind::Start(Start { call, ..start }))
@@ -194,7 +194,7 @@ impl Tape {
         self.add(Kind::Start(start)).end(call, outcome)
     }
 
-    /// Handled with success, one after another; position is `first + number - 1`.
+    /// Handles numbers with success, one after another; position is `first + number - 1`.
     pub(super) fn handle(mut self, key: &str, numbers: impl IntoIterator<Item = u64>, first: u64) -> Self {
         for number in numbers {
             self = self.attempt(key, number, first + number - 1, 1, EndOutcome::Ok);

@@ -5,7 +5,7 @@ use crate::history::EndOutcome::{Abandoned, DeadLettered, Failed, Ok, Panicked};
 use crate::history::{FinishedBy, Kind, SessionCause};
 use crate::oracle::{Expectations, Rule};
 
-/// Five of key `a` at positions 0 to 4, and the first session.
+/// Five records of key `a` at positions 0 to 4, and the first session.
 fn five() -> Tape {
     tape().stored("a", 5, 0).assigned()
 }
@@ -81,7 +81,7 @@ fn o1_a_recreated_topic_is_another_line() {
 
 #[test]
 fn o6_what_was_fetched_from_a_replaced_log_leaves_its_position_to_the_new_one() {
-    // Never answered, so the delivery is what first shows where it was stored.
+    // The publish was never answered, so the delivery first shows where it was stored.
     let old = |key: &str| {
         let tape = tape().offer(key, 1).stored("b", 1, 0).assigned().handle("b", [1], 0);
         tape.add(Kind::TopicRecreated { topic: "t".into() }).attempt(key, 1, 1, 1, Ok)
@@ -161,7 +161,7 @@ fn o3_a_replay_out_of_the_finished_beyond_set() {
     let after = |tape: Tape| tape.kill(0).by("m2", 1, 2).assigned();
     after(stuck().commit(0, &[(1, 4)])).handle("a", [3], 1).refutes(Rule::O3);
     after(stuck().commit(0, &[(1, 3)])).handle("a", [3], 1).passes();
-    // Cut again later: what is above the horizon may be repeated.
+    // The set was cut later: records above the horizon may be repeated.
     after(stuck().commit(0, &[(1, 4)]).commit(0, &[(1, 3)])).handle("a", [3], 1).passes();
 }
 
@@ -180,7 +180,7 @@ fn o4_two_intervals_of_one_key() {
     let again = |tape: Tape| tape.session(SessionCause::Reconnect, None).start("a", 1, 0);
     again(five().start("a", 1, 0)).refutes(Rule::O4);
     again(five().start("a", 1, 0).end(1, Abandoned)).passes();
-    // Different keys, and records without a key, may.
+    // Different keys, and records without a key, may overlap.
     tape().stored("a", 1, 0).stored("b", 1, 1).assigned().start("a", 1, 0).start("b", 1, 1).passes();
     tape().stored("", 2, 0).assigned().start("", 2, 1).start("", 1, 0).passes();
 }
@@ -204,7 +204,7 @@ fn o4_a_stale_owner_that_goes_on() {
     // Checked before the successor began, started after: late, not stale.
     let late = five().handle("a", [1], 0).check().by("m2", 1, 2).assigned().handle("a", 2..=3, 0);
     late.by("m1", 0, 1).start_as(2, "a", 2, 1).passes();
-    // So it is where a process of its own tells when the check was: before the successor's first start, or after it.
+    // The same where only the time of the check is known: before the successor's first start, or after it.
     let begun = successor().events.len();
     let told = |record| successor().handle("a", 2..=3, 0).by("m1", 0, 1).start_checked_at(record, "a", 2, 1);
     told(begun - 1).passes();

@@ -17,12 +17,12 @@ const PARTITIONS: usize = 2;
 const KEYS: usize = 5;
 const CONCURRENCY: usize = 3;
 
-/// What a valid run of the model may be expected to show.
+/// The expectations of a valid run of the model.
 pub(super) fn expectations() -> Expectations {
     Expectations::new(2 * CONCURRENCY as u32).quiet().log_read().strict_sessions(0).group("t", "g")
 }
 
-/// A run of so many steps, and then to its quiet end.
+/// Runs so many steps, and then to a quiet end.
 pub(super) fn run(seed: u64, steps: usize) -> History {
     let mut model = Model {
         rng: ChaCha8Rng::seed_from_u64(seed),
@@ -220,7 +220,7 @@ impl Model {
         self.record(process, Kind::CommitConfirmed(commit));
     }
 
-    /// The owner's process dies; its successor goes on from what was committed.
+    /// Kills the owner's process; its successor goes on from the committed progress.
     fn crash(&mut self, partition: usize) {
         let victim = self.owners[partition].process;
         self.record(0, Kind::ProcessKilled { victim });
@@ -229,7 +229,7 @@ impl Model {
         self.assign(partition, SessionCause::Assigned, None);
     }
 
-    /// The owner loses the partition and does not know: what it runs, runs on.
+    /// Takes the partition from its owner, which does not know: its handlers run on.
     fn supersede(&mut self, partition: usize) {
         let cut = Kind::Fault { name: "cut".into(), lasting: false };
         self.record(0, cut);

@@ -1,4 +1,4 @@
-//! Random legal executions pass; the same with one thing broken do not.
+//! Random legal executions pass; with one thing broken they do not.
 
 use std::time::Instant;
 
@@ -134,7 +134,7 @@ proptest! {
         };
         insert(&mut history, index + 1, Kind::CommitConfirmed(commit));
         let caught = is_caught(&history, &[Rule::O7, Rule::O3]);
-        // A replay of what had been finished once is no hole in the group's progress.
+        // A replay of a record that had been finished once is no hole in the group's progress.
         let first = starts(&history).iter().find(|(_, s)| s.position == start.position && s.partition == start.partition).map(|f| f.0);
         if first == Some(index) {
             caught?;
@@ -222,7 +222,7 @@ proptest! {
     }
 }
 
-/// Not an assertion about time: `cargo test -- --ignored --nocapture` prints the figures.
+/// Prints the time that judging takes, and asserts nothing about it: `cargo test -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints figures"]
 fn how_long_judging_takes() {

@@ -1,4 +1,4 @@
-//! O8: what the bus stores.
+//! O8: the log that the bus writes.
 
 use super::dsl::{Tape, tape};
 use crate::history::{Kind, PublishOutcome};
@@ -81,7 +81,7 @@ fn o8_resume_unseals_what_was_refused_before_it_however_late_that_is_told() {
     third(resume(queued()).sealed("a", 1)).refutes(Rule::O8);
     third(queued().sealed("a", 1)).refutes(Rule::O8);
     resume(third(queued().sealed("a", 1))).refutes(Rule::O8);
-    // Without a record of the seal, what was called after the resume and failed all the same tells.
+    // Without a record of the seal, a publish that was called after the resume and failed all the same tells.
     third(resume(queued())).passes();
     third(resume(tape().offer("a", 1)).offer("a", 2)).refutes(Rule::O8);
     // The same where only a resume unseals.

@@ -1,4 +1,4 @@
-//! O5, O6, O9, O10, malformed histories, and what is done with a verdict.
+//! O5, O6, O9, O10, malformed histories, and the uses of a verdict.
 
 use super::dsl::{Tape, tape};
 use crate::history::EndOutcome::Ok as Done;
@@ -62,7 +62,7 @@ fn o9_no_two_keys_overlapped() {
     two().handle("a", [1], 0).handle("b", [1], 2).refutes(Rule::O9);
     two().start("a", 1, 0).start("b", 1, 2).passes();
     two().start("a", 1, 0).end(1, Done).start("b", 1, 2).refutes(Rule::O9);
-    // Neither do a key and itself, nor two groups.
+    // A key does not overlap with itself, nor with a key of another group.
     let groups = two().start("a", 1, 0).in_group("h").assigned().start("b", 1, 2);
     groups.refutes(Rule::O9);
 }

@@ -1,18 +1,18 @@
 //! Frames of Kafka's protocol: a length, and so many bytes.
 //!
-//! Kept here: the frames of a stream, put together again, are the stream, byte for byte, however it was cut into reads. A
-//! frame is only looked into as far as the faults need it.
+//! Invariant: the frames of a stream, put together again, are the stream, byte for byte, however it was cut into reads.
+//! A frame is only looked into as far as the faults need it.
 
 use bytes::{Buf, BufMut, BytesMut};
 
-/// The largest frame that is waited for: more is no Kafka.
+/// The largest frame that is waited for; a larger one is not Kafka's.
 const LARGEST: usize = 256 << 20;
 
-/// Cuts a stream into frames.
+/// A reader that cuts a stream into frames.
 #[derive(Debug, Default)]
 pub struct FrameReader(BytesMut);
 
-/// What does not speak the protocol: a frame of so many bytes.
+/// The error of a stream that is not Kafka's: a frame of so many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no frame of Kafka's: {0} bytes")]
 pub struct TooLarge(usize);
@@ -26,7 +26,7 @@ impl FrameReader {
     /// The next frame that is complete by now, without its length.
     ///
     /// # Errors
-    /// Where this is not the protocol.
+    /// If the stream is not the protocol.
     pub fn next_frame(&mut self) -> Result<Option<BytesMut>, TooLarge> {
         let Some(length) = self.0.first_chunk().map(|length| u32::from_be_bytes(*length) as usize) else {
             return Ok(None);
@@ -42,26 +42,26 @@ impl FrameReader {
     }
 }
 
-/// What every request begins with.
+/// The head of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
-    /// What is asked.
+    /// The number of the API.
     pub api: i16,
-    /// In which version.
+    /// The version of the API.
     pub version: i16,
-    /// The client's number for it, which the answer begins with.
+    /// The client's number for the request, which the answer begins with.
     pub number: i32,
 }
 
 impl Request {
-    /// Records to be stored.
+    /// The API that stores records.
     pub const PRODUCE: i16 = 0;
     pub(super) const METADATA: i16 = 3;
     const FIND_COORDINATOR: i16 = 10;
     const DESCRIBE_CLUSTER: i16 = 60;
 
-    /// Reads it, if it is one.
+    /// Reads the head of a frame; `None` if the frame is too short.
     #[must_use]
     pub fn read(mut frame: &[u8]) -> Option<Self> {
         Some(Self {
@@ -71,13 +71,13 @@ impl Request {
         })
     }
 
-    /// Whether answers to it say where brokers are.
+    /// Whether its answers tell the addresses of brokers.
     pub(super) const fn tells_addresses(api: i16) -> bool {
         matches!(api, Self::PRODUCE | Self::METADATA | Self::FIND_COORDINATOR | Self::DESCRIBE_CLUSTER)
     }
 
-    /// The answer to a produce request of one partition, as librdkafka sends them: an error of this code, and nothing was
-    /// stored. Nothing where it is of another form.
+    /// Makes the answer to a produce request of one partition, as librdkafka sends them: an error of this code, and
+    /// nothing was stored. `None` for a request of another form.
     pub(super) fn produced(&self, frame: &[u8], code: i16) -> Option<BytesMut> {
         let flexible = self.version >= 9;
         let (topic, partition) = first_partition(frame, flexible)?;
@@ -100,7 +100,7 @@ impl Request {
         one(&mut answer);
         answer.put_i32(partition);
         answer.put_i16(code);
-        // Offset and time, which there are none of; where the log begins.
+        // No offset and no time; then the beginning of the log.
         answer.put_i64(-1);
         answer.put_i64(-1);
         if self.version >= 5 {
@@ -121,7 +121,7 @@ impl Request {
 /// The topic and the one partition of a produce request.
 fn first_partition(mut frame: &[u8], flexible: bool) -> Option<(&[u8], i32)> {
     frame.try_advance(8)?;
-    // The client's name, and the transaction's, which there is none of.
+    // The client's name; there is no transaction's name.
     let name = usize::try_from(frame.try_get_i16().ok()?).unwrap_or(0);
     frame.try_advance(name)?;
     let length = |frame: &mut &[u8], wide: bool| -> Option<usize> {
@@ -145,7 +145,8 @@ fn first_partition(mut frame: &[u8], flexible: bool) -> Option<(&[u8], i32)> {
     Some((topic, rest.try_get_i32().ok()?))
 }
 
-/// An answer to a request for metadata, as if there were no brokers; of the forms that librdkafka asks for (version 9 on).
+/// Rewrites an answer to a request for metadata as if there were no brokers; of the forms that librdkafka asks for
+/// (version 9 on).
 pub(super) fn without_brokers(frame: &[u8], version: i16) -> Option<BytesMut> {
     let mut rest = (version >= 9).then_some(frame)?;
     // The number, no tags, and the time to hold back.

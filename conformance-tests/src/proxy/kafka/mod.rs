@@ -1,7 +1,8 @@
-//! The protocol of Kafka, as far as faults need it: requests and answers by their numbers, and who is to be asked where.
+//! The protocol of Kafka, as far as faults need it: requests and answers by their numbers, and the addresses of
+//! brokers.
 //!
-//! A broker tells its clients where it listens. What is passed back through a proxy names the proxy instead, so that a client
-//! that came through it stays behind it. For that the broker must be advertised by `127.0.0.1` or `localhost`.
+//! A broker tells its clients where it listens. Answers through a proxy name the proxy instead, so that a client that
+//! came through it stays behind it. For that the broker must be advertised by `127.0.0.1` or `localhost`.
 
 mod frames;
 mod rules;
@@ -35,16 +36,16 @@ struct Connection {
     ends: Ends,
     sent: FrameReader,
     answered: FrameReader,
-    /// What was asked and is not answered yet, by number; and what becomes of the answer.
+    /// Requests that are not answered yet, by number, and the treatment of their answers.
     asked: HashMap<i32, (Request, Answer)>,
 }
 
-/// What becomes of an answer.
+/// The treatment of an answer.
 #[derive(Debug)]
 enum Answer {
     Passes,
     IsLost,
-    /// This comes in its place.
+    /// A frame that replaces the answer.
     Is(BytesMut),
 }
 
@@ -55,7 +56,7 @@ impl Conversation for Connection {
         while let Some(frame) = self.sent.next_frame().ok()? {
             let request = Request::read(&frame)?;
             let sent = if request.api == Request::PRODUCE { self.rules.sent(&frame) } else { Sent::Pass };
-            // What the proxy cannot answer is passed on rather than lost.
+            // A request that the proxy cannot answer is passed on rather than lost.
             let answer = match sent {
                 Sent::Pass => Answer::Passes,
                 Sent::PassLosingAnswer => Answer::IsLost,

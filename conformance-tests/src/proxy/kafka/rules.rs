@@ -1,8 +1,8 @@
 //! Faults that strike single records, in a protocol that sends them in batches.
 //!
-//! The proxy looks in what passes for bytes that only one record has; what is submitted is told to the rules beside it, since
-//! only there one record is told from another without taking batches apart. A fault strikes the whole request that holds a record of its
-//! scope, as a broker's would: its answer is one for all.
+//! The proxy looks in passing requests for bytes that only one record has. The rules are told of submitted records
+//! beside the connection, so that batches need not be taken apart. A fault strikes the whole request that holds a
+//! record of its scope, as a broker's would: one answer is for all.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,56 +12,57 @@ use bytes::BytesMut;
 
 use super::frames::put_varint;
 
-/// What happens to a request.
+/// A fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It does not reach the broker, whenever it holds the record; it is answered with this code.
+    /// Refuses each request that holds the record: it does not reach the broker, and is answered with this code.
     Refuse(i16),
-    /// It does not reach the broker this time; it is answered with this code.
+    /// Refuses the request this time: it does not reach the broker, and is answered with this code.
     Answer(i16),
-    /// It reaches the broker; the answer is lost. All that waits for answers on the connection waits until the client gives it up.
+    /// Loses the answer of a request that reaches the broker. All requests that wait for answers on the connection wait
+    /// until the client gives it up.
     LoseAnswer,
-    /// It reaches the broker, and is answered with this code all the same.
+    /// Denies a request that reaches the broker: it is answered with this code all the same.
     Deny(i16),
 }
 
-/// Which records a fault strikes.
+/// The records that a fault strikes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Scope {
     /// Records of this topic.
     pub topic: String,
-    /// Only of this key.
+    /// Only records of this key.
     pub key: Option<Vec<u8>>,
-    /// The first that is struck, counted from 1 among those that match.
+    /// The first record that is struck, counted from 1 among those that match.
     pub nth: u64,
-    /// How many from there on, or how often where it is the request of the time; none for all.
+    /// Number of records from there on, or of requests that are struck singly; `None` for all.
     pub times: Option<u64>,
 }
 
 impl Scope {
-    /// The next record of this topic.
+    /// Covers the next record of this topic.
     #[must_use]
     pub fn topic(topic: impl Into<String>) -> Self {
         Self { topic: topic.into(), key: None, nth: 1, times: Some(1) }
     }
 
-    /// Only of this key.
+    /// Limits the scope to this key.
     #[must_use]
     pub fn key(mut self, key: Option<Vec<u8>>) -> Self {
         self.key = key;
         self
     }
 
-    /// The n-th from now on, counted from 1.
+    /// Begins at the n-th match from now on, counted from 1.
     #[must_use]
     pub const fn nth(mut self, nth: u64) -> Self {
         self.nth = nth;
         self
     }
 
-    /// So many, one after another; none for all.
+    /// Strikes so many, one after another; `None` for all.
     #[must_use]
     pub const fn times(mut self, times: Option<u64>) -> Self {
         self.times = times;
@@ -69,21 +70,21 @@ impl Scope {
     }
 }
 
-/// A rule, to be taken back.
+/// The id of a rule, by which it is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleId(u64);
 
-/// What the proxy does with a produce request.
+/// The proxy's treatment of a produce request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sent {
-    /// Passes it on.
+    /// Passes the request on.
     Pass,
-    /// Passes it on, and loses the answer.
+    /// Passes the request on, and loses the answer.
     PassLosingAnswer,
-    /// Passes it on, and answers with this code.
+    /// Passes the request on, and answers with this code.
     PassDenying(i16),
-    /// Does not pass it on, and answers with this code.
+    /// Answers with this code, without passing the request on.
     Answer(i16),
 }
 
@@ -92,9 +93,9 @@ struct Rule {
     id: RuleId,
     fault: Fault,
     scope: Scope,
-    /// Marks of records that matched: one that is submitted again is the same.
+    /// Marks of records that matched: a record that is submitted again is the same.
     met: HashSet<Vec<u8>>,
-    /// Marks of those that are struck.
+    /// Marks of the records that are struck.
     marked: Vec<Vec<u8>>,
     struck: u64,
 }
@@ -104,7 +105,7 @@ struct Rule {
 pub struct Rules {
     rules: Mutex<Vec<Rule>>,
     next: AtomicU64,
-    /// How many more answers name no broker.
+    /// Number of answers that are still to name no broker.
     bare: AtomicU64,
 }
 
@@ -112,8 +113,8 @@ fn holds(request: &[u8], mark: &[u8]) -> bool {
     request.windows(mark.len()).any(|found| found == mark)
 }
 
-/// What marks a CloudEvent in a batch that is not compressed: the header of its id, lengths and all. Ids are told from those
-/// that only begin alike, and from the same bytes in a payload.
+/// The mark of a CloudEvent in a batch that is not compressed: the header of its id, lengths and all. It tells an id
+/// from others that begin alike, and from the same bytes in a payload.
 #[must_use]
 pub fn id_header(id: &str) -> Vec<u8> {
     let mut mark = BytesMut::from(&b"ce_id"[..]);
@@ -124,7 +125,7 @@ pub fn id_header(id: &str) -> Vec<u8> {
 }
 
 impl Rules {
-    /// No faults.
+    /// Makes rules without faults.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::default()
@@ -142,18 +143,18 @@ impl Rules {
         id
     }
 
-    /// Takes a fault back.
+    /// Disarms a fault.
     pub fn disarm(&self, id: RuleId) {
         self.rules().retain(|rule| rule.id != id);
     }
 
-    /// Has the next so many answers that tell of the cluster name no broker, as those of a broker do that is out of its session at
-    /// the controller.
+    /// Lets the next so many answers about the cluster name no broker, as a broker's answers do while it is out of its
+    /// session at the controller.
     pub fn hide_brokers(&self, answers: u64) {
         self.bare.store(answers, Ordering::Release);
     }
 
-    /// How many such answers are still to come.
+    /// The number of such answers still to come.
     #[must_use]
     pub fn still_hidden(&self) -> u64 {
         self.bare.load(Ordering::Acquire)
@@ -163,13 +164,13 @@ impl Rules {
         self.bare.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
     }
 
-    /// How many requests a fault has struck.
+    /// The number of requests that a fault has struck.
     #[must_use]
     pub fn struck(&self, id: RuleId) -> u64 {
         self.rules().iter().find(|rule| rule.id == id).map_or(0, |rule| rule.struck)
     }
 
-    /// Tells of a record that will be sent, perhaps not for the first time; `mark` is bytes that only this one has.
+    /// Notes a record that will be sent, perhaps not for the first time; `mark` is bytes that only this record has.
     pub fn submitted(&self, topic: &str, key: Option<&[u8]>, mark: &[u8]) {
         for rule in self.rules().iter_mut() {
             let covered = rule.scope.topic == topic && rule.scope.key.as_ref().is_none_or(|of| Some(&**of) == key);
@@ -183,7 +184,7 @@ impl Rules {
         }
     }
 
-    /// What is to be done with a produce request.
+    /// Decides about a produce request.
     pub fn sent(&self, request: &[u8]) -> Sent {
         for rule in self.rules().iter_mut() {
             let over =

@@ -1,55 +1,55 @@
 //! The client protocol of NATS, cut into frames.
 //!
-//! Kept here: the frames of a stream, put together again, are the stream, byte for byte, however it was cut into reads. A
-//! frame is only looked into as far as the faults need it.
+//! Invariant: the frames of a stream, put together again, are the stream, byte for byte, however it was cut into reads.
+//! A frame is only looked into as far as the faults need it.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// The longest line that is waited for: more is no NATS.
+/// The longest line that is waited for; a longer one is not NATS.
 const LONGEST_LINE: usize = 1 << 20;
 /// The largest payload that is waited for.
 const LARGEST_PAYLOAD: usize = 64 << 20;
 
-/// What does not speak the protocol.
+/// The error of a stream that is not NATS.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
     /// A line without an end.
     #[error("no end of line within {LONGEST_LINE} bytes")]
     Endless,
-    /// A message whose sizes cannot be.
+    /// A message with sizes that cannot be.
     #[error("no message: {0:?}")]
     NoMessage(String),
 }
 
-/// What a frame is, as far as faults need to know.
+/// The kind of a frame, as far as faults need to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
     /// `PUB` or `HPUB`, from the client.
     Publish {
-        /// Where to.
+        /// The subject of the publish.
         subject: String,
-        /// Where the answer goes.
+        /// The subject of the answer.
         reply: Option<String>,
     },
     /// `MSG` or `HMSG`, from the server.
     Message {
-        /// Where it was published to.
+        /// The subject of the publish.
         subject: String,
     },
     /// `SUB`, from the client.
     Subscribe {
         /// A subject, with wildcards or without.
         subject: String,
-        /// The client's number for it.
+        /// The client's number for the subscription.
         sid: String,
     },
     /// `UNSUB`, from the client.
     Unsubscribe {
-        /// The client's number for it.
+        /// The client's number for the subscription.
         sid: String,
-        /// Whether it ends only after so many messages.
+        /// Whether the subscription ends only after a number of messages.
         later: bool,
     },
     /// Anything else.
@@ -60,13 +60,13 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {
-    /// All of it, as it came.
+    /// The whole frame, as it came.
     pub raw: Bytes,
-    /// What it is.
+    /// The kind of the frame.
     pub kind: Kind,
-    /// Its headers, of a publish or a message that has some: with the version line and the empty line.
+    /// The headers of a publish or a message that has some, with the version line and the empty line.
     pub headers: Bytes,
-    /// Its payload, of a publish or a message.
+    /// The payload of a publish or a message.
     pub payload: Bytes,
 }
 
@@ -82,25 +82,25 @@ impl Frame {
     }
 }
 
-/// Cuts a stream into frames.
+/// A reader that cuts a stream into frames.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     buffer: BytesMut,
-    /// So far no end of line was found.
+    /// Number of bytes in which no end of line was found.
     looked: usize,
 }
 
 /// The frames that are complete.
 pub type Frames = Vec<Frame>;
 
-/// What a line announces: its kind, and the sizes of headers and of all behind it.
+/// The announcement of a line: its kind, and the sizes of headers and of all behind it.
 type Announced = (Kind, Option<(usize, usize)>);
 
 impl FrameReader {
-    /// Takes bytes as they came and gives all frames that are complete by now.
+    /// Takes bytes as they came, and returns all frames that are complete by now.
     ///
     /// # Errors
-    /// Where this is not the protocol.
+    /// If the stream is not the protocol.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Frames, FrameError> {
         self.buffer.extend_from_slice(bytes);
         let mut frames = Frames::new();
@@ -132,7 +132,7 @@ impl FrameReader {
         Ok(Some(Frame { raw, kind, headers, payload: body }))
     }
 
-    /// What came of a frame that is not complete yet.
+    /// The bytes of a frame that is not complete yet.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
         self.buffer.chunk()
@@ -216,7 +216,7 @@ mod tests {
         "[a-zA-Z0-9_.$>*-]{1,12}"
     }
 
-    /// A frame of each kind, and what it is.
+    /// A frame of each kind, and its kind.
     fn any_frame() -> impl Strategy<Value = (Vec<u8>, Kind)> {
         let body = || (prop::option::of("[a-z]{0,20}"), prop::collection::vec(any::<u8>(), 0..60));
         let with = |verb: &str, words: String, (headers, payload): (Option<String>, Vec<u8>)| {

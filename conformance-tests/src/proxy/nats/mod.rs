@@ -42,7 +42,7 @@ struct Connection {
     lost: HashSet<String>,
     /// Subjects whose next message is held.
     awaited: HashSet<String>,
-    /// Answers that wait.
+    /// Answers that are held.
     held: Vec<Bytes>,
     /// The client's subscriptions: its numbers by subject.
     subscriptions: HashMap<String, String>,
@@ -112,7 +112,7 @@ impl Connection {
         Some(frame.raw)
     }
 
-    /// The client's number for what a subject is delivered under.
+    /// The client's number for the subscription under which a subject is delivered.
     fn sid(&self, subject: &str) -> Option<&String> {
         self.subscriptions.iter().find(|(pattern, _)| matches(pattern, subject)).map(|(_, sid)| sid)
     }

@@ -1,7 +1,7 @@
 //! Faults that strike single messages.
 //!
-//! One set of rules may be shared by the proxies of many processes: a fault that strikes the n-th publish counts over all
-//! of them.
+//! One set of rules may be shared by the proxies of many processes: a fault that strikes the n-th publish counts over
+//! all of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,63 +11,63 @@ use percent_encoding::percent_decode_str;
 
 use super::frames::{Frame, Kind};
 
-/// What happens to a message.
+/// A fault of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It does not reach the broker; the client is answered with these headers and this payload.
+    /// Answers in the broker's place, with these headers and this payload: the message does not reach the broker.
     Answer {
-        /// With the version line and the empty line; empty for none.
+        /// The headers, with the version line and the empty line; empty for none.
         headers: Bytes,
-        /// The answer.
+        /// The payload.
         payload: Bytes,
     },
-    /// It reaches the broker; the answer is lost.
+    /// Loses the answer to a message that reaches the broker.
     LoseAnswer,
-    /// It reaches the broker; the answer waits until [`Rules::release`].
+    /// Holds the answer to a message that reaches the broker, until [`Rules::release`].
     HoldAnswer,
-    /// It waits until [`Rules::take_held`].
+    /// Holds the message until [`Rules::take_held`].
     Hold,
-    /// It does not reach the broker, and nothing is answered.
+    /// Drops the message: it does not reach the broker, and nothing is answered.
     Drop,
 }
 
-/// Which messages a fault strikes.
+/// The messages that a fault strikes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Scope {
-    /// Subjects that begin with this.
+    /// The beginning of their subjects.
     pub subject: String,
     /// Only CloudEvents of this key.
     pub key: Option<Vec<u8>>,
-    /// The first that is struck, counted from 1 among those that match.
+    /// The first message that is struck, counted from 1 among those that match.
     pub nth: u64,
-    /// How many from there on; none for all.
+    /// Number of messages from there on; `None` for all.
     pub times: Option<u64>,
 }
 
 impl Scope {
-    /// The next message whose subject begins like this.
+    /// Covers the next message whose subject begins like this.
     #[must_use]
     pub fn subject(prefix: impl Into<String>) -> Self {
         Self { subject: prefix.into(), key: None, nth: 1, times: Some(1) }
     }
 
-    /// Only events of this key.
+    /// Limits the scope to events of this key.
     #[must_use]
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(key.as_ref().to_vec());
         self
     }
 
-    /// The n-th from now on, counted from 1.
+    /// Begins at the n-th match from now on, counted from 1.
     #[must_use]
     pub const fn nth(mut self, nth: u64) -> Self {
         self.nth = nth;
         self
     }
 
-    /// So many, one after another; none for all.
+    /// Strikes so many, one after another; `None` for all.
     #[must_use]
     pub const fn times(mut self, times: Option<u64>) -> Self {
         self.times = times;
@@ -88,7 +88,7 @@ fn key_of(frame: &Frame) -> Option<Vec<u8>> {
     Some(event.get("partitionkey")?.as_str()?.as_bytes().to_vec())
 }
 
-/// A rule, to be taken back.
+/// The id of a rule, by which it is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleId(u64);
 
@@ -100,17 +100,17 @@ pub struct Held {
     pub frame: Frame,
 }
 
-/// What the proxy does with a frame of the client.
+/// The proxy's treatment of a client's frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sent {
-    /// Passes it on.
+    /// Passes the frame on.
     Pass,
-    /// Passes it on, and loses the answer.
+    /// Passes the frame on, and loses the answer.
     PassLosingAnswer,
-    /// Passes it on, and keeps the answer until [`Rules::release`].
+    /// Passes the frame on, and keeps the answer until [`Rules::release`].
     PassHoldingAnswer,
-    /// Does not pass it on, and answers so.
+    /// Answers with these headers and this payload, without passing the frame on.
     Answer(Bytes, Bytes),
     /// Does not pass it on.
     Keep,
@@ -131,7 +131,7 @@ pub struct Rules {
     rules: Mutex<Vec<Rule>>,
     held: Mutex<Vec<Held>>,
     next: AtomicU64,
-    /// How often held answers were let go.
+    /// Number of times that held answers were let go.
     releases: tokio::sync::watch::Sender<u64>,
 }
 
@@ -140,7 +140,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Rules {
-    /// No faults.
+    /// Makes rules without faults.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::default()
@@ -153,12 +153,12 @@ impl Rules {
         id
     }
 
-    /// Takes a fault back. What it holds stays held.
+    /// Disarms a fault. Messages that it holds stay held.
     pub fn disarm(&self, id: RuleId) {
         lock(&self.rules).retain(|rule| rule.id != id);
     }
 
-    /// How many messages a fault has struck.
+    /// The number of messages that a fault has struck.
     #[must_use]
     pub fn struck(&self, id: RuleId) -> u64 {
         lock(&self.rules).iter().find(|rule| rule.id == id).map_or(0, |rule| rule.struck)
@@ -179,7 +179,7 @@ impl Rules {
         self.releases.subscribe()
     }
 
-    /// What is to be done with a frame of a client.
+    /// Decides about a client's frame.
     pub fn sent(&self, frame: &Frame) -> Sent {
         let Kind::Publish { subject, .. } = &frame.kind else { return Sent::Pass };
         let mut rules = lock(&self.rules);

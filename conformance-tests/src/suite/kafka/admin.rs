@@ -1,4 +1,4 @@
-//! The suite's own client: what an operator, a retention policy or an older program does to a log.
+//! The suite's own client, which does to a log what an operator, a retention policy or an older program does.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Admin {
     }
 }
 
-/// What an operation says of each thing that it was asked to do.
+/// The error of the first thing that an operation did not do.
 fn all<T>(what: &str, results: Vec<std::result::Result<T, (String, RDKafkaErrorCode)>>) -> Result<()> {
     let failure = results.into_iter().find_map(std::result::Result::err);
     failure.map_or(Ok(()), |(name, code)| Err(failed(what, format!("{name}: {code}"))))
@@ -48,7 +48,7 @@ fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
 }
 
-/// Hears what became of records.
+/// The context of a producer, which keeps the report of a record.
 #[derive(Debug, Default)]
 struct Told(Mutex<Option<std::result::Result<i64, String>>>);
 
@@ -92,7 +92,7 @@ impl Admin {
         self.in_group("conformance", read).await
     }
 
-    /// The same in the name of a group, which it does not join.
+    /// Reads in the name of a group, which the consumer does not join.
     pub(super) async fn in_group<T: Send + 'static>(
         &self,
         group: &str,
@@ -141,7 +141,7 @@ impl Admin {
         done.elements().iter().try_for_each(|one| one.error()).map_err(|error| failed("truncating", error))
     }
 
-    /// The settings of a topic that are its own.
+    /// The settings that were made on a topic itself.
     async fn settings(&self, name: &str) -> Result<Vec<(String, String)>> {
         let described = self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()).await;
         let described = described.map_err(|error| failed(name, error))?;
@@ -166,7 +166,7 @@ impl Admin {
         for _ in 0..100 {
             let made = self.admin.create_topics([&again], &options()).await.map_err(|error| failed(&name, error))?;
             match made.into_iter().next() {
-                // The old one is still on its way out.
+                // The old topic is still on its way out.
                 Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -200,7 +200,8 @@ impl Admin {
 impl Limits for Admin {
     async fn limit(&self, topic: &str, bytes: usize) -> Result<()> {
         let (name, bytes) = (self.names.topic(topic), bytes.to_string());
-        // All that are not named are reset, and a topic that was just made may not show its own yet. A bus names them all.
+        // Settings that are not named are reset, and a topic that was just made may not show its own yet. A bus names
+        // them all.
         let mut settings = self.settings(&name).await?;
         for _ in 0..100 {
             if settings.iter().any(|(name, _)| name == "retention.ms") {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use eventbus_core::{Error, ErrorKind};
 use eventbus_kafka::{KafkaConfig, Protocol};
 
-/// The session of every member: the shortest that a broker takes from a classic one by default. Those under KIP-848 have the
-/// broker's, which is set to the same.
+/// The session of every member: the shortest that a broker takes from a classic member by default. Members under
+/// KIP-848 have the broker's session, which is set to the same.
 pub(super) const SESSION: Duration = Duration::from_secs(6);
 
-/// How a group's members and its coordinator agree on who owns what.
+/// The protocol by which a group's members and its coordinator agree on ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GroupProtocol {
@@ -21,10 +21,10 @@ pub enum GroupProtocol {
 }
 
 impl GroupProtocol {
-    /// Both.
+    /// Both protocols.
     pub const ALL: [Self; 2] = [Self::Classic, Self::Consumer];
 
-    /// As the client's setting has it.
+    /// The protocol's name in the client's setting.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -33,17 +33,17 @@ impl GroupProtocol {
         }
     }
 
-    /// What a bus connects to.
+    /// The URL that a bus connects to.
     pub(super) fn url(self, address: SocketAddr) -> String {
         format!("kafka://{address}?group.protocol={}", self.as_str())
     }
 }
 
-/// The settings of every bus under test on Kafka, by a URL as connections have it: what is waited for is short, all else is
-/// the default. A connection and what is asked on it are given time: the machine may be busy with the other cases.
+/// The settings of every bus under test on Kafka, by the URL of a connection: waits are short, all else is the default.
+/// A connection and requests over it are given time: the machine may be busy with the other cases.
 ///
 /// # Errors
-/// A URL that is none.
+/// `InvalidConfig` for any other URL.
 pub fn kafka_config(url: &str, prefix: &str) -> Result<KafkaConfig, Error> {
     let wrong =
         || Error::new(ErrorKind::InvalidConfig, format!("expected kafka://HOST:PORT?group.protocol=P, got {url}"));

@@ -26,10 +26,10 @@ use crate::suite::fixture::{
 use crate::suite::limited::Limited;
 use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
-/// What a record's size has in it beside its own, as the broker counts it and the client on top of that.
+/// Bytes that the broker, and the client on top of that, count beside a record's own.
 const FRAME: usize = 1_024;
 
-/// The broker's answers to a record that no rule of its lets in, and to one that it has no room for now.
+/// Codes of the broker: for a record that its rules keep out, and for one that not enough replicas can take, or have.
 const INVALID_RECORD: i16 = 87;
 const NOT_ENOUGH_REPLICAS: i16 = 19;
 const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
@@ -68,8 +68,8 @@ impl KafkaFixture {
         Proxied::new(proxy, backend, outside)
     }
 
-    /// Keeps a member silent until its session is over: the coordinator ends sessions by itself only. One that is cut off
-    /// already is about to lose its own.
+    /// Keeps a member silent until its session is over, since the coordinator alone ends sessions. A member that is cut
+    /// off already is about to lose its own.
     async fn silence(&self, member: &str) -> Done {
         let known = self.members.lock().unwrap_or_else(PoisonError::into_inner).get(member).cloned();
         if let Some(proxy) = known.and_then(|proxy| proxy.upgrade())
@@ -83,7 +83,7 @@ impl KafkaFixture {
     }
 }
 
-/// A backend beside which its records are told to the rules, and its members to the fixture.
+/// A layer that tells the rules of its backend's records, and the fixture of its members.
 #[derive(Debug)]
 struct Told {
     inner: Arc<dyn Backend>,
@@ -130,8 +130,8 @@ impl Fixture for KafkaFixture {
         let fault = match fault {
             PublishFault::Refuse => Fault::Refuse(INVALID_RECORD),
             PublishFault::NotStored => Fault::Answer(NOT_ENOUGH_REPLICAS),
-            // Lost for long, an answer takes the connection with it. What a broker says of records that are stored and that not
-            // enough replicas have is no confirmation either, and is the partition's own.
+            // An answer that is lost for long takes the connection with it. The code for records that are stored, but
+            // not on enough replicas, is no confirmation either, and concerns its partition alone.
             PublishFault::LoseConfirmation if which.times.is_none() => Fault::Deny(NOT_ENOUGH_REPLICAS_AFTER_APPEND),
             PublishFault::LoseConfirmation => Fault::LoseAnswer,
             other => return Err(Missing(other.ability()).into()),
@@ -154,12 +154,12 @@ impl Fixture for KafkaFixture {
         self.silence(member).await
     }
 
-    /// A partition is taken away with all that its owner has: a coordinator knows members only.
+    /// Takes away all that the partition's owner has, since a coordinator knows members only.
     async fn take_away(&self, topic: &str, group: &str, member: &str, partition: u32) -> Done {
         let control = tried(backend_at(&self.protocol.url(self.server.address), &self.prefix))?;
         tried(control.open().await)?;
         let described = control.describe_group(&tried(topic.parse())?, &tried(group.parse())?).await;
-        // Told by the broker what it asks, it needs nothing more.
+        // The description is all that is needed of this backend.
         let _ = control.close().await;
         let owner = tried(described)?.partitions.into_iter().find(|one| one.partition == partition);
         match owner.and_then(|one| one.owner) {
@@ -209,7 +209,7 @@ impl Fixture for KafkaFixture {
             let config = kafka_config(&self.protocol.url(proxy.address()), &self.prefix)?.sasl(Some(sasl));
             Ok::<_, Error>(KafkaBackend::new(config))
         };
-        // With the right ones it is let in: what is refused below is nothing else.
+        // The right credentials are let in, so the refusal below is about the wrong ones.
         tried(tried(connect("right"))?.open().await)?;
         let wrong = tried(connect("wrong"))?;
         Ok(match wrong.open().await {

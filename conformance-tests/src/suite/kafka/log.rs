@@ -16,22 +16,22 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 /// CloudEvents on Kafka, as its binding has them: the record's key is the event's.
 static BINDING: Binding = Binding::new("ce_").content_type("content-type").keyed(true);
 
-/// How long a broker may be silent while it is read.
+/// Time for which a broker may be silent while it is read.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// How long a call may take.
+/// Time-out of a call.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn failed(what: &str, error: impl Display) -> Error {
     Error::new(ErrorKind::Backend, format!("the suite's own client: {what}: {error}"))
 }
 
-/// Offsets and times are never negative where they are known.
+/// An offset or a time as a number: where it is known, it is never negative.
 pub(super) fn number(signed: i64) -> u64 {
     u64::try_from(signed).unwrap_or_default()
 }
 
-/// What is asked of a broker that has just come back, until it knows again what it leads.
+/// Asks a broker that has just come back again and again, until it knows what it leads.
 pub(super) fn again<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     use RDKafkaErrorCode::{
         CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator, NotLeaderForPartition,
@@ -59,7 +59,7 @@ pub(super) fn bounds(client: &BaseConsumer, name: &str) -> Result<Vec<(u64, u64)
     (0..i32::try_from(count).unwrap_or(i32::MAX)).map(of).collect()
 }
 
-/// The records of partitions from their first to before their end.
+/// Reads the records of partitions, from their first to before their end.
 pub(super) fn records(
     client: &BaseConsumer,
     name: &str,

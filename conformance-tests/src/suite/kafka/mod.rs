@@ -1,9 +1,9 @@
-//! Kafka as a provider of worlds: real brokers, and what can be done to them.
+//! Kafka as a provider of worlds: real brokers, and the faults that strike them.
 //!
-//! A world is a prefix of names on a broker, and a client of the suite's own beside it ([`admin`]). Each connection, which is
-//! one process as the cases see it, has a proxy of its own, in whose place the broker is never named; faults on publishes are
-//! the proxies', faults on logs the client's, and a member loses its session as members do: it is kept silent for so long. A
-//! case that restarts the broker has one of its own.
+//! A world is a prefix of names on a broker, and a client of the suite's own beside it ([`admin`]). Each connection,
+//! which is one process as the cases see it, has a proxy of its own, whose address stands for the broker's. Faults on
+//! publishes are made by the proxies, faults on logs by the client. A member loses its session as members do: it is
+//! kept silent for so long. A case that restarts the broker has one of its own.
 
 mod admin;
 mod config;
@@ -26,7 +26,7 @@ use super::fixture::{Abilities, Clock, Fixture, Provider, Setup};
 use super::served::{Servers, Source, address_in, prefix};
 use crate::brokers::KafkaServer;
 
-/// Makes worlds on Kafka.
+/// A provider of worlds on Kafka.
 #[derive(Debug)]
 pub struct KafkaProvider {
     name: String,
@@ -35,17 +35,17 @@ pub struct KafkaProvider {
 }
 
 impl KafkaProvider {
-    /// Brokers in containers.
+    /// Makes worlds on brokers in containers.
     #[must_use]
     pub fn containers(protocol: GroupProtocol) -> Self {
         let servers = Servers::new(Source::Container(KafkaServer::new()));
         Self { name: format!("kafka {} {}", KafkaServer::TAG, protocol.as_str()), protocol, servers }
     }
 
-    /// A broker that runs already, by its URL: `kafka://HOST:PORT`. It is never harmed.
+    /// Makes worlds on a broker that runs already, by its URL: `kafka://HOST:PORT`. It is never harmed.
     ///
     /// # Errors
-    /// A URL that names no address.
+    /// `InvalidConfig` for a URL that names no address.
     pub fn running(url: &str, protocol: GroupProtocol) -> Result<Self, Error> {
         let wrong = "expected kafka://HOST:PORT of a broker without credentials, advertised as 127.0.0.1 or localhost";
         let address = address_in(url, "kafka://", 9092).ok_or_else(|| Error::new(ErrorKind::InvalidConfig, wrong))?;
@@ -85,7 +85,7 @@ impl Provider for KafkaProvider {
 
     async fn world(&self, setup: Setup) -> Result<Arc<dyn Fixture>, Error> {
         let server = self.servers.of(&setup).await?;
-        // Names are put behind it as they are.
+        // The backend puts names behind the prefix as they are.
         let prefix = format!("{}.", prefix());
         let admin = Admin::connect(server.address, Names::new(&prefix))?;
         Ok(Arc::new(KafkaFixture::new(server, self.protocol, prefix, admin, setup)))

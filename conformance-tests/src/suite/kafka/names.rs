@@ -1,4 +1,4 @@
-//! The names on the broker, put together anew: what the library's documentation says of them is taken at its word.
+//! The names on the broker, built anew as the library's documentation describes them.
 
 /// The names of a world.
 #[derive(Clone, Debug)]
@@ -11,12 +11,12 @@ impl Names {
         Self { prefix: prefix.to_owned() }
     }
 
-    /// A topic's.
+    /// A topic's name on the broker.
     pub(super) fn topic(&self, topic: &str) -> String {
         format!("{}{topic}", self.prefix)
     }
 
-    /// A group's.
+    /// A group's name on the broker.
     pub(super) fn group(&self, group: &str) -> String {
         format!("{}{group}", self.prefix)
     }

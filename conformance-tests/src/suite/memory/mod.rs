@@ -29,14 +29,15 @@ use raw::WithRaw;
 pub enum MemoryKind {
     /// The default settings, and delays: positions per partition, a duplicate window.
     Plain,
-    /// As on a stream server: positions shared by a topic's partitions, a duplicate window, one in flight a key, delays.
+    /// As on a stream server: positions shared by a topic's partitions, a duplicate window, one in flight per key,
+    /// delays.
     Streams,
-    /// As on a log server: positions per partition, pipelined producers whose copies are always dropped, delays, records
-    /// that still come after a pause.
+    /// As on a log server: positions per partition, pipelined producers whose copies are always dropped, delays,
+    /// records that still come after a pause.
     Logs,
 }
 
-/// Makes memory worlds.
+/// A provider of memory worlds.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryProvider {
     kind: MemoryKind,
@@ -44,13 +45,13 @@ pub struct MemoryProvider {
 }
 
 impl MemoryProvider {
-    /// Worlds of this kind on a paused clock.
+    /// Makes worlds of this kind on a paused clock.
     #[must_use]
     pub const fn new(kind: MemoryKind) -> Self {
         Self { kind, clock: Clock::Paused }
     }
 
-    /// The same on the host's clock.
+    /// Puts the worlds on the host's clock.
     #[must_use]
     pub const fn on_real_clock(mut self) -> Self {
         self.clock = Clock::Real;
@@ -223,7 +224,7 @@ impl Fixture for MemoryFixture {
     }
 }
 
-/// Sends the record at a position once more under its stamp, when the broker has forgotten that.
+/// Sends the record at a position once more under its stamp, after the broker has forgotten that.
 async fn copy(backend: &MemoryBackend, topic: &str, partition: u32, position: Position) -> Result<(), Error> {
     let topic: Topic = topic.parse()?;
     let described = backend.describe_topic(&topic).await?;

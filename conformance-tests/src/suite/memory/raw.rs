@@ -1,5 +1,5 @@
-//! Records that no bus wrote, in a log that holds envelopes: they are stored in disguise, and this layer takes the disguise
-//! off where they are delivered, so that the bus meets bytes as it would on a broker.
+//! Records that no bus wrote, in a log that holds envelopes: they are stored in disguise, and this layer takes the
+//! disguise off on delivery, so that the bus meets bytes as it would on a broker.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ const DISGUISE: &str = "conformance.raw";
 /// A binding as brokers with record keys and plain header values have it.
 static BINDING: Binding = Binding::new("ce_").keyed(true);
 
-/// An envelope that stands for raw bytes.
+/// Makes an envelope that stands for raw bytes.
 pub(super) fn disguise(topic: &str, partition: u32, record: WireRecord) -> Result<Outbound> {
     let mut builder = Envelope::builder(DISGUISE, "/raw").payload(record.payload);
     if let Some(key) = record.key {

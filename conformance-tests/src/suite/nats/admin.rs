@@ -1,5 +1,5 @@
-//! The suite's own client: what an operator, a retention policy or an older program does to a log, and what a lease is
-//! ended with.
+//! The suite's own client, which does to a log what an operator, a retention policy or an older program does, and which
+//! ends leases.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::suite::limited::Limits;
 /// CloudEvents on NATS, as the library's documentation describes them.
 static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id("Nats-Msg-Id");
 
-/// How many records are asked for at once.
+/// Records that are asked for at once.
 const BATCH: usize = 2_000;
 
 /// A client beside the ones under test, on a connection that no fault strikes.
@@ -66,7 +66,7 @@ impl Admin {
         Ok(stored.sequence)
     }
 
-    /// What a client had sent, sent on without waiting: the answer goes to that client.
+    /// Sends on a publish that a client had sent, without waiting: the answer goes to that client.
     pub(super) async fn send_on(
         &self,
         subject: String,
@@ -89,7 +89,7 @@ impl Admin {
         self.client.flush().await.map_err(|error| failed("sending on", error))
     }
 
-    /// Removes all records below a position, of whatever partition: retention knows none.
+    /// Removes all records below a position, of all partitions: retention knows none.
     pub(super) async fn truncate(&self, topic: &str, first: Position) -> Result<()> {
         let stream = self.topic(topic).await?;
         stream.purge().sequence(first.get()).await.map(drop).map_err(|error| failed("purging", error))
@@ -103,7 +103,7 @@ impl Admin {
         self.context.create_stream(config).await.map(drop).map_err(|error| failed("creating", error))
     }
 
-    /// Sends a stored record once more under its message id, when the server has forgotten that.
+    /// Sends a stored record once more under its message id, after the server has forgotten that.
     pub(super) async fn store_copy(&self, topic: &str, position: Position) -> Result<()> {
         let stream = self.topic(topic).await?;
         let found = stream.get_raw_message(position.get()).await.map_err(|error| failed("reading", error))?;
@@ -115,7 +115,7 @@ impl Admin {
         self.store(found.subject.to_string(), found.headers, found.payload).await.map(drop)
     }
 
-    /// Stores a record that no bus wrote. NATS has no record keys, and attributes in headers of its own kind.
+    /// Stores a record that no bus wrote. NATS has no record keys, and its own headers for attributes.
     pub(super) async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Result<()> {
         let mut headers = HeaderMap::new();
         let mut insert = |name: &str, value: &[u8]| {
@@ -141,7 +141,7 @@ impl Admin {
         self.store(names::subject(&self.prefix, topic, partition), headers, record.payload).await.map(drop)
     }
 
-    /// Every record of a stream, by position: its subject and what it holds.
+    /// Reads every record of a stream, by position, with its subject.
     pub(super) async fn read(&self, stream: &stream::Stream, filter: String) -> Result<Vec<(u64, String, Inbound)>> {
         let unread = |error: &dyn Display| failed("reading", error);
         let config = jetstream::consumer::pull::Config {
@@ -178,7 +178,7 @@ impl Admin {
         Ok(read)
     }
 
-    /// How many partitions a topic has, as its metadata say.
+    /// The topic's number of partitions, by its metadata.
     pub(super) async fn partitions(&self, topic: &str) -> Result<u32> {
         let stream = self.topic(topic).await?;
         let count =
@@ -186,8 +186,8 @@ impl Admin {
         count.ok_or_else(|| failed("describing", "no count of partitions"))
     }
 
-    /// The record of a group's partition: its revision, and what it says. One by one, each from the stream's leader: they are
-    /// overwritten all the time, and a consumer may miss one meanwhile.
+    /// The record of a group's partition, with its revision. Each is read by itself, from the stream's leader: records
+    /// are overwritten all the time, and a consumer may miss one meanwhile.
     async fn record(&self, topic: &str, group: &str, partition: u32) -> Result<Option<(u64, Value)>> {
         let Ok(bucket) = self.context.get_stream(names::bucket(&self.prefix, topic)).await else { return Ok(None) };
         let subject = format!("{}{partition}", names::records(&self.prefix, topic, group));
@@ -210,8 +210,9 @@ impl Admin {
         Ok(records)
     }
 
-    /// Ends a member's ownership of partitions, all or one: another has taken them, as the bucket says, and falls silent at
-    /// once. Until its lease is over nobody takes them, which is as long as the ended one may believe in its own. How many.
+    /// Ends a member's ownership of partitions, all or one: the bucket names another owner, which falls silent at once.
+    /// Nobody takes them until that owner's lease is over, which is as long as the former owner may believe in its own.
+    /// Returns how many there were.
     pub(super) async fn supersede(&self, topic: &str, group: &str, member: &str, only: Option<u32>) -> Result<usize> {
         let mut ended = 0;
         for partition in 0..self.partitions(topic).await? {

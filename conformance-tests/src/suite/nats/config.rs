@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use eventbus_nats::NatsConfig;
 
-/// The settings of every bus under test on NATS: what is waited for is short, all else is the default.
+/// The settings of every bus under test on NATS: waits are short, all else is the default.
 pub fn nats_config(server: &str, prefix: &str) -> NatsConfig {
     NatsConfig::new(server)
         .prefix(prefix)

@@ -25,7 +25,7 @@ use crate::suite::fixture::{
 use crate::suite::limited::Limited;
 use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
-/// What a message's size has in it beside the record's own, as the backend counts it.
+/// Bytes of a message that the backend counts beside the record's own.
 const FRAME: usize = 512;
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ fn url(proxy: &Proxy) -> String {
     format!("nats://{}", proxy.address())
 }
 
-/// An error of JetStream's, as it stands in the answer to a publish.
+/// Makes an answer to a publish, with an error of JetStream's.
 fn refusal(code: u16, err_code: u64, description: &str) -> Fault {
     let answer = serde_json::json!({
         "error": { "code": code, "err_code": err_code, "description": description }, "stream": "", "seq": 0,
@@ -155,7 +155,7 @@ impl Fixture for NatsFixture {
             let auth = Auth::UserPassword("conformance".into(), password.into());
             NatsBackend::new(nats_config(&url(&proxy), &self.prefix).auth(auth))
         };
-        // With the right ones it is let in: what is refused below is nothing else.
+        // The right credentials are let in, so the refusal below is about the wrong ones.
         tried(connect("right").open().await)?;
         let wrong = connect("wrong");
         Ok(match wrong.open().await {

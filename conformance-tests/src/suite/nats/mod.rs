@@ -1,8 +1,8 @@
-//! NATS as a provider of worlds: real servers, and what can be done to them.
+//! NATS as a provider of worlds: real servers, and the faults that strike them.
 //!
-//! A world is a prefix of names on a server, and a client of the suite's own beside it ([`admin`]). Each connection, which is
-//! one process as the cases see it, has a proxy of its own; faults on publishes are the proxies', faults on logs and members
-//! the client's, and a case that restarts the broker has one of its own.
+//! A world is a prefix of names on a server, and a client of the suite's own beside it ([`admin`]). Each connection,
+//! which is one process as the cases see it, has a proxy of its own. Faults on publishes are made by the proxies,
+//! faults on logs and members by the client. A case that restarts the broker has one of its own.
 
 mod admin;
 mod config;
@@ -24,7 +24,7 @@ use super::fixture::{Abilities, Ability, Clock, Fixture, Provider, Setup};
 use super::served::{Servers, Source, address_in, prefix};
 use crate::brokers::{NatsServer, NatsVersion};
 
-/// Makes worlds on NATS.
+/// A provider of worlds on NATS.
 #[derive(Debug)]
 pub struct NatsProvider {
     name: String,
@@ -32,17 +32,17 @@ pub struct NatsProvider {
 }
 
 impl NatsProvider {
-    /// Servers of this version in containers.
+    /// Makes worlds on servers of this version in containers.
     #[must_use]
     pub fn containers(version: NatsVersion) -> Self {
         let servers = Servers::new(Source::Container(NatsServer::new(version)));
         Self { name: format!("nats {version}"), servers }
     }
 
-    /// A server that runs already, by its URL: `nats://HOST:PORT`. It is never harmed.
+    /// Makes worlds on a server that runs already, by its URL: `nats://HOST:PORT`. It is never harmed.
     ///
     /// # Errors
-    /// A URL that names no address.
+    /// `InvalidConfig` for a URL that names no address.
     pub fn running(url: &str) -> Result<Self, Error> {
         let wrong = "expected nats://HOST:PORT of a server without credentials";
         let address = address_in(url, "nats://", 4222).ok_or_else(|| Error::new(ErrorKind::InvalidConfig, wrong))?;

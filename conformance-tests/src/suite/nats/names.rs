@@ -1,4 +1,4 @@
-//! The names on the server, put together anew: what the library's documentation says of them is taken at its word.
+//! The names on the server, built anew as the library's documentation describes them.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ fn escape(name: &str) -> String {
     })
 }
 
-/// A name as one token; a long one is cut and carries its digest.
+/// A name as one token; a long name is cut and carries its digest.
 fn token(name: &str) -> String {
     let escaped = escape(name);
     if escaped.len() <= 96 {
@@ -29,7 +29,7 @@ fn token(name: &str) -> String {
     cut
 }
 
-/// What the subjects of a topic's partitions begin with.
+/// Prefix of the subjects of a topic's partitions.
 pub(super) fn subjects(prefix: &str, topic: &str) -> String {
     format!("{}.{}.", escape(prefix), token(topic))
 }
@@ -54,7 +54,7 @@ pub(super) fn bucket(prefix: &str, topic: &str) -> String {
     format!("KV_{}_G_{}", escape(prefix), token(topic))
 }
 
-/// What the subjects of a group's records on a topic begin with.
+/// Prefix of the subjects of a group's records on a topic.
 pub(super) fn records(prefix: &str, topic: &str, group: &str) -> String {
     format!("$KV.{}_G_{}.{}.p.", escape(prefix), token(topic), token(group))
 }

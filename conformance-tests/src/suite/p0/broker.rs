@@ -9,7 +9,7 @@ use crate::suite::p0::members::topic;
 use crate::suite::p0::publish::confirmed;
 use crate::suite::{Failure, Run, UnderWay};
 
-/// How long it is away.
+/// Time for which the broker is away.
 const DOWN: Duration = millis(700);
 
 /// Kills the broker and waits until it is back, on the record.
@@ -22,7 +22,8 @@ pub(in crate::suite) async fn restart(run: &Run, under_way: UnderWay, down: Dura
     Ok(())
 }
 
-/// The same while rounds of all keys are published: what is on its way when the connection ends, and what waits behind it.
+/// Restarts the broker while rounds of all keys are published: some are on their way when the connection ends, others
+/// wait behind them.
 async fn restart_under_load(
     run: &Run,
     under_way: UnderWay,
@@ -116,7 +117,7 @@ pub(in crate::suite) async fn confirmed_survives(run: Run) -> Result<(), Failure
             outcome.await?;
         }
     }
-    // What the log holds is read afterwards: the oracle misses what was confirmed and is not there (O5).
+    // The log is read afterwards: the oracle misses confirmed records that are not there (O5).
     let subscription = peer.subscribe(subscribe(), steadily(millis(1))).await?;
     run.settled(TOPIC, &[GROUP]).await?;
     subscription.drain(Duration::from_secs(5)).await?;

@@ -1,4 +1,4 @@
-//! Cases 14 and 21: members that come and go at random, and what that may cost.
+//! Cases 14 and 21: members that come and go at random, and the repeats that it may cost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn one_change(run: &Run, members: &mut Vec<Joined>, gone: &mut Vec<Joined>
             if member.frozen {
                 member.peer.thaw().await?;
             }
-            // What it left behind at the deadline comes again; the oracle judges that.
+            // Envelopes that it left behind at the deadline come again; the oracle judges that.
             drop(member.subscription.drain(millis(50)).await);
             gone.push(member);
         }
@@ -112,7 +112,7 @@ pub(in crate::suite) async fn duplicates_are_bounded(run: Run) -> Result<(), Fai
             }
             2 => {
                 for partition in 0..4 {
-                    // Where the coordinator takes all that a member has, each of them ends sessions.
+                    // A coordinator may take all that a member has: then each of these ends sessions.
                     run.fault("a partition is taken away", false);
                     run.fixture().take_away(TOPIC, GROUP, &member, partition).await?;
                 }
@@ -134,8 +134,8 @@ pub(in crate::suite) async fn duplicates_are_bounded(run: Run) -> Result<(), Fai
     Ok(())
 }
 
-/// How many deliveries may be repeats: records that had begun when a session ended, and that no commit before the next
-/// session had named, may come again, once a session.
+/// The most deliveries that may be repeats: a record that had begun when a session ended, and that no commit before the
+/// next session had named, may come again, once a session.
 #[must_use]
 pub fn may_come_again(events: &[Event]) -> usize {
     let mut begun: BTreeSet<(u32, u64)> = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Case 20: what would break the contract is refused when it is built.
+//! Case 20: configurations that would break the contract are refused when they are built.
 #![allow(clippy::type_complexity)] // tables of settings and what breaks them
 
 use std::time::Duration;

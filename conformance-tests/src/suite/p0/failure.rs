@@ -1,4 +1,4 @@
-//! Cases 16 and 17: the one that cannot be handled moves, and nothing else.
+//! Cases 16 and 17: an envelope that cannot be handled moves, and nothing else.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::suite::common::{GROUP, TOPIC, expect, failing, keys, millis, subscrib
 use crate::suite::failure::ensure;
 use crate::suite::{Failure, Peer, PublishFault, Publishes, Run, UnderWay};
 
-/// Case 16: the failed envelope's later ones wait durably behind it. The library does not have it yet.
+/// Case 16: the failed envelope's later ones wait durably behind it. The library cannot do that yet.
 #[allow(clippy::unused_async)]
 pub(in crate::suite) async fn park(_: Run) -> Result<(), Failure> {
     Err(Failure::wrong("a fixture says that it can park, and the case is not written"))
@@ -26,7 +26,7 @@ fn dead_lettering() -> Subscribe {
     subscribe().attempts(3).then(FailurePolicy::DeadLetter)
 }
 
-/// How many envelopes were finished in this way.
+/// The number of envelopes that were finished in this way.
 pub(in crate::suite) fn finished(run: &Run, by: FinishedBy) -> usize {
     let such = |kind: &Kind| matches!(kind, Kind::Finished { by: found, .. } if *found == by);
     run.inspect(|events| events.iter().filter(|event| such(&event.kind)).count())
@@ -44,7 +44,7 @@ fn all_keys() -> Vec<String> {
     all
 }
 
-/// The one letter of the group: of the third envelope of `k`, after so many attempts.
+/// Reads the one letter of the group: of the third envelope of `k`, after so many attempts.
 async fn one_letter(run: &Run, group: &str, attempts: u32) -> Result<DeadLetter, Failure> {
     let letters = run.log(&letters_of(group)?).await?;
     ensure!(letters.len() == 1, "expected one dead letter, found {}", letters.len());
@@ -67,7 +67,7 @@ async fn finish(run: &Run, subscriptions: &[&Subscription], groups: &[&str]) -> 
     Ok(())
 }
 
-/// Case 17: exactly the poison one moves.
+/// Case 17: exactly the poison envelope moves.
 pub(in crate::suite) async fn dead_letter(run: Run) -> Result<(), Failure> {
     let peer = start(&run).await?;
     let subscription = peer.subscribe(dead_lettering(), failing("k", 3, Act::Fail, u32::MAX)).await?;
@@ -106,7 +106,7 @@ pub(in crate::suite) async fn dead_letter_topic_down(run: Run) -> Result<(), Fai
     Ok(())
 }
 
-/// Case 17: the reserve.
+/// Case 17: the reserve of a full budget.
 pub(in crate::suite) async fn dead_letter_with_budgets_full(run: Run) -> Result<(), Failure> {
     let peer = run.process_with(run.config().budget_envelopes(8)).await?;
     peer.topic(TopicSpec::new(TOPIC).partitions(4)).await?;
@@ -129,7 +129,7 @@ pub(in crate::suite) async fn dead_letter_with_budgets_full(run: Run) -> Result<
     Ok(())
 }
 
-/// Case 17: a record that is too large with what a letter adds.
+/// Case 17: a record that is too large together with what a letter adds.
 pub(in crate::suite) async fn dead_letter_too_large(run: Run) -> Result<(), Failure> {
     const LIMIT: usize = 4_096;
     let run = run.elsewhere(|setup| setup.max_record_bytes = Some(LIMIT)).await?;
@@ -171,7 +171,7 @@ pub(in crate::suite) async fn dead_letter_then_killed(run: Run) -> Result<(), Fa
     Ok(())
 }
 
-/// Case 17: another group's failure is none of this one's.
+/// Case 17: a failure in another group is none in this one.
 pub(in crate::suite) async fn dead_letter_by_group(run: Run) -> Result<(), Failure> {
     let peer = start(&run).await?;
     let one = peer.subscribe(dead_lettering(), failing("k", 3, Act::Fail, u32::MAX)).await?;
@@ -208,7 +208,7 @@ pub(in crate::suite) async fn stopped(run: Run) -> Result<(), Failure> {
     let Err(error) = subscription.closed().await else { return Err(Failure::wrong("it ended without its error")) };
     ensure!(error.kind() == eventbus_core::ErrorKind::HandlerFailed, "expected the handler's failure, got {error}");
     ensure!(run.count(|call| call.is("k", 4)) == 0, "the key went on behind the failed envelope");
-    // Starting again after stop: repaired, it goes on where it stood.
+    // A repaired subscription, begun again after the stop, goes on where the first stood.
     let again = peer.subscribe(options(), steadily(millis(1))).await?;
     finish(&run, &[&again], &[GROUP]).await
 }

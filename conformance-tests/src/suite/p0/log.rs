@@ -12,7 +12,7 @@ use crate::suite::p0::failure::finished;
 use crate::suite::p0::members::topic;
 use crate::suite::{Failure, Peer, Run, UnderWay};
 
-/// A group with progress on a log that will not be there any more.
+/// Makes a group with progress on a log that is going to be replaced.
 async fn with_progress(run: &Run) -> Result<Peer, Failure> {
     let peer = run.process().await?;
     topic(&peer, 4).await?;
@@ -29,7 +29,7 @@ async fn recreate(run: &Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Case 26: noticed, and nothing skipped on the word of the old note.
+/// Case 26: the other log is noticed, and nothing is skipped on the word of the old note.
 pub(in crate::suite) async fn recreated_topic_stops(run: Run) -> Result<(), Failure> {
     let peer = with_progress(&run).await?;
     recreate(&run).await?;
@@ -44,7 +44,7 @@ pub(in crate::suite) async fn recreated_topic_stops(run: Run) -> Result<(), Fail
     Ok(())
 }
 
-/// Case 26: told to begin again, it handles all that the new log holds.
+/// Case 26: a subscription that is told to begin again handles all that the new log holds.
 pub(in crate::suite) async fn recreated_topic_begins_again(run: Run) -> Result<(), Failure> {
     let peer = with_progress(&run).await?;
     recreate(&run).await?;
@@ -60,7 +60,7 @@ pub(in crate::suite) async fn recreated_topic_begins_again(run: Run) -> Result<(
     Ok(())
 }
 
-/// Case 26: recreated under a running member.
+/// Case 26: the topic is recreated under a running member.
 pub(in crate::suite) async fn recreated_under_a_member(run: Run) -> Result<(), Failure> {
     let peer = with_progress(&run).await?;
     let options = subscribe().on_log_reset(OnLogReset::Earliest);
@@ -81,7 +81,7 @@ pub(in crate::suite) async fn recreated_under_a_member(run: Run) -> Result<(), F
 /// Case 26: a watermark above the log's end.
 pub(in crate::suite) async fn shortened_log_stops(run: Run) -> Result<(), Failure> {
     let peer = with_progress(&run).await?;
-    // What a group is left with when a log was cut at its end: progress that the log does not hold.
+    // A log that was cut at its end leaves a group with progress that the log does not hold.
     let control = run.control().await?;
     let described = control.describe_topic(&TOPIC.parse()?).await?;
     let above: Vec<(u32, Position)> = (0..)

@@ -16,7 +16,7 @@ pub(in crate::suite) async fn topic(peer: &Peer, partitions: u32) -> Result<(), 
     peer.topic(TopicSpec::new(TOPIC).partitions(partitions)).await
 }
 
-/// How many partitions a member's process has claimed and not lost, as the history shows.
+/// The number of sessions that a member has begun, as the history shows.
 pub(in crate::suite) fn sessions(run: &Run, member: &str) -> usize {
     let of = |kind: &Kind| matches!(kind, Kind::SessionStart { member: found, .. } if &**found == member);
     run.inspect(|events| events.iter().filter(|event| of(&event.kind)).count())
@@ -25,7 +25,7 @@ pub(in crate::suite) fn sessions(run: &Run, member: &str) -> usize {
 /// Waits until one member of group `billing` owns this many partitions of topic `orders`.
 ///
 /// # Errors
-/// What the broker says, other than that it cannot be reached.
+/// The broker's error, other than that it cannot be reached.
 pub async fn until_owns(run: &Run, member: &str, partitions: usize) -> Result<(), Failure> {
     loop {
         let described = run.described(TOPIC, GROUP).await?.map(|described| described.partitions).unwrap_or_default();
@@ -59,7 +59,7 @@ async fn isolated(run: &Run, frozen: bool) -> Result<(), Failure> {
     }
     until_owns(run, two.member(), 6).await?;
     let at = run.inspect(|events| events.len());
-    // What the first one has begun before its lease ended may still end; it may begin nothing more.
+    // Handlers that the first one began before its lease ended may still end; it may begin nothing more.
     run.until("the second has taken over", || sessions(run, two.member()) >= 6).await;
     if frozen {
         first.thaw().await?
@@ -162,7 +162,7 @@ pub(in crate::suite) async fn taken_and_given_back(run: Run) -> Result<(), Failu
     topic(&peer, 6).await?;
     let gate = Gate::new();
     let script = Gated::new(steadily(millis(2)), &gate, |delivery, number| {
-        // Only the first time: the hand-over is what is looked at, not the wait.
+        // Only one envelope waits: the case is about the hand-over, not the wait.
         key_is(delivery, "k") && number == 2
     });
     let subscription = peer.subscribe(subscribe(), script).await?;
@@ -181,7 +181,7 @@ pub(in crate::suite) async fn taken_and_given_back(run: Run) -> Result<(), Failu
     let before = epochs(&run);
     run.fault("partition taken away", false);
     run.fixture().take_away(TOPIC, GROUP, subscription.member(), partition).await?;
-    // Claimed anew; what runs under the old epoch still stands.
+    // The partition is claimed anew, while the handler under the old epoch still stands.
     run.until("the same member has it again", || epochs(&run) > before).await;
     ensure!(run.count(|call| call.is("k", 3)) == 0, "the key went on beside the handler of its earlier envelope");
     gate.open();

@@ -23,7 +23,7 @@ macro_rules! broken {
     };
 }
 
-/// A defect, and the case that shows it.
+/// Defects, and the cases that show them.
 const BROKEN: &[Broken] = broken! {
     KeyNotRouted => order::random_handler_times;
     LanesRoundRobin => order::random_handler_times;
@@ -49,10 +49,11 @@ const BROKEN: &[Broken] = broken! {
     DeadLaneAfterPanic => failure::skipped;
 };
 
-/// How long a broken case may hang before that counts as its failure.
+/// Time for which a broken case may hang before that counts as its failure.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// On a real clock most of the time is spent waiting for what never comes: several at once, and not as long.
+/// Cases that run at once on a real clock, where most of the time is spent waiting for what never comes; each gets less
+/// time there.
 const AT_ONCE: usize = 8;
 const REAL_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -60,16 +61,16 @@ async fn passes(run: Run, case: fn(Run) -> Running, patience: Duration) -> bool 
     matches!(tokio::time::timeout(patience, tokio::spawn(case(run))).await, Ok(Ok(Ok(()))))
 }
 
-/// Case 1. What the other cases need, the registry tells.
+/// Case 1. `needs_of` tells the needs of the other cases, by the registry.
 pub(in crate::suite) async fn every_defect_is_caught(
     run: Run,
     needs_of: fn(&str) -> Option<&'static [Ability]>,
 ) -> Result<(), Failure> {
     let pipelined = run.control().await?.capabilities().pipelining == Pipelining::PerPartition;
-    // Where any number may be in flight, several of a key are no defect.
+    // Several records of a key in flight are no defect where any number may be.
     let is_one = |mutant: &Mutant| match mutant {
         Mutant::SeveralInFlight => !pipelined,
-        // What a bus never hears of, it cannot give up.
+        // A bus cannot give up an unknown outcome that it never hears of.
         Mutant::UnknownGivenUp => !run.resolves_by_itself(),
         _ => true,
     };

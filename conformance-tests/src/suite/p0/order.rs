@@ -1,4 +1,4 @@
-//! Cases 2, 3, 4, 24 and 25: one key in order, the others on their way.
+//! Cases 2, 3, 4, 24 and 25: each key in order, while the others go on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -25,7 +25,7 @@ pub(in crate::suite) async fn per_key_order(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Case 3, handlers that take random times.
+/// Case 3: handlers that take random times.
 pub(in crate::suite) async fn random_handler_times(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     peer.topic(TopicSpec::new(TOPIC).partitions(4)).await?;
@@ -37,7 +37,7 @@ pub(in crate::suite) async fn random_handler_times(run: Run) -> Result<(), Failu
     Ok(())
 }
 
-/// Two threads that wait for each other, blocking, and do not wait for ever.
+/// A blocking meeting of two threads: each waits for the other, 30 s at the most.
 #[derive(Default)]
 struct Meeting {
     there: Mutex<usize>,
@@ -71,14 +71,14 @@ impl Script for Meets {
     }
 }
 
-/// Case 3, the barrier.
+/// Case 3: the barrier.
 pub(in crate::suite) async fn blocking_barrier(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     peer.topic(TopicSpec::new(TOPIC).partitions(1)).await?;
     let met = Arc::new(AtomicBool::new(false));
     let script = Meets(Arc::default(), met.clone());
     let subscription = peer.subscribe(subscribe(), script).await?;
-    // Both in one batch of one partition: nothing but the pool brings them onto two threads.
+    // Both records are in one batch of one partition: only the pool brings them onto two threads.
     peer.publish_rounds(TOPIC, &keys("order", 2), 1).await?;
     run.settled(TOPIC, &[GROUP]).await?;
     ensure!(met.load(Ordering::Acquire), "two handlers of different keys never ran at the same time on two threads");
@@ -87,7 +87,7 @@ pub(in crate::suite) async fn blocking_barrier(run: Run) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Case 4: as many failing keys as handlers at once.
+/// Runs case 4 with as many failing keys as handlers may run at once.
 async fn failing_keys(run: &Run, concurrency: usize) -> Result<(), Failure> {
     let peer = run.process().await?;
     peer.topic(TopicSpec::new(TOPIC).partitions(4)).await?;
@@ -106,7 +106,7 @@ async fn failing_keys(run: &Run, concurrency: usize) -> Result<(), Failure> {
     let failed = |call: &crate::suite::Call| matches!(call.end, Some((EndOutcome::Failed, _)));
     run.until_calls("every bad key has failed", concurrency, |call| failed(call) && call.start.attempt == 1).await;
     peer.publish_rounds(TOPIC, &good, 5).await?;
-    // While all bad keys fail over and over.
+    // All bad keys fail over and over meanwhile.
     let is_good = |call: &crate::suite::Call| call.start.key.bytes().is_some_and(|key| key.starts_with(b"good"));
     run.until_calls("all good keys are done beside the failing ones", 500, |call| is_good(call) && call.succeeded())
         .await;
@@ -121,12 +121,12 @@ async fn failing_keys(run: &Run, concurrency: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Case 4, as many failing keys as handlers at once.
+/// Case 4: as many failing keys as handlers may run at once.
 pub(in crate::suite) async fn failures_hold_their_keys_only(run: Run) -> Result<(), Failure> {
     failing_keys(&run, 8).await
 }
 
-/// Case 4, with one handler at once.
+/// Case 4: one handler may run at once.
 pub(in crate::suite) async fn failure_holds_no_slot(run: Run) -> Result<(), Failure> {
     failing_keys(&run, 1).await
 }
@@ -137,7 +137,7 @@ pub(in crate::suite) async fn prefetched_do_not_overtake(run: Run) -> Result<(),
     peer.topic(TopicSpec::new(TOPIC).partitions(2)).await?;
     let mut all = keys("order", 10);
     all.push("k".into());
-    // All is there before anybody subscribes, so it comes in one batch.
+    // All records are there before anybody subscribes, so they come in one batch.
     peer.publish_rounds(TOPIC, &all, 20).await?;
     let subscription = peer.subscribe(subscribe(), failing("k", 5, Act::Fail, 3)).await?;
     run.until_calls("the fifth has failed", 1, |call| call.is("k", 5) && call.end.is_some()).await;
@@ -180,7 +180,7 @@ fn running(run: &Run) -> usize {
     run.count(|call| call.end.is_none())
 }
 
-/// The most handlers at once between two places of the history.
+/// Returns the most handlers that ran at once between two indices of the history.
 pub(in crate::suite) fn peak(run: &Run, from: usize, to: usize) -> usize {
     run.inspect(|events| {
         let (mut now, mut most) = (0_usize, 0);

@@ -1,4 +1,4 @@
-//! Case 15: what finished behind a slow head is not done again.
+//! Case 15: records that finished behind a slow head are not handled again.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,11 @@ use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
 use crate::suite::{Call, Failure, Run, UnderWay};
 
-/// As good as for ever: a key that failed once is unfinished for the rest of the case, and holds no handler's place.
+/// A back-off that is as good as for ever: a key that failed once stays unfinished for the rest of the case, and holds
+/// no handler's place.
 const NEVER: Backoff = Backoff::fixed(std::time::Duration::from_secs(24 * 3600));
 
-/// The runs that the last confirmed commit names beyond its watermark, and the watermark.
+/// Returns the watermark of the last confirmed commit, and the runs that it names beyond.
 fn last_commit(events: &[Event]) -> (u64, Vec<(u64, u64)>) {
     let commits = events.iter().rev().filter_map(|event| match &event.kind {
         Kind::CommitConfirmed(commit) => Some((commit.position, commit.beyond.clone())),
@@ -31,9 +32,9 @@ fn is_slow(delivery: &Delivery) -> bool {
     delivery.envelope().key().is_some_and(|key| key.as_bytes().starts_with(b"slow"))
 }
 
-/// Handles `fast` while the heads of `slow` stay unfinished; kills the member when all is as finished as it can be and the
-/// commits say nothing new; has another one handle the rest. Returns the positions that were done twice, and what the
-/// last commit before the kill named.
+/// Handles `fast` while the heads of `slow` stay unfinished, and kills the member when no more can finish and the
+/// commits say nothing new; another member handles the rest. Returns the positions that were handled twice, and the
+/// runs that the last commit before the kill named.
 async fn killed_behind_slow_heads(
     run: &Run,
     slow: &[String],
@@ -42,7 +43,7 @@ async fn killed_behind_slow_heads(
 ) -> Result<(BTreeSet<u64>, Vec<(u64, u64)>), Failure> {
     let (first, second) = (run.process().await?, run.process().await?);
     topic(&first, 1).await?;
-    // The first head lies before all others; where there are as many slow ones as fast ones, the two alternate.
+    // The first head lies before all others; if there are as many slow keys as fast ones, the two alternate.
     second.publish_rounds(TOPIC, &slow[..1], 1).await?;
     let mut mixed: Vec<String> = Vec::with_capacity(slow.len() + fast.len());
     let (mut slow_left, mut fast_left) = (slow[1..].iter(), fast.iter());
@@ -66,7 +67,7 @@ async fn killed_behind_slow_heads(
     run.until("the heads have failed, the tail is done", || run.inspect(ends) >= done + slow.len()).await;
     let names_enough = || named(&run.inspect(last_commit).1) >= 1_000;
     run.until("a commit names what finished behind the heads", names_enough).await;
-    // The next commit interval has passed, and all that the note has room for is in it.
+    // The next commit interval has passed: the commit names as many runs as the note has room for.
     tokio::time::sleep(millis(1_000)).await;
     let (_, runs) = run.inspect(last_commit);
     first.kill(UnderWay::Stored).await?;
@@ -89,7 +90,7 @@ pub(in crate::suite) async fn fast_tail_is_not_repeated(run: Run) -> Result<(), 
     Ok(())
 }
 
-/// Case 15, with every second of 100 000 records unfinished.
+/// Case 15: every second of 100 000 records is unfinished.
 pub(in crate::suite) async fn cut_note_repeats_a_suffix(run: Run) -> Result<(), Failure> {
     let (repeated, runs) = killed_behind_slow_heads(&run, &keys("slow", 50_000), &keys("fast", 50_000), 1).await?;
     ensure!(named(&runs) >= 1_000, "the note names too few to show anything: {}", named(&runs));

@@ -1,4 +1,4 @@
-//! Cases 5, 6, 7, 27 and 28: publishing when the broker refuses, forgets to answer, or is cut off.
+//! Cases 5, 6, 7, 27 and 28: publishing to a broker that refuses, does not answer, or is cut off.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::suite::common::{GROUP, TOPIC, expect, keys, millis, subscribe};
 use crate::suite::failure::ensure;
 use crate::suite::{Ability, Failure, Peer, PublishFault, Publishes, Run, UnderWay};
 
-/// The refused number, and how many are queued.
+/// The number of the refused publish, and how many of its key are queued.
 const REFUSED: u64 = 3;
 const QUEUED: u64 = 6;
 
-/// How often the history says that a publish was refused.
+/// Counts the refused publishes in the history.
 fn refusals(run: &Run) -> usize {
     let refused = |kind: &Kind| matches!(kind, Kind::Published { outcome: PublishOutcome::Refused { .. }, .. });
     run.inspect(|events| events.iter().filter(|event| refused(&event.kind)).count())
 }
 
-/// Queues six of `k`, of which the third will be refused, among those of other keys.
+/// Queues six envelopes of `k` among those of other keys; the third will be refused.
 async fn queue_and_refuse(run: &Run, peer: &Peer) -> Result<(Vec<Outcome>, Vec<Outcome>), Failure> {
     run.on_publish(PublishFault::Refuse, Publishes::to(TOPIC).key("k").nth(REFUSED)).await?;
     let (mut of_k, mut others) = (Vec::new(), Vec::new());
@@ -33,7 +33,7 @@ async fn queue_and_refuse(run: &Run, peer: &Peer) -> Result<(Vec<Outcome>, Vec<O
     Ok((of_k, others))
 }
 
-/// What becomes of the six.
+/// Checks the six outcomes of `k`: stored before the refusal, not from there on, and each error names the refusal.
 async fn prefix_stored_suffix_not(of_k: Vec<Outcome>) -> Result<(), Failure> {
     let mut named = None;
     for (number, outcome) in (1..).zip(of_k) {
@@ -76,11 +76,11 @@ async fn sealed(peer: &Peer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Case 5: sealed until the caller has seen it.
+/// Case 5: the key is sealed until the caller has seen the refusal.
 pub(in crate::suite) async fn refusal_seals_until_seen(run: Run) -> Result<(), Failure> {
     let peer = refused(&run, AfterRefusal::SealKey).await?;
     let (of_k, others) = queue_and_refuse(&run, &peer).await?;
-    // Nobody has awaited anything: this one fails, and by its error the caller has seen the refusal.
+    // Nobody has awaited an outcome: this publish fails, and by its error the caller has seen the refusal.
     sealed(&peer).await?;
     peer.publisher().publish(TOPIC, "k", 0).await?;
     for outcome in others {
@@ -90,12 +90,12 @@ pub(in crate::suite) async fn refusal_seals_until_seen(run: Run) -> Result<(), F
     finish(&run, &peer, oracle::AfterRefusal::Seal).await
 }
 
-/// Case 5: resumed by hand.
+/// Case 5: the key is sealed until it is resumed.
 pub(in crate::suite) async fn refusal_seals_until_resumed(run: Run) -> Result<(), Failure> {
     let peer = refused(&run, AfterRefusal::SealUntilResumed).await?;
     let (of_k, others) = queue_and_refuse(&run, &peer).await?;
     prefix_stored_suffix_not(of_k).await?;
-    // Seen, and sealed all the same.
+    // The refusal was seen, and the key is sealed all the same.
     sealed(&peer).await?;
     sealed(&peer).await?;
     peer.publisher().resume(TOPIC, "k")?;
@@ -106,7 +106,7 @@ pub(in crate::suite) async fn refusal_seals_until_resumed(run: Run) -> Result<()
     finish(&run, &peer, oracle::AfterRefusal::SealUntilResumed).await
 }
 
-/// Case 5: a topic that goes on.
+/// Case 5: the topic goes on after a refusal.
 pub(in crate::suite) async fn refusal_seals_nothing_where_told(run: Run) -> Result<(), Failure> {
     let peer = refused(&run, AfterRefusal::Continue).await?;
     let (of_k, others) = queue_and_refuse(&run, &peer).await?;
@@ -156,7 +156,7 @@ pub(in crate::suite) async fn cut_between_publishes(run: Run) -> Result<(), Fail
         let before = confirmed(&run);
         run.until("some are confirmed", || confirmed(&run) > before + 20).await;
         publishing.cut(under_way).await?;
-        // Published while cut off: these wait behind what is unknown.
+        // These are published while cut off: they wait behind publishes whose outcome is unknown.
         let later: Vec<_> = all.iter().map(|key| publisher.publish(TOPIC, key, 0)).collect();
         tokio::time::sleep(millis(300)).await;
         publishing.heal().await?;
@@ -171,7 +171,7 @@ pub(in crate::suite) async fn cut_between_publishes(run: Run) -> Result<(), Fail
     Ok(())
 }
 
-/// How many publishes are confirmed so far.
+/// Counts the publishes that are confirmed so far.
 pub(in crate::suite) fn confirmed(run: &Run) -> usize {
     let confirmed = |kind: &Kind| matches!(kind, Kind::Published { outcome: PublishOutcome::Confirmed { .. }, .. });
     run.inspect(|events| events.iter().filter(|event| confirmed(&event.kind)).count())
@@ -186,7 +186,7 @@ pub(in crate::suite) async fn held_past_the_duplicate_window(run: Run) -> Result
     run.on_publish(PublishFault::Hold, Publishes::to(TOPIC).key("k").nth(2)).await?;
     let mut all = keys("order", 10);
     all.push("k".into());
-    // All are confirmed in the end although one is still in the network: it was sent again.
+    // All are confirmed in the end, although one is still in the network: the bus has sent it again.
     peer.publish_rounds(TOPIC, &all, 5).await?;
     tokio::time::sleep(window * 2).await;
     run.fault("release", false);
@@ -194,7 +194,7 @@ pub(in crate::suite) async fn held_past_the_duplicate_window(run: Run) -> Result
     peer.publish_rounds(TOPIC, &all, 5).await?;
     run.settled(TOPIC, &[GROUP]).await?;
     subscription.drain(Duration::from_secs(5)).await?;
-    // The broker cannot tell the late copy from a new record; the reader can.
+    // The broker cannot tell the late copy from a new record; a member can.
     let expected = if run.can(Ability::DuplicateWindow) { expect().copies_allowed() } else { expect() };
     let verdict = run.judge(&expected, &[(TOPIC, &[GROUP])]).await?;
     ensure!(verdict.counts.deliveries == 110, "each was to be handled once: {:?}", verdict.counts);
@@ -212,7 +212,7 @@ pub(in crate::suite) async fn black_holed_key(run: Run) -> Result<(), Failure> {
     let subscription = peer.subscribe(subscribe(), steadily(millis(1))).await?;
     let armed = run.on_publish(PublishFault::LoseConfirmation, Publishes::to(TOPIC).key("hole").all()).await?;
     let hole: Vec<_> = (0..200).map(|_| peer.publisher().publish(TOPIC, "hole", 0)).collect();
-    // More than the budget of the others, while the hole waits for room.
+    // More envelopes than the budget has places for, while those of the black-holed key wait for room.
     peer.publish_rounds(TOPIC, &keys("order", 100), 10).await?;
     let unanswered = |kind: &Kind| matches!(kind, Kind::Published { .. });
     let answered = run.inspect(|events| events.iter().filter(|event| unanswered(&event.kind)).count());

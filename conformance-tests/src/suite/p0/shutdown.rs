@@ -1,4 +1,4 @@
-//! Cases 18 and 19: a member that leaves by itself.
+//! Cases 18 and 19: a member that leaves of its own accord.
 
 use std::time::Duration;
 

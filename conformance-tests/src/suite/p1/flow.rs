@@ -1,4 +1,4 @@
-//! Flow: fairness, bounds, limits, stalls, lag.
+//! Flow: fairness, bounds, limits, stalls and lag.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,11 +32,11 @@ pub(in crate::suite) async fn hot_key(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bounded memory with a stuck handler; beyond the bound it stalls visibly, and other partitions do not.
+/// Memory is bounded with a stuck handler; at the bound its partition stalls visibly, and others do not.
 pub(in crate::suite) async fn stuck_handler(run: Run) -> Result<(), Failure> {
     const BUDGET: usize = 64 << 10;
     const SIZE: usize = 1 << 10;
-    // A delivery that was under way comes whole, and so does what the backend may still send after a pause.
+    // A delivery that is under way comes whole, and so do the records that the backend may still send after a pause.
     const BATCH: usize = 256;
     let full = Arc::new(AtomicUsize::new(0));
     let seen = full.clone();
@@ -79,7 +79,7 @@ pub(in crate::suite) async fn stuck_handler(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Concurrency reaches its limit and never passes it.
+/// The number of handlers at once reaches its limit and never passes it.
 pub(in crate::suite) async fn concurrency_limit(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 4).await?;
@@ -126,7 +126,7 @@ pub(in crate::suite) async fn stall_is_reported(run: Run) -> Result<(), Failure>
     Ok(())
 }
 
-/// Lag is a count of records, right before, between and after.
+/// Lag is a count of records, and right before, between and after.
 pub(in crate::suite) async fn lag_is_right(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 4).await?;
@@ -158,7 +158,7 @@ pub(in crate::suite) async fn lag_is_right(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is paused starts nothing more, and goes on where it stood.
+/// A paused subscription starts nothing more, and goes on where it stood when it is resumed.
 pub(in crate::suite) async fn paused_and_resumed(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     peer.topic(TopicSpec::new(TOPIC).partitions(4)).await?;

@@ -1,4 +1,4 @@
-//! What handlers see, and what they may do.
+//! Handlers: what they see, and what they may do.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::suite::p0::failure::{finished, letters_of};
 use crate::suite::p0::members::topic;
 use crate::suite::{Failure, Run};
 
-/// Publishes the next envelope of its own key, and waits for the confirmation before it ends.
+/// A handler that publishes the next envelope of its own key, and waits for the confirmation before it ends.
 struct Chain(Publisher);
 
 const LINKS: u64 = 10;
@@ -32,7 +32,7 @@ impl Script for Chain {
         let publisher = self.0.clone();
         (number < LINKS).then(|| -> Holding {
             Box::pin(async move {
-                // The history shows what became of it.
+                // The history shows the outcome.
                 drop(publisher.publish(TOPIC, &key, 0).await);
             })
         })
@@ -102,7 +102,7 @@ pub(in crate::suite) async fn panicking_hook(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A record that is no envelope goes to the policy without attempts, raw bytes kept, in its key's line.
+/// An undecodable record goes to the failure policy without attempts, in the order of its key, its raw bytes kept.
 pub(in crate::suite) async fn undecodable(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 4).await?;
@@ -111,7 +111,8 @@ pub(in crate::suite) async fn undecodable(run: Run) -> Result<(), Failure> {
     peer.publish_rounds(TOPIC, &k, 2).await?;
     let raw = WireRecord {
         key: Some(key.to_bytes()),
-        // A form of events that nobody here reads. (Of a broken document in JSON a broker without record keys knows no key.)
+        // A format of events that nobody here reads. (A broker without record keys finds no key in a broken JSON
+        // document.)
         headers: vec![("content-type".into(), Bytes::from_static(b"application/cloudevents+avro"))],
         payload: Bytes::from_static(b"{ this is no event \xff"),
     };
@@ -128,14 +129,14 @@ pub(in crate::suite) async fn undecodable(run: Run) -> Result<(), Failure> {
     ensure!(letter.envelope.payload() == &raw.payload, "its bytes were changed: {letter:?}");
     ensure!(letter.envelope.key() == Some(&key), "its key is lost: {letter:?}");
     ensure!(letter.attempts == 0, "it was tried {} times", letter.attempts);
-    // The log holds what no reader can read; the rest is judged by the handler calls.
+    // The log holds a record that no reader can decode; the rest is judged by the handler calls.
     run.judge(&Expectations::new(16).quiet().overlap(), &[]).await?;
     let handled = run.count(|call| call.of("k") && call.succeeded());
     ensure!(handled == 4, "the four around it were to be handled, {handled} were");
     Ok(())
 }
 
-/// A panic of a handler is a failed attempt, and its key goes on.
+/// A handler's panic is a failed attempt, and its key goes on.
 pub(in crate::suite) async fn panicking_handler(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 2).await?;
@@ -168,7 +169,7 @@ impl std::fmt::Display for PanicsWhenShown {
     }
 }
 
-/// Panics in the call itself, in the drop of what the handler holds, and in the error's text.
+/// Panics in the call itself, in the drop of a value that the handler holds, and in the text of its error.
 pub(in crate::suite) async fn panics_in_odd_places(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 1).await?;
@@ -202,7 +203,7 @@ pub(in crate::suite) async fn panics_in_odd_places(run: Run) -> Result<(), Failu
     Ok(())
 }
 
-/// A handler that takes longer than it may is a failed attempt, and its future is gone before the next.
+/// A handler that takes too long is a failed attempt, and its future is gone before the next one.
 pub(in crate::suite) async fn handler_timeout(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     peer.topic(TopicSpec::new(TOPIC).partitions(2)).await?;

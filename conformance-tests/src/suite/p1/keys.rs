@@ -1,4 +1,4 @@
-//! Keys and identities: what relates envelopes, and what does not.
+//! Keys and ids: which of them relate envelopes, and which do not.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::suite::common::{Collected, GROUP, TOPIC, expect, key_is, millis, subs
 use crate::suite::failure::ensure;
 use crate::suite::{Failure, Run};
 
-/// Keys of all sorts, and none.
+/// Keys of all sorts, and no key.
 pub(in crate::suite) async fn odd_keys(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     peer.topic(TopicSpec::new(TOPIC).partitions(4)).await?;
@@ -20,7 +20,7 @@ pub(in crate::suite) async fn odd_keys(run: Run) -> Result<(), Failure> {
             .map(str::to_owned)
             .into();
     odd.push("k".repeat(1 << 10));
-    // None: related to nothing.
+    // An empty name is no key: related to nothing.
     odd.push(String::new());
     let subscription = peer.subscribe(subscribe(), unsteadily(run.seed(), millis(5))).await?;
     peer.publish_rounds(TOPIC, &odd, 8).await?;
@@ -38,7 +38,7 @@ pub(in crate::suite) async fn odd_keys(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each topic's first of the key ends when the other topic's has begun: never, were the key's envelopes one line.
+/// Ends each topic's first envelope of the key when the other topic's has begun: never, if both were in one order.
 #[derive(Clone)]
 struct Meeting(watch::Sender<BTreeSet<Topic>>);
 

@@ -1,4 +1,4 @@
-//! Life cycle: starting again, closing in every way, groups beside each other, replays.
+//! Life cycle: starting again, closing in every way, independent groups, replays.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
 use crate::suite::{Failure, Run};
 
-/// Starting again after a stop, a drain and a drop, many times.
+/// Subscriptions start again after drains and drops, many times.
 pub(in crate::suite) async fn started_again(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 4).await?;
@@ -36,7 +36,7 @@ pub(in crate::suite) async fn started_again(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Closing from several sides at once.
+/// Several callers close at once.
 pub(in crate::suite) async fn concurrent_close(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 4).await?;
@@ -130,7 +130,7 @@ fn numbers(collected: &Collected) -> Vec<u64> {
     collected.all().iter().filter_map(|delivery| delivery.envelope().sequence()).collect()
 }
 
-/// Replays: a new group from a position, from a time and from the end; a group put back; a group forgotten.
+/// Replays: a new group from a position, from a time and from the end; a group that is reset; a group that is deleted.
 pub(in crate::suite) async fn replays(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 1).await?;
@@ -167,7 +167,7 @@ pub(in crate::suite) async fn replays(run: Run) -> Result<(), Failure> {
         ensure!(numbers(collected) == expected, "{group}: expected {expected:?}, got {:?}", numbers(collected));
         subscription.drain(Duration::from_secs(5)).await?;
     }
-    // Put back by hand, while nobody is in the group.
+    // The group is reset while it has no members.
     peer.bus().reset_group(TOPIC, "latest", &StartFrom::Time(between)).await?;
     let collected = Collected::default();
     let subscription = peer.bus().subscribe(subscribe().group("latest"), collected.handler(0)).await?;

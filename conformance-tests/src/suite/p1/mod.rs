@@ -1,4 +1,4 @@
-//! Priority 1: flow, keys, life cycle.
+//! Priority 1: flow, keys, publishing, handlers, life cycle and retention.
 
 pub(super) mod flow;
 pub(super) mod handlers;

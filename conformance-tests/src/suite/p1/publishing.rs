@@ -11,7 +11,7 @@ use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
 use crate::suite::{Ability, Failure, PublishFault, Publishes, Run};
 
-/// Confirmations awaited in reverse, never polled, dropped at every stage.
+/// Confirmations are awaited in reverse, never polled, or dropped at every stage.
 pub(in crate::suite) async fn confirmations_in_any_way(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 4).await?;
@@ -48,7 +48,7 @@ fn answered(run: &Run) -> usize {
     run.inspect(|events| events.iter().filter(|event| matches!(event.kind, Kind::Published { .. })).count())
 }
 
-/// Closed with publishes in flight: each resolves, one way or the other.
+/// The bus is closed with publishes in flight: each resolves, one way or the other.
 pub(in crate::suite) async fn closed_in_flight(run: Run) -> Result<(), Failure> {
     let peer = run.process_with(run.config().budget_envelopes(16)).await?;
     topic(&peer, 4).await?;
@@ -124,15 +124,16 @@ pub(in crate::suite) async fn batch_prefixes(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The edge of the duplicate window: whatever the re-send's time, one copy.
+/// The edge of the duplicate window: one copy, whenever the publish is sent again.
 pub(in crate::suite) async fn edge_of_the_window(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     let mut topics = Vec::new();
-    // Around the time after which an unanswered publish is sent again, whatever that is here.
+    // Windows around the time after which the bus or its client sends an unanswered publish again, whatever that time
+    // is.
     for window in [100, 300, 900, 990, 999, 1_000, 1_001, 1_010, 1_020, 1_030, 1_100, 2_000] {
         let name = format!("window-{window}");
         let spec = TopicSpec::new(&name).partitions(2);
-        // Where the broker has none, what it drops is not a matter of time.
+        // A broker without a window drops copies regardless of time.
         let has_one = run.can(Ability::DuplicateWindow);
         peer.topic(if has_one { spec.duplicate_window(millis(window)) } else { spec }).await?;
         run.on_publish(PublishFault::LoseConfirmation, Publishes::to(&name).key("k").nth(2).times(2)).await?;

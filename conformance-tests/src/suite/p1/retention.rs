@@ -1,4 +1,4 @@
-//! Retention: what it takes unhandled is reported, what was handled is no loss.
+//! Retention: records that it removes unhandled are reported as lost, handled ones are not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ fn counting(run: &Run) -> (Arc<AtomicUsize>, eventbus_core::BusConfig) {
     (losses, config)
 }
 
-/// A group that is away while retention takes what it had not handled.
+/// Lets retention remove records that a group had not handled, while the group is away.
 async fn robbed(run: &Run, peer: &Peer) -> Result<(), Failure> {
     topic(peer, 2).await?;
     let all = keys("order", 100);
@@ -34,7 +34,7 @@ async fn robbed(run: &Run, peer: &Peer) -> Result<(), Failure> {
     peer.publish_rounds(TOPIC, &all, 4).await?;
     let described = peer.bus().describe_group(TOPIC, GROUP).await?;
     for partition in described.partitions {
-        // Between what was handled and what will be left there are some.
+        // The cut lies between the committed position and the end: some unhandled records go, some remain.
         let next = partition.committed.map_or(0, |committed| committed.next.get());
         let first = next + (partition.log.end.get() - next) / 2;
         run.fault("retention", false);
@@ -43,7 +43,7 @@ async fn robbed(run: &Run, peer: &Peer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Data loss is reported, and by default it stops.
+/// Data loss is reported, and by default the subscription stops.
 pub(in crate::suite) async fn loss_stops(run: Run) -> Result<(), Failure> {
     let (losses, config) = counting(&run);
     let peer = run.process_with(config).await?;
@@ -57,7 +57,7 @@ pub(in crate::suite) async fn loss_stops(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Told to continue, it reports the loss and goes on with what is left.
+/// A subscription that is told to continue reports the loss and handles the remaining records.
 pub(in crate::suite) async fn loss_continues(run: Run) -> Result<(), Failure> {
     let (losses, config) = counting(&run);
     let peer = run.process_with(config).await?;
@@ -76,7 +76,7 @@ pub(in crate::suite) async fn loss_continues(run: Run) -> Result<(), Failure> {
 pub(in crate::suite) async fn idle_beside_busy(run: Run) -> Result<(), Failure> {
     let (losses, config) = counting(&run);
     let peer = run.process_with(config).await?;
-    // A broker that does not count records is told what to remove.
+    // A broker that does not limit records by their number is told what to remove.
     let counts = match peer.topic(TopicSpec::new(TOPIC).partitions(2).max_messages(60)).await {
         Err(Failure::Bus(error)) if error.kind() == ErrorKind::Unsupported => topic(&peer, 2).await.map(|()| false)?,
         made => made.map(|()| true)?,

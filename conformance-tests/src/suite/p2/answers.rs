@@ -1,4 +1,4 @@
-//! Each mistake has an answer of its own, the same on every backend.
+//! Mistakes: each has its own error kind, the same on every backend.
 
 use std::time::Duration;
 
@@ -60,17 +60,17 @@ pub(in crate::suite) async fn mistakes(run: Run) -> Result<(), Failure> {
     answers("publish on a closed bus", Closed, published(other.bus(), TOPIC).await)?;
     answers("describe on a closed bus", Closed, other.bus().describe_topic(TOPIC).await)?;
     answers("subscribe on a closed bus", Closed, other.node().subscribe(subscribe(), steadily(millis(1))).await)?;
-    // Another process's bus is none of this one's.
+    // The bus of this process is not closed by that.
     published(bus, TOPIC).await?;
     Ok(())
 }
 
-/// A withdrawn publish says so, and only it is missing.
+/// A withdrawn publish is reported as withdrawn, and no other is missing.
 pub(in crate::suite) async fn withdrawn(run: Run) -> Result<(), Failure> {
     let peer = run.process_with(run.config().budget_envelopes(8)).await?;
     topic(&peer, 1).await?;
     let armed = run.on_publish(PublishFault::LoseConfirmation, Publishes::to(TOPIC).key("k").all()).await?;
-    // One place of the key's share: the others wait for room, and have not been sent.
+    // The key's share is one place: the others wait for room, and have not been sent.
     let first = peer.bus().publish(TOPIC, envelope()?);
     let second = peer.bus().publish(TOPIC, envelope()?);
     let third = peer.bus().publish(TOPIC, envelope()?);
@@ -89,7 +89,7 @@ pub(in crate::suite) async fn withdrawn(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Wrong credentials are refused as such.
+/// Wrong credentials are refused as wrong credentials.
 pub(in crate::suite) async fn credentials(run: Run) -> Result<(), Failure> {
     let refused = match run.fixture().connect_unauthorized().await? {
         Err(error) => error,
@@ -102,7 +102,7 @@ pub(in crate::suite) async fn credentials(run: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A topic's life, step by step, as every server answers it.
+/// A topic's life, step by step, with the same answers from every server.
 pub(in crate::suite) async fn topics(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     let bus = peer.bus();
@@ -147,32 +147,32 @@ pub(in crate::suite) async fn topics(run: Run) -> Result<(), Failure> {
     answers("describe what was deleted", ErrorKind::UnknownTopic, bus.describe_topic(TOPIC).await)?;
     answers("publish to what was deleted", ErrorKind::UnknownTopic, published(bus, TOPIC).await)?;
     let anew = bus.ensure_topic(&spec()).await?;
-    // Not every broker's client tells incarnations.
+    // Some brokers' clients do not tell incarnations.
     let is_another = made.incarnation.is_empty() || anew.incarnation != made.incarnation;
     ensure!(is_another && anew.records == 0, "made anew, it is the old one: {anew:?}");
     published(bus, TOPIC).await?;
     Ok(())
 }
 
-/// What is larger than the broker takes is refused before it takes a place.
+/// A record that is larger than the broker takes is refused before it takes a place.
 pub(in crate::suite) async fn too_large(run: Run) -> Result<(), Failure> {
     let run = run.elsewhere(|setup| setup.max_record_bytes = Some(2_000)).await?;
     let peer = run.process_with(run.config().budget_bytes(1_500)).await?;
     topic(&peer, 1).await?;
     let of_size = |size: usize| Envelope::builder("T", "/s").key("k").payload(vec![7; size]).build();
-    // It knows the topic: nothing takes a place.
+    // The bus knows the topic: nothing takes a place.
     answers("above the budget", ErrorKind::TooLarge, peer.bus().publish(TOPIC, of_size(1_800)?).await)?;
     let other = run.process().await?;
     topic(&other, 1).await?;
     answers("above the broker's limit", ErrorKind::TooLarge, other.bus().publish(TOPIC, of_size(3_000)?).await)?;
-    // It does not know the topic yet.
+    // The bus does not know the topic yet.
     let third = run.process().await?;
     let ended = match third.bus().publish(TOPIC, of_size(3_000)?).await {
         Ok(confirmation) => confirmation.await,
         Err(error) => Err(error),
     };
     answers("above the broker's limit, not yet known", ErrorKind::TooLarge, ended)?;
-    // Every failed publish is a refusal, and its error was seen.
+    // Every failed publish is a refusal, and its error was seen: the key is not sealed.
     for (process, size) in [(&peer, 10), (&other, 1_500), (&third, 1_500)] {
         process.bus().publish(TOPIC, of_size(size)?).await?.await?;
     }

@@ -1,4 +1,4 @@
-//! What goes in comes out, and only there.
+//! Content: envelopes come out as they went in, and in their own topic only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
 use crate::suite::{Failure, Run};
 
-/// Payloads, headers and attributes come back as they went in, odd bytes and all.
+/// Payloads, headers and attributes come back as they went in, with odd bytes too.
 pub(in crate::suite) async fn round_trip(run: Run) -> Result<(), Failure> {
     let peer = run.process().await?;
     topic(&peer, 2).await?;
@@ -40,7 +40,7 @@ pub(in crate::suite) async fn round_trip(run: Run) -> Result<(), Failure> {
         peer.bus().publish(TOPIC, envelope.clone()).await?.await?;
         sent.push(envelope);
     }
-    // The least that there can be.
+    // The smallest envelope that there can be.
     let bare = Envelope::builder("Bare", "/").build()?;
     peer.bus().publish(TOPIC, bare.clone()).await?.await?;
     run.settled(TOPIC, &[GROUP]).await?;
@@ -62,7 +62,7 @@ pub(in crate::suite) async fn topics_are_isolated(run: Run) -> Result<(), Failur
     let peer = run.process().await?;
     let mut names = vec!["a", "a.1", "a.b", "a_b", "a-b", "A.B", "a..b", "_a", "a.b.p00"];
     match peer.topic(TopicSpec::new("a.b").partitions(1)).await {
-        // A broker may have no two that differ only in `.` and `_`: then the second is refused by its name, and is not the first.
+        // A broker may not have two topics that differ only in `.` and `_`: it refuses the second by its name.
         Ok(()) => match peer.topic(TopicSpec::new("a_b").partitions(1)).await {
             Err(Failure::Bus(error)) if error.kind() == ErrorKind::InvalidName => names.retain(|name| *name != "a_b"),
             made => made?,
@@ -91,7 +91,7 @@ pub(in crate::suite) async fn topics_are_isolated(run: Run) -> Result<(), Failur
         let described = peer.bus().describe_topic(name).await?;
         ensure!(described.records == 3, "{name} holds {} records", described.records);
     }
-    // Deleting one takes no other with it.
+    // The deletion of one takes no other with it.
     peer.bus().delete_topic("a").await?;
     let left = peer.bus().list_topics().await?;
     let missing: Vec<&str> = names.into_iter().skip(1).filter(|name| !left.iter().any(|found| found == name)).collect();
@@ -118,7 +118,7 @@ impl Propagator for Tracing {
     }
 }
 
-/// Trace context crosses the broker; one that an envelope carries is never overwritten.
+/// Trace context crosses the broker; a context that an envelope carries is never overwritten.
 pub(in crate::suite) async fn trace_context(run: Run) -> Result<(), Failure> {
     let linked = Arc::new(AtomicUsize::new(0));
     let peer = run.process_with(run.config().propagator(Tracing { linked: linked.clone() })).await?;

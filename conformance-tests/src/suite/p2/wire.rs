@@ -1,4 +1,4 @@
-//! CloudEvents on the wire, in both directions: what others wrote is read, what is written others can read.
+//! CloudEvents on the wire, in both directions: the library reads foreign records, and others can read its own.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn text(value: &'static str) -> Bytes {
     Bytes::from_static(value.as_bytes())
 }
 
-/// The same event in binary and in structured mode, as a client in another language would write it.
+/// Returns the same event in binary and in structured mode, as a client in another language would write it.
 fn foreign(key: &Key) -> [WireRecord; 2] {
     let headers = [
         ("ce_specversion", "1.0"),
