@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::health::capabilities;
 use crate::member::MemoryMember;
-use crate::state::State;
+use crate::state::MemoryState;
 use crate::step::Step;
 use crate::topic::in_force;
 use crate::world::{MemoryWorld, World};
@@ -56,7 +56,7 @@ impl MemoryBackend {
     }
 
     /// Takes a step in the world, between the ways to the broker and back.
-    async fn ask<R>(&self, ask: impl FnOnce(&mut State, &mut Step) -> Result<R>) -> Result<R> {
+    async fn ask<R>(&self, ask: impl FnOnce(&mut MemoryState, &mut Step) -> Result<R>) -> Result<R> {
         self.world.call(self.connection).await?;
         let answer = self.world.step(ask);
         self.world.call(self.connection).await?;

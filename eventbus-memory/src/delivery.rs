@@ -53,9 +53,10 @@ pub(crate) fn batch(topic: &TopicState, group: &mut GroupState, member: u64, mos
     // The first round gives each partition its share, the second the rest of the batch to partitions that have more.
     for share in [share, usize::MAX] {
         for partition in &readable {
-            let (log, slot) = (topic.logs.get(*partition as usize)?, group.slots.get_mut(*partition as usize)?);
+            let (log, assigned) =
+                (topic.logs.get(*partition as usize)?, group.partitions.get_mut(*partition as usize)?);
             let left = most - records.len();
-            if let Some(owner) = slot.owner.as_mut().filter(|_| left > 0) {
+            if let Some(owner) = assigned.owner.as_mut().filter(|_| left > 0) {
                 owner.take(*partition, log, share.min(left), &mut records);
             }
         }
@@ -104,8 +105,8 @@ fn owned_logs<'a>(
     group: &'a mut GroupState,
     member: u64,
 ) -> impl Iterator<Item = (u32, &'a mut Ownership, &'a PartitionLog)> {
-    let slots = (0..).zip(group.slots.iter_mut()).zip(&topic.logs);
+    let slots = (0..).zip(group.partitions.iter_mut()).zip(&topic.logs);
     slots
-        .filter_map(|((partition, slot), log)| Some((partition, slot.owner.as_mut()?, log)))
+        .filter_map(|((partition, assigned), log)| Some((partition, assigned.owner.as_mut()?, log)))
         .filter(move |(_, owner, _)| owner.member == member)
 }

@@ -13,7 +13,7 @@ use eventbus_core::backend::{Committed, ConnectionState, Lease};
 use eventbus_core::{Error, ErrorKind, Group, Topic};
 use tokio::time::Instant;
 
-use crate::faults::Place;
+use crate::faults::FaultPlace;
 use crate::reader::Reader;
 use crate::step::Step;
 use crate::timers::{MemberKey, Timer, Timers};
@@ -26,7 +26,7 @@ pub(crate) struct GroupState {
     name: Group,
     /// Members by number, which is the order of joining.
     pub(crate) members: BTreeMap<u64, Member>,
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) partitions: Vec<AssignedPartition>,
     ownerships: u64,
     /// Number of members that wait in `next`.
     pub(crate) parked: usize,
@@ -34,7 +34,7 @@ pub(crate) struct GroupState {
 
 /// A partition as the group sees it.
 #[derive(Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct AssignedPartition {
     pub(crate) committed: Option<Committed>,
     pub(crate) owner: Option<Ownership>,
 }
@@ -128,8 +128,8 @@ impl Ownership {
 
 impl GroupState {
     pub(crate) fn new(topic: Topic, name: Group, partitions: usize) -> Self {
-        let slots = (0..partitions).map(|_| Slot::default()).collect();
-        Self { topic, name, members: BTreeMap::new(), slots, ownerships: 0, parked: 0 }
+        let partitions = (0..partitions).map(|_| AssignedPartition::default()).collect();
+        Self { topic, name, members: BTreeMap::new(), partitions, ownerships: 0, parked: 0 }
     }
 
     pub(crate) fn key(&self, id: u64) -> MemberKey {
@@ -137,9 +137,9 @@ impl GroupState {
     }
 
     /// The place of a member, for fault events.
-    pub(crate) fn place_of(&self, id: u64) -> Option<Place> {
+    pub(crate) fn place_of(&self, id: u64) -> Option<FaultPlace> {
         let member = self.members.get(&id)?;
-        let mut place = Place::topic(&self.topic);
+        let mut place = FaultPlace::topic(&self.topic);
         place.group = Some(self.name.clone());
         place.member = Some(member.name.clone());
         place.connection = Some(member.connection);
@@ -147,7 +147,7 @@ impl GroupState {
     }
 
     pub(crate) fn has_progress(&self) -> bool {
-        self.slots.iter().any(|slot| slot.committed.is_some())
+        self.partitions.iter().any(|assigned| assigned.committed.is_some())
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -156,11 +156,12 @@ impl GroupState {
 
     /// The ownership of a partition, if this member is the owner.
     pub(crate) fn owned(&mut self, partition: u32, member: u64) -> Option<&mut Ownership> {
-        self.slots.get_mut(partition as usize)?.owner.as_mut().filter(|owner| owner.member == member)
+        self.partitions.get_mut(partition as usize)?.owner.as_mut().filter(|owner| owner.member == member)
     }
 
     pub(crate) fn owned_by(&self, member: u64) -> impl Iterator<Item = (u32, &Ownership)> {
-        let owners = (0..).zip(&self.slots).filter_map(|(partition, slot)| Some((partition, slot.owner.as_ref()?)));
+        let owners =
+            (0..).zip(&self.partitions).filter_map(|(partition, assigned)| Some((partition, assigned.owner.as_ref()?)));
         owners.filter(move |(_, owner)| owner.member == member)
     }
 
@@ -217,7 +218,9 @@ impl GroupState {
     fn shares(&self) -> Vec<(u64, usize)> {
         let mut held: BTreeMap<u64, usize> =
             self.members.iter().filter(|(_, member)| !member.expired).map(|(id, _)| (*id, 0)).collect();
-        for owner in self.slots.iter().filter_map(|slot| slot.owner.as_ref()).filter(|o| o.fence_at.is_none()) {
+        for owner in
+            self.partitions.iter().filter_map(|assigned| assigned.owner.as_ref()).filter(|o| o.fence_at.is_none())
+        {
             if let Some(count) = held.get_mut(&owner.member) {
                 *count += 1;
             }
@@ -226,7 +229,7 @@ impl GroupState {
         by_held.sort_by_key(|(id, count)| (std::cmp::Reverse(*count), *id));
         let (each, larger) = match by_held.len() {
             0 => (0, 0),
-            members => (self.slots.len() / members, self.slots.len() % members),
+            members => (self.partitions.len() / members, self.partitions.len() % members),
         };
         let share = |(n, (id, _))| (id, each + usize::from(n < larger));
         by_held.into_iter().enumerate().map(share).collect()
@@ -240,14 +243,14 @@ impl GroupState {
             let Some(owner) = self.owned(partition, id) else { continue };
             if !owner.announced {
                 // The member never heard of this ownership.
-                self.slots[partition as usize].owner = None;
+                self.partitions[partition as usize].owner = None;
                 continue;
             }
             let ownership = owner.id;
             let (topic, group) = (self.topic.clone(), self.name.clone());
             let Some(member) = self.members.get(&id) else { continue };
             let fence_at = step.now + member.drain_deadline;
-            if let Some(owner) = self.slots[partition as usize].owner.as_mut() {
+            if let Some(owner) = self.partitions[partition as usize].owner.as_mut() {
                 owner.fence_at = Some(fence_at);
                 owner.renew(member, step.now);
             }
@@ -263,8 +266,8 @@ impl GroupState {
         let held = self.owned_by(id).filter(|(_, owner)| owner.fence_at.is_none()).count();
         let Some(member) = self.members.get(&id) else { return };
         let mut given = Vec::new();
-        let free = (0..).zip(&mut self.slots).filter(|(_, slot)| slot.owner.is_none());
-        for (partition, slot) in free.take(share.saturating_sub(held)) {
+        let free = (0..).zip(&mut self.partitions).filter(|(_, assigned)| assigned.owner.is_none());
+        for (partition, assigned) in free.take(share.saturating_sub(held)) {
             self.ownerships += 1;
             let owner = Ownership {
                 id: self.ownerships,
@@ -281,7 +284,7 @@ impl GroupState {
                 owner.renew(member, step.now);
             }
             given.push((partition, owner.id));
-            slot.owner = Some(owner);
+            assigned.owner = Some(owner);
         }
         if !given.is_empty() {
             self.tell(id, Event::Assigned(given), step);
@@ -290,7 +293,9 @@ impl GroupState {
 
     /// Takes a partition away from its owner without asking.
     fn take_away(&mut self, partition: u32, step: &mut Step) {
-        let Some(owner) = self.slots.get_mut(partition as usize).and_then(|slot| slot.owner.take()) else { return };
+        let Some(owner) = self.partitions.get_mut(partition as usize).and_then(|assigned| assigned.owner.take()) else {
+            return;
+        };
         owner.lease.revoke();
         if owner.announced {
             self.tell(owner.member, Event::Lost(vec![partition]), step);
@@ -306,7 +311,7 @@ impl GroupState {
     pub(crate) fn release(&mut self, partition: u32, member: u64, timers: &mut Timers, step: &mut Step) {
         if let Some(owner) = self.owned(partition, member) {
             owner.lease.revoke();
-            self.slots[partition as usize].owner = None;
+            self.partitions[partition as usize].owner = None;
             self.rebalance(timers, step);
         }
     }
@@ -330,8 +335,8 @@ impl GroupState {
     pub(crate) fn leave(&mut self, id: u64, timers: &mut Timers, step: &mut Step) {
         self.wake(id, step);
         self.members.remove(&id);
-        for slot in &mut self.slots {
-            if let Some(owner) = slot.owner.take_if(|owner| owner.member == id) {
+        for assigned in &mut self.partitions {
+            if let Some(owner) = assigned.owner.take_if(|owner| owner.member == id) {
                 owner.lease.revoke();
             }
         }
@@ -383,18 +388,18 @@ impl GroupState {
     }
 
     pub(crate) fn resize(&mut self, partitions: usize, timers: &mut Timers, step: &mut Step) {
-        for partition in partitions..self.slots.len() {
+        for partition in partitions..self.partitions.len() {
             self.take_away(u32::try_from(partition).unwrap_or(u32::MAX), step);
         }
-        self.slots.resize_with(partitions, Slot::default);
+        self.partitions.resize_with(partitions, AssignedPartition::default);
         self.rebalance(timers, step);
     }
 
     /// Breaks off the delivery of a member's partitions.
     pub(crate) fn interrupt(&mut self, id: u64, step: &mut Step) {
         let mut broken = Vec::new();
-        for (partition, slot) in (0..).zip(&mut self.slots) {
-            if let Some(owner) = slot.owner.as_mut().filter(|owner| owner.member == id && owner.announced) {
+        for (partition, assigned) in (0..).zip(&mut self.partitions) {
+            if let Some(owner) = assigned.owner.as_mut().filter(|owner| owner.member == id && owner.announced) {
                 owner.reader = None;
                 broken.push(partition);
             }

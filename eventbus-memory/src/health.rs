@@ -3,7 +3,7 @@
 use eventbus_core::backend::{Capabilities, Health};
 
 use crate::config::{Copies, MemoryConfig, Positions};
-use crate::state::State;
+use crate::state::MemoryState;
 
 /// The capabilities of a world with these settings.
 pub(crate) fn capabilities(config: &MemoryConfig) -> Capabilities {
@@ -23,7 +23,7 @@ pub(crate) fn capabilities(config: &MemoryConfig) -> Capabilities {
     capabilities
 }
 
-impl State {
+impl MemoryState {
     pub(crate) fn health(&self, connection: u64) -> Health {
         let mut health = Health::new(self.connections.link_state(connection));
         health.server = Some(concat!("eventbus-memory ", env!("CARGO_PKG_VERSION")).to_owned());

@@ -58,5 +58,5 @@ mod world;
 pub use backend::MemoryBackend;
 pub use bus::{MemoryEventBus, MemoryEventBusBuilder};
 pub use config::{Copies, Latency, MemoryConfig, Positions, Wait};
-pub use faults::{CommitFault, FaultEvent, FaultId, FaultKind, Faults, OnCut, Place, Scope, SubmitFault};
+pub use faults::{CommitFault, FaultEvent, FaultId, FaultKind, FaultPlace, Faults, OnCut, Scope, SubmitFault};
 pub use world::MemoryWorld;

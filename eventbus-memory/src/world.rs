@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::MemoryConfig;
 use crate::faults::Observer;
-use crate::state::State;
+use crate::state::MemoryState;
 use crate::step::{Step, Told};
 use crate::timers::{Driving, Timers};
 
@@ -57,7 +57,7 @@ impl MemoryWorld {
         Self(Arc::new(World {
             base: Instant::now(),
             base_millis: config.env.unix_millis(),
-            state: Mutex::new(State::new(config)),
+            state: Mutex::new(MemoryState::new(config)),
             observers: Mutex::new(Vec::new()),
             earlier: Arc::new(Notify::new()),
         }))
@@ -97,7 +97,7 @@ impl fmt::Debug for MemoryWorld {
 pub(crate) struct World {
     base: Instant,
     base_millis: u64,
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
     observers: Mutex<Vec<Observer>>,
     /// Tells the driver that a timer was set before the one it sleeps for.
     earlier: Arc<Notify>,
@@ -105,7 +105,7 @@ pub(crate) struct World {
 
 impl World {
     /// Takes one step; see the module.
-    pub(crate) fn step<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, &mut Step) -> R) -> R {
+    pub(crate) fn step<R>(self: &Arc<Self>, change: impl FnOnce(&mut MemoryState, &mut Step) -> R) -> R {
         let now = Instant::now();
         let mut step = Step::new(now, self.unix_millis(now));
         let (result, driving) = {
@@ -173,7 +173,7 @@ impl World {
 
     /// Takes the lock, also after a panic under it: that is a defect of this crate, and the state is kept for later
     /// calls.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

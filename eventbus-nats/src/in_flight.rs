@@ -73,7 +73,7 @@ impl<T> Default for InFlight<T> {
 
 impl<T> fmt::Debug for InFlight<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").field("in_flight", &self.table().flights.len()).finish_non_exhaustive()
+        f.debug_struct("InFlight").field("in_flight", &self.table().flights.len()).finish_non_exhaustive()
     }
 }
 

@@ -41,11 +41,11 @@ struct ToyGroup {
     members: Vec<String>,
     /// The member that was told that it is the owner.
     owner: Option<String>,
-    slots: Vec<Slot>,
+    partitions: Vec<AssignedPartition>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct AssignedPartition {
     committed: Option<Committed>,
     /// The next position to deliver, once the core reads.
     reader: Option<usize>,
@@ -85,15 +85,15 @@ impl ToyTopic {
         let logs: Vec<LogState> = (0..self.spec.partitions).map(|partition| self.log(partition)).collect();
         let group = self.groups.get_mut(group).filter(|group| group.members.first().is_some_and(|m| m == member))?;
         if group.owner.replace(member.to_owned()).is_none_or(|before| before != member) {
-            let slots = (0_u32..).zip(&mut group.slots).zip(logs).map(|((partition, slot), log)| {
-                *slot = Slot { committed: slot.committed.take(), ..Slot::default() };
-                Assignment::new(partition, log, slot.committed.clone(), Lease::unlimited())
+            let slots = (0_u32..).zip(&mut group.partitions).zip(logs).map(|((partition, assigned), log)| {
+                *assigned = AssignedPartition { committed: assigned.committed.take(), ..AssignedPartition::default() };
+                Assignment::new(partition, log, assigned.committed.clone(), Lease::unlimited())
             });
             return Some(GroupEvent::Assigned(slots.collect()));
         }
         let mut records = Vec::new();
-        for ((partition, slot), log) in (0_u32..).zip(&mut group.slots).zip(&self.logs) {
-            let Some(next) = slot.reader.as_mut().filter(|_| !slot.paused) else { continue };
+        for ((partition, assigned), log) in (0_u32..).zip(&mut group.partitions).zip(&self.logs) {
+            let Some(next) = assigned.reader.as_mut().filter(|_| !assigned.paused) else { continue };
             for (record, at) in log.iter().skip(*next).take(64) {
                 let (position, body) = (Position::new(*next as u64), Body::Envelope(record.envelope.clone()));
                 records.push(Inbound::new(partition, position, *at, body).stamped(Some(record.stamp)));
@@ -214,7 +214,7 @@ impl Backend for ToyBackend {
         self.0.with(&topic, |topic| {
             let slots = topic.logs.len();
             let group = topic.groups.entry(join.group.clone()).or_default();
-            group.slots.resize_with(slots, Slot::default);
+            group.partitions.resize_with(slots, AssignedPartition::default);
             group.members.push(join.member.clone());
             Ok(())
         })?;
@@ -230,8 +230,8 @@ impl Backend for ToyBackend {
         self.0.with(topic, |topic| {
             let logs: Vec<LogState> = (0..topic.spec.partitions).map(|partition| topic.log(partition)).collect();
             let group = topic.group(group)?;
-            let partitions = (0_u32..).zip(&group.slots).zip(logs).map(|((partition, slot), log)| {
-                let counted = GroupPartition::counted(partition, log, slot.committed.clone());
+            let partitions = (0_u32..).zip(&group.partitions).zip(logs).map(|((partition, assigned), log)| {
+                let counted = GroupPartition::counted(partition, log, assigned.committed.clone());
                 GroupPartition { owner: group.owner.clone(), ..counted }
             });
             Ok(GroupDescription::new(group.members.clone(), partitions.collect()))
@@ -242,9 +242,9 @@ impl Backend for ToyBackend {
         self.0.with(topic, |topic| {
             let idle = topic.idle_group(group)?;
             for (partition, next) in to {
-                let Some(slot) = idle.slots.get_mut(*partition as usize) else { continue };
-                let epoch = slot.committed.as_ref().map_or(0, |committed| committed.epoch);
-                slot.committed = Some(Committed { next: *next, epoch, note: bytes::Bytes::new() });
+                let Some(assigned) = idle.partitions.get_mut(*partition as usize) else { continue };
+                let epoch = assigned.committed.as_ref().map_or(0, |committed| committed.epoch);
+                assigned.committed = Some(Committed { next: *next, epoch, note: bytes::Bytes::new() });
             }
             Ok(())
         })
@@ -276,21 +276,21 @@ struct ToyMember {
 }
 
 impl ToyMember {
-    /// Asks a slot, for its owner alone: this is the fence.
-    fn slot<T>(&self, partition: u32, ask: impl FnOnce(&mut Slot) -> Result<T>) -> Result<T> {
+    /// Asks an assigned partition, for its owner alone: this is the fence.
+    fn assigned<T>(&self, partition: u32, ask: impl FnOnce(&mut AssignedPartition) -> Result<T>) -> Result<T> {
         let fenced = || Error::new(ErrorKind::Fenced, "the partition is not owned").with("partition", partition);
         let answer = self.toy.with(&self.topic, |topic| {
             let group = topic.group(&self.group)?;
             let mine = group.owner.as_ref() == Some(&self.member);
-            ask(group.slots.get_mut(partition as usize).filter(|_| mine).ok_or_else(fenced)?)
+            ask(group.partitions.get_mut(partition as usize).filter(|_| mine).ok_or_else(fenced)?)
         });
         self.toy.changed.notify_waiters();
         answer
     }
 
     fn set_paused(&self, partition: u32, paused: bool) {
-        let _ = self.slot(partition, |slot| {
-            slot.paused = paused;
+        let _ = self.assigned(partition, |assigned| {
+            assigned.paused = paused;
             Ok(())
         });
     }
@@ -309,8 +309,8 @@ impl Membership for ToyMember {
     }
 
     async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
-        self.slot(partition, |slot| {
-            slot.reader = usize::try_from(from.get()).ok();
+        self.assigned(partition, |assigned| {
+            assigned.reader = usize::try_from(from.get()).ok();
             Ok(())
         })?;
         self.toy.with(&self.topic, |topic| Ok(topic.log(partition)))
@@ -325,12 +325,12 @@ impl Membership for ToyMember {
     }
 
     async fn commit(&self, commit: Commit) -> Result<()> {
-        self.slot(commit.partition, |slot| {
-            let stored = slot.committed.as_ref().map_or(0, |committed| committed.epoch);
+        self.assigned(commit.partition, |assigned| {
+            let stored = assigned.committed.as_ref().map_or(0, |committed| committed.epoch);
             if commit.epoch != stored && !(commit.claim && commit.epoch > stored) {
                 return Err(Error::new(ErrorKind::Fenced, "the epoch was superseded").with("epoch", commit.epoch));
             }
-            slot.committed = Some(Committed { next: commit.next, epoch: commit.epoch, note: commit.note });
+            assigned.committed = Some(Committed { next: commit.next, epoch: commit.epoch, note: commit.note });
             Ok(())
         })
     }

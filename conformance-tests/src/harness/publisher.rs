@@ -86,7 +86,7 @@ impl Publisher {
             Ok(envelope) => self.bus.publish(topic, envelope),
             Err(error) => Publishing::failed(error),
         };
-        Outcome { state: State::Publishing(publishing), publisher: self.clone(), topic: topic.into(), call }
+        Outcome { state: OutcomeState::Publishing(publishing), publisher: self.clone(), topic: topic.into(), call }
     }
 
     /// Unseals a key, on the record.
@@ -119,7 +119,7 @@ impl std::fmt::Debug for Publisher {
     }
 }
 
-enum State {
+enum OutcomeState {
     Publishing(Publishing),
     Confirming(Confirmation),
     Over,
@@ -128,7 +128,7 @@ enum State {
 /// A publish on its way. Resolves to the bus's answer, and records that the caller has it.
 #[must_use = "dropping it leaves the outcome to the hook"]
 pub struct Outcome {
-    state: State,
+    state: OutcomeState,
     publisher: Publisher,
     topic: Name,
     call: u64,
@@ -146,24 +146,24 @@ impl Outcome {
     /// Withdraws the publish, if it was not sent yet. `true` if that came in time.
     pub fn cancel(&self) -> bool {
         let withdrawal = match &self.state {
-            State::Publishing(publishing) => publishing.cancel(),
-            State::Confirming(confirmation) => confirmation.cancel(),
-            State::Over => return false,
+            OutcomeState::Publishing(publishing) => publishing.cancel(),
+            OutcomeState::Confirming(confirmation) => confirmation.cancel(),
+            OutcomeState::Over => return false,
         };
         withdrawal == eventbus_core::Withdrawal::Withdrawn
     }
 
     fn poll_admitted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let State::Publishing(publishing) = &mut self.state else { return Poll::Ready(Ok(())) };
+        let OutcomeState::Publishing(publishing) = &mut self.state else { return Poll::Ready(Ok(())) };
         let _line = lock(&self.publisher.line);
         match pin!(publishing).poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(confirmation)) => {
-                self.state = State::Confirming(confirmation);
+                self.state = OutcomeState::Confirming(confirmation);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => {
-                self.state = State::Over;
+                self.state = OutcomeState::Over;
                 self.publisher.hand_out(&self.topic, self.call, &Err(error.clone()));
                 Poll::Ready(Err(error))
             }
@@ -181,10 +181,10 @@ impl Future for Outcome {
             Poll::Ready(Ok(())) => {}
         }
         let this = &mut *self;
-        let State::Confirming(confirmation) = &mut this.state else { return Poll::Pending };
+        let OutcomeState::Confirming(confirmation) = &mut this.state else { return Poll::Pending };
         let _line = lock(&this.publisher.line);
         let Poll::Ready(result) = pin!(confirmation).poll(cx) else { return Poll::Pending };
-        this.state = State::Over;
+        this.state = OutcomeState::Over;
         this.publisher.hand_out(&this.topic, this.call, &result);
         Poll::Ready(result)
     }

@@ -19,10 +19,10 @@ pub struct FileRecorder {
     clock: Clock,
     /// The clock's time at an instant.
     anchor: OnceLock<(u64, Instant)>,
-    state: Mutex<State>,
+    state: Mutex<RecorderState>,
 }
 
-struct State {
+struct RecorderState {
     file: File,
     line: Vec<u8>,
     failed: Option<io::Error>,
@@ -38,7 +38,7 @@ impl FileRecorder {
         Ok(Self {
             clock,
             anchor: OnceLock::new(),
-            state: Mutex::new(State { file, line: Vec::with_capacity(512), failed: None }),
+            state: Mutex::new(RecorderState { file, line: Vec::with_capacity(512), failed: None }),
         })
     }
 
@@ -53,7 +53,7 @@ impl FileRecorder {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RecorderState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,9 @@
 //! The figures of a history, beside the judgement. No rule.
 
-use super::facts::{Facts, Fate, NONE};
+use super::facts::{Fate, HistoryFacts, NONE};
 use super::verdict::Counts;
 
-pub(super) fn count(facts: &Facts<'_>, counts: &mut Counts) {
+pub(super) fn count(facts: &HistoryFacts<'_>, counts: &mut Counts) {
     counts.records = facts.events.len();
     publishes(facts, counts);
     deliveries(facts, counts);
@@ -15,7 +15,7 @@ pub(super) fn count(facts: &Facts<'_>, counts: &mut Counts) {
     counts.losses = facts.views.iter().map(|view| view.losses.len()).sum();
 }
 
-fn publishes(facts: &Facts<'_>, counts: &mut Counts) {
+fn publishes(facts: &HistoryFacts<'_>, counts: &mut Counts) {
     for rec in &facts.recs {
         if rec.offered == NONE || facts.streams[rec.stream as usize].replayed {
             continue;
@@ -34,7 +34,7 @@ fn publishes(facts: &Facts<'_>, counts: &mut Counts) {
     }
 }
 
-fn deliveries(facts: &Facts<'_>, counts: &mut Counts) {
+fn deliveries(facts: &HistoryFacts<'_>, counts: &mut Counts) {
     counts.deliveries = facts.deliveries.len();
     // By group and record: the session of its last delivery, plus one.
     let mut last = vec![0_u32; facts.groups.len() * facts.recs.len()];

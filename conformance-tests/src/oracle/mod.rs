@@ -36,7 +36,7 @@ pub use failure::{FAILURES_DIR, failures_dir, write_failure};
 pub use verdict::{Counts, Rule, Verdict, Violation};
 
 use crate::history::History;
-use facts::Facts;
+use facts::HistoryFacts;
 use report::{About, Report};
 
 /// The judge. It has no state: it goes by a history and the expectations of it alone.
@@ -51,7 +51,7 @@ impl Oracle {
     #[must_use]
     pub fn judge(history: &History, expect: &Expectations) -> Verdict {
         let groups = expect.groups.iter().map(|(topic, group)| (&**topic, &**group));
-        let facts = Facts::of(history, groups);
+        let facts = HistoryFacts::of(history, groups);
         let mut report = Report::new(&facts);
         counts::count(&facts, report.counts());
         for &(record, what) in &facts.malformed {

@@ -5,12 +5,12 @@
 //! line is demanded again. A record before the segment's beginning, or one reported lost, need
 //! not be finished.
 
-use super::facts::{Facts, Step};
+use super::facts::{HistoryFacts, Step};
 use super::progress::{Progress, Standing};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
-pub(super) fn judge(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, report: &mut Report<'_, '_>) {
     let mut progress = Progress::new(facts);
     // By group and record: the segment of its first delivery, plus one.
     let mut begun = vec![0_u32; facts.groups.len() * facts.recs.len()];

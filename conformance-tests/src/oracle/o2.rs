@@ -7,7 +7,7 @@
 //! check and start is late, not out of order. A stale start is refuted by O4 and not looked at
 //! here. A record that is finished without a handler call counts as handed out.
 
-use super::facts::{Delivery, Facts, NONE, Step};
+use super::facts::{Delivery, HistoryFacts, NONE, Step};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
@@ -24,7 +24,7 @@ struct Last {
     delivery: u32,
 }
 
-pub(super) fn judge(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, report: &mut Report<'_, '_>) {
     let mut walk =
         Walk { facts, losses: vec![0; facts.views.len()], last: vec![None; facts.groups.len() * facts.streams.len()] };
     for (index, step) in in_order_of_checks(facts) {
@@ -37,7 +37,7 @@ pub(super) fn judge(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
     }
 }
 
-fn in_order_of_checks(facts: &Facts<'_>) -> Vec<(u32, Step)> {
+fn in_order_of_checks(facts: &HistoryFacts<'_>) -> Vec<(u32, Step)> {
     let mut steps: Vec<(u32, Step)> = (0_u32..)
         .zip(&facts.steps)
         .filter_map(|(index, &step)| match step {
@@ -51,7 +51,7 @@ fn in_order_of_checks(facts: &Facts<'_>) -> Vec<(u32, Step)> {
 }
 
 struct Walk<'f, 'h> {
-    facts: &'f Facts<'h>,
+    facts: &'f HistoryFacts<'h>,
     losses: Vec<u32>,
     last: Vec<Option<Last>>,
 }

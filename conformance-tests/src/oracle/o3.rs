@@ -5,7 +5,7 @@
 //! seek, a start position or a log reset begins anew at its position. Starts that a superseded owner had checked before
 //! are O4's.
 
-use super::facts::{Facts, NONE, Step};
+use super::facts::{HistoryFacts, NONE, Step};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
@@ -18,7 +18,7 @@ struct Committed<'h> {
     record: Option<u32>,
 }
 
-pub(super) fn judge(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, report: &mut Report<'_, '_>) {
     let mut segments = facts.first_segments();
     let mut committed = vec![Committed::default(); facts.views.len()];
     // By group and stream: the session in which it was last handed out, plus one.

@@ -9,11 +9,11 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{Delivery, Facts, Step};
+use super::facts::{Delivery, HistoryFacts, Step};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
-pub(super) fn judge(facts: &Facts<'_>, concurrency: u32, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, concurrency: u32, report: &mut Report<'_, '_>) {
     let mut open: Vec<Vec<u32>> = vec![Vec::new(); facts.groups.len() * facts.streams.len()];
     let mut exempt: BTreeMap<(u32, u64), Vec<u32>> = BTreeMap::new();
     for &step in &facts.steps {
@@ -64,7 +64,7 @@ pub(super) fn judge(facts: &Facts<'_>, concurrency: u32, report: &mut Report<'_,
     epochs_rise(facts, report);
 }
 
-fn epochs_rise(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
+fn epochs_rise(facts: &HistoryFacts<'_>, report: &mut Report<'_, '_>) {
     for view in &facts.views {
         let mut highest: Option<(u64, u32, u32)> = None;
         for &session in &view.sessions {

@@ -5,12 +5,12 @@
 //! retention, a recreation or a cut of the log by the test took it.
 
 use super::expect::Expectations;
-use super::facts::{Facts, Fate, Rec};
+use super::facts::{Fate, HistoryFacts, Rec};
 use super::progress::{Progress, Standing};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
-pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
     if expect.log_read {
         for rec in facts.recs.iter().filter(|rec| is_confirmed(facts, rec)) {
             if !rec.in_log && should_be_kept(facts, rec) {
@@ -26,7 +26,7 @@ pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Repor
     }
 }
 
-fn all_finished(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
+fn all_finished(facts: &HistoryFacts<'_>, report: &mut Report<'_, '_>) {
     let mut progress = Progress::new(facts);
     for &step in &facts.steps {
         progress.step(step);
@@ -47,11 +47,11 @@ fn all_finished(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
     }
 }
 
-fn is_confirmed(facts: &Facts<'_>, rec: &Rec) -> bool {
+fn is_confirmed(facts: &HistoryFacts<'_>, rec: &Rec) -> bool {
     rec.fate == Fate::Confirmed && !facts.streams[rec.stream as usize].replayed
 }
 
-fn should_be_kept(facts: &Facts<'_>, rec: &Rec) -> bool {
+fn should_be_kept(facts: &HistoryFacts<'_>, rec: &Rec) -> bool {
     let Some(slot) = facts.slots.get(rec.slot as usize) else {
         return true;
     };

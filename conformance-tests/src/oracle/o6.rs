@@ -1,11 +1,11 @@
 //! O6, no invention: a record that is handed out was offered before, under this topic, key and number, and its bytes
 //! are the offered ones. One position holds one record, whoever reads it.
 
-use super::facts::{Facts, NONE};
+use super::facts::{HistoryFacts, NONE};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
-pub(super) fn judge(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, report: &mut Report<'_, '_>) {
     for delivery in &facts.deliveries {
         let rec = &facts.recs[delivery.rec as usize];
         let about = About { group: Some(delivery.group), stream: Some(delivery.stream) };

@@ -5,11 +5,11 @@
 //! A commit made under an epoch that a later session had already replaced, and confirmed all the
 //! same, moves the position under its successor's feet: refuted too, whatever it says.
 
-use super::facts::{CommitFact, Facts, NONE, Slot, Step};
+use super::facts::{CommitFact, HistoryFacts, LogSlot, NONE, Step};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
-pub(super) fn judge(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, report: &mut Report<'_, '_>) {
     let mut walk = Walk {
         facts,
         segments: facts.first_segments(),
@@ -24,7 +24,7 @@ pub(super) fn judge(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
 }
 
 struct Walk<'f, 'h> {
-    facts: &'f Facts<'h>,
+    facts: &'f HistoryFacts<'h>,
     segments: Vec<u32>,
     /// By group and slot: the segment in which it was finished, plus one.
     finished: Vec<u32>,
@@ -116,7 +116,7 @@ impl Walk<'_, '_> {
 
     /// The lowest unfinished record of a view. The cursor never goes back within a segment, so a
     /// history costs one pass over the positions.
-    fn first_hole(&mut self, view: u32) -> Option<Slot> {
+    fn first_hole(&mut self, view: u32) -> Option<LogSlot> {
         let facts = self.facts;
         let known = &facts.views[view as usize];
         let slots = &facts.parts[known.part as usize].slots;

@@ -15,11 +15,11 @@
 use std::collections::BTreeMap;
 
 use super::expect::{AfterRefusal, Expectations};
-use super::facts::{Facts, Fate, NONE, Rec, Stream};
+use super::facts::{Fate, HistoryFacts, NONE, Rec, Stream};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
-pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
     for (index, stream) in (0_u32..).zip(&facts.streams) {
         if stream.replayed {
             continue;
@@ -45,7 +45,7 @@ pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Repor
 }
 
 /// Checks that positions fall when going back through the numbers, by the lowest one seen so far.
-fn line_is_ascending(facts: &Facts<'_>, stream: &Stream<'_>, about: About, report: &mut Report<'_, '_>) {
+fn line_is_ascending(facts: &HistoryFacts<'_>, stream: &Stream<'_>, about: About, report: &mut Report<'_, '_>) {
     // (part, era, bus), its lowest position, and the record there. A key has one of them, as a rule.
     let mut lowest: Vec<((u32, u32, u32), u64, u32)> = Vec::new();
     for &index in stream.line.iter().rev() {
@@ -80,7 +80,7 @@ struct Seal {
     root: u64,
 }
 
-fn seals_held(facts: &Facts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
+fn seals_held(facts: &HistoryFacts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
     let sealable = |rec: &&Rec| {
         let stream = &facts.streams[rec.stream as usize];
         stream.refusals && stream.is_keyed() && rec.offered != NONE && !stream.replayed
@@ -162,7 +162,7 @@ fn seals(publishes: &[&Rec], stream: &Stream<'_>, rule: AfterRefusal) -> Vec<Sea
     seals
 }
 
-fn one_copy(facts: &Facts<'_>, report: &mut Report<'_, '_>) {
+fn one_copy(facts: &HistoryFacts<'_>, report: &mut Report<'_, '_>) {
     // Only records with several places are looked at, and those of one era belong together.
     let mut seen: BTreeMap<(u32, u32), u32> = BTreeMap::new();
     for slot in &facts.slots {

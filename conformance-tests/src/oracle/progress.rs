@@ -1,6 +1,6 @@
 //! Progress of groups: the records that each has finished, as a walk over the steps goes on.
 
-use super::facts::{Delivery, Facts, NONE, Step};
+use super::facts::{Delivery, HistoryFacts, NONE, Step};
 
 /// The standing of a record with a group, and what it means for the records after it.
 pub(super) enum Standing {
@@ -15,7 +15,7 @@ pub(super) enum Standing {
 }
 
 pub(super) struct Progress<'f, 'h> {
-    facts: &'f Facts<'h>,
+    facts: &'f HistoryFacts<'h>,
     /// The current segment of each view.
     pub(super) segments: Vec<u32>,
     /// Views, by group and part.
@@ -25,7 +25,7 @@ pub(super) struct Progress<'f, 'h> {
 }
 
 impl<'f, 'h> Progress<'f, 'h> {
-    pub(super) fn new(facts: &'f Facts<'h>) -> Self {
+    pub(super) fn new(facts: &'f HistoryFacts<'h>) -> Self {
         let mut views = vec![NONE; facts.groups.len() * facts.parts.len()];
         for (index, view) in (0_u32..).zip(&facts.views) {
             views[view.group as usize * facts.parts.len() + view.part as usize] = index;

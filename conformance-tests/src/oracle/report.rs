@@ -1,6 +1,6 @@
 //! The report of violations: all are counted, the first of each rule are described.
 
-use super::facts::Facts;
+use super::facts::HistoryFacts;
 use super::verdict::{Counts, Rule, Verdict, Violation};
 
 /// The subject of a violation.
@@ -13,12 +13,12 @@ pub(super) struct About {
 }
 
 pub(super) struct Report<'f, 'h> {
-    facts: &'f Facts<'h>,
+    facts: &'f HistoryFacts<'h>,
     verdict: Verdict,
 }
 
 impl<'f, 'h> Report<'f, 'h> {
-    pub(super) fn new(facts: &'f Facts<'h>) -> Self {
+    pub(super) fn new(facts: &'f HistoryFacts<'h>) -> Self {
         Self { facts, verdict: Verdict::default() }
     }
 

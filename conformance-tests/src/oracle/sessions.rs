@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::expect::Expectations;
-use super::facts::{Facts, Step};
+use super::facts::{HistoryFacts, Step};
 use super::report::{About, Report};
 use super::verdict::Rule;
 use crate::history::Kind;
@@ -64,7 +64,7 @@ impl<'h> Disturbances<'h> {
     }
 }
 
-pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
     let mut disturbances = Disturbances::default();
     // By view: the session before.
     let mut before: Vec<Option<u32>> = vec![None; facts.views.len()];

@@ -5,11 +5,11 @@
 //! the case claims.
 
 use super::expect::Expectations;
-use super::facts::{Facts, Step};
+use super::facts::{HistoryFacts, Step};
 use super::report::{About, Report};
 use super::verdict::Rule;
 
-pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
+pub(super) fn judge(facts: &HistoryFacts<'_>, expect: &Expectations, report: &mut Report<'_, '_>) {
     if expect.overlap && !keys_overlapped(facts) {
         report.add(Rule::O9, About::default(), &[], || "no two handlers of different keys ever overlapped".to_owned());
     }
@@ -24,7 +24,7 @@ pub(super) fn judge(facts: &Facts<'_>, expect: &Expectations, report: &mut Repor
     }
 }
 
-fn keys_overlapped(facts: &Facts<'_>) -> bool {
+fn keys_overlapped(facts: &HistoryFacts<'_>) -> bool {
     // By group: the calls under way that end last, of two keys at most: the longest of one key and the longest of any
     // other.
     let mut longest: Vec<[Option<(u32, u32)>; 2]> = vec![[None; 2]; facts.groups.len()];

@@ -34,7 +34,7 @@ impl Priority {
 /// The runtime and the clock of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Place {
+pub enum CaseRuntime {
     /// On the clock of the provider.
     Anywhere,
     /// On a runtime of several threads and the host's clock: handlers block.
@@ -61,7 +61,7 @@ pub struct Case {
     /// The abilities that its fixture must have.
     pub needs: &'static [Ability],
     /// The runtime and clock that it runs on.
-    pub place: Place,
+    pub place: CaseRuntime,
     pub(super) run: fn(Run) -> Running,
 }
 

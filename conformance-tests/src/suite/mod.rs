@@ -39,7 +39,7 @@ mod served;
 #[cfg(feature = "brokers")]
 pub use backends::backend_at;
 pub use call::Call;
-pub use case::{Case, Place, Priority};
+pub use case::{Case, CaseRuntime, Priority};
 pub use failure::Failure;
 pub use fixture::{
     Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,

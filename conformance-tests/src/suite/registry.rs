@@ -1,6 +1,6 @@
 //! The registry: the one list of all cases.
 
-use super::case::{Case, Place, Priority};
+use super::case::{Case, CaseRuntime, Priority};
 use super::fixture::Ability;
 use super::{p0, p1, p2};
 
@@ -21,8 +21,8 @@ macro_rules! cases {
             },
         )*)*];
     };
-    (@place) => { Place::Anywhere };
-    (@place $place:ident) => { Place::$place };
+    (@place) => { CaseRuntime::Anywhere };
+    (@place $place:ident) => { CaseRuntime::$place };
 }
 
 /// Returns the needs of the case whose name ends with `name`, for the case about other cases.

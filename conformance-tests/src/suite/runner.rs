@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::case::{Case, Place};
+use super::case::{Case, CaseRuntime};
 use super::failure::Failure;
 use super::fixture::{Clock, HANGS_AFTER, Provider};
 use super::matrix::Outcome;
@@ -57,8 +57,8 @@ pub fn run_case(case: &Case, provider: &Arc<dyn Provider>, options: &RunOptions)
     if !missing.is_empty() {
         return Outcome::Skip(missing);
     }
-    let clock = if case.place == Place::Threads { Clock::Real } else { provider.clock() };
-    let seeds = if clock == Clock::Real || case.place == Place::Large { 1 } else { options.seeds };
+    let clock = if case.place == CaseRuntime::Threads { Clock::Real } else { provider.clock() };
+    let seeds = if clock == Clock::Real || case.place == CaseRuntime::Large { 1 } else { options.seeds };
     for seed in (options.seed..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
         if let Err((run, failure)) = run_seed(case, provider, clock, seed) {
             return left_of(case, provider, seed, run.as_ref(), &failure);
@@ -114,8 +114,8 @@ fn run_seed(case: &Case, provider: &Arc<dyn Provider>, clock: Clock, seed: u64) 
     }
 }
 
-fn runtime(place: Place, clock: Clock) -> std::io::Result<Runtime> {
-    if place == Place::Threads {
+fn runtime(place: CaseRuntime, clock: Clock) -> std::io::Result<Runtime> {
+    if place == CaseRuntime::Threads {
         return Builder::new_multi_thread().worker_threads(4).enable_all().build();
     }
     Builder::new_current_thread().enable_all().start_paused(clock == Clock::Paused).build()

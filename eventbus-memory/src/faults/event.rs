@@ -13,7 +13,7 @@ pub struct FaultEvent {
     /// The kind of fault.
     pub kind: FaultKind,
     /// The place where it took effect.
-    pub place: Place,
+    pub place: FaultPlace,
 }
 
 /// The kinds of faults that take effect.
@@ -99,7 +99,7 @@ impl FaultKind {
         }
     }
 
-    pub(crate) fn at(self, place: Place) -> FaultEvent {
+    pub(crate) fn at(self, place: FaultPlace) -> FaultEvent {
         FaultEvent { kind: self, place }
     }
 }
@@ -116,7 +116,7 @@ impl fmt::Display for FaultKind {
 /// The place of a fault. Fields that do not apply are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Place {
+pub struct FaultPlace {
     /// The topic.
     pub topic: Option<Topic>,
     /// The partition.
@@ -133,7 +133,7 @@ pub struct Place {
     pub connection: Option<u64>,
 }
 
-impl Place {
+impl FaultPlace {
     pub(crate) fn record(connection: u64, record: &Outbound) -> Self {
         Self {
             partition: Some(record.partition),
@@ -159,7 +159,7 @@ impl Place {
 
 impl fmt::Display for FaultEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { topic, partition, key, stamp, group, member, connection } = &self.place;
+        let FaultPlace { topic, partition, key, stamp, group, member, connection } = &self.place;
         write!(f, "{}", self.kind)?;
         let mut part = |name: &str, value: Option<String>| value.map_or(Ok(()), |value| write!(f, " {name}={value}"));
         part("topic", topic.as_ref().map(ToString::to_string))?;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use eventbus_core::{Position, Result, Topic};
 
 use super::armed::{Armed, CommitFault, OnCut, SubmitFault};
-use super::event::{FaultEvent, FaultKind, Place};
+use super::event::{FaultEvent, FaultKind, FaultPlace};
 use super::scope::{FaultId, Scope};
 use crate::backend::MemoryBackend;
-use crate::state::State;
+use crate::state::MemoryState;
 use crate::step::Step;
 use crate::timers::{MemberKey, Timer};
 use crate::world::{MemoryWorld, World};
@@ -190,7 +190,7 @@ impl Faults {
         let topic: Topic = topic.parse()?;
         self.world.step(|state, step| {
             state.current(&topic, step.unix_millis)?.truncate(partition, first);
-            step.faults.push(FaultKind::Truncated.at(Place::partition(&topic, partition)));
+            step.faults.push(FaultKind::Truncated.at(FaultPlace::partition(&topic, partition)));
             state.wake_all(&topic, step);
             Ok(())
         })
@@ -204,7 +204,7 @@ impl Faults {
         let topic: Topic = topic.parse()?;
         self.world.step(|state, step| {
             state.recreate_topic(&topic, step)?;
-            step.faults.push(FaultKind::Recreated.at(Place::topic(&topic)));
+            step.faults.push(FaultKind::Recreated.at(FaultPlace::topic(&topic)));
             Ok(())
         })
     }
@@ -224,7 +224,7 @@ impl Faults {
         topic: &str,
         group: &str,
         member: &str,
-        change: impl FnOnce(&mut State, &MemberKey, &mut Step),
+        change: impl FnOnce(&mut MemoryState, &MemberKey, &mut Step),
     ) -> bool {
         self.world.step(|state, step| match state.member_named(topic, group, member) {
             Some(key) => {

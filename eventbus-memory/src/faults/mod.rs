@@ -24,6 +24,6 @@ mod scope;
 pub(crate) use self::armed::Armed;
 pub use self::armed::{CommitFault, OnCut, SubmitFault};
 pub(crate) use self::event::Observer;
-pub use self::event::{FaultEvent, FaultKind, Place};
+pub use self::event::{FaultEvent, FaultKind, FaultPlace};
 pub use self::handle::Faults;
 pub use self::scope::{FaultId, Scope};

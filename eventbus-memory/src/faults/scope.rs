@@ -2,7 +2,7 @@
 
 use eventbus_core::{Group, Key, Topic};
 
-use super::event::Place;
+use super::event::FaultPlace;
 
 /// The submissions or commits that an armed fault strikes: those that match everything stated. Some may be let pass
 /// first; then it strikes once, a number of times, or always.
@@ -80,7 +80,7 @@ impl Scope {
         self.times(u64::MAX)
     }
 
-    fn matches(&self, place: &Place) -> bool {
+    fn matches(&self, place: &FaultPlace) -> bool {
         fn same<T: PartialEq + ?Sized>(asked: Option<&T>, has: Option<&T>) -> bool {
             asked.is_none_or(|asked| has.is_some_and(|has| asked == has))
         }
@@ -126,7 +126,7 @@ impl<F: Copy> Rules<F> {
 
     /// Finds the fault that strikes here. Every scope that matches counts the match, also behind the fault that
     /// strikes.
-    pub(crate) fn strike(&mut self, place: &Place) -> Option<F> {
+    pub(crate) fn strike(&mut self, place: &FaultPlace) -> Option<F> {
         let mut striking = None;
         for (index, (_, scope, _)) in self.0.iter_mut().enumerate() {
             if !scope.matches(place) {

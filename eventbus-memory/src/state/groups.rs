@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use eventbus_core::backend::ConnectionState;
 use eventbus_core::{Group, Topic};
 
-use super::State;
+use super::MemoryState;
 use crate::config::Positions;
 use crate::faults::FaultKind;
 use crate::group::Event;
 use crate::step::Step;
 use crate::timers::{MemberKey, Timer};
 
-impl State {
+impl MemoryState {
     pub(crate) fn session_over(&mut self, key: &MemberKey, step: &mut Step) {
         if self.connections.broker_down {
             return self.timers_after_restart.push(Timer::Expire(key.clone()));
@@ -29,7 +29,7 @@ impl State {
             return self.timers_after_restart.push(Timer::Fence { topic, group, partition, ownership });
         }
         let Some((group, timers)) = self.group_and_timers(topic, name) else { return };
-        let owner = group.slots.get(partition as usize).and_then(|slot| slot.owner.as_ref());
+        let owner = group.partitions.get(partition as usize).and_then(|assigned| assigned.owner.as_ref());
         if owner.is_some_and(|owner| owner.id == ownership) {
             group.fence(partition, timers, step);
         }
@@ -100,7 +100,7 @@ impl State {
             if group.parked == 0 {
                 continue;
             }
-            let owner = group.slots.get(partition as usize).and_then(|slot| slot.owner.as_ref());
+            let owner = group.partitions.get(partition as usize).and_then(|assigned| assigned.owner.as_ref());
             if let Some(member) = owner.filter(|owner| owner.reader.is_some()).map(|owner| owner.member) {
                 group.wake(member, step);
             }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use eventbus_core::backend::{Assignment, GroupEvent, Join, LogState};
 use eventbus_core::{Error, ErrorKind, Position, Result, Topic};
 
-use super::State;
+use super::MemoryState;
 use crate::delivery::{self, Idle};
 use crate::group::{Event, GroupState, Member, not_owned};
 use crate::reader::Reader;
@@ -13,7 +13,7 @@ use crate::step::Step;
 use crate::timers::{MemberKey, Timer};
 use crate::topic::unknown_topic;
 
-impl State {
+impl MemoryState {
     pub(crate) fn join(&mut self, connection: u64, join: Join, step: &mut Step) -> Result<MemberKey> {
         let topic: Topic = join.topic.spec.topic.parse()?;
         let partitions = self.topic(&topic)?.logs.len();
@@ -96,10 +96,10 @@ impl State {
                 let mut assigned = Vec::new();
                 for (partition, ownership) in given {
                     let log = topic.map(|topic| topic.log_state(partition as usize)).unwrap_or_default();
-                    let Some(slot) = group.slots.get_mut(partition as usize) else { continue };
-                    let Some(owner) = slot.owner.as_mut().filter(|owner| owner.id == ownership) else { continue };
+                    let Some(held) = group.partitions.get_mut(partition as usize) else { continue };
+                    let Some(owner) = held.owner.as_mut().filter(|owner| owner.id == ownership) else { continue };
                     owner.announced = true;
-                    assigned.push(Assignment::new(partition, log, slot.committed.clone(), owner.lease.clone()));
+                    assigned.push(Assignment::new(partition, log, held.committed.clone(), owner.lease.clone()));
                 }
                 (!assigned.is_empty()).then_some(GroupEvent::Assigned(assigned))
             }

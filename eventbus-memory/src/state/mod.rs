@@ -32,7 +32,7 @@ use crate::timers::{MemberKey, Timer, Timers};
 use crate::topic::{TopicState, unknown_topic};
 
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct MemoryState {
     pub(crate) config: MemoryConfig,
     pub(crate) topics: BTreeMap<Topic, TopicState>,
     /// Number of topics ever created, and of the newest incarnation.
@@ -50,7 +50,7 @@ pub(crate) struct State {
     ids: u64,
 }
 
-impl State {
+impl MemoryState {
     pub(crate) fn new(config: MemoryConfig) -> Self {
         Self {
             config,

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use super::State;
-use crate::faults::{FaultKind, OnCut, Place};
+use super::MemoryState;
+use crate::faults::{FaultKind, FaultPlace, OnCut};
 use crate::step::Step;
 use crate::timers::Timer;
 
-impl State {
+impl MemoryState {
     pub(crate) fn fire(&mut self, timer: Timer, step: &mut Step) {
         match timer {
             Timer::Arrive(flight) => self.arrived(flight, step),
@@ -34,7 +34,7 @@ impl State {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.cut = true;
         }
-        step.faults.push(FaultKind::Cut.at(Place::connection(id)));
+        step.faults.push(FaultKind::Cut.at(FaultPlace::connection(id)));
         self.link_lost(id, stored, step);
         true
     }
@@ -52,7 +52,7 @@ impl State {
     pub(crate) fn heal(&mut self, id: u64, step: &mut Step) {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| connection.cut) else { return };
         connection.cut = false;
-        step.faults.push(FaultKind::Healed.at(Place::connection(id)));
+        step.faults.push(FaultKind::Healed.at(FaultPlace::connection(id)));
         if !self.connections.broker_down {
             self.link_back(id, step);
         }
@@ -69,7 +69,7 @@ impl State {
     pub(crate) fn freeze(&mut self, id: u64, step: &mut Step) -> bool {
         let Some(connection) = self.connections.get_mut(id).filter(|c| !c.closed && !c.frozen) else { return false };
         connection.frozen = true;
-        step.faults.push(FaultKind::Frozen.at(Place::connection(id)));
+        step.faults.push(FaultKind::Frozen.at(FaultPlace::connection(id)));
         for key in self.members_of(id) {
             if let Some((group, timers)) = self.group_and_timers(&key.topic, &key.group) {
                 group.silence(key.id, timers, step);
@@ -83,7 +83,7 @@ impl State {
         connection.frozen = false;
         step.wakers.append(&mut connection.gates);
         let backlog = std::mem::take(&mut connection.backlog);
-        step.faults.push(FaultKind::Thawed.at(Place::connection(id)));
+        step.faults.push(FaultKind::Thawed.at(FaultPlace::connection(id)));
         backlog.into_iter().for_each(|timer| self.fire(timer, step));
         for key in self.members_of(id) {
             self.heard(&key, step);
@@ -96,7 +96,7 @@ impl State {
     /// Takes the broker down: every connection is cut, and no session runs out until the broker is back.
     pub(crate) fn broker_stops(&mut self, stored: OnCut, down: Duration, step: &mut Step) {
         let up = self.connections.up();
-        step.faults.push(FaultKind::BrokerDown.at(Place::default()));
+        step.faults.push(FaultKind::BrokerDown.at(FaultPlace::default()));
         for id in up {
             self.link_lost(id, stored, step);
         }
@@ -108,7 +108,7 @@ impl State {
         if !std::mem::take(&mut self.connections.broker_down) {
             return;
         }
-        step.faults.push(FaultKind::BrokerUp.at(Place::default()));
+        step.faults.push(FaultKind::BrokerUp.at(FaultPlace::default()));
         let up = self.connections.up();
         up.into_iter().for_each(|id| self.link_back(id, step));
         std::mem::take(&mut self.timers_after_restart).into_iter().for_each(|timer| self.fire(timer, step));

@@ -7,13 +7,13 @@
 use eventbus_core::backend::{Commit, Committed, GroupDescription, GroupPartition};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Topic};
 
-use super::State;
+use super::MemoryState;
 use crate::faults::{CommitFault, FaultKind};
 use crate::group::{GroupState, not_owned};
 use crate::step::Step;
 use crate::timers::MemberKey;
 
-impl State {
+impl MemoryState {
     pub(crate) fn commit(&mut self, key: &MemberKey, commit: Commit, step: &mut Step) -> Result<()> {
         if commit.note.len() > self.config.note_bytes {
             let message =
@@ -41,9 +41,10 @@ impl State {
         if group.members.get(&key.id).is_none_or(|member| member.killed) {
             return Err(fenced());
         }
-        let slot = group.slots.get_mut(partition as usize).ok_or_else(fenced)?;
-        let owner = slot.owner.as_mut().filter(|owner| owner.member == key.id && owner.announced).ok_or_else(fenced)?;
-        let stored = slot.committed.as_ref().map(|committed| committed.epoch);
+        let assigned = group.partitions.get_mut(partition as usize).ok_or_else(fenced)?;
+        let owner =
+            assigned.owner.as_mut().filter(|owner| owner.member == key.id && owner.announced).ok_or_else(fenced)?;
+        let stored = assigned.committed.as_ref().map(|committed| committed.epoch);
         let current = owner.claimed && stored == Some(epoch);
         if !(current || claim && stored.is_none_or(|stored| epoch > stored)) {
             let message = "the epoch has been superseded, or was not claimed under this ownership";
@@ -51,7 +52,7 @@ impl State {
             return Err(error.with("epoch", epoch).with("stored", stored.unwrap_or_default()));
         }
         owner.claimed = true;
-        slot.committed = Some(Committed { next, epoch, note });
+        assigned.committed = Some(Committed { next, epoch, note });
         Ok(())
     }
 
@@ -68,9 +69,9 @@ impl State {
             return Err(active());
         }
         for (partition, next) in to {
-            if let Some(slot) = group.slots.get_mut(*partition as usize) {
-                let epoch = slot.committed.as_ref().map_or(0, |committed| committed.epoch);
-                slot.committed = Some(Committed { next: *next, epoch, note: Default::default() });
+            if let Some(assigned) = group.partitions.get_mut(*partition as usize) {
+                let epoch = assigned.committed.as_ref().map_or(0, |committed| committed.epoch);
+                assigned.committed = Some(Committed { next: *next, epoch, note: Default::default() });
             }
         }
         Ok(())
@@ -103,15 +104,15 @@ impl State {
         let group = group.filter(|group| group.is_active() || group.has_progress());
         let group = group.ok_or_else(unknown)?;
         let member = |id: u64| group.members.get(&id).map(|member| member.name.clone());
-        let mut partitions = Vec::with_capacity(group.slots.len());
-        for ((partition, slot), log) in (0..).zip(&group.slots).zip(&state.logs) {
-            let lag = slot.committed.as_ref().map_or(log.len(), |committed| log.count_from(committed.next));
+        let mut partitions = Vec::with_capacity(group.partitions.len());
+        for ((partition, assigned), log) in (0..).zip(&group.partitions).zip(&state.logs) {
+            let lag = assigned.committed.as_ref().map_or(log.len(), |committed| log.count_from(committed.next));
             partitions.push(GroupPartition {
                 partition,
-                committed: slot.committed.clone(),
+                committed: assigned.committed.clone(),
                 log: state.log_state(partition as usize),
                 lag,
-                owner: slot.owner.as_ref().and_then(|owner| member(owner.member)),
+                owner: assigned.owner.as_ref().and_then(|owner| member(owner.member)),
                 oldest: log.at(log.end_index() - lag).map(|record| record.stored_at),
             });
         }

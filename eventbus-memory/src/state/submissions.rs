@@ -13,14 +13,14 @@ use std::time::Duration;
 use eventbus_core::backend::{Fate, Outbound, Pipelining, Ticket};
 use eventbus_core::{Error, ErrorKind};
 
-use super::State;
-use crate::faults::{FaultKind, OnCut, Place, SubmitFault};
+use super::MemoryState;
+use crate::faults::{FaultKind, FaultPlace, OnCut, SubmitFault};
 use crate::in_flight::{Flight, PipeKey, Stage};
 use crate::step::{Step, Told};
 use crate::timers::Timer;
 use crate::topic::unknown_topic;
 
-impl State {
+impl MemoryState {
     /// Takes a submission. A fate that is decided at once is returned, to be told after the lock.
     pub(crate) fn submit(
         &mut self,
@@ -58,7 +58,7 @@ impl State {
         if self.armed.submits.is_empty() {
             return None;
         }
-        let place = Place::record(connection, record);
+        let place = FaultPlace::record(connection, record);
         let fault = self.armed.submits.strike(&place)?;
         let kind = match fault {
             SubmitFault::Drop => FaultKind::Dropped,
@@ -260,7 +260,7 @@ impl State {
         let held: Vec<u64> = self.flights.iter().filter_map(is_held).collect();
         for id in &held {
             if let Some(flight) = self.flights.get(id) {
-                step.faults.push(FaultKind::Released.at(Place::record(flight.connection, &flight.record)));
+                step.faults.push(FaultKind::Released.at(FaultPlace::record(flight.connection, &flight.record)));
                 if flight.ticket.is_some() {
                     self.arrived(*id, step);
                 } else if let Some(flight) = self.flights.remove(id) {

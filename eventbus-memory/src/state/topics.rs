@@ -2,11 +2,11 @@
 
 use eventbus_core::{Result, Topic, TopicSpec};
 
-use super::State;
+use super::MemoryState;
 use crate::step::Step;
 use crate::topic::{TopicState, unknown_topic};
 
-impl State {
+impl MemoryState {
     /// Creates a topic. `false` if there is one of this name.
     pub(crate) fn create_topic(&mut self, spec: &TopicSpec, step: &mut Step) -> Result<bool> {
         let topic = spec.topic.parse::<Topic>()?;

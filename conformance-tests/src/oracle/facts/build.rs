@@ -9,13 +9,13 @@ use crate::history::{Commit, Event, History, Kind, SessionCause, Start};
 use super::late::{find_originals, mark_superseded};
 use super::names::{Tables, next};
 use super::publish::{decide, lay_out_lines, store};
-use super::{CommitFact, Delivery, Facts, Finish, Loss, NONE, Segment, Session, Step, View};
+use super::{CommitFact, Delivery, Finish, HistoryFacts, Loss, NONE, Segment, Session, Step, View};
 
 /// Open pairs while the history is read, by call: (process, call).
 type Calls = HashMap<(u32, u64), u32>;
 
 struct Builder<'h> {
-    facts: Facts<'h>,
+    facts: HistoryFacts<'h>,
     tables: Tables<'h>,
     publishes: Calls,
     handlers: Calls,
@@ -23,16 +23,16 @@ struct Builder<'h> {
     commits: Calls,
 }
 
-impl<'h> Facts<'h> {
+impl<'h> HistoryFacts<'h> {
     /// Resolves a history; `groups` take part even if nothing is recorded of them.
     pub(in crate::oracle) fn of(history: &'h History, groups: impl Iterator<Item = (&'h str, &'h str)>) -> Self {
         let events = &history.events;
         let mut builder = Builder {
-            facts: Facts {
+            facts: HistoryFacts {
                 events,
                 steps: Vec::with_capacity(events.len()),
                 deliveries: Vec::with_capacity(events.len() / 2),
-                ..Facts::default()
+                ..HistoryFacts::default()
             },
             tables: Tables::default(),
             publishes: Calls::new(),
@@ -414,7 +414,7 @@ impl<'h> Builder<'h> {
             .collect()
     }
 
-    fn finish(mut self) -> Facts<'h> {
+    fn finish(mut self) -> HistoryFacts<'h> {
         let facts = &mut self.facts;
         for index in 0..facts.finishes.len() {
             let finish = &facts.finishes[index];

@@ -3,10 +3,10 @@
 use crate::history::Kind;
 
 use super::names::Tables;
-use super::{Facts, Fate, NONE};
+use super::{Fate, HistoryFacts, NONE};
 
 /// Finds for each delivery the first handler start under a later epoch of its view.
-pub(super) fn mark_superseded(facts: &mut Facts<'_>) {
+pub(super) fn mark_superseded(facts: &mut HistoryFacts<'_>) {
     for view in &mut facts.views {
         // By epoch, each with the earliest start of it or of a later one.
         view.first_starts.sort_unstable();
@@ -24,7 +24,7 @@ pub(super) fn mark_superseded(facts: &mut Facts<'_>) {
 }
 
 /// Gives each replay the offer of the envelope that it replays: their bytes are the same.
-pub(super) fn find_originals<'h>(facts: &mut Facts<'h>, tables: &Tables<'h>) {
+pub(super) fn find_originals<'h>(facts: &mut HistoryFacts<'h>, tables: &Tables<'h>) {
     for index in 0..facts.recs.len() {
         let rec = &facts.recs[index];
         let stream = &facts.streams[rec.stream as usize];

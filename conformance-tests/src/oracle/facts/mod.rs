@@ -1,8 +1,8 @@
 //! A history resolved: names and keys are small numbers, calls are paired with their ends,
 //! deliveries with their sessions, positions with what is stored there.
 //!
-//! Facts judge nothing. They are built in one pass ([`build`]) and read by every rule; a rule
-//! walks [`Facts::steps`], which has one entry per record of the history, in its order.
+//! [`HistoryFacts`] judge nothing. They are built in one pass ([`build`]) and read by every rule; a rule
+//! walks [`HistoryFacts::steps`], which has one entry per record of the history, in its order.
 //!
 //! Words, beyond those of the contract:
 //! - a *stream* is one key of one topic (replayed deliveries of it are another stream);
@@ -81,7 +81,7 @@ pub(super) struct Rec {
 
 /// One place in a log.
 #[derive(Clone, Copy)]
-pub(super) struct Slot {
+pub(super) struct LogSlot {
     pub(super) part: u32,
     pub(super) position: u64,
     pub(super) rec: u32,
@@ -95,7 +95,7 @@ pub(super) struct Slot {
     next: u32,
 }
 
-impl Slot {
+impl LogSlot {
     pub(super) const fn is_in(&self, era: u32) -> bool {
         self.born <= era && era < self.gone
     }
@@ -248,12 +248,12 @@ pub(super) enum Step {
 }
 
 #[derive(Default)]
-pub(super) struct Facts<'h> {
+pub(super) struct HistoryFacts<'h> {
     pub(super) events: &'h [Event],
     pub(super) names: Vec<&'h str>,
     pub(super) streams: Vec<Stream<'h>>,
     pub(super) recs: Vec<Rec>,
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Vec<LogSlot>,
     pub(super) parts: Vec<Part>,
     pub(super) groups: Vec<Group>,
     pub(super) views: Vec<View>,
@@ -269,7 +269,7 @@ pub(super) struct Facts<'h> {
     pub(super) conflicts: Vec<(u32, u32)>,
 }
 
-impl Facts<'_> {
+impl HistoryFacts<'_> {
     /// The segment that a step opens.
     pub(super) fn opened(&self, step: Step) -> Option<u32> {
         match step {

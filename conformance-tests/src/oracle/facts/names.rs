@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 
 use crate::history::Key;
 
-use super::{Facts, Group, NONE, Part, Rec, Segment, Stream, View};
+use super::{Group, HistoryFacts, NONE, Part, Rec, Segment, Stream, View};
 
 /// The tables that exist only while facts are built. None of them is ever iterated in an order
 /// that could show.
@@ -26,35 +26,35 @@ pub(super) fn next<T>(vec: &[T]) -> u32 {
 }
 
 impl<'h> Tables<'h> {
-    pub(super) fn name(&mut self, facts: &mut Facts<'h>, name: &'h str) -> u32 {
+    pub(super) fn name(&mut self, facts: &mut HistoryFacts<'h>, name: &'h str) -> u32 {
         *self.names.entry(name).or_insert_with(|| {
             facts.names.push(name);
             next(&facts.names) - 1
         })
     }
 
-    pub(super) fn stream(&mut self, facts: &mut Facts<'h>, topic: u32, key: &'h Key, replayed: bool) -> u32 {
+    pub(super) fn stream(&mut self, facts: &mut HistoryFacts<'h>, topic: u32, key: &'h Key, replayed: bool) -> u32 {
         *self.streams.entry((topic, key, replayed)).or_insert_with(|| {
             facts.streams.push(Stream { topic, key, replayed, line: Vec::new(), resumes: Vec::new(), refusals: false });
             next(&facts.streams) - 1
         })
     }
 
-    pub(super) fn part(&mut self, facts: &mut Facts<'h>, topic: u32, partition: u32) -> u32 {
+    pub(super) fn part(&mut self, facts: &mut HistoryFacts<'h>, topic: u32, partition: u32) -> u32 {
         *self.parts.entry((topic, partition)).or_insert_with(|| {
             facts.parts.push(Part { topic, partition, era: 0, ends: Vec::new(), slots: Vec::new(), first_kept: 0 });
             next(&facts.parts) - 1
         })
     }
 
-    pub(super) fn group(&mut self, facts: &mut Facts<'h>, topic: u32, name: u32) -> u32 {
+    pub(super) fn group(&mut self, facts: &mut HistoryFacts<'h>, topic: u32, name: u32) -> u32 {
         *self.groups.entry((topic, name)).or_insert_with(|| {
             facts.groups.push(Group { topic, name });
             next(&facts.groups) - 1
         })
     }
 
-    pub(super) fn view(&mut self, facts: &mut Facts<'h>, group: u32, part: u32) -> u32 {
+    pub(super) fn view(&mut self, facts: &mut HistoryFacts<'h>, group: u32, part: u32) -> u32 {
         *self.views.entry((group, part)).or_insert_with(|| {
             let view = next(&facts.views);
             let segment = next(&facts.segments);
@@ -74,7 +74,7 @@ impl<'h> Tables<'h> {
         })
     }
 
-    pub(super) fn rec(&mut self, facts: &mut Facts<'h>, stream: u32, number: u64) -> u32 {
+    pub(super) fn rec(&mut self, facts: &mut HistoryFacts<'h>, stream: u32, number: u64) -> u32 {
         *self.recs.entry((stream, number)).or_insert_with(|| {
             facts.recs.push(Rec::new(stream, number));
             next(&facts.recs) - 1
@@ -87,7 +87,7 @@ impl<'h> Tables<'h> {
     }
 
     /// The slot at a position in an era.
-    pub(super) fn slot(&self, facts: &Facts<'h>, part: u32, position: u64, era: u32) -> Option<u32> {
+    pub(super) fn slot(&self, facts: &HistoryFacts<'h>, part: u32, position: u64, era: u32) -> Option<u32> {
         let mut slot = *self.slots.get(&(part, position))?;
         while slot != NONE {
             let here = &facts.slots[slot as usize];

@@ -3,7 +3,7 @@
 use crate::history::PublishOutcome;
 
 use super::names::{Tables, next};
-use super::{Facts, Fate, NONE, Rec, Slot};
+use super::{Fate, HistoryFacts, LogSlot, NONE, Rec};
 
 impl Rec {
     pub(super) const fn new(stream: u32, number: u64) -> Self {
@@ -28,7 +28,7 @@ impl Rec {
 
 /// Notes that `rec` is stored at a position, in the part's era `era`. Returns the slot there.
 pub(super) fn store<'h>(
-    facts: &mut Facts<'h>,
+    facts: &mut HistoryFacts<'h>,
     tables: &mut Tables<'h>,
     (part, position, era): (u32, u64, u32),
     rec: u32,
@@ -44,7 +44,7 @@ pub(super) fn store<'h>(
     let other = tables.slots.insert((part, position), slot);
     // A record fetched from a log may be seen first when the log is replaced already.
     let gone = facts.parts[part as usize].gone(position, era);
-    facts.slots.push(Slot { part, position, rec, born: era, gone, seen: index, next: other.unwrap_or(NONE) });
+    facts.slots.push(LogSlot { part, position, rec, born: era, gone, seen: index, next: other.unwrap_or(NONE) });
     facts.parts[part as usize].slots.push(slot);
     let known = &mut facts.recs[rec as usize];
     known.slots += 1;
@@ -60,7 +60,7 @@ pub(super) fn store<'h>(
 
 /// Records how a publish ended. A final answer replaces *unknown*; nothing replaces a final one.
 pub(super) fn decide<'h>(
-    facts: &mut Facts<'h>,
+    facts: &mut HistoryFacts<'h>,
     tables: &mut Tables<'h>,
     rec: u32,
     outcome: &PublishOutcome,
@@ -103,7 +103,7 @@ pub(super) fn decide<'h>(
 }
 
 /// Lays out each stream's line: the offered records that are stored, by number.
-pub(super) fn lay_out_lines(facts: &mut Facts<'_>) {
+pub(super) fn lay_out_lines(facts: &mut HistoryFacts<'_>) {
     for (index, rec) in (0_u32..).zip(&facts.recs) {
         let stream = &mut facts.streams[rec.stream as usize];
         let offered = rec.offered != NONE || stream.replayed;

@@ -30,7 +30,7 @@ pub(crate) struct Stored {
 }
 
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct FakeState {
     pub(crate) mode: Mode,
     /// Submissions without an answer, in order.
     pub(crate) held: VecDeque<(Outbound, Ticket)>,
@@ -54,7 +54,7 @@ pub(crate) struct State {
 pub(crate) struct Fake {
     pub(crate) capabilities: Capabilities,
     pub(crate) spec: TopicSpec,
-    state: Mutex<State>,
+    state: Mutex<FakeState>,
     /// Whether the backend breaks its contract and stores behind a hole.
     pub(crate) trusts: bool,
     /// A lock for threads that answer, where there are several.
@@ -68,7 +68,7 @@ fn unavailable() -> Error {
 impl Fake {
     pub(crate) fn new(pipelining: Pipelining) -> Self {
         let capabilities = Capabilities { pipelining, resend_window: None, ..Capabilities::default() };
-        let state = State {
+        let state = FakeState {
             mode: Mode::Hold,
             held: VecDeque::new(),
             log: Vec::new(),
@@ -91,7 +91,7 @@ impl Fake {
         }
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock().unwrap()
     }
 
