@@ -1,4 +1,4 @@
-//! `eventbus config`: what is in force, and what there is to set.
+//! Command `eventbus config`: the configuration in force, its schema and its reference.
 
 use eventbus::config::{Origin, reference, schema};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! `eventbus dead-letter`: what a group gave up on, and how it comes back.
+//! Command `eventbus dead-letter`: the envelopes that a group gave up on, and their replay.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,13 +63,13 @@ enum Action {
     Purge,
 }
 
-/// What a line has beside the envelope.
+/// Fields of a line beside those of the envelope.
 #[derive(Debug, Serialize)]
 struct More<'a> {
     original: Original,
     attempts: u32,
     error: &'a str,
-    /// Too large to be written again: the payload is where the original is.
+    /// Set if the payload was too large to be written again: it is where the original is.
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,7 +175,7 @@ fn show(args: &Args, letters: &DeadLetters, found: &[Letter]) -> Result<(), Fail
     Ok(())
 }
 
-/// What was told so far, and whether it could be.
+/// First failure to write the output, if there was one.
 #[derive(Debug, Default)]
 struct Told(Mutex<Option<Failure>>);
 

@@ -1,20 +1,19 @@
-//! How the program ends.
+//! Exit codes and failures of the program.
 
 use std::fmt;
 use std::io::Write;
 
 use eventbus::{ConfigError, Error, ErrorKind};
 
-/// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// All well.
+    /// All well: 0.
     Well,
-    /// The command ran, and something in it failed.
+    /// Something in the command failed: 1.
     Failed,
-    /// Bad usage or configuration.
+    /// Bad usage or configuration: 2.
     Usage,
-    /// Interrupted and drained.
+    /// Interrupted and drained: 130.
     Interrupted,
 }
 
@@ -29,7 +28,7 @@ impl Exit {
     }
 }
 
-/// Why the command could not go on.
+/// Failure that ends a command.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -37,24 +36,22 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Bad usage or configuration.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
         Self { exit: Exit::Usage, message: message.to_string() }
     }
 
-    /// Something failed on the way.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
         Self { exit: Exit::Failed, message: message.to_string() }
     }
 
-    /// The same, naming what it is about.
+    /// Puts the subject of the failure before its message.
     pub(crate) fn about(self, what: impl fmt::Display) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
     }
 
-    /// Says it on stderr, and gives the code to end with.
+    /// Writes the message to stderr, and returns the code to end with.
     pub(crate) fn report(self) -> Exit {
-        // With stderr gone there is nobody left to tell.
+        // If stderr is gone, there is nobody left to tell.
         let _ = writeln!(std::io::stderr(), "eventbus: {}", self.message);
         self.exit
     }
@@ -72,7 +69,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// Whether the user asked for the impossible; otherwise the broker did not do it.
+/// Returns whether the user asked for something impossible. All other errors are failures on the way.
 const fn is_usage(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidConfig | ErrorKind::UnsafeConfig | ErrorKind::InvalidName | ErrorKind::Unsupported)
 }

@@ -1,4 +1,4 @@
-//! `eventbus groups`: the groups of a topic.
+//! Command `eventbus groups`: the groups of a topic.
 
 use eventbus::admin::GroupDescription;
 use eventbus::{EventBus, StartFrom};
@@ -56,7 +56,6 @@ enum Action {
     Delete,
 }
 
-/// A group.
 #[derive(Debug, Serialize)]
 struct Line {
     group: String,
@@ -67,7 +66,6 @@ struct Line {
 }
 
 const COLUMNS: &[&str] = &["group", "members", "lag"];
-/// Groups that are described at once.
 const AT_ONCE: usize = 4;
 
 impl Line {

@@ -1,9 +1,9 @@
-//! The NDJSON form of envelopes that the program reads: one object a line.
+//! NDJSON form of the envelopes that the program reads: one object a line.
 //!
 //! ```text
 //! {"key":"order-1","type":"OrderPlaced","id":"…"?,"source":"…"?,"time":"…"?,"sequence":7?,"headers":{…}?,"payload":…}
 //! ```
-//! with `payload_base64` for bytes that are no JSON. A broken line is told by its number.
+//! with `payload_base64` for bytes that are not JSON. The error for a broken line tells its number.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use time::format_description::well_known::Rfc3339;
 /// The source of events whose line names none.
 const SOURCE: &str = "/eventbus-cli";
 
-/// One line as it is written.
+/// Line of the input, as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
@@ -38,12 +38,12 @@ struct Line<'a> {
     payload_base64: Option<String>,
 }
 
-/// A line that is no envelope.
+/// Line that is not an envelope.
 #[derive(Debug)]
 pub(crate) struct BrokenLine {
-    /// Its number, from 1 on.
+    /// The line's number, from 1 on; empty lines count.
     pub(crate) number: usize,
-    /// What is wrong with it.
+    /// Problem, in words.
     pub(crate) problem: String,
 }
 
@@ -53,12 +53,12 @@ impl fmt::Display for BrokenLine {
     }
 }
 
-/// Reads envelopes, in order. Empty lines are passed over. Stops at the first broken line.
+/// Reads envelopes, in order. Empty lines are skipped. The first broken line ends the reading.
 pub(crate) fn read(lines: impl BufRead) -> impl Iterator<Item = Result<Envelope, BrokenLine>> {
     read_numbered(lines).map(|read| read.map(|(_, envelope)| envelope))
 }
 
-/// The same, each with the number of its line.
+/// Reads as [`read`] does, with the number of each envelope's line.
 pub(crate) fn read_numbered(lines: impl BufRead) -> impl Iterator<Item = Result<(usize, Envelope), BrokenLine>> {
     let numbered = (1..).zip(lines.split(b'\n')).filter_map(|(number, line)| envelope(line).map(|read| (number, read)));
     let mut broken = false;
@@ -68,7 +68,7 @@ pub(crate) fn read_numbered(lines: impl BufRead) -> impl Iterator<Item = Result<
     })
 }
 
-/// One line; nothing for an empty one.
+/// Reads one line; `None` if it is empty.
 fn envelope(line: io::Result<Vec<u8>>) -> Option<Result<Envelope, String>> {
     let line = match line {
         Ok(line) => line,
@@ -85,7 +85,7 @@ fn envelope(line: io::Result<Vec<u8>>) -> Option<Result<Envelope, String>> {
     Some(read.and_then(|line: Line<'_>| line.build()))
 }
 
-/// A line's error says the column only: the line is the file's, not the object's.
+/// Words a parser's error without its line number, which counts within the object.
 fn in_one_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!((read.event_type(), read.id(), read.source(), read.sequence()), ("T", "i", "/s", Some(7)));
         assert_eq!(read.time().unix_timestamp(), 1_767_323_045);
         assert_eq!(read.header("a"), Some("b"));
-        // The payload is the line's own bytes: numbers keep their form.
+        // The payload is made of the line's own bytes: numbers keep their form.
         assert_eq!(&read.payload()[..], br#"{"x": 1.0}"#);
         assert_eq!(&one(r#"{"type":"T","payload_base64":"AAE="}"#).unwrap().payload()[..], &[0, 1]);
         assert!(one(r#"{"type":"T"}"#).unwrap().key().is_none());

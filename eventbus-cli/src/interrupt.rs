@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the command drains and ends with 130.
+//! Interrupts, by SIGINT or SIGTERM: the command drains and ends with 130.
 
 use std::io;
 
@@ -7,12 +7,12 @@ use tokio::sync::watch;
 
 use crate::exit::Exit;
 
-/// Whether the program was interrupted, to look at or to wait for.
+/// Interrupt of the program, to look at or to wait for.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt(watch::Receiver<bool>);
 
 impl Interrupt {
-    /// Listens from now on. A second signal ends the process at once, undrained.
+    /// Listens for the signals from now on. A second signal ends the process at once, undrained.
     pub(crate) fn listen() -> io::Result<Self> {
         let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let (tell, seen) = watch::channel(false);
@@ -21,7 +21,7 @@ impl Interrupt {
                 tokio::select! { biased; _ = int.recv() => {}, _ = term.recv() => {} }
             };
             either().await;
-            // Nobody listens any more only where the program is ending anyway.
+            // Sending fails only if the program is ending anyway.
             let _ = tell.send(true);
             either().await;
             std::process::exit(Exit::Interrupted.code().into());
@@ -33,7 +33,7 @@ impl Interrupt {
         *self.0.borrow()
     }
 
-    /// Waits for it; for ever, if it never comes.
+    /// Waits for an interrupt; for ever, if none comes.
     pub(crate) async fn wait(&self) {
         if self.0.clone().wait_for(|set| *set).await.is_err() {
             std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! `eventbus lag`: how far a group is, partition by partition.
+//! Command `eventbus lag`: how far behind a group is, partition by partition.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,7 +42,6 @@ A line:
   {"partition":3,"committed":17,"end":40,"lag":23,"owner":"…","epoch":5,
   "oldest_unfinished_seconds":0.2}"#;
 
-/// One partition of a group.
 #[derive(Debug, Serialize)]
 pub(crate) struct Line {
     partition: u32,
@@ -56,7 +55,6 @@ pub(crate) struct Line {
 
 const COLUMNS: &[&str] = &["partition", "committed", "end", "lag", "owner", "epoch", "oldest_unfinished_seconds"];
 
-/// A group's partitions.
 pub(crate) fn lines(group: &GroupDescription) -> Vec<Line> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let line = |partition: &eventbus::admin::GroupPartition| Line {
@@ -71,7 +69,7 @@ pub(crate) fn lines(group: &GroupDescription) -> Vec<Line> {
     group.partitions.iter().map(line).collect()
 }
 
-/// Seconds since then, to the millisecond; the broker's clock may be ahead of ours.
+/// Returns a record's age in seconds, to the millisecond; 0 if the broker's clock is ahead.
 fn age(now: f64, stored_at: u64) -> f64 {
     ((now * 1_000.0).round() - stored_at as f64).max(0.0) / 1_000.0
 }

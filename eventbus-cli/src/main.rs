@@ -1,7 +1,7 @@
 //! The `eventbus` program.
 //!
-//! What scripts read is NDJSON on stdout; what eyes read is on stderr, or on stdout where that is a terminal and the table
-//! is what the command is for. Exit codes: `exit::Exit`.
+//! Scripts read NDJSON on stdout. People read stderr, or stdout if it is a terminal and the command is there to show a
+//! table. Exit codes: `exit::Exit`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -63,7 +63,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let program = Program::parse();
-    // The cases have things go wrong on purpose.
+    // The conformance cases make things go wrong on purpose.
     let usual = if matches!(program.command, Command::Verify(_)) { LevelFilter::OFF } else { LevelFilter::ERROR };
     program.voice.set(usual);
     let result = match program.command {

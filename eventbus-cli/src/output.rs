@@ -1,4 +1,4 @@
-//! What commands print that tell of something: a table where eyes are, NDJSON for all others.
+//! Output of the commands that show something: a table on a terminal, NDJSON otherwise.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -17,7 +17,7 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    /// Prints rows with these of their fields as columns, or all of each row as a line.
+    /// Prints rows: a table with these of their fields as columns, or all fields of each row as a line of JSON.
     pub(crate) fn print(&self, columns: &[&str], rows: &[impl Serialize]) -> Result<(), Failure> {
         let rows: Result<Vec<Value>, _> = rows.iter().map(serde_json::to_value).collect();
         let rows = rows.map_err(Failure::failed)?;
@@ -25,7 +25,7 @@ impl Form {
         print(&text)
     }
 
-    /// Whether eyes look on.
+    /// Whether rows are printed as a table.
     pub(crate) fn is_table(&self) -> bool {
         !self.json && io::stdout().is_terminal()
     }
@@ -36,7 +36,7 @@ impl Form {
     }
 }
 
-/// Writes text to stdout.
+/// Writes text to stdout, and flushes it.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());

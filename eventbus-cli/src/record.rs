@@ -1,6 +1,7 @@
-//! The line by which an envelope is printed: what `subscribe` and `dead-letter` write.
+//! Line by which `subscribe` and `dead-letter` print an envelope.
 //!
-//! A payload that is JSON stands in the line as it is, but for line ends between its tokens; all else is `payload_base64`.
+//! A payload of JSON stands in the line as it is, except that line ends between its tokens become spaces. Every other
+//! payload is `payload_base64`.
 
 use std::borrow::Cow;
 
@@ -11,7 +12,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
 
-/// Where an envelope was read, and by whom.
+/// Place of an envelope: where it was read, and by which member.
 #[derive(Debug, Serialize)]
 pub(crate) struct Place<'a> {
     pub(crate) topic: &'a str,
@@ -28,7 +29,7 @@ pub(crate) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// Of an attempt at an envelope.
+    /// Returns the place of a delivery.
     pub(crate) fn of(delivery: &'a Delivery) -> Self {
         Self {
             topic: delivery.topic().as_str(),
@@ -42,12 +43,12 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What is told of an envelope. `more` are further fields of the command's own.
+/// Fields of a line. `more` holds those that only one command has.
 #[derive(Debug, Serialize)]
 struct Line<'a, M> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
-    /// A key that is no text: foreign producers may write one.
+    /// The key, if it is not text: foreign producers may write such keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
     id: &'a str,
@@ -69,11 +70,11 @@ struct Line<'a, M> {
     payload_base64: Option<String>,
 }
 
-/// Nothing more.
+/// Absence of further fields.
 #[derive(Debug, Serialize)]
 pub(crate) struct Nothing {}
 
-/// One line, ended.
+/// Writes one line, with its end.
 pub(crate) fn line(envelope: &Envelope, place: &Place<'_>, more: &impl Serialize) -> Result<Vec<u8>, String> {
     let payload = envelope.payload();
     let text = json_in_one_line(envelope);
@@ -98,7 +99,8 @@ pub(crate) fn line(envelope: &Envelope, place: &Place<'_>, more: &impl Serialize
     Ok(written)
 }
 
-/// The payload's text where it may be JSON. In JSON a line end is only ever white space between tokens.
+/// Returns the payload as text without line ends, if it may be JSON. In JSON, a line end is always white space between
+/// tokens.
 fn json_in_one_line(envelope: &Envelope) -> Option<Cow<'_, str>> {
     let is_json = |media: &str| {
         let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

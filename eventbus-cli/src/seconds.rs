@@ -1,11 +1,11 @@
-//! Times as options take them.
+//! Durations as options take them.
 
 use std::time::Duration;
 
-/// The most: a year.
+/// The longest duration: a year.
 const MOST: f64 = 366.0 * 24.0 * 3_600.0;
 
-/// Seconds, with a fraction where one is wanted.
+/// Reads seconds, with or without a fraction.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds: &f64| (0.0..=MOST).contains(seconds));
     let seconds = seconds.ok_or_else(|| "expected seconds, such as 10 or 0.5".to_owned())?;

@@ -1,4 +1,4 @@
-//! `eventbus completions` and `eventbus man`: what shells and `man` know of the program, made of its own help.
+//! Commands `eventbus completions` and `eventbus man`: completions and manual pages, made from the program's help.
 
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub(crate) struct Man {
     out: Option<PathBuf>,
 }
 
-/// Prints what a shell completes the program's arguments by.
+/// Prints the script by which a shell completes the program's arguments.
 pub(crate) fn completions(args: &Completions, mut program: clap::Command) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut program, "eventbus", &mut script);
@@ -40,7 +40,7 @@ pub(crate) fn completions(args: &Completions, mut program: clap::Command) -> Res
     Ok(Exit::Well)
 }
 
-/// Prints or writes manual pages.
+/// Prints one manual page, or writes all.
 pub(crate) fn man(args: &Man, mut program: clap::Command) -> Result<Exit, Failure> {
     if let Some(directory) = &args.out {
         let of_directory = |error: io::Error| Failure::failed(format!("{}: {error}", directory.display()));
@@ -49,7 +49,7 @@ pub(crate) fn man(args: &Man, mut program: clap::Command) -> Result<Exit, Failur
         say(format_args!("the pages are in {}", directory.display()));
         return Ok(Exit::Well);
     }
-    // Names of subcommands' pages have the program's before theirs only once they are put together.
+    // Only a built command puts the program's name before those of its subcommands.
     program.build();
     let page = match &args.command {
         None => program,

@@ -1,4 +1,4 @@
-//! Where a group starts, as options take it: `earliest`, `latest`, `position:P=N[,P=N…]`, `time:RFC3339`.
+//! Start of a group, as options take it: `earliest`, `latest`, `position:P=N[,P=N…]`, `time:RFC3339`.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,6 @@ use time::format_description::well_known::Rfc3339;
 
 const EXPECTED: &str = "expected earliest, latest, position:P=N[,P=N...] or time:RFC3339";
 
-/// Reads a start.
 pub(crate) fn parse(text: &str) -> Result<StartFrom, String> {
     match text.split_once(':') {
         None if text == "earliest" => Ok(StartFrom::Earliest),

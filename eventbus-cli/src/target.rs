@@ -1,4 +1,4 @@
-//! Which bus a command is for, and how it is reached.
+//! Bus that a command is for, and the way to reach it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The configuration in force: the file, the environment and the URL laid over one another.
+    /// Returns the configuration in force: the file, the environment and the URL laid over one another.
     pub(crate) fn configuration(&self) -> Result<EventBusConfig, Failure> {
         self.in_force().map(|in_force| in_force.config)
     }
 
-    /// The same, with where each value came from.
+    /// Returns the configuration in force with the origin of each value.
     pub(crate) fn in_force(&self) -> Result<InForce, Failure> {
         let mut layers = Layers::new();
         if let Some(file) = &self.config {
@@ -55,7 +55,7 @@ impl Target {
         })
     }
 
-    /// Connects, with `customize` to add hooks.
+    /// Connects to the bus, with `customize` to add hooks.
     pub(crate) async fn connect(
         &self,
         config: &EventBusConfig,
@@ -74,7 +74,7 @@ impl Target {
 }
 
 impl Target {
-    /// As [`connect`](Self::connect); nothing where the command is interrupted before.
+    /// Connects as [`connect`](Self::connect) does; `None` if the command is interrupted first.
     pub(crate) async fn connect_unless(
         &self,
         interrupt: &Interrupt,
@@ -89,7 +89,7 @@ impl Target {
     }
 }
 
-/// Tells of a connection that is lost, and of its return.
+/// Says that the connection is lost; its return is logged.
 fn connection_notes(event: &BusEvent<'_>) {
     match event {
         BusEvent::Connection(ConnectionState::Disconnected) => say("the connection is lost; trying again"),
@@ -98,14 +98,14 @@ fn connection_notes(event: &BusEvent<'_>) {
     }
 }
 
-/// Ends the connection. What the command did is done by now, so that it does not fail by this.
+/// Closes the bus. The command's work is done by now, so a failure here is only logged.
 pub(crate) async fn leave(bus: &Arc<dyn EventBus>) {
     if let Err(error) = bus.close(GOODBYE).await {
         tracing::warn!(%error, "the bus did not close in order");
     }
 }
 
-/// Says so where what is stored ends with the process.
+/// Warns if records end with the process. Returns whether they do.
 pub(crate) fn warn_if_volatile(bus: &Arc<dyn EventBus>) -> bool {
     let volatile = !bus.capabilities().durable;
     if volatile {

@@ -1,4 +1,4 @@
-//! `eventbus topics`: the topics of a bus.
+//! Command `eventbus topics`: the topics of a bus.
 
 use std::time::Duration;
 
@@ -110,7 +110,6 @@ impl Settings {
     }
 }
 
-/// A topic.
 #[derive(Debug, Serialize)]
 struct Line {
     topic: String,
@@ -124,7 +123,7 @@ struct Line {
     logs: Option<Vec<Log>>,
 }
 
-/// The ends of a partition.
+/// Log of a partition.
 #[derive(Debug, Serialize)]
 struct Log {
     partition: usize,
@@ -133,14 +132,14 @@ struct Log {
 }
 
 const COLUMNS: &[&str] = &["topic", "partitions", "records", "bytes", "settings"];
-/// Topics that are described at once.
 const AT_ONCE: usize = 8;
 
 impl Line {
     fn of(described: &TopicDescription) -> Result<Self, Failure> {
         let mut settings = serde_json::to_value(&described.spec).map_err(Failure::failed)?;
         if let Some(settings) = settings.as_object_mut() {
-            // These are told beside, or are how a bus asks for a topic and no part of what the topic is.
+            // The line has the first two as fields of its own. The others are how a bus asks for a topic, not what the
+            // topic is.
             for name in ["topic", "partitions", "on_existing", "after_refusal"] {
                 settings.remove(name);
             }

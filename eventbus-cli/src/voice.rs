@@ -1,4 +1,4 @@
-//! What the program says beside its output: notes for eyes and the library's log, all on stderr.
+//! Voice of the program beside its output: notes for people, and the library's log, all on stderr.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -20,7 +20,7 @@ pub(crate) struct Voice {
 }
 
 impl Voice {
-    /// Takes effect, for the whole process. Without -v `usual` is what the log shows.
+    /// Sets how much is said, for the whole process. Without `-v` the log shows the level `usual`.
     pub(crate) fn set(&self, usual: LevelFilter) {
         QUIET.store(self.quiet, Ordering::Relaxed);
         let level = match self.verbose {
@@ -35,10 +35,11 @@ impl Voice {
     }
 }
 
-/// A note for eyes, on stderr.
+/// Says a note, on stderr.
 pub(crate) fn say(text: impl fmt::Display) {
     if !QUIET.load(Ordering::Relaxed) {
-        // A line is one write: commands that are run write to the same place. With it gone there is nobody left to tell.
+        // A line is one write, since the user's commands write to stderr, too. If stderr is gone, there is nobody left
+        // to tell.
         let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
     }
 }

@@ -1,14 +1,15 @@
-//! Every command of the book is run, chapter by chapter, as a reader would: the `console` blocks are joined to one script,
-//! which has to succeed. A block of another kind (`sh`, `text`) is not run.
+//! Commands of the book, run chapter by chapter as a reader would: the `console` blocks are joined into one script,
+//! which must succeed. Blocks of other kinds (`sh`, `text`) are not run.
 //!
-//! Ports and containers' names are the reader's own there; here they are replaced by ones that nobody else uses.
+//! The book uses the reader's own ports and container names. Here they are replaced by ones that nobody else uses.
 
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The commands of a chapter: lines of its console blocks that begin with `$ `, and their continuations with `> `.
+/// Returns the commands of a chapter: lines of its console blocks that begin with `$ `, with their continuations, which
+/// begin with `> `.
 fn commands(chapter: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     let mut inside = false;
@@ -26,7 +27,7 @@ fn commands(chapter: &str) -> Vec<String> {
     commands
 }
 
-/// What `scripts/test` sweeps by, so that a chapter that fails leaves no container behind.
+/// Returns the owner in the containers' labels, by which `scripts/test` removes the containers of a failed chapter.
 fn owner() -> String {
     std::env::var("EVENTBUS_TEST_OWNER").unwrap_or_default()
 }
@@ -35,7 +36,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// The script with this run's own port and names in it.
+/// Joins the commands into a script, with this run's own port and names.
 fn script(commands: &[String], chapter: &str) -> String {
     let port = free_port().to_string();
     let own = format!("-{chapter}-{}", std::process::id());
@@ -71,7 +72,7 @@ fn run(chapter: &str) -> Output {
         .expect("bash")
 }
 
-/// Runs a chapter, and says what it printed where it fails.
+/// Runs a chapter. If it fails, the test shows what the chapter printed.
 fn chapter(name: &str) {
     let output = run(name);
     assert!(

@@ -1,4 +1,4 @@
-//! The program as a script sees it.
+//! Tests of `compare` as a script sees it.
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 fn program(arguments: &[&str]) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_eventbus"));
-    // Brokers that it starts are its own, not this run's.
+    // Brokers that the program starts belong to it, not to this test run.
     program.args(arguments).stdin(Stdio::null()).env_remove("NEXTEST").env_remove("EVENTBUS_TEST_OWNER");
     program
 }
@@ -43,7 +43,7 @@ fn json_has_every_figure_of_every_run_and_nothing_else() {
         lines.iter().map(|line| (line["kind"].as_str().unwrap(), line["workload"].as_str().unwrap())).collect();
     let single = ["run", "run", "summary", "summary"].map(|kind| (kind, "single-key"));
     assert_eq!(kinds[..3], single[..3]);
-    // Two rounds and a summary of each of four.
+    // Each of the four workloads has two runs and a summary.
     assert_eq!(kinds.len(), 4 * 3, "{kinds:?}");
     for line in &lines {
         for field in ["published_per_second", "handled_per_second", "seconds"] {
@@ -109,7 +109,7 @@ fn the_bare_client_runs_in_the_same_rounds_and_the_bus_is_told_against_it() {
     assert_eq!(summaries[0]["confidence"], 0.5);
     let range = &summaries[0]["handled_range"];
     assert!(range["min"].as_f64().unwrap() <= range["max"].as_f64().unwrap());
-    // Where handlers take time, the ideal is what the bus is told against.
+    // Where handlers take time, the bus is compared with the ideal time.
     let parallel: Vec<_> = lines.iter().filter(|line| line["workload"] == "parallel-10 messages=200").collect();
     assert!(
         parallel.iter().all(|line| line["client"] == "bus" && line["ratio"].as_f64().unwrap() > 0.9),
@@ -174,7 +174,7 @@ fn a_report_is_one_page_without_a_network_and_a_baseline_for_the_next() {
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["form"], 1);
     assert!(report["command"].as_str().unwrap().starts_with("eventbus compare --workload single-key"), "{report}");
-    // Two rounds of the bus on both, and of the bare client on one.
+    // Both workloads have two rounds of the bus, and one of them two rounds of the bare client.
     assert_eq!((report["runs"].as_array().unwrap().len(), report["summaries"].as_array().unwrap().len()), (6, 3));
     assert!(report["environment"]["threads"].as_u64().unwrap() > 0);
     let detail = &report["summaries"][0]["detail"];
@@ -188,7 +188,7 @@ fn a_report_is_one_page_without_a_network_and_a_baseline_for_the_next() {
     let changes = |output: &Output| lines(output).into_iter().filter(|line| line["kind"] == "baseline").count();
     assert_eq!(changes(&output), 3);
     assert!(std::fs::read_to_string(second.join("index.html")).unwrap().contains("Against "));
-    // Two reports, and nothing is run.
+    // Comparing two reports runs nothing.
     let output = eventbus(&[&["compare", "--against", second.to_str().unwrap()][..], &baseline].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!((changes(&output), lines(&output).len()), (3, 3));
@@ -198,7 +198,7 @@ fn a_report_is_one_page_without_a_network_and_a_baseline_for_the_next() {
 fn secrets_of_urls_are_in_no_report() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().to_str().unwrap();
-    // The broker is not there: what is wrong is told without the password.
+    // No broker is there: the error must not show the password.
     let url = "nats://user:geheim@127.0.0.1:1?connect_timeout_ms=300";
     let output = eventbus(&["compare", "--url", url, "--workload", "single-key", "--report", report]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
@@ -254,7 +254,7 @@ fn a_broken_line_of_the_input_is_named_by_its_number() {
 
 #[test]
 fn the_users_events_are_judged_whatever_their_ids_and_keys() {
-    // Ids that repeat, keys that are no plain text, events without a key.
+    // The events have ids that repeat, keys that are not ASCII, or no key.
     let line = |n: u32| match n % 4 {
         0 => format!("{{\"type\":\"T\",\"id\":\"same\",\"payload\":{n}}}"),
         key => format!("{{\"type\":\"T\",\"id\":\"{}\",\"key\":\"ключ {key}\",\"sequence\":7,\"payload\":{n}}}", n % 2),
@@ -274,7 +274,7 @@ fn an_interrupt_drains_and_ends_with_130() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-    // The first workload's lines say that the program runs; the second one takes half a minute.
+    // The first workload's lines show that the program runs; the second workload takes half a minute.
     let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
     for _ in 0..2 {
         let mut line = String::new();
@@ -285,12 +285,12 @@ fn an_interrupt_drains_and_ends_with_130() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-/// Brokers in containers, started and removed by the program.
+/// Tests of brokers in containers, which the program starts and removes.
 #[cfg(feature = "brokers")]
 mod brokers {
     use super::*;
 
-    /// Containers that belong to this process.
+    /// Lists the containers that belong to the process.
     fn containers_of(pid: u32) -> String {
         let filter = "label=eventbus.owner";
         let format = "{{.ID}} {{.Label \"eventbus.owner\"}}";

@@ -1,4 +1,4 @@
-//! What needs no broker: usage, configuration, what cannot be reached, and the bus in memory.
+//! Tests that need no broker: usage, configuration, brokers that cannot be reached, and the bus in memory.
 #![allow(clippy::unwrap_used)]
 
 mod program;
@@ -49,7 +49,7 @@ fn a_password_is_not_repeated() {
 
 #[test]
 fn a_broker_that_cannot_be_reached_is_an_error() {
-    // A port that nobody listens at, and one that says nothing.
+    // Nobody listens at the first port; the second one accepts and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("nats://{}", silent.local_addr().unwrap());
     for url in ["nats://127.0.0.1:1", &silent] {
@@ -113,8 +113,8 @@ fn a_broken_line_is_named_and_what_was_read_before_it_is_published() {
 
 #[test]
 fn a_refused_line_fails_no_line_of_another_key() {
-    // One that is larger than the publish budget is refused, and with it what was read of its key meanwhile. A batch in
-    // which something is too large takes no place at all.
+    // An envelope larger than the publish budget is refused, and with it those of its key read meanwhile. A batch with
+    // an envelope that is too large takes no place at all.
     let large = format!("{{\"key\":\"a\",\"type\":\"T\",\"payload\":\"{}\"}}\n", "x".repeat(20_000));
     let input = [event("a", 1), large, event("b", 1), event("a", 2)].concat();
     for mode in ["confirm", "batch"] {

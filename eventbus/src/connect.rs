@@ -1,6 +1,6 @@
-//! A bus of a URL or a configuration.
+//! Connecting: makes a bus from a URL or a configuration.
 //!
-//! What comes out is `Arc<dyn EventBus>`: nothing of the caller's code knows which broker it is.
+//! The bus is an `Arc<dyn EventBus>`: no code of the caller knows which broker is behind it.
 
 use std::sync::Arc;
 
@@ -14,10 +14,12 @@ use crate::config::{BackendConfig, EventBusConfig};
 
 /// Connects to the broker that the URL names.
 ///
-/// `memory://NAME` is one log per process and name, `memory://` a private one; neither outlives the process. Settings are
-/// parameters: `memory://shop?partitions=4&concurrency=64`; [`config::knobs`](crate::config::knobs) lists them.
-/// `nats://HOST:PORT` and `tls://HOST:PORT` are JetStream, `kafka://HOST:PORT,…` is Kafka, each with settings of its own beside these. Those of
-/// topics and subscriptions are defaults: what code sets goes before them.
+/// `memory://NAME` is one log per process and name, `memory://` a private one; neither outlives the process.
+/// `nats://HOST:PORT` and `tls://HOST:PORT` are JetStream, `kafka://HOST:PORT,…` is Kafka.
+///
+/// Settings are parameters: `memory://shop?partitions=4&concurrency=64`. [`config::knobs`](crate::config::knobs) lists
+/// those that every backend has; JetStream and Kafka have further ones. Settings of topics and subscriptions are
+/// defaults: a value set in code overrides them.
 ///
 /// # Errors
 /// `InvalidConfig`, whose source is a [`ConfigError`](crate::ConfigError) that names what is wrong; `Unsupported` for a
@@ -37,15 +39,16 @@ pub async fn connect(url: &str) -> Result<Arc<dyn EventBus>> {
 }
 
 impl EventBusConfig {
-    /// Connects to the broker that this names.
+    /// Connects to the broker of this configuration.
     ///
     /// # Errors
-    /// `InvalidConfig` and what the broker says.
+    /// `InvalidConfig`, and what the broker says.
     pub async fn connect(&self) -> Result<Arc<dyn EventBus>> {
         self.connect_with(|bus| bus).await
     }
 
-    /// As [`connect`](Self::connect), with what is no plain data (hooks, layers, a clock of one's own) added by `customize`.
+    /// Connects as [`connect`](Self::connect) does, after `customize` has added what is not plain data: hooks, layers,
+    /// a clock.
     ///
     /// # Errors
     /// As `connect`.
@@ -71,8 +74,8 @@ impl EventBusConfig {
         Ok(Arc::new(Configured { bus, subscribe: self.subscription("any"), topic: self.topic("any") }))
     }
 
-    /// The backend that this names, not connected yet: for tools that put an engine of their own on it, such as the conformance
-    /// suite.
+    /// Returns the backend of this configuration, not connected yet. For tools that run an engine of their own on it,
+    /// such as the conformance suite.
     #[must_use]
     pub fn backend(&self) -> Arc<dyn Backend> {
         match &self.backend {
@@ -85,14 +88,16 @@ impl EventBusConfig {
         }
     }
 
-    /// Removes all that a bus made at this prefix of the broker ([`at_prefix`](Self::at_prefix)): topics, groups and their
-    /// progress. For tools that worked there and are done; nobody else may be at it.
+    /// Removes everything that a bus made at this prefix of the broker ([`at_prefix`](Self::at_prefix)): topics, groups
+    /// and their progress. For tools that worked there and are done; nobody else may be using the prefix.
     ///
     /// # Errors
-    /// What the broker says. Cancel safe: what is left can be removed by another call.
+    /// What the broker says.
+    ///
+    /// Cancel safe: another call removes the rest.
     pub async fn remove_prefix(&self, prefix: &str) -> Result<()> {
         match &self.at_prefix(prefix)?.backend {
-            // With the last handle on it a log in memory is gone.
+            // A log in memory goes with its last handle.
             BackendConfig::Memory { .. } => Ok(()),
             #[cfg(feature = "nats")]
             BackendConfig::Nats(section) => {
@@ -112,7 +117,7 @@ impl EventBusConfig {
     }
 }
 
-/// A bus whose configuration has defaults for topics and subscriptions. All else passes through.
+/// Bus whose configuration has defaults for topics and subscriptions. Every other call passes through.
 #[derive(Debug)]
 struct Configured {
     bus: Bus,

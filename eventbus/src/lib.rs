@@ -1,8 +1,8 @@
-//! An event bus with one promise: **events of one key are stored and handled strictly in order, with full concurrency across
-//! keys, also when handlers fail, connections drop, brokers are killed and members come and go.**
+//! An event bus with one promise: **events of one key are stored and handled strictly in order, with full concurrency
+//! across keys, even when handlers fail, connections drop, brokers are killed, and members come and go.**
 //!
-//! One trait, [`EventBus`]; behind it memory, NATS JetStream (feature `nats`) or Kafka (feature `kafka`), chosen by the URL or
-//! the configuration alone.
+//! Services use one trait, [`EventBus`]. Behind it is memory, NATS JetStream (feature `nats`) or Kafka (feature
+//! `kafka`); the URL or the configuration alone chooses which.
 //!
 //! | to | see |
 //! |---|---|
@@ -11,13 +11,14 @@
 //! | [decide about failures](#failure) | [`HandlerError`], [`FailurePolicy`], [`dead_letter`] |
 //! | [test a service](#testing) | [`memory`], [`memory::testing`] |
 //! | [configure](#configuration) | [`connect`], [`EventBusConfig`], [`config`] |
-//! | look and intervene | [`admin`], [`observe`], [`layer`] |
+//! | observe and intervene | [`admin`], [`observe`], [`layer`] |
 //! | write a backend | [`backend`] |
 //!
 //! # Publishing
 //!
-//! `publish` takes the place in its key's line when it is *called*. The future waits for room in the bus's budget, and gives a
-//! confirmation, which waits for the broker. Await it at once, later, or never: order does not depend on it.
+//! A call of [`publish`](EventBus::publish) takes the envelope's place in its key's line at once. The future that it
+//! returns waits for room in the bus's budget and yields a confirmation, itself a future of the broker's answer. Await
+//! either at once, later, or never: the order does not depend on it.
 //!
 //! ```
 //! use eventbus::{Envelope, EventBus, Result};
@@ -39,12 +40,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A refused publish fails what is queued behind it and seals its key, until you have seen the error or call
-//! [`resume`](EventBus::resume). An answer that is missing makes the key wait, and the bus ask again.
+//! A refused publish fails the publishes queued behind it on its key, and seals the key: new publishes of the key fail
+//! until you have seen the error or call [`resume`](EventBus::resume). A topic's [`AfterRefusal`] can choose another
+//! reaction. While an answer is missing, the key waits, and the bus finds out what became of the record.
 //!
 //! # Handling
 //!
-//! Members of a group share a topic's partitions; each key is handled in order, different keys at once, up to the concurrency.
+//! Members of a group share a topic's partitions. Envelopes of one key are handled one at a time, in order. Different
+//! keys are handled at the same time, up to the subscription's concurrency.
 //!
 //! ```
 //! use std::time::Duration;
@@ -53,11 +56,11 @@
 //! async fn run_billing(bus: &dyn EventBus) -> Result<()> {
 //!     let billing = handler_fn(|delivery: Delivery| async move {
 //!         println!("{:?} {}", delivery.envelope().key(), delivery.envelope().event_type());
-//!         Ok(()) // finished: the key's next may start
+//!         Ok(()) // finished: the key's next envelope may start
 //!     });
 //!     let options = Subscribe::to("orders").group("billing").concurrency(64);
 //!     let subscription = bus.subscribe(options, std::sync::Arc::new(billing)).await?;
-//!     // On the way out: finishes what runs, commits, and leaves the group.
+//!     // At shutdown: finishes running handlers, commits, and leaves the group.
 //!     subscription.drain(Duration::from_secs(10)).await
 //! }
 //! # tokio::runtime::Runtime::new()?.block_on(async {
@@ -68,13 +71,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Delivery is *at least once*: after a crash or a hand-over a handler may see an envelope again, always in order. Make it
-//! idempotent, or fence its writes by [`Delivery::epoch`].
+//! Delivery is *at least once*: after a crash or a hand-over a handler may see an envelope again, always in order. Make
+//! the handler idempotent, or fence its writes with [`Delivery::epoch`].
 //!
 //! # Failure
 //!
-//! An error, a panic or a time-out is tried again in place, with back-off: the key waits, every other key goes on. When the
-//! attempts are used up the policy decides; a permanent error goes to it at once.
+//! An attempt that ends in an error, a panic or a time-out is repeated in place after a back-off: its key waits, and
+//! every other key goes on. When the attempts are used up, the [`FailurePolicy`] decides: dead-letter, skip or stop. A
+//! permanent error goes to the policy at once.
 //!
 //! ```
 //! use eventbus::{Backoff, Delivery, FailurePolicy, HandlerError, Subscribe, handler_fn};
@@ -96,11 +100,12 @@
 //! # let _ = (options, billing);
 //! ```
 //!
-//! [`dead_letter::DeadLetters`] lists what was given up, and replays it in its place in the key's line.
+//! [`dead_letter::DeadLetters`] lists the envelopes that were given up. A replay publishes them to their topic again,
+//! each key's in order, for the group that gave up.
 //!
 //! # Testing
 //!
-//! The backend in memory behaves as the servers do, down to what goes wrong, on a paused clock if you like.
+//! The in-memory backend behaves as the servers do, faults included, and runs on a paused clock if you like.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -124,7 +129,8 @@
 //!
 //! # Configuration
 //!
-//! A URL says it all where little is to be said; a configuration is plain data, from a file or the environment.
+//! A URL is enough where there is little to say. [`EventBusConfig`] is plain data: it comes from a URL, a file, the
+//! environment, or all of them laid over one another ([`config::Layers`]).
 //!
 //! ```
 //! use eventbus::EventBusConfig;
@@ -132,7 +138,7 @@
 //!
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let config = EventBusConfig::from_url("memory://shop?partitions=4&concurrency=64")?;
-//! // Hooks, layers and clocks are no data: they are added in code.
+//! // Hooks, layers and clocks are not data: code adds them.
 //! let bus = config.connect_with(|bus| bus.hook(|event: &BusEvent<'_>| println!("{event:?}"))).await?;
 //! # drop(bus);
 //! # Ok::<(), eventbus::Error>(())
@@ -166,30 +172,32 @@ pub use eventbus_nats as nats;
 #[cfg(feature = "kafka")]
 pub use eventbus_kafka as kafka;
 
-/// Topics, groups and connections as they are described, and which key of a subscription holds what up.
+/// Descriptions of topics, groups and connections, and the state of a subscription's partitions, with the key that
+/// holds each of them up.
 pub mod admin {
     pub use eventbus_core::{
         Capabilities, ConnectionState, GroupDescription, GroupPartition, Health, PartitionView, TopicDescription,
     };
 }
 
-/// Dead letters: what is written when an envelope's attempts are used up, and how it comes back.
+/// Dead letters: how an envelope is written when its attempts are used up, and how it is listed, replayed and purged.
 pub use eventbus_core::dead_letter;
 
-/// Middleware around publishing and around handlers, and around a whole bus.
+/// Middleware around publishing, around handlers, and around a whole bus.
 pub mod layer {
     pub use eventbus_core::{ForwardBus, HandleLayer, Publish, PublishLayer};
 }
 
-/// What a bus tells of itself: events for hooks, and trace context.
+/// Observation of a bus: events for hooks, and trace context.
 pub mod observe {
     pub use eventbus_core::{BusEvent, Hook, Location, OwnershipChange, Propagator};
 }
 
-/// Envelopes as records: CloudEvents 1.0 in the bindings of the brokers.
+/// Records of envelopes: CloudEvents 1.0 in the bindings of the brokers.
 pub use eventbus_core::wire;
 
-/// For authors of backends: the interface, what brokers of one kind have in common, and the engine to put under it.
+/// Interface for authors of backends, with the toolkit of what brokers of one kind have in common, and the engine that
+/// runs on top of a backend.
 pub mod backend {
     pub use eventbus_core::backend::*;
     pub use eventbus_core::{Bus, Env, ProducerId, SystemEnv, backend_bus, murmur2, settings, toolkit};

@@ -1,4 +1,5 @@
-//! The example `file-history` over a scratch repository: in order, without keys, and its two refusals.
+//! Tests of the example `file-history` on scratch repositories: with keys, without keys, and repositories that it
+//! refuses.
 #![allow(clippy::unwrap_used)]
 
 use std::ffi::OsStr;
@@ -6,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Where cargo puts examples: built with the tests, beside them.
+/// Returns the path of the example. Cargo builds examples with the tests, and puts them beside these.
 fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let example = test.parent().and_then(Path::parent).unwrap().join("examples/file-history");
@@ -46,7 +47,8 @@ fn repository() -> tempfile::TempDir {
     directory
 }
 
-/// Files that are added, changed often, removed, added again, merged; with names that are no text.
+/// Makes a repository with files that are added, changed often, removed, added again and merged, some with names that
+/// are not text.
 fn eventful() -> tempfile::TempDir {
     let directory = repository();
     let root = directory.path();

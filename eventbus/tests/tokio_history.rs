@@ -1,5 +1,5 @@
-//! Real events with a right answer: 20 875 changes of 2 400 files, handled by three members with 64 handlers at once, some
-//! of whose attempts fail. The facts are those of `data/README.md`.
+//! Real events with a known result: 20 875 changes of 2 400 files, handled by three members with 64 handlers each, some
+//! of whose attempts fail. The figures are those of `data/README.md`.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -34,7 +34,6 @@ fn lines() -> Vec<Line> {
     lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
 }
 
-/// What the members share.
 struct Shared {
     tree: Mutex<Tree>,
     by_member: Mutex<BTreeMap<String, usize>>,
@@ -46,7 +45,7 @@ struct Shared {
 impl Shared {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         tokio::task::yield_now().await;
-        // 5 % of the attempts fail, at most three of one envelope.
+        // Of the attempts 5 % fail, at most three of one envelope.
         if delivery.attempt() <= 3 && rand::random_bool(0.05) {
             self.failures.fetch_add(1, Ordering::Relaxed);
             return Err(HandlerError::retry("a random failure"));

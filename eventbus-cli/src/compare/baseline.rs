@@ -1,12 +1,13 @@
-//! A report against an earlier one.
+//! Comparison of a report with an earlier one.
 //!
-//! Two figures differ only where the ranges of their rounds have nothing in common: all else may be the machine's mood.
+//! Two figures differ only if the ranges of their rounds do not overlap. Any other difference may be due to the
+//! machine.
 
 use serde::Serialize;
 
 use super::figures::{Client, Summary};
 
-/// One workload on one backend, then and now.
+/// Change of one workload on one backend.
 #[derive(Debug, Serialize)]
 pub(crate) struct Change {
     pub(crate) workload: String,
@@ -14,11 +15,11 @@ pub(crate) struct Change {
     pub(crate) client: Client,
     pub(crate) handled_per_second_before: f64,
     pub(crate) handled_per_second: f64,
-    /// Now as a multiple of before.
+    /// Rate now as a multiple of the rate before.
     pub(crate) ratio: f64,
-    /// Whether the rounds' ranges have nothing in common.
+    /// Whether there are ranges, and they do not overlap.
     pub(crate) is_certain: bool,
-    /// Publish to handle, 99 % of the messages, in microseconds.
+    /// Latency from publish to handle, the 99th percentile in microseconds.
     pub(crate) p99_before_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
 }
@@ -40,7 +41,7 @@ impl Change {
         }
     }
 
-    /// What it comes to, in a word.
+    /// Returns the verdict in words.
     pub(crate) const fn word(&self) -> &'static str {
         match (self.is_certain, self.ratio > 1.0) {
             (false, _) => "no difference that is sure",
@@ -50,7 +51,7 @@ impl Change {
     }
 }
 
-/// The workloads and backends that both have, in the order of those now.
+/// Returns the changes of the workloads and backends that both reports have, in the order of `now`.
 pub(crate) fn changes(before: &[Summary], now: &[Summary]) -> Vec<Change> {
     let same = |now: &&Summary, before: &&Summary| {
         let of = |one: &Summary| (one.run.workload.clone(), one.run.backend.clone(), one.run.client);

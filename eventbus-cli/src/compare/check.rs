@@ -1,10 +1,10 @@
-//! Order, loss and duplicates, judged while the clock runs.
+//! Check of order, loss and duplicates, made while the clock runs.
 //!
-//! Two checks. Every run has the *inline* one: for each key the last number handled and whether a handler of it runs, two
-//! atomics, compared at every start (O1, O2, O4, O6), and a count of what is missing at the end (O5). Runs of up to
-//! [`ORACLE_MESSAGES`] messages are also recorded call by call and given to the conformance suite's oracle, rules O1 to O8.
-//! Recording costs several hundred nanoseconds a message, which a run of a million would measure instead of the bus. The
-//! output says which check a run had.
+//! There are two checks. Every run has the *inline* check: two atomics per key hold the last number handled and whether
+//! a handler of the key runs. They are compared at every start (O1, O2, O4, O6), and missing messages are counted at
+//! the end (O5). Runs of up to [`ORACLE_MESSAGES`] messages are also recorded call by call and given to the conformance
+//! suite's oracle, rules O1 to O8. Recording costs several hundred nanoseconds a message: a run of a million would
+//! measure that instead of the bus. The output says which check a run had.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -25,47 +25,47 @@ use super::workloads::Plan;
 /// The most messages of a run whose history is recorded.
 pub(crate) const ORACLE_MESSAGES: usize = 50_000;
 
-/// What the inline check found.
+/// Counts of what the inline check found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// A number started before the one before it was finished, or after a later one (O1, O2).
+    /// Handlers that started before the number before theirs was finished, or after a later one (O1, O2).
     pub(crate) order: AtomicUsize,
-    /// Two handlers of one key at once (O4).
+    /// Handlers that started while another one of their key ran (O4).
     pub(crate) overlaps: AtomicUsize,
-    /// Delivered, never offered, or with other bytes (O6).
+    /// Deliveries of messages that were never offered, or whose key or bytes differ (O6).
     pub(crate) foreign: AtomicUsize,
-    /// Handled more often than once.
+    /// Handlings of a message after its first.
     pub(crate) duplicates: AtomicUsize,
 }
 
-/// A key's line.
+/// Progress of one key.
 #[derive(Debug, Default)]
 struct Line {
     last: AtomicU32,
     busy: AtomicBool,
-    /// Nanoseconds spent in its handlers.
+    /// Nanoseconds spent in the key's handlers.
     spent: AtomicU64,
 }
 
-/// What a run is judged and timed by. Shared by its publishers, its handlers and the bus's hook.
+/// Check and clock of a run, shared by its publishers, its handlers and the bus's hook.
 #[derive(Debug)]
 pub(crate) struct Check {
     pub(crate) plan: Arc<Plan>,
     pub(crate) found: Found,
     pub(crate) clock: Clock,
     lines: Vec<Line>,
-    /// Time spent in all handlers, and the longest of those without a key.
+    /// Nanoseconds spent in all handlers, and in the longest one without a key.
     spent: AtomicU64,
     longest: AtomicU64,
     confirmed: AtomicUsize,
     failed: AtomicUsize,
     handled: AtomicUsize,
-    /// Messages of this key are not waited for.
+    /// Key whose messages the run does not wait for.
     ignored: Option<u32>,
-    /// Handled messages that the run still waits for.
+    /// Messages that the run still waits for.
     awaited: AtomicUsize,
     pub(crate) done: Notify,
-    /// The partitions that members have claimed.
+    /// Partitions that members have claimed, each with its last claimant.
     claimed: Mutex<HashMap<(Topic, u32), Name>>,
     pub(crate) claims: Notify,
     pub(crate) recorder: Option<Arc<MemoryRecorder>>,
@@ -101,7 +101,7 @@ impl Check {
         }
     }
 
-    /// Just before the publish; `due` is when it should have been, where it is behind its timetable.
+    /// Records a message just before its publish. `due` is its time in the timetable, if the publisher is behind that.
     pub(crate) fn offered(&self, index: u32, due: Option<Instant>) {
         if self.recorder.is_some() {
             let item = &self.plan.items[index as usize];
@@ -122,7 +122,6 @@ impl Check {
         key.map(|key| self.plan.keys[key as usize].clone()).unwrap_or_default()
     }
 
-    /// What the bus says of itself.
     pub(crate) fn told(&self, event: &BusEvent<'_>) {
         match event {
             BusEvent::Published { envelope, result, .. } => {
@@ -151,14 +150,14 @@ impl Check {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether so many partitions have been claimed, by so many members.
+    /// Returns whether at least so many partitions are claimed, by at least so many members.
     pub(crate) fn is_claimed(&self, partitions: usize, members: usize) -> bool {
         let claimed = self.claimed();
         claimed.len() >= partitions && claimed.values().collect::<HashSet<_>>().len() >= members
     }
 
-    /// A publish is over. Its time is taken here, when the bus knows, so that a caller who awaits confirmations in bulk
-    /// measures the bus and not its own reading.
+    /// Records the end of a publish. The time is taken here, when the bus knows the answer: otherwise a caller that
+    /// awaits confirmations in bulk would measure its own reading, too.
     fn published(&self, index: usize, result: &Result<Receipt, eventbus::Error>) {
         let outcome = match result {
             Ok(receipt) => {
@@ -169,7 +168,7 @@ impl Check {
             }
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                // It will not come: do not wait for it.
+                // The message will not come, so the run must not wait for it.
                 self.settle(self.plan.items[index].key);
                 match error.kind() {
                     ErrorKind::Unknown => PublishOutcome::Unknown,
@@ -180,7 +179,6 @@ impl Check {
         self.record(Kind::Published { call: index as u64, outcome });
     }
 
-    /// One message less to wait for.
     fn settle(&self, key: Option<u32>) {
         if (self.ignored.is_none() || key != self.ignored) && self.awaited.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.done.notify_one();
@@ -191,7 +189,7 @@ impl Check {
         self.awaited.load(Ordering::Acquire) == 0
     }
 
-    /// A handler starts; none where the delivery is not one of ours.
+    /// Records the start of a handler; `None` if the delivery is foreign to the plan.
     pub(crate) fn start(self: &Arc<Self>, delivery: &Delivery) -> Option<Running> {
         let envelope = delivery.envelope();
         let index = self.plan.index_of(envelope).filter(|index| {
@@ -237,10 +235,8 @@ impl Check {
     }
 }
 
-/// The group that handles.
 pub(crate) const GROUP: &str = "compare";
 
-/// A handler call under way.
 #[derive(Debug)]
 pub(crate) struct Running {
     check: Arc<Check>,
@@ -255,7 +251,7 @@ impl Running {
         self.check.plan.items[self.index].key
     }
 
-    /// The handler succeeds.
+    /// Records that the handler succeeds.
     pub(crate) fn end(mut self) {
         let check = &self.check;
         let now = Instant::now();
@@ -285,21 +281,21 @@ impl Running {
     }
 }
 
-/// What the clock says of a run.
+/// Times and counts of a run.
 #[derive(Debug)]
 pub(crate) struct Times {
     pub(crate) confirmed: usize,
     pub(crate) failed: usize,
     pub(crate) handled: usize,
-    /// First publish (or, with a log that was filled before, the subscription) to last handled.
+    /// From the first publish to the last handled message; with a log that was filled before, from the subscription on.
     pub(crate) handling: Duration,
-    /// max(longest key's sum, total / handlers) of the measured handler times.
+    /// Ideal time by the measured handler times: max(longest key's sum, total / handlers).
     pub(crate) ideal: Duration,
     pub(crate) losses: usize,
 }
 
 impl Check {
-    /// Sums up; `began` is when the clock started, where not with the first publish.
+    /// Sums up the run. `began` is when the clock started, if not at the first publish.
     pub(crate) fn times(&self, began: Option<u64>, handlers: usize) -> Times {
         let waited = |index: usize| self.ignored.is_none() || self.plan.items[index].key != self.ignored;
         let longest = self.lines.iter().map(|line| line.spent.load(Ordering::Relaxed)).max().unwrap_or_default();

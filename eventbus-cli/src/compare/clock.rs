@@ -1,4 +1,4 @@
-//! When each message of a run was offered, confirmed and handled: the same clock for the bus and for a bare client.
+//! Clock of a run: when each message was offered, confirmed and handled. The bus and the bare clients use the same one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use super::figures::{Detail, Moment, Run, Share, Spans};
 use super::workloads::Plan;
 
-/// Times are nanoseconds from the clock's making; this is none.
+/// Value of a time that is not set. All times are nanoseconds since the clock was made.
 const NEVER: u64 = u64::MAX;
-/// No partition.
+/// Value of a partition that is not set.
 const NOWHERE: u32 = u32::MAX;
-/// Into how many pieces a run's time is cut to show latency over it.
+/// Number of pieces into which a run's time is cut to show latency over it.
 const PIECES: u64 = 60;
 
-/// The times of a run's messages. Written by publishers and handlers at once.
+/// Times of a run's messages. Publishers and handlers write them concurrently.
 #[derive(Debug)]
 pub(crate) struct Clock {
     origin: Instant,
@@ -44,18 +44,19 @@ impl Clock {
         u64::try_from(at.saturating_duration_since(self.origin).as_nanos()).unwrap_or(NEVER - 1)
     }
 
-    /// Just before the publish; `due` is when it should have been, where it is behind its timetable.
+    /// Sets a message's offer, just before its publish. `due` is its time in the timetable, if the publisher is behind
+    /// that.
     pub(crate) fn offered(&self, index: usize, due: Option<Instant>) {
         let at = due.map_or_else(|| self.now(), |due| self.nanos(due));
         self.offered_at[index].store(at, Ordering::Relaxed);
     }
 
-    /// The broker's answer is known.
+    /// Sets a message's confirmation.
     pub(crate) fn confirmed(&self, index: usize) {
         self.confirmed_at[index].store(self.now(), Ordering::Relaxed);
     }
 
-    /// The handler has returned. Whether it is the first time.
+    /// Sets the end of a message's handling. Returns whether it was the first.
     pub(crate) fn handled(&self, index: usize, partition: u32, at: Instant) -> bool {
         self.partition[index].store(partition, Ordering::Relaxed);
         self.handled_at[index].swap(self.nanos(at), Ordering::AcqRel) == NEVER
@@ -69,35 +70,34 @@ impl Clock {
         self.confirmed_at[index].load(Ordering::Relaxed) != NEVER
     }
 
-    /// When the first was offered.
     fn first(&self) -> u64 {
         self.offered_at.iter().map(|at| at.load(Ordering::Relaxed)).min().unwrap_or_default()
     }
 
-    /// From the first publish to the last confirmed.
     pub(crate) fn publishing(&self) -> Duration {
         let last = self.confirmed_at.iter().filter_map(known).max();
         Duration::from_nanos(last.map_or(0, |last| last.saturating_sub(self.first())))
     }
 
-    /// From the first publish, or from `began`, to the last handled of those that are `counted`.
+    /// Returns the time from the first publish, or from `began`, to the last handled message among those that are
+    /// `counted`.
     pub(crate) fn handling(&self, began: Option<u64>, counted: impl Fn(usize) -> bool) -> Duration {
         let last = (0..self.handled_at.len()).filter(|index| counted(*index));
         let last = last.filter_map(|index| known(&self.handled_at[index])).max();
         Duration::from_nanos(last.map_or(0, |last| last.saturating_sub(began.unwrap_or_else(|| self.first()))))
     }
 
-    /// From offer to confirmation, of all that were confirmed.
+    /// Returns the latencies from offer to confirmation, of all confirmed messages.
     fn to_confirm(&self) -> Option<Spans> {
         Spans::of(spans(&self.offered_at, &self.confirmed_at).map(|(_, span)| span))
     }
 
-    /// From offer to the end of handling, of all that were handled.
+    /// Returns the latencies from offer to the end of handling, of all handled messages.
     fn to_handle(&self) -> Option<Spans> {
         Spans::of(spans(&self.offered_at, &self.handled_at).map(|(_, span)| span))
     }
 
-    /// Puts into a run what the clock says of it; `began` as in [`handling`](Self::handling), which gave the time.
+    /// Writes the clock's figures into a run. `began` is as in [`handling`](Self::handling), which gave the time.
     pub(crate) fn tell(&self, run: &mut Run, plan: &Plan, began: Option<u64>, handling: Duration) {
         let rate = |count: usize, time: Duration| count as f64 / time.as_secs_f64().max(1e-9);
         run.seconds = handling.as_secs_f64();
@@ -108,7 +108,8 @@ impl Clock {
         run.detail = Some(self.detail(plan, began.is_some()));
     }
 
-    /// What plots are drawn from. Where the log was filled beforehand, latency says nothing and is left out.
+    /// Returns the data of the plots. With a log that was filled beforehand, latency to handle says nothing and is left
+    /// out.
     fn detail(&self, plan: &Plan, prefilled: bool) -> Detail {
         Detail {
             to_confirm: self.to_confirm().map(|spans| spans.curve).unwrap_or_default(),
@@ -118,7 +119,7 @@ impl Clock {
         }
     }
 
-    /// The run's time in pieces, by when messages were handled.
+    /// Returns the latency over the run's time, in pieces, by when messages were handled.
     fn over_time(&self) -> Vec<Moment> {
         let first = self.first();
         let last = self.handled_at.iter().filter_map(known).max().unwrap_or(first);
@@ -135,7 +136,6 @@ impl Clock {
         pieces.into_iter().filter_map(moment).collect()
     }
 
-    /// What each partition had.
     fn partitions(&self, plan: &Plan) -> Vec<Share> {
         let mut spans: BTreeMap<(u32, u32), Vec<u64>> = BTreeMap::new();
         for (index, item) in plan.items.iter().enumerate() {
@@ -160,7 +160,7 @@ fn known(at: &AtomicU64) -> Option<u64> {
     Some(at.load(Ordering::Relaxed)).filter(|at| *at != NEVER)
 }
 
-/// Of each that has both times: when it began, and how long it took.
+/// Returns the begin and the length of each span that has both times.
 fn spans(from: &[AtomicU64], to: &[AtomicU64]) -> impl Iterator<Item = (u64, u64)> {
     from.iter().zip(to).filter_map(move |(from, to)| {
         let (from, to) = (known(from)?, known(to)?);

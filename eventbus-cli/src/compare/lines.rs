@@ -1,4 +1,4 @@
-//! What scripts read: a line of JSON per run, per summary, and per comparison with a baseline.
+//! Lines of JSON for scripts: one per run, per summary, and per comparison with a baseline.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::baseline::Change;
 use super::figures::{Run, Summary};
 
-/// A line.
 #[derive(Serialize)]
 struct Line<'a, T> {
     /// `run`, `summary` or `baseline`.
@@ -16,12 +15,12 @@ struct Line<'a, T> {
     of: &'a T,
 }
 
-/// Writes a run, and gives it on at once. What plots are drawn from is in reports only.
+/// Writes a run, and flushes it. The data of the plots is in reports only.
 pub(crate) fn write_run(to: impl Write, run: &Run) -> io::Result<()> {
     write(to, "run", &Run { detail: None, ..run.clone() })
 }
 
-/// Writes the summaries of one workload, the first backend's first.
+/// Writes the summaries of one workload, in the order of the backends.
 pub(crate) fn write_summaries(mut to: impl Write, summaries: &[Summary]) -> io::Result<()> {
     summaries.iter().try_for_each(|summary| {
         let run = Run { detail: None, ..summary.run.clone() };
@@ -29,7 +28,6 @@ pub(crate) fn write_summaries(mut to: impl Write, summaries: &[Summary]) -> io::
     })
 }
 
-/// Writes what has changed since a baseline.
 pub(crate) fn write_changes(mut to: impl Write, changes: &[Change]) -> io::Result<()> {
     changes.iter().try_for_each(|change| write(&mut to, "baseline", change))
 }

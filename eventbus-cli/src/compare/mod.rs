@@ -1,7 +1,7 @@
-//! `eventbus compare`: the fixed workloads, or the user's own events, on one backend or several.
+//! Command `eventbus compare`: the fixed workloads, or the user's own events, on one backend or several.
 //!
-//! Rounds are interleaved over the backends (A B A B …) and medians reported, since a machine's mood changes more between
-//! minutes than between neighbours. In the same rounds the backends' own clients run, so that what the bus costs is told.
+//! Rounds are interleaved over the backends (A B A B …) and medians reported, since a machine changes more over minutes
+//! than from one run to the next. The backends' own clients run in the same rounds, to show what the bus costs.
 
 mod baseline;
 mod check;
@@ -94,7 +94,7 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
     let mut targets = Targets::of(&args.backends, &args.url)?;
     let job = Job::of(&args.choice, targets.are_memory())?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
-    // Before brokers are started, so that they are removed whenever it comes.
+    // The signals are listened for before brokers start, so that an interrupt at any time removes these.
     let interrupt = {
         let _entered = runtime.enter();
         Interrupt::listen().map_err(Failure::failed)?
@@ -123,7 +123,7 @@ async fn compare(args: &Args, targets: &[Target], job: &Job, interrupt: &Interru
     session.run().await
 }
 
-/// What the brokers say of themselves.
+/// Asks the brokers for their releases, and describes the environment.
 async fn environment(targets: &[Target]) -> Environment {
     let mut backends = BTreeMap::new();
     for target in targets {
@@ -138,7 +138,7 @@ async fn environment(targets: &[Target]) -> Environment {
     Environment::of(backends)
 }
 
-/// Writes the report, and shows tables where eyes are.
+/// Prints the tables, and writes the report.
 fn tell(args: &Args, outcome: &Outcome, report: &Report, baseline: Option<&Report>) -> Result<(), Failure> {
     if outcome.summaries.is_empty() {
         return Ok(());
@@ -162,7 +162,7 @@ fn show_changes(args: &Args, before: &Report, now: &Report) -> io::Result<()> {
     show(args, &table::of_changes(&changes))
 }
 
-/// A table, where eyes are.
+/// Prints a table to stderr, or to stdout if that is a terminal and `--json` does not use it.
 fn show(args: &Args, table: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if !args.json && out.is_terminal() { writeln!(out, "{table}") } else { writeln!(io::stderr(), "{table}") }

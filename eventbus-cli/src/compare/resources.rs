@@ -1,4 +1,4 @@
-//! Peak memory and peak task count of a run.
+//! Resources that a run uses: CPU time, memory, tasks.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio::task::JoinHandle;
 
 use super::figures::Run;
 
-/// How often tasks are counted.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// Watches this process from its making on.
+/// Watch over the resources of this process, from its start on.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// Resident memory when the watch began: what an earlier run left with the allocator is in it.
+    /// Resident memory when the watch began, with what earlier runs left in the allocator; `None` if the system does
+    /// not tell.
     at_start: Option<u64>,
     cpu: Duration,
     peak: Arc<AtomicUsize>,
@@ -24,16 +24,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch: the kernel forgets the peak so far, where it lets us.
+    /// Starts the watch. The kernel forgets the peak so far, if it lets the process ask for that.
     pub(crate) fn start() -> Self {
-        // Refused or unknown, the peak is that of the process's whole life.
+        // If the kernel refuses, the peak is that of the process's whole life.
         let _ = fs::write("/proc/self/clear_refs", "5");
         let peak = Arc::new(AtomicUsize::new(0));
         let sampler = tokio::spawn(sample(peak.clone()));
         Self { at_start: memory("VmRSS:"), cpu: cpu(), peak, sampler }
     }
 
-    /// Ends the watch.
     pub(crate) fn stop(&self) -> Used {
         Used {
             cpu: cpu().saturating_sub(self.cpu),
@@ -44,22 +43,19 @@ impl Watch {
     }
 }
 
-/// What a run used.
 #[derive(Debug)]
 pub(crate) struct Used {
-    /// CPU time of all threads, the check's included.
+    /// CPU time of all threads, with those of the check.
     cpu: Duration,
-    /// Resident memory in bytes, where the system tells.
+    /// Resident memory in bytes; `None` if the system does not tell.
     memory_at_start: Option<u64>,
-    /// Its peak.
     memory_at_peak: Option<u64>,
-    /// The most tasks alive at once on the program's runtime (sampled; its publishers, its workers and this watch
-    /// included).
+    /// The most tasks alive at once on the program's runtime. They are sampled, and include publishers, workers and
+    /// this watch.
     tasks: usize,
 }
 
 impl Used {
-    /// Puts it into the run.
     pub(crate) fn told_by(&self, run: &mut Run) {
         run.cpu_us_per_message = self.cpu.as_secs_f64() * 1e6 / run.messages.max(1) as f64;
         run.start_memory_bytes = self.memory_at_start;

@@ -1,6 +1,6 @@
-//! One run of one workload on one bus.
+//! Run of one workload on one bus.
 //!
-//! A run has topics of its own, so that nothing is left of the one before, and removes them however it ends.
+//! Each run has its own topics, free of what an earlier run left, and removes them however it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,21 +22,21 @@ use super::targets::Target;
 use super::workloads::{Job, Plan, Shape, Work, Workload};
 use crate::interrupt::Interrupt;
 
-/// Confirmations that a publisher holds before it awaits the oldest.
+/// The most confirmations that a publisher holds before it awaits the oldest.
 const UNREAD: usize = 1_024;
-/// Messages that a publisher publishes before it lets others run.
+/// Messages that a publisher publishes before it lets other tasks run.
 const TURN: usize = 128;
-/// A run in which nothing is handled for so long is over, and what is missing is lost.
+/// Time without a handled message after which a run is over, and the missing messages are lost.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long members may take until every partition has one.
+/// How long the group may take until every partition has a member.
 const JOINING: Duration = Duration::from_secs(30);
 /// How long an interrupted run may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Runs a workload once. Interrupted, it drains and gives nothing.
+/// Runs a workload once. After an interrupt it drains and returns `None`.
 ///
 /// # Errors
-/// What the bus says where it cannot be used at all. What goes wrong in the run is part of what it gives.
+/// What the bus says if it cannot be used at all. Faults in the run are part of its result.
 pub(crate) async fn run(target: &Target, workload: &Workload, job: &Job, interrupt: &Interrupt) -> Result<Option<Run>> {
     let Work::Stuck(_) = workload.work else {
         return play(target, workload, job, interrupt).await;
@@ -57,14 +57,13 @@ async fn play(target: &Target, workload: &Workload, job: &Job, interrupt: &Inter
     Ok(run)
 }
 
-/// All that a run needs, before its clock starts.
+/// Stage of a run: everything that it needs before its clock starts.
 struct Stage {
     target: Target,
     workload: Workload,
-    /// One connection a member; the first one publishes, too.
+    /// One connection per member; the first one also publishes.
     buses: Vec<Arc<dyn EventBus>>,
     check: Arc<Check>,
-    /// Partitions of all topics.
     partitions: usize,
     note: Option<String>,
 }
@@ -74,10 +73,10 @@ impl Stage {
         let plan = job.plan(workload)?;
         let mut config = target.config.clone();
         if let BackendConfig::Memory { name: name @ None } = &mut config.backend {
-            // Members with connections of their own see one log only where it has a name.
+            // Members with their own connections see the same log only if it has a name.
             *name = (workload.members > 1).then(|| plan.topics[0].to_string());
         }
-        // The stuck key is the first; the same run without it does not wait for it either.
+        // The stuck key is the first one. The run without a stuck key ignores that key, too.
         let ignored = workload.has_stuck_key.then_some(0);
         let recorded = plan.items.len() <= ORACLE_MESSAGES && ignored.is_none();
         let check = Arc::new(Check::new(plan, ignored, recorded));
@@ -95,13 +94,13 @@ impl Stage {
         &self.buses[0]
     }
 
-    /// The topic of the first message, which is no part of the run.
+    /// Returns the topic of the first message, which is not part of the run; `None` in memory.
     fn first_topic(&self) -> Option<String> {
         (!self.target.is_memory()).then(|| format!("{}.first", self.check.plan.topics[0]))
     }
 
-    /// Publishes one message beside the run. Some clients settle with the broker at their first publish, for half a second
-    /// with Kafka's: that is no part of what is measured.
+    /// Publishes one message before the run. Some clients negotiate with the broker at their first publish, Kafka's for
+    /// half a second: that is not part of the measurement.
     async fn publish_first(&self) -> Result<()> {
         let Some(topic) = self.first_topic() else { return Ok(()) };
         self.bus().ensure_topic(&self.target.config.topic(&*topic).partitions(1)).await?;
@@ -127,7 +126,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Removes the topics, and ends the connections.
     async fn remove(self) -> Result<()> {
         let mut removed = Ok(());
         for topic in &self.check.plan.topics {
@@ -153,7 +151,7 @@ impl Stage {
         };
         let (subscriptions, began) = played;
         let used = watch.stop();
-        // The stuck key's handler is not waited for.
+        // The run does not wait for the stuck key's handler.
         let is_stuck = matches!(self.workload.work, Work::Stuck(_));
         let deadline = if is_stuck { Duration::ZERO } else { DRAIN };
         for subscription in subscriptions {
@@ -171,7 +169,7 @@ impl Stage {
         Ok(Some(run))
     }
 
-    /// Publishes and handles; gives the subscriptions, and when the clock started where not with the first publish.
+    /// Publishes and handles. Returns the subscriptions, and when the clock started, if not at the first publish.
     async fn measure(&self) -> Result<(Vec<Subscription>, Option<u64>)> {
         if self.workload.shape == Shape::Prefilled {
             self.publish().await;
@@ -204,8 +202,8 @@ impl Stage {
         Ok(subscriptions)
     }
 
-    /// Joining a group takes some brokers seconds, and is no part of what is measured. Who does not come is not waited
-    /// for for ever: what is then handled later shows in the figures.
+    /// Waits until every partition has a member. On some brokers joining takes seconds, which are not part of the
+    /// measurement. The wait is limited: if a member comes late, the figures show it.
     async fn wait_for_members(&self) {
         let topics = self.check.plan.topics.len();
         let members = (self.workload.members * topics).min(self.partitions);
@@ -217,7 +215,7 @@ impl Stage {
         let _ = tokio::time::timeout(JOINING, joined).await;
     }
 
-    /// Runs all publishers to their ends. A refused publish is counted by the hook.
+    /// Runs all publishers to their ends. The hook counts refused publishes.
     async fn publish(&self) {
         let every = match self.workload.shape {
             Shape::Paced(every) => Some(every),
@@ -227,7 +225,7 @@ impl Stage {
         for publisher in 0..self.check.plan.publishers.len() {
             publishers.spawn(publish(self.bus().clone(), self.check.clone(), publisher, every));
         }
-        // A publisher does not panic; were it to, its messages would show as missing.
+        // A publisher does not panic. If one did, its messages would show as missing.
         publishers.join_all().await;
     }
 
@@ -245,7 +243,7 @@ impl Stage {
 
     fn judge(&self, began: Option<u64>) -> Run {
         let (check, workload) = (&self.check, &self.workload);
-        // Each topic has as many subscriptions as there are members, with that many handlers each.
+        // Each topic has a subscription per member, each with so many handlers.
         let handlers = workload.handlers() * check.plan.topics.len() * workload.members;
         let times = check.times(began, handlers);
         let load = |counter: &std::sync::atomic::AtomicUsize| counter.load(Ordering::Relaxed);
@@ -273,7 +271,7 @@ impl Stage {
         run
     }
 
-    /// What the group has committed, as the bus tells it.
+    /// Records the positions that the group has committed, as the bus tells them.
     async fn read_committed(&self) -> Result<()> {
         for topic in &self.check.plan.topics {
             for partition in self.bus().describe_group(topic, GROUP).await?.partitions {
@@ -308,7 +306,7 @@ impl Stage {
     }
 }
 
-/// One publisher: its messages in order, at the call, with many unconfirmed.
+/// Runs one publisher: it publishes its messages in order, with many unconfirmed.
 async fn publish(bus: Arc<dyn EventBus>, check: Arc<Check>, publisher: usize, every: Option<Duration>) {
     let plan: Arc<Plan> = check.plan.clone();
     let mut unread: std::collections::VecDeque<Confirmation> = std::collections::VecDeque::new();
@@ -321,7 +319,7 @@ async fn publish(bus: Arc<dyn EventBus>, check: Arc<Check>, publisher: usize, ev
         let item = &plan.items[*index as usize];
         let envelope = item.envelope.clone();
         check.offered(*index, due);
-        // What fails is told to the hook.
+        // The hook is told of failures.
         if let Ok(confirmation) = bus.publish(&plan.topics[item.topic as usize], envelope).await {
             unread.push_back(confirmation);
         }
@@ -339,8 +337,8 @@ async fn publish(bus: Arc<dyn EventBus>, check: Arc<Check>, publisher: usize, ev
     }
 }
 
-/// Waits for a message's time. Where that has passed, because the bus held the publisher up, latency counts from it; a
-/// timer that fires late is no part of the bus.
+/// Waits until a message is due. If that time has passed, because the bus held the publisher up, it is returned, and
+/// latency counts from it. A timer that fires late is not the bus's fault.
 pub(crate) async fn wait_until_due(due: Instant) -> Option<Instant> {
     if Instant::now() >= due {
         return Some(due);
@@ -349,7 +347,6 @@ pub(crate) async fn wait_until_due(due: Instant) -> Option<Instant> {
     None
 }
 
-/// The handler that is measured.
 struct Measured {
     check: Arc<Check>,
     work: Work,

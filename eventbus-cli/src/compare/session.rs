@@ -1,5 +1,5 @@
-//! All runs of a comparison: for each workload rounds, each over all backends (A B A B …), the bus and the bare client in
-//! turn.
+//! Session of a comparison: makes the rounds of each workload, each over all backends in turn (A B A B …), the buses
+//! first, then the bare clients.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -17,21 +17,18 @@ use crate::voice::say;
 /// How long a selection may take, for each backend.
 const SELECTION: Duration = Duration::from_secs(170);
 
-/// How the runs are made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Manner {
     pub(crate) rounds: usize,
-    /// Small runs of a workload on each backend, not counted, before its rounds.
+    /// Whether each workload has a small run on each backend before its rounds, which is not counted.
     pub(crate) warm_up: bool,
-    /// Whether bare clients are measured, too.
     pub(crate) bare: bool,
-    /// Whether rounds are left out that would make a selection longer than it may be.
+    /// Whether rounds are left out that would make a selection take too long.
     pub(crate) limited: bool,
-    /// Whether runs are written to stdout.
     pub(crate) json: bool,
 }
 
-/// Who publishes and handles.
+/// Contender in a round: a client on a target.
 #[derive(Debug, Clone, Copy)]
 struct Contender<'a> {
     target: &'a Target,
@@ -44,25 +41,21 @@ impl Contender<'_> {
     }
 }
 
-/// What came of it.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) runs: Vec<Run>,
-    /// Of each workload, in the order in which they ran; in it the backends.
+    /// Summaries by workload, in the order in which they ran; in each by contender.
     pub(crate) summaries: Vec<Vec<Summary>>,
-    /// Runs that could not be made, and why.
     pub(crate) failures: Vec<String>,
     pub(crate) interrupted: bool,
 }
 
 impl Outcome {
-    /// Whether something ran on this backend.
     fn has_seen(&self, target: &Target) -> bool {
         self.runs.iter().any(|run| run.backend == target.name)
     }
 }
 
-/// A comparison under way.
 pub(crate) struct Session<'a> {
     pub(crate) targets: &'a [Target],
     pub(crate) job: &'a Job,
@@ -71,7 +64,7 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Who runs this workload, the buses first.
+    /// Returns the contenders of a workload, the buses first.
     fn contenders<'a>(&'a self, workload: &'a Workload) -> Vec<Contender<'a>> {
         let on = |client| {
             let able = self.targets.iter().filter(|target| workload.runs_on(target.is_memory()));
@@ -81,27 +74,25 @@ impl Session<'_> {
         on(Client::Bus).chain(on(Client::Bare).filter(|one| bare && raw::is_there_for(one.target))).collect()
     }
 
-    /// About how long one round takes.
     fn seconds(&self, workload: &Workload) -> f64 {
         let each = |one: Contender<'_>| workload.seconds_on(one.target.config.backend.scheme());
         self.contenders(workload).into_iter().map(each).sum()
     }
 
-    /// About how long all takes.
     pub(crate) fn estimate(&self) -> Duration {
         let rounds = |workload: &Workload| workload.rounds(self.manner.rounds) as f64;
         let each = self.job.workloads.iter().map(|workload| self.seconds(workload) * rounds(workload));
         Duration::from_secs_f64(each.sum())
     }
 
-    /// Runs all. Interrupted, it gives what there was until then.
+    /// Makes all runs. After an interrupt the outcome has those made so far.
     pub(crate) async fn run(&self) -> Result<Outcome, Failure> {
         let steps = |workload: &Workload| self.contenders(workload).len() * workload.rounds(self.manner.rounds);
         let bar = progress(self.job.workloads.iter().map(steps).sum::<usize>() as u64);
         let mut outcome = Outcome::default();
         let began = Instant::now();
         for (place, workload) in self.job.workloads.iter().enumerate() {
-            // What comes later gets its first round whatever is left out here.
+            // The time of one round is kept for each later workload, whatever is left out here.
             let later: f64 = self.job.workloads[place + 1..].iter().map(|later| self.seconds(later)).sum();
             let allowed = SELECTION * u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
             let deadline = began + allowed.saturating_sub(Duration::from_secs_f64(later));
@@ -123,8 +114,8 @@ impl Session<'_> {
         Ok(outcome)
     }
 
-    /// The runs of one workload, by contender: round by round, in each all of them in turn. One that could not run is left
-    /// out of the rest; where the bus never ran on a backend there is nothing to compare, and all ends.
+    /// Makes the runs of one workload, round by round with all contenders in turn, and returns them by contender. A
+    /// contender that could not run is left out of the rest. If the bus never ran on its backend, the session ends.
     async fn rounds(
         &self,
         workload: &Workload,
@@ -184,7 +175,7 @@ impl Session<'_> {
         Ok(all)
     }
 
-    /// One run; in round 0 a small one, to warm up. What went wrong says where.
+    /// Makes one run; in round 0 a small one, to warm up. An error names the workload and the contender.
     async fn turn(
         &self,
         one: Contender<'_>,
@@ -203,14 +194,14 @@ impl Session<'_> {
         ran.map_err(|error| format!("{} on {name}: {error}", workload.name))
     }
 
-    /// Says how long it takes.
+    /// Says how long the session takes, on stderr.
     pub(crate) fn announce(&self) {
         let minutes = self.estimate().as_secs_f64() / 60.0;
         say(format!("{} workloads, about {minutes:.1} minutes", self.job.workloads.len()));
     }
 }
 
-/// A bar on stderr, if that is a terminal.
+/// Makes a progress bar on stderr, hidden if that is not a terminal.
 fn progress(runs: u64) -> ProgressBar {
     use std::io::IsTerminal as _;
     if !io::stderr().is_terminal() {

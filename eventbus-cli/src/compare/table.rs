@@ -1,4 +1,4 @@
-//! Tables for eyes.
+//! Tables for the terminal.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use super::baseline::Change;
 use super::figures::{Latency, Range, Run, Summary};
 
-/// For each workload a row per backend, and one per bare client.
+/// Makes the table: for each workload a row per backend, and per bare client.
 pub(crate) fn of(workloads: &[Vec<Summary>]) -> String {
     let several = workloads.iter().any(|rows| rows.len() > 1);
     let mut table = Table::new();
@@ -31,7 +31,7 @@ pub(crate) fn of(workloads: &[Vec<Summary>]) -> String {
     format!("{table}\n{confidence}")
 }
 
-/// What the ranges say of the medians.
+/// Words what the rows are, and the confidence of the medians.
 pub(crate) fn confidence<'a>(summaries: impl Iterator<Item = &'a Summary>) -> String {
     let least = summaries.filter_map(|one| Some((one.run.round, one.confidence?))).min_by_key(|(rounds, _)| *rounds);
     let least = least.map_or(String::new(), |(rounds, sure)| {
@@ -43,7 +43,6 @@ pub(crate) fn confidence<'a>(summaries: impl Iterator<Item = &'a Summary>) -> St
     format!("Medians over the rounds; order, duplicates and losses are sums.{least}")
 }
 
-/// Then and now.
 pub(crate) fn of_changes(changes: &[Change]) -> String {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
@@ -96,7 +95,7 @@ fn row(summary: &Summary, several: bool) -> Vec<String> {
     row
 }
 
-/// How long it took, what that is compared to, and what was different on this backend.
+/// Words the time of a run, what it is compared with, and what was different on this backend.
 pub(crate) fn time(run: &Run) -> String {
     let ratio = run.ratio.zip(run.ratio_to.as_ref()).map(|(ratio, of)| format!(", {ratio:.3} {of}"));
     let note = run.note.as_ref().map(|note| format!(", {note}"));
@@ -125,7 +124,7 @@ pub(crate) fn micros(micros: f64) -> String {
     }
 }
 
-/// A rate with its thousands apart.
+/// Writes a rate with its thousands apart.
 pub(crate) fn rate(rate: f64) -> String {
     let digits = format!("{rate:.0}");
     let groups: Vec<&str> =

@@ -1,17 +1,17 @@
-//! What is compared: buses by URL, or by name on brokers that are started for it and removed with it.
+//! Targets of a comparison: buses by URL, or by name on brokers that are started for it and removed after it.
 
 use eventbus::EventBusConfig;
 
 use crate::exit::Failure;
 use crate::voice::say;
 
-/// A bus that is compared.
+/// Target: a bus that is compared.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// What tables call it.
+    /// Name in tables.
     pub(crate) name: String,
     pub(crate) config: EventBusConfig,
-    /// The image of the broker that was started for it.
+    /// Image of the broker's container, if the comparison started one.
     pub(crate) image: Option<String>,
 }
 
@@ -21,15 +21,15 @@ impl Target {
     }
 }
 
-/// A bus that was asked for.
+/// Target as the user gave it.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     Url(String),
-    /// A broker of this kind is to be started.
+    /// A broker of this kind, to be started.
     Started(String),
 }
 
-/// The buses in their order: those of `--backends`, each by its URLs where there are some, then what is left of the URLs.
+/// Returns the targets in their order: those of `--backends`, each by its URLs if it has some, then the other URLs.
 fn asked(backends: &[String], urls: &[String]) -> Result<Vec<Asked>, Failure> {
     let mut left: Vec<&String> = urls.iter().collect();
     let mut asked = Vec::new();
@@ -41,7 +41,7 @@ fn asked(backends: &[String], urls: &[String]) -> Result<Vec<Asked>, Failure> {
             _ if !own.is_empty() => asked.extend(own.into_iter().cloned().map(Asked::Url)),
             "memory" => asked.push(Asked::Url(prefix)),
             _ => {
-                // An unknown name and a backend that this program lacks are told as for a URL.
+                // An unknown name, or a backend that this program lacks, gives the same error as in a URL.
                 EventBusConfig::from_url(&format!("{prefix}127.0.0.1")).map_err(Failure::usage)?;
                 asked.push(Asked::Started(backend.clone()));
             }
@@ -54,16 +54,15 @@ fn asked(backends: &[String], urls: &[String]) -> Result<Vec<Asked>, Failure> {
     Ok(asked)
 }
 
-/// The buses of a comparison, and the brokers that were started for them.
+/// Targets of a comparison. Dropping them removes the brokers that were started.
 #[derive(Debug)]
 pub(crate) struct Targets {
     asked: Vec<Asked>,
-    /// Whether brokers were started.
     containers: bool,
 }
 
 impl Targets {
-    /// Reads what was asked for. Nothing is started yet.
+    /// Reads the options. Nothing is started yet.
     pub(crate) fn of(backends: &[String], urls: &[String]) -> Result<Self, Failure> {
         let asked = asked(backends, urls)?;
         for one in &asked {
@@ -79,12 +78,12 @@ impl Targets {
         Ok(Self { asked, containers: false })
     }
 
-    /// Whether nothing but the memory backend is compared.
+    /// Returns whether only the memory backend is compared.
     pub(crate) fn are_memory(&self) -> bool {
         self.asked.iter().all(|one| matches!(one, Asked::Url(url) if url.starts_with("memory://")))
     }
 
-    /// Starts the brokers. To be called outside of a runtime, as is the end of this.
+    /// Starts the brokers. It must be called outside of a runtime, and this must be dropped outside of one, too.
     pub(crate) fn start(&mut self) -> Result<Vec<Target>, Failure> {
         let mut targets: Vec<Target> = Vec::new();
         for one in &self.asked {
@@ -128,7 +127,7 @@ mod containers {
         matches!(kind, "nats" | "kafka")
     }
 
-    /// Starts a broker and waits until it answers. Its URL and its image.
+    /// Starts a broker and waits until it answers. Returns its URL and its image.
     pub(super) fn start(kind: &str) -> Result<(String, String), Failure> {
         say(format!("starting {kind} in a container"));
         let started = match kind {
@@ -140,20 +139,19 @@ mod containers {
     }
 
     fn run(server: impl Server) -> Result<(std::net::SocketAddr, String), BrokerError> {
-        // What earlier runs left, whatever ended them, goes first.
+        // Containers left by earlier runs, however those ended, are removed first.
         brokers::sweep()?;
         let (name, tag) = server.image();
         let broker = brokers::background()?.block_on(Broker::shared(server))?;
         Ok((broker.address(), format!("{name}:{tag}")))
     }
 
-    /// Removes all that were started.
     pub(super) fn remove() -> Result<usize, BrokerError> {
         brokers::shut_down()
     }
 }
 
-/// A program without them.
+/// No containers, without the feature `brokers`.
 #[cfg(not(feature = "brokers"))]
 mod containers {
     use crate::exit::Failure;

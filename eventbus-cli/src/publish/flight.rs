@@ -1,4 +1,4 @@
-//! Lines on their way to the broker.
+//! Lines in flight to the broker.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use eventbus::{
     Withdrawal,
 };
 
-/// A line, once its envelope is handed over.
+/// Line of the input whose envelope was handed to the bus.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) number: usize,
@@ -18,20 +18,19 @@ pub(super) struct Line {
     pub(super) bytes: usize,
 }
 
-/// What became of a line.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) line: Line,
-    /// Nothing where nobody waits for it.
+    /// The receipt or the error; `None` if nobody waits for it.
     pub(super) result: Option<Result<Receipt, Error>>,
 }
 
-/// One publish, or one batch.
+/// Flight of one publish, or of one batch.
 #[derive(Debug)]
 pub(super) struct Flight {
     lines: Vec<Line>,
     step: Step,
-    /// Only room is waited for, not the answer.
+    /// Whether only room is awaited, not the answer.
     fire: bool,
 }
 
@@ -52,7 +51,7 @@ fn split(lines: Vec<(usize, Envelope)>) -> (Vec<Line>, Vec<Envelope>) {
 }
 
 impl Flight {
-    /// The one line is handed over at the call.
+    /// Publishes the one line, at the call.
     pub(super) fn single(bus: &dyn EventBus, topic: &str, lines: Vec<(usize, Envelope)>, fire: bool) -> Self {
         let (lines, envelopes) = split(lines);
         let mut publishing = envelopes.into_iter().map(|envelope| bus.publish(topic, envelope));
@@ -61,7 +60,6 @@ impl Flight {
         Self { lines, step, fire }
     }
 
-    /// The lines are handed over at the call.
     pub(super) fn batch(bus: &dyn EventBus, topic: &str, lines: Vec<(usize, Envelope)>) -> Self {
         let (lines, envelopes) = split(lines);
         Self { lines, step: Step::BatchRoom(bus.publish_batch(topic, envelopes)), fire: false }
@@ -72,7 +70,7 @@ impl Flight {
         lines.zip(results).map(|(line, result)| Outcome { line, result }).collect()
     }
 
-    /// Withdraws what can be, and says what is known of the rest.
+    /// Withdraws what it can, and tells what is known of the rest.
     pub(super) fn give_up(mut self) -> Vec<Outcome> {
         let withdrawn = match &self.step {
             Step::Room(publishing) => usize::from(publishing.cancel() == Withdrawal::Withdrawn),
@@ -80,7 +78,7 @@ impl Flight {
             Step::BatchRoom(publishing) => publishing.cancel(),
             Step::BatchAnswer(confirmation) => confirmation.cancel(),
         };
-        // Which of a batch were withdrawn is not told: only where all were is it known of each.
+        // A batch tells only how many were withdrawn. So the fate of each line is known only if all of them were.
         let all = withdrawn == self.lines.len();
         let error = if all {
             Error::new(ErrorKind::Withdrawn, "withdrawn at the deadline, before it was sent")

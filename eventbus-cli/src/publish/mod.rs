@@ -1,7 +1,7 @@
-//! `eventbus publish`: lines of NDJSON, published in the order of the input with many in flight.
+//! Command `eventbus publish`: lines of NDJSON, published in the order of the input, with many in flight.
 //!
-//! **Invariant.** Lines are handed to the bus one after another by one task, so that the order of a key is the order of the
-//! input (P1). What is told as confirmed is stored; what is not told is not known to be.
+//! **Invariant.** One task hands the lines to the bus one after another, so that the order of a key is the order of the
+//! input (P1). A line reported as confirmed is stored; a line not reported is not known to be.
 
 mod flight;
 mod report;
@@ -71,7 +71,6 @@ A receipt:
   "duplicate":false}
 outcome is confirmed, refused or unknown, the latter two with error."#;
 
-/// How confirmations are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
     /// Each line for itself
@@ -82,15 +81,13 @@ enum Mode {
     Fire,
 }
 
-/// The most lines of a batch.
 const BATCH: usize = 500;
-/// Lines that are read ahead.
+/// The most lines that are read ahead.
 const AHEAD: usize = 1_024;
-/// The most lines in flight.
 const IN_FLIGHT: usize = 10_000;
-/// The most bytes in flight: past them no line is taken.
+/// The most bytes in flight: beyond them no line is taken until some have landed.
 const BYTES_IN_FLIGHT: usize = 64 << 20;
-/// What a bus lets wait for room where its configuration says nothing.
+/// The bus's `waiting_limit` where the configuration sets none.
 const WAITING: usize = 100_000;
 
 type Read = Result<(usize, Envelope), BrokenLine>;
@@ -103,7 +100,7 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
     let input = open(args)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     let ended = runtime.block_on(run(args, &config, input));
-    // The reader may be waiting for a line that never comes.
+    // The reading thread may be waiting for a line that never comes.
     runtime.shutdown_background();
     ended
 }
@@ -122,7 +119,7 @@ fn open(args: &Args) -> Result<Box<dyn BufRead + Send>, Failure> {
 async fn run(args: &Args, config: &EventBusConfig, input: Box<dyn BufRead + Send>) -> Result<Exit, Failure> {
     let interrupt = Interrupt::listen().map_err(Failure::failed)?;
     let fire = args.mode == Mode::Fire;
-    // Bounded by what is in flight, and by the keys that the bus remembers as sealed.
+    // Lines in flight, and the keys that the bus remembers as sealed, bound the channel.
     let (hook, news) = mpsc::unbounded_channel();
     let listen = move |event: &BusEvent<'_>| tell(&hook, fire, event);
     let Some(bus) = args.target.connect_unless(&interrupt, config, |bus| bus.hook(listen)).await? else {
@@ -150,7 +147,8 @@ async fn run(args: &Args, config: &EventBusConfig, input: Box<dyn BufRead + Send
     publisher.report.end(ended, interrupt.is_set())
 }
 
-/// The topic is taken as it is, or created; a count of partitions that was asked for must be the one that it has.
+/// Creates the topic, or takes it as it is. An existing topic must have the number of partitions that the user gave, if
+/// any.
 async fn ensure_topic(bus: &Arc<dyn EventBus>, args: &Args, config: &EventBusConfig) -> Result<(), Failure> {
     let mut spec = TopicSpec::new(&args.topic);
     if config.topic.on_existing.is_none() {
@@ -169,11 +167,11 @@ async fn ensure_topic(bus: &Arc<dyn EventBus>, args: &Args, config: &EventBusCon
     }
 }
 
-/// What the bus tells from its own threads.
+/// News that the bus tells from its own threads.
 enum News {
-    /// A publish that nobody else waits for is over, and why it failed if it did.
+    /// A publish has ended; the error, if it failed.
     Over(Option<eventbus::Error>),
-    /// A key was sealed by a refusal, or the topic.
+    /// A refusal has sealed a key; `None` if it sealed the topic.
     Sealed(Option<Key>),
 }
 
@@ -183,11 +181,11 @@ fn tell(news: &mpsc::UnboundedSender<News>, fire: bool, event: &BusEvent<'_>) {
         BusEvent::Sealed { key, .. } => News::Sealed(key.cloned()),
         _ => return,
     };
-    // Nobody listens any more only where the command is ending.
+    // Sending fails only if the command is ending.
     let _ = news.send(told);
 }
 
-/// Reads on a thread of its own, which may be left waiting for a line.
+/// Reads the input on a thread of its own, which may be left behind waiting for a line.
 fn read_ahead(input: Box<dyn BufRead + Send>) -> mpsc::Receiver<Read> {
     let (lines, read) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
@@ -200,20 +198,19 @@ struct Publisher {
     bus: Arc<dyn EventBus>,
     topic: String,
     mode: Mode,
-    /// The most lines in flight.
     limit: usize,
     flights: FuturesUnordered<Flight>,
-    /// Lines and bytes in flight.
+    /// Number of the lines in flight, and their bytes.
     lines: usize,
     bytes: usize,
-    /// Publishes that the bus has not yet told the end of.
+    /// Publishes whose end the bus has not told yet.
     untold: usize,
     news: mpsc::UnboundedReceiver<News>,
     report: Report,
 }
 
 impl Publisher {
-    /// Publishes until the input ends, or the command must.
+    /// Publishes until the input ends, or until the command has to end.
     async fn publish(&mut self, mut read: mpsc::Receiver<Read>, interrupt: &Interrupt) -> Ended {
         let mut taken = Vec::new();
         loop {
@@ -239,7 +236,7 @@ impl Publisher {
         }
     }
 
-    /// Hands lines to the bus.
+    /// Hands the lines to the bus. A broken line is a reason to end.
     fn take(&mut self, taken: &mut Vec<Read>) -> Option<Ended> {
         let mut broken = None;
         let mut lines = Vec::with_capacity(taken.len());
@@ -282,7 +279,7 @@ impl Publisher {
                 }
             }
             News::Sealed(key) => {
-                // The command has learnt of the refusal, and reports it: the next line may go on (P2).
+                // The command knows of the refusal and reports it, so the key's next line may go on (P2).
                 if let Err(error) = self.bus.resume(&self.topic, key.as_ref()) {
                     tracing::warn!(%error, "a key could not be resumed");
                 }
@@ -290,7 +287,7 @@ impl Publisher {
         }
     }
 
-    /// Waits for what is in flight: for as long as it takes, or until the deadline, which an interrupt sets.
+    /// Waits for the lines in flight, without a limit or until the deadline. An interrupt sets a deadline.
     async fn resolve(&mut self, mut until: Option<Instant>, interrupt: &Interrupt, deadline: Duration) {
         let is_fire = self.mode == Mode::Fire;
         while !self.flights.is_empty() || (is_fire && self.untold > 0) {
@@ -312,7 +309,7 @@ impl Publisher {
         self.report.flush();
     }
 
-    /// The deadline has passed: what can be withdrawn is, and the rest is unknown.
+    /// Gives up at the deadline: lines that can be withdrawn are, and the others are unknown.
     fn give_up(&mut self) {
         for flight in std::mem::take(&mut self.flights) {
             flight.give_up().iter().for_each(|outcome| self.report.outcome(outcome));

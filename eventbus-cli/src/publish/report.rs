@@ -1,4 +1,4 @@
-//! What `publish` tells of its lines: receipts on stdout, refusals and a summary on stderr.
+//! Report of `publish` on its lines: receipts on stdout, refusals and a summary on stderr.
 
 use std::io::{self, Write};
 
@@ -9,30 +9,26 @@ use super::flight::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::voice::say;
 
-/// Failures that are told one by one.
+/// The most failures that are reported one by one.
 const TOLD: u64 = 20;
-/// Bytes of receipts after which they are written.
+/// Bytes of receipts at which they are written.
 const LARGE: usize = 64 << 10;
 
-/// Why no more lines are taken.
+/// Reason why no more lines are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The input is at its end.
     Input,
-    /// A line was broken.
+    /// A line is broken; the message names it.
     Broken(String),
-    /// SIGINT or SIGTERM.
     Interrupted,
-    /// Receipts cannot be written.
     Output,
 }
 
-/// The outcomes so far.
 #[derive(Debug)]
 pub(super) struct Report {
     receipts: bool,
     written: Vec<u8>,
-    /// Why receipts cannot be written any more.
+    /// Error since which receipts cannot be written.
     broken: Option<io::Error>,
     confirmed: u64,
     refused: u64,
@@ -56,7 +52,7 @@ struct Line<'a> {
     error: Option<String>,
 }
 
-/// Whether it is certain that the line is not stored.
+/// Returns whether the line is certainly not stored.
 fn is_refusal(error: &Error) -> bool {
     error.kind() != ErrorKind::Unknown
 }
@@ -74,7 +70,7 @@ impl Report {
         self.written.len() >= LARGE
     }
 
-    /// Counts a line's outcome, and makes its receipt.
+    /// Counts a line's outcome, and writes its receipt into the buffer.
     pub(super) fn outcome(&mut self, outcome: &Outcome) {
         let Some(result) = &outcome.result else { return };
         match result {
@@ -105,7 +101,7 @@ impl Report {
         }
     }
 
-    /// Counts a publish that nobody waits for.
+    /// Counts the end of a publish whose line nobody waits for.
     pub(super) fn fired(&mut self, error: Option<&Error>) {
         match error {
             None => self.confirmed += 1,
@@ -113,7 +109,7 @@ impl Report {
         }
     }
 
-    /// Counts publishes of which nothing was heard.
+    /// Counts publishes whose end is not known.
     pub(super) const fn lost(&mut self, count: usize) {
         self.unknown += count as u64;
     }
@@ -135,7 +131,6 @@ impl Report {
         }
     }
 
-    /// Writes the receipts so far.
     pub(super) fn flush(&mut self) {
         let written = std::mem::take(&mut self.written);
         if written.is_empty() || self.is_broken() {
@@ -145,7 +140,7 @@ impl Report {
         self.broken = out.write_all(&written).and_then(|()| out.flush()).err();
     }
 
-    /// How the command ends.
+    /// Says the summary, and ends the command.
     pub(super) fn end(self, ended: Ended, interrupted: bool) -> Result<Exit, Failure> {
         say(format_args!("{} confirmed, {} refused, {} unknown", self.confirmed, self.refused, self.unknown));
         if let Some(error) = self.broken {

@@ -1,25 +1,25 @@
-//! `--count`: exactly so many lines, and nothing finished beyond them.
+//! Count of lines for `--count`: exactly so many, and nothing finished beyond them.
 //!
-//! **Invariant.** An attempt that may end in a line holds one of the lines that are left. What finds none left is held back,
-//! neither finished nor failed, until one is given back or the subscription ends and lets it go unacknowledged.
+//! **Invariant.** An attempt that may end in a line holds one of the lines that are left. An attempt that finds none
+//! left is held back, neither finished nor failed, until a line is given back or the subscription ends and lets the
+//! attempt go unacknowledged.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The lines that are left.
 #[derive(Debug)]
 pub(super) struct Counted {
     left: Semaphore,
     held: AtomicUsize,
 }
 
-/// One of the lines that are left; given back where it is dropped.
+/// Claim to one of the lines left; dropping it gives the line back.
 #[derive(Debug)]
 pub(super) struct Claim<'a>(SemaphorePermit<'a>);
 
 impl Claim<'_> {
-    /// The line was printed.
+    /// Uses the line up: it was printed.
     pub(super) fn used(self) {
         self.0.forget();
     }
@@ -46,7 +46,7 @@ impl Counted {
         Self { left: Semaphore::new(lines), held: AtomicUsize::new(0) }
     }
 
-    /// Takes one of the lines, or waits for one.
+    /// Takes one of the lines, or waits until one is given back.
     pub(super) async fn claim(&self) -> Claim<'_> {
         if let Ok(permit) = self.left.try_acquire() {
             return Claim(permit);
@@ -56,12 +56,12 @@ impl Counted {
         drop(held);
         match permit {
             Ok(permit) => Claim(permit),
-            // It is never closed.
+            // The semaphore is never closed.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Attempts that are held back now.
+    /// Returns the number of attempts that are held back now.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Acquire)
     }

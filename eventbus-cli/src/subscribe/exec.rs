@@ -1,8 +1,9 @@
-//! `--exec`: a command of the user's for each attempt.
+//! Command of the user's for each attempt: `--exec`.
 //!
-//! **Invariants.** A command has a process group of its own, so that the terminal's Ctrl-C does not reach it. One that takes
-//! too long is killed with its group, and reaped, before the attempt counts as failed: the next attempt never runs beside it.
-//! One whose attempt is dropped by our own shutdown is killed, too, and the attempt does not count.
+//! **Invariants.** Each command has its own process group, so that the terminal's Ctrl-C does not reach it. A command
+//! that takes too long is killed with its group, and reaped, before the attempt counts as failed: the next attempt
+//! never runs beside it. If the program's own shutdown drops an attempt, its command is killed, too, and the attempt
+//! does not count.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,17 +16,17 @@ use time::format_description::well_known::Rfc3339;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
-/// How long the killed may take until they are gone.
+/// How long the processes of a killed group may take until they are gone.
 const GONE: Duration = Duration::from_secs(1);
 
-/// The command, and how long it may take.
+/// Command to run, and how long one run may take.
 #[derive(Debug)]
 pub(super) struct Exec {
     command: String,
     timeout: Option<Duration>,
 }
 
-/// A command that runs; killed with its group where it is dropped before its end.
+/// Running command and its process group. Both are killed if this is dropped before the command's end.
 struct Group {
     child: Child,
     group: Option<Pid>,
@@ -34,12 +35,12 @@ struct Group {
 impl Group {
     fn kill(&self) {
         if let Some(group) = self.group {
-            // It may have ended by itself just now.
+            // The group may have ended by itself just now.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
 
-    /// Kills the group, reaps the command, and waits until none of the group is left.
+    /// Kills the group, reaps the command, and waits until no process of the group is left.
     async fn end(&mut self) -> io::Result<()> {
         self.kill();
         self.child.wait().await?;
@@ -66,7 +67,7 @@ impl Exec {
         Self { command: command.to_owned(), timeout }
     }
 
-    /// One attempt.
+    /// Runs the command for one attempt.
     ///
     /// # Errors
     /// How the command failed.
@@ -82,13 +83,13 @@ impl Exec {
                 }
             },
         };
-        // It is reaped: its id may be another's from now on.
+        // The command is reaped: from now on its id may belong to another process.
         running.group = None;
         judge(ended.map_err(|error| format!("the command's end is not known: {error}"))?)
     }
 
     fn start(&self, delivery: &Delivery) -> io::Result<Group> {
-        // Stdout is for lines of ours.
+        // Stdout is for the program's own lines.
         let output = io::stderr().as_fd().try_clone_to_owned()?;
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(&self.command).process_group(0).kill_on_drop(true);
@@ -105,7 +106,7 @@ impl Exec {
     }
 }
 
-/// Hands the line over and waits for the end. A command need not read its input.
+/// Writes the line to the command and waits for its end. A command need not read its input.
 async fn finish(running: &mut Group, line: &[u8]) -> io::Result<ExitStatus> {
     let stdin = running.child.stdin.take();
     let write = async {
@@ -131,7 +132,7 @@ fn judge(status: ExitStatus) -> Result<(), String> {
     }
 }
 
-/// The line's fields, those that are short.
+/// Returns the line's short fields, for the environment.
 fn variables(delivery: &Delivery) -> [(&'static str, Option<String>); 14] {
     let envelope = delivery.envelope();
     [

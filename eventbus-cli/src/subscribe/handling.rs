@@ -1,4 +1,4 @@
-//! The handler: prints, or runs the command and prints.
+//! Handler: prints the envelope, after running the command if there is one.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -13,7 +13,6 @@ use super::exec::Exec;
 use super::writer::Writer;
 use crate::record::{self, Nothing, Place};
 
-/// What all attempts share.
 pub(super) struct Handling {
     writer: Writer,
     exec: Option<Exec>,
@@ -23,14 +22,14 @@ pub(super) struct Handling {
     traffic: Mutex<Traffic>,
 }
 
-/// When there was something to do.
+/// Attempts that run, and when one last began or ended.
 struct Traffic {
     last: Instant,
     running: usize,
     failed: u64,
 }
 
-/// One attempt under way.
+/// Attempt under way, counted as traffic until it is dropped.
 struct Running<'a>(&'a Handling);
 
 impl<'a> Running<'a> {
@@ -68,22 +67,20 @@ impl Handling {
         look(&mut self.traffic.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Envelopes that were printed.
     pub(super) fn finished(&self) -> u64 {
         *self.finished.borrow()
     }
 
-    /// Attempts that failed.
     pub(super) fn failed(&self) -> u64 {
         self.with_traffic(|traffic| traffic.failed)
     }
 
-    /// Since when nothing runs; nothing while something does.
+    /// Returns the time since which no attempt runs; `None` while one does.
     pub(super) fn quiet_since(&self) -> Option<Instant> {
         self.with_traffic(|traffic| (traffic.running == 0).then_some(traffic.last))
     }
 
-    /// Waits until so many lines were printed as were asked for.
+    /// Waits until the number of lines of `--count` is printed; for ever without one.
     pub(super) async fn counted(&self) {
         let mut finished = self.finished.subscribe();
         let reached = |finished: &u64| self.count.is_some_and(|count| *finished >= count);
@@ -92,17 +89,16 @@ impl Handling {
         }
     }
 
-    /// Waits until stdout takes nothing more.
+    /// Waits until stdout cannot be written any more, and returns why.
     pub(super) async fn output_broken(&self) -> String {
         self.writer.broken().await
     }
 
-    /// Whether attempts may be held back.
+    /// Whether attempts may be held back, as with `--count`.
     pub(super) const fn holds_back(&self) -> bool {
         self.counted.is_some()
     }
 
-    /// Attempts that are held back now.
     pub(super) fn held(&self) -> usize {
         self.counted.as_ref().map_or(0, Counted::held)
     }

@@ -1,4 +1,4 @@
-//! `eventbus subscribe`: one member of a group, which prints each envelope or runs a command for it.
+//! Command `eventbus subscribe`: one member of a group, which prints each envelope or runs a command for it.
 
 mod counted;
 mod exec;
@@ -110,8 +110,8 @@ impl From<OnFailure> for FailurePolicy {
     }
 }
 
-/// What the core waits for an attempt: for ever, since an attempt is limited where its command can be reaped before the next
-/// one begins, and a slow reader of our output is no failure.
+/// Time that the core gives an attempt: no limit in practice. The command's own limit applies where the command can
+/// be reaped before the next attempt begins, and a slow reader of stdout is not a failure.
 const NO_LIMIT: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -157,7 +157,7 @@ impl Args {
     }
 }
 
-/// The host's name, for those who look at a group's members.
+/// Returns the host's name, by which people recognise a member.
 fn member() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let plain: String =
@@ -190,7 +190,7 @@ async fn run(args: &Args, config: &EventBusConfig) -> Result<Exit, Failure> {
     exit
 }
 
-/// What an operator should know while it runs.
+/// Reports events that an operator should know.
 fn notes(event: &BusEvent<'_>) {
     match event {
         BusEvent::AttemptFailed { at, attempt, error } => {
@@ -221,15 +221,15 @@ fn place(at: &eventbus::observe::Location) -> String {
     format!("partition {}, position {position}{key}", at.partition)
 }
 
-/// Why the subscription is to end.
+/// Reason for which the subscription ends.
 enum Ended {
     Interrupted,
-    /// So many lines as were asked for.
+    /// All lines of `--count` are printed.
     Counted,
     Idle,
-    /// Standard output takes nothing more.
+    /// Standard output cannot be written any more.
     Output(String),
-    /// It ended by itself.
+    /// The subscription ended by itself.
     Stopped(Result<(), eventbus::Error>),
 }
 
@@ -244,7 +244,7 @@ async fn wait(args: &Args, subscription: &Subscription, handling: &Handling, int
     }
 }
 
-/// Until nothing came for so long, and nothing runs.
+/// Waits until no attempt has run for this long; for ever without a limit.
 async fn idle(after: Option<Duration>, handling: &Handling) {
     let Some(after) = after else { return std::future::pending().await };
     loop {
@@ -269,7 +269,7 @@ async fn end(
             return result.map(|()| Exit::Well).map_err(|error| Failure::from(error).about("the subscription stopped"));
         }
         Ended::Output(error) => {
-            // What runs cannot be told any more: it stays unacknowledged, and comes again.
+            // Running attempts can no longer print their lines: their envelopes stay unacknowledged, and come again.
             let _ = subscription.drain(Duration::ZERO).await;
             return Err(Failure::failed(format!("standard output cannot be written: {error}")));
         }
@@ -280,12 +280,12 @@ async fn end(
 }
 
 impl Handling {
-    /// Finishes what runs, commits and leaves the group.
+    /// Finishes the attempts that run, commits, and leaves the group.
     async fn settle(&self, subscription: &Subscription, deadline: Duration) -> Result<(), Failure> {
         if !self.holds_back() {
             return Ok(subscription.drain(deadline).await?);
         }
-        // Those that are held back would be waited for in vain: first the others, then all are let go unacknowledged.
+        // Attempts that are held back never end: only the others are waited for, then all are let go unacknowledged.
         subscription.pause();
         let until = Instant::now() + deadline;
         while self.runs_beside_held(subscription) && Instant::now() < until {

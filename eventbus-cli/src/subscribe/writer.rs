@@ -1,18 +1,18 @@
-//! The one writer of stdout, on a thread of its own: a slow reader holds up handlers, not the runtime.
+//! Writer of stdout, the only one, on a thread of its own: a slow reader holds up handlers, not the runtime.
 //!
-//! **Invariant.** A line is answered only when it was written and flushed. Lines that wait are written together, and each
-//! key's are in order, since the next of a key is handed in only when the one before was answered.
+//! **Invariant.** A line is answered only when it was written and flushed. Lines that wait are written together. Each
+//! key's lines are in order, since the key's next line is handed in only after the one before was answered.
 
 use std::io::{self, Write};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Lines that wait to be written.
+/// The most lines that wait to be written.
 const WAITING: usize = 1_024;
 
 type Job = (Vec<u8>, oneshot::Sender<()>);
 
-/// Hands lines to the thread.
+/// Handle that passes lines to the thread.
 #[derive(Debug)]
 pub(super) struct Writer {
     lines: mpsc::Sender<Job>,
@@ -20,7 +20,6 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread.
     pub(super) fn start() -> io::Result<Self> {
         let (lines, mut waiting) = mpsc::channel::<Job>(WAITING);
         let (tell, broken) = watch::channel(None);
@@ -40,16 +39,16 @@ impl Writer {
         Ok(Self { lines, broken })
     }
 
-    /// Writes a line; returns when it is flushed, and never if it cannot be.
+    /// Writes a line. Returns when it is flushed, and never if it cannot be.
     pub(super) async fn write(&self, line: Vec<u8>) {
         let (written, answer) = oneshot::channel();
         if self.lines.send((line, written)).await.is_err() || answer.await.is_err() {
-            // Neither finished nor failed: the command is about to end.
+            // The attempt neither finishes nor fails: the command is about to end.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Waits until nothing can be written any more, and says why.
+    /// Waits until stdout cannot be written any more, and returns why.
     pub(super) async fn broken(&self) -> String {
         let mut broken = self.broken.clone();
         let error = broken.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());

@@ -1,4 +1,4 @@
-//! `eventbus verify`: the conformance cases that need no power over the broker, on the user's own.
+//! Command `eventbus verify`: the conformance cases that need no power over the broker, run on the user's own broker.
 
 mod provider;
 
@@ -53,7 +53,6 @@ const EXAMPLES: &str = r#"Examples:
 A line: {"case":"p0::order::per_key_order","outcome":"pass","seconds":1.2}
 outcome is pass, skip or fail, the latter two with reason."#;
 
-/// A case that is over.
 #[derive(Debug, Serialize)]
 struct Line {
     case: String,
@@ -63,7 +62,6 @@ struct Line {
     seconds: f64,
 }
 
-/// A case to be run.
 #[derive(Debug, Serialize)]
 struct Listed {
     case: String,
@@ -79,12 +77,12 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::Well);
     }
     let config = args.target.configuration()?;
-    // Handlers that panic are part of the cases; one that brings a case down is told with its outcome.
+    // Panicking handlers are part of the cases. A panic that brings a case down is told with the case's outcome.
     std::panic::set_hook(Box::new(|panic| tracing::info!(%panic, "a panic")));
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     let ended = runtime.block_on(async {
         let interrupt = Interrupt::listen().map_err(Failure::failed)?;
-        // What is wrong with the URL is told once, not by every case.
+        // Connecting first tells a wrong URL once, instead of in every case.
         let Some(bus) = args.target.connect_unless(&interrupt, &config, |bus| bus).await? else {
             return Ok(Exit::Interrupted);
         };
@@ -98,17 +96,17 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
         let exit = run(args, cases, &places, &interrupt).await;
         places.remove_all().await.and(exit)
     });
-    // A case that was interrupted may still be at it; it reaches the broker no more.
+    // A thread of an interrupted case may still run, but it reaches the broker no more.
     runtime.shutdown_background();
     ended
 }
 
-/// A case's name as it is said: module and function.
+/// Returns a case's name as users write it: module and function.
 fn name(case: &Case) -> String {
     case.name.replace(' ', "")
 }
 
-/// The cases of these names, or all.
+/// Returns the cases of these names, or all without a name.
 fn chosen(names: &[String]) -> Result<Vec<&'static Case>, Failure> {
     let is_of = |case: &Case, asked: &str| {
         let name = name(case);
@@ -149,7 +147,7 @@ async fn run(
         std::thread::spawn(move || {
             let began = Instant::now();
             let outcome = run_case(case, &provider, &options);
-            // Nobody waits for it where the command was interrupted.
+            // After an interrupt nobody receives this.
             let _ = ended.blocking_send((case, outcome, began.elapsed().as_secs_f64()));
         });
     };
@@ -193,7 +191,7 @@ fn line(case: &'static Case, outcome: Outcome, seconds: f64) -> Line {
     Line { case: name(case), outcome, reason, seconds: (seconds * 1_000.0).round() / 1_000.0 }
 }
 
-/// A line for scripts, or a row of the matrix for eyes.
+/// Prints a line for scripts, or a row of the matrix on a terminal.
 fn show(args: &Args, case: &Case, line: &Line) -> Result<(), Failure> {
     if !args.form.is_table() {
         return args.form.print(&[], &[line]);

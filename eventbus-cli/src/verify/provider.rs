@@ -1,8 +1,8 @@
-//! Worlds on the user's own broker: each a prefix of names, removed in the end.
+//! Worlds on the user's own broker: each is a prefix of names, removed in the end.
 //!
-//! **Invariant.** What a case makes has names that begin with [`ROOT`] and a part of this run's own, and is removed when the
-//! run ends, however it does. Before that every connection of a case is closed, so that nothing is made behind the removal.
-//! Nothing here knows a broker: which place a prefix is, the configuration knows.
+//! **Invariant.** All that a case makes has names that begin with [`ROOT`] and a part that only this run has. It is
+//! removed when the run ends, however the run ends. Before the removal every connection of a case is closed, so that
+//! nothing is made after it. Nothing here knows a broker: the configuration knows what a prefix is on its broker.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -17,12 +17,12 @@ use futures_util::future::join_all;
 
 use crate::exit::Failure;
 
-/// What all names begin with.
+/// Beginning of all names.
 const ROOT: &str = "eventbus-verify";
-/// How long the removal of one place may take.
+/// How long closing a connection, or removing one prefix, may take.
 const REMOVAL: Duration = Duration::from_secs(30);
 
-/// Makes worlds on the broker of a configuration.
+/// Provider of worlds on the broker of a configuration.
 pub(super) struct Places {
     config: EventBusConfig,
     run: String,
@@ -44,17 +44,17 @@ impl Places {
         }
     }
 
-    /// What the names of this run begin with.
+    /// Returns the beginning of all names of this run.
     pub(super) fn names(&self) -> &str {
         &self.run
     }
 
-    /// Removes all that was made. Nothing can be made any more.
+    /// Removes all that was made. From now on nothing can be made.
     pub(super) async fn remove_all(&self) -> Result<(), Failure> {
         self.closed.store(true, Ordering::Release);
         let backends = std::mem::take(&mut *self.backends.lock().unwrap_or_else(PoisonError::into_inner));
         let close = |backend: Arc<dyn Backend>| async move {
-            // One that was closed, or was never opened, has nothing more to say.
+            // A connection closed already, or never opened, may answer with an error.
             let _ = tokio::time::timeout(REMOVAL, backend.close()).await;
         };
         join_all(backends.iter().filter_map(Weak::upgrade).map(close)).await;
@@ -82,7 +82,7 @@ impl Provider for Places {
         self.config.backend.scheme()
     }
 
-    /// The broker is somebody's, and between it and its clients there is nothing of ours.
+    /// Returns none: the broker is the user's, and nothing of the suite stands between it and its clients.
     fn abilities(&self) -> Abilities {
         Abilities::new()
     }
@@ -100,7 +100,7 @@ impl Provider for Places {
     }
 }
 
-/// A place of a case's own.
+/// World of one case: a prefix of names.
 struct World {
     config: EventBusConfig,
     backends: Arc<Mutex<Vec<Weak<dyn Backend>>>>,
@@ -117,7 +117,7 @@ impl fmt::Debug for World {
 impl Fixture for World {
     async fn connect(&self) -> Result<Arc<dyn Connection>, Error> {
         let backend = self.config.backend();
-        // Both under the lock: after the removal has begun, none is made that it does not close.
+        // Check and entry are under one lock: once the removal has begun, no backend escapes it.
         let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the run is over"));
@@ -128,7 +128,6 @@ impl Fixture for World {
     }
 }
 
-/// One process's connection.
 #[derive(Debug)]
 struct Process(Arc<dyn Backend>);
 

@@ -1,4 +1,4 @@
-//! Real events with a right answer, through the program alone: `data/README.md` has the facts.
+//! Real events with a known result, through the program alone. The figures are those of `data/README.md`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ fn history() -> String {
     text
 }
 
-/// What of the input is not stored yet: of each key what comes after its prefix.
+/// Returns the lines of the input that are not stored yet: for each key those after its stored prefix.
 fn missing<'a>(history: &'a str, stored: &[Value]) -> Vec<&'a str> {
     let reached: BTreeMap<String, usize> = by_key(stored).into_iter().map(|(key, n)| (key, n.len())).collect();
     let is_missing = |line: &&str| {
@@ -34,7 +34,7 @@ fn missing<'a>(history: &'a str, stored: &[Value]) -> Vec<&'a str> {
     history.lines().filter(is_missing).collect()
 }
 
-/// What a member printed; the last line of a killed one may be cut off.
+/// Reads the lines that a member printed; the last line of a killed member may be cut off.
 fn printed(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -42,7 +42,7 @@ fn printed(path: &Path) -> Vec<Value> {
 
 pub(crate) fn the_fold_is_right_with_two_members_and_kills(world: &World) {
     let history = history();
-    // Publishing is killed, and goes on with what is not stored.
+    // The first publisher is killed; later ones publish the lines that are not stored.
     let mut publish = world.start("publish", &["--topic", "files", "--receipts"]);
     let mut stdin = publish.stdin.take().unwrap();
     let text = history.clone();
@@ -56,7 +56,7 @@ pub(crate) fn the_fold_is_right_with_two_members_and_kills(world: &World) {
     let (begin, end) = rest.split_at(rest.len() / 2);
     world.publish("files", &begin.join("\n"));
 
-    // Two members share the work; one of them is killed in the middle of it, and another takes its place.
+    // Two members share the work. One of them is killed in the middle of it, and a third takes its place.
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let arguments = ["--topic", "files", "--group", "folding", "--idle-exit", "20"];
@@ -81,7 +81,7 @@ pub(crate) fn the_fold_is_right_with_two_members_and_kills(world: &World) {
         let (code, said) = member.wait();
         assert_eq!(code, Some(0), "{said}");
     }
-    // Who handled a partition before whom is what epochs tell; each member's own lines are in order.
+    // Epochs tell the order of a partition's owners; each member's own lines are in order.
     let mut handled: Vec<Value> = ["one", "other", "third"].iter().flat_map(|name| printed(&path(name))).collect();
     handled.sort_by_key(|line| (line["partition"].as_u64(), line["epoch"].as_u64()));
     assert!(handled.len() >= EVENTS, "{} of {EVENTS}", handled.len());
@@ -94,14 +94,14 @@ pub(crate) fn the_fold_is_right_with_two_members_and_kills(world: &World) {
     assert_eq!(tree.sha256(), SHA256);
 }
 
-/// The example `file-history`, which cargo puts beside the program where it builds the whole workspace's tests.
+/// Returns the example `file-history`, which cargo puts beside the program if it builds the whole workspace's tests.
 fn example() -> PathBuf {
     let example = Path::new(env!("CARGO_BIN_EXE_eventbus")).with_file_name("examples").join("file-history");
     assert!(example.exists(), "{} is built by: cargo test --workspace", example.display());
     example
 }
 
-/// A repository in which two files change, one goes and comes back, and one is named as no text is.
+/// Makes a repository in which two files change, one is removed and comes back, and one has a name that is not text.
 fn repository() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let script = r#"
@@ -117,7 +117,7 @@ fn repository() -> tempfile::TempDir {
 
 pub(crate) fn another_url_is_all_that_another_broker_takes(world: &World) {
     let repository = repository();
-    // All but how long it took and what failed by chance.
+    // The lines without the times and the counts of random failures.
     let told = |url: &str| {
         let ran = Command::new(example()).arg(repository.path()).env("EVENTBUS_URL", url).output().unwrap();
         let said = String::from_utf8(ran.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! kill -9 in the middle of it.
+//! Kills of the program by `kill -9`, in the middle of its work.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -9,12 +9,12 @@ use crate::world::World;
 pub(crate) fn a_killed_publish_leaves_a_prefix_of_each_key(world: &World) {
     let mut publish = world.start("publish", &["--topic", "t", "--receipts"]);
     let mut stdin = publish.stdin.take().unwrap();
-    // It is killed long before the end of this.
+    // The publisher is killed long before the end of this input.
     let feed = std::thread::spawn(move || drop(stdin.write_all(events(100, 2_000_000).as_bytes())));
     let mut receipts = publish.take(3_000);
     publish.signal("-KILL");
     assert_eq!(publish.wait().0, None);
-    // What it had written is told, too.
+    // The receipts that it had written before the kill count, too.
     receipts.extend(publish.rest_of_a_killed());
     feed.join().unwrap();
 
@@ -38,7 +38,7 @@ pub(crate) fn a_killed_subscription_resumes_right_after(world: &World) {
     for (lines, commits) in [(2_000, false), (8_000, true)] {
         let mut subscribe = world.start("subscribe", &arguments);
         let mut of_run = subscribe.take(lines);
-        // How far it came is written down beside the handling: a kill may be before the first time.
+        // Progress is committed beside the handling: the kill may come before the first commit.
         let lag = || -> u64 {
             let lines = world.run("lag", &group).ends_with(0).lines();
             lines.iter().map(|line| line["lag"].as_u64().unwrap()).sum()
@@ -53,7 +53,7 @@ pub(crate) fn a_killed_subscription_resumes_right_after(world: &World) {
     let last = world.run("subscribe", &[&arguments[..], &["--idle-exit", "15"]].concat()).ends_with(0).lines();
     printed.push(last);
 
-    // Within a run a key's numbers rise by one; a later run goes on at most one after where the one before was.
+    // Within a run a key's numbers rise by one. A later run begins at most one after the end of the run before.
     let mut reached = std::collections::BTreeMap::<String, u64>::new();
     for run in &printed {
         for (key, numbers) in by_key(run) {
@@ -65,7 +65,7 @@ pub(crate) fn a_killed_subscription_resumes_right_after(world: &World) {
     }
     assert_eq!(reached.len() as u64, keys);
     assert!(reached.values().all(|last| *last == count / keys), "something is lost: {reached:?}");
-    // Only what was not committed is repeated.
+    // Only lines that were not committed are repeated.
     let all: usize = printed.iter().map(Vec::len).sum();
     let (repeated, killed) = (all as u64 - count, (printed[0].len() + printed[1].len()) as u64);
     assert!(repeated < killed, "all of it was repeated: {repeated} of {killed}");

@@ -7,7 +7,7 @@ use crate::world::World;
 
 const GROUP: [&str; 4] = ["--topic", "t", "--group", "g"];
 
-/// Three dead letters of each of two keys.
+/// Makes three dead letters for each of two keys.
 fn fail(world: &World) {
     let input: String = (1..=3).flat_map(|n| [event("a", n), event("b", n)]).collect();
     world.publish("t", &input);
@@ -34,7 +34,7 @@ pub(crate) fn what_was_given_up_comes_back_in_order(world: &World) {
     let shown = letters(&["show", "--key", "a"]).ends_with(0).lines();
     assert_eq!((by_key(&shown).len(), &shown[0]["payload"]), (1, &json!({ "n": 1 })));
 
-    // One key comes back, marked, and only to this group.
+    // One key's letters come back, marked as replayed, and only to this group.
     let replayed = letters(&["replay", "--key", "b"]).ends_with(0).says("3 replayed, 0 failed").lines();
     assert_eq!(by_key(&replayed)["b"], [1, 2, 3]);
     let handled = world.run("subscribe", &[&GROUP[..], &["--count", "3"]].concat()).ends_with(0).lines();
@@ -44,14 +44,14 @@ pub(crate) fn what_was_given_up_comes_back_in_order(world: &World) {
     let others = world.run("subscribe", &["--topic", "t", "--group", "other", "--idle-exit", "2"]).ends_with(0);
     assert_eq!(others.lines().len(), 6);
 
-    // What is left is the other key, until it is purged.
+    // The letters of the other key are left, until they are purged.
     assert_eq!(by_key(&letters(&["list"]).ends_with(0).lines()).keys().collect::<Vec<_>>(), ["a"]);
     letters(&["replay", "--key", "b"]).ends_with(0).says("0 replayed");
     letters(&["purge"]).ends_with(0).says("3 purged");
     assert_eq!(letters(&["list"]).ends_with(0).stdout, "");
     let handled = world.run("subscribe", &[&GROUP[..], &["--idle-exit", "2"]].concat()).ends_with(0);
     assert_eq!(handled.stdout, "");
-    // Letters have no dead letters of their own.
+    // The dead-letter topic has no dead letters of its own.
     let topics = world.run("topics", &["list"]).ends_with(0).stdout;
     assert!(topics.contains("\"dead-letter.1.t.g\"") && !topics.contains(".dead-letter."), "{topics}");
 }

@@ -15,7 +15,7 @@ pub(crate) fn lag_counts_records(world: &World) {
     let lines = world.run("lag", &GROUP).ends_with(0).lines();
     let partitions: Vec<u64> = lines.iter().map(|line| line["partition"].as_u64().unwrap()).collect();
     assert_eq!(partitions, [0, 1, 2, 3]);
-    // What was finished beyond a watermark is counted as long as the watermark has not passed it.
+    // Records finished above a watermark count as lag until the watermark has passed them.
     let lag: u64 = lines.iter().map(|line| line["lag"].as_u64().unwrap()).sum();
     assert!((70..=100).contains(&lag), "{lines:?}");
     for line in &lines {
@@ -33,7 +33,7 @@ pub(crate) fn lag_is_watched_until_an_interrupt(world: &World) {
     let mut member = world.start("subscribe", &GROUP);
     member.take(1);
     let mut watch = world.start("lag", &[&GROUP[..], &["--watch=0.05"]].concat());
-    // Several rounds, each of all partitions, and the owner in each.
+    // The output is several rounds, each with all partitions and their owner.
     let rounds = watch.take(48);
     assert!(rounds.iter().all(|line| line["owner"].is_string()), "{rounds:?}");
     assert_eq!(rounds.iter().filter(|line| line["partition"] == 0).count(), 3);
@@ -53,7 +53,7 @@ pub(crate) fn topics_are_made_shown_and_removed(world: &World) {
     let listed = world.run("topics", &["list"]).ends_with(0).lines();
     let names: Vec<&str> = listed.iter().map(|line| line["topic"].as_str().unwrap()).collect();
     assert_eq!(names, ["t", "u"]);
-    // How much Kafka holds its clients are not told.
+    // Kafka does not tell its clients how many bytes it holds.
     assert_eq!(listed[0]["bytes"].is_null(), world.url.starts_with("kafka"), "{listed:?}");
     assert_eq!(listed[0]["settings"]["replicas"], 1, "{listed:?}");
     let described = world.run("topics", &["describe", "t"]).ends_with(0).lines();

@@ -1,7 +1,7 @@
-//! The program against real brokers: every test on every broker.
+//! Tests of the program against real brokers: every test on every broker.
 //!
-//! Servers run in containers, or `EVENTBUS_TEST_NATS_URL` and `EVENTBUS_TEST_KAFKA_URL` name ones that run already. Each test has a prefix of names of its
-//! own, and removes what it made.
+//! The servers run in containers, or `EVENTBUS_TEST_NATS_URL` and `EVENTBUS_TEST_KAFKA_URL` name running ones. Each
+//! test has its own prefix of names, and removes what it made.
 #![allow(clippy::unwrap_used)]
 
 mod history;
@@ -84,7 +84,7 @@ fn trial((name, test): Test, broker: &Broker) -> Trial {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Most of them wait.
+    // Most tests only wait, so four of them run at once.
     arguments.test_threads.get_or_insert(4);
     if !arguments.list
         && let Err(error) = sweep()
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let brokers = brokers();
-    // A way around a broker leads nowhere where clients are told another address.
+    // A proxy is of no use if the broker tells its clients its own address, as Kafka does.
     let fits = |(name, _): &&Test, broker: &Broker| broker.name != "kafka" || !name.ends_with("told_as_unknown");
     let pairs = TESTS.iter().flat_map(|test| brokers.iter().map(move |broker| (test, broker)));
     let trials = pairs.filter(|(test, broker)| fits(test, broker)).map(|(test, broker)| trial(*test, broker)).collect();

@@ -24,14 +24,14 @@ pub(crate) fn what_is_published_is_printed_in_order(world: &World) {
         assert!(line["headers"].is_object() && line["payload"]["n"] == line["sequence"], "{line}");
         assert!(line["attempt"] == 1 && line["topic"] == "t", "{line}");
     }
-    // Both ways of telling where an envelope is agree.
+    // Receipts and printed lines agree on each envelope's position.
     let mut told: Vec<_> = ran.lines().iter().map(|r| (r["id"].clone(), r["position"].as_u64())).collect();
     let mut found: Vec<_> = printed.iter().map(|l| (l["id"].clone(), l["position"].as_u64())).collect();
     told.sort_by_key(|(_, position)| *position);
     found.sort_by_key(|(_, position)| *position);
     assert!(told.iter().all(|one| found.contains(one)));
 
-    // The group is through.
+    // The group has handled everything.
     let again = world.run("subscribe", &["--topic", "t", "--group", "g", "--idle-exit", "2"]).ends_with(0);
     assert_eq!(again.stdout, "");
 }
@@ -66,7 +66,7 @@ pub(crate) fn a_record_that_the_broker_does_not_take_is_refused(world: &World) {
     publish.write(&large);
     publish.write(&event("b", 1));
     let receipts = publish.take(3);
-    // The refusal is told by now: the key goes on.
+    // By now the refusal is reported, so the key goes on.
     publish.write(&event("a", 2));
     publish.stdin = None;
     let last = publish.rest();
@@ -84,15 +84,15 @@ pub(crate) fn what_the_broker_never_answered_is_told_as_unknown(world: &World) {
     assert_eq!(publish.take(1)[0]["outcome"], "confirmed");
     link.fall_silent();
     publish.write(&[event("a", 2), event("a", 3)].concat());
-    // What was not read before the interrupt was not published.
+    // Only lines read before the interrupt are published: this waits for some.
     link.swallows("HPUB");
-    // The end of the input is no reason to give up; an interrupt is, at its deadline.
+    // The end of the input gives up nothing; an interrupt does, at its deadline.
     publish.stdin = None;
     publish.signal("-INT");
     let receipts = publish.rest();
     let (code, said) = publish.wait();
     assert_eq!(code, Some(1), "{said}");
-    // What was read by then is told, as what it is: never as confirmed.
+    // Lines that were read by then are reported, never as confirmed.
     for receipt in &receipts {
         assert!(["unknown", "refused"].contains(&receipt["outcome"].as_str().unwrap()), "{receipt}");
         assert!(receipt["error"].is_string() && receipt.get("position").is_none(), "{receipt}");

@@ -20,9 +20,9 @@ pub(crate) fn so_many_lines_and_nothing_finished_beyond(world: &World) {
         assert_eq!(of_run.len().to_string(), lines);
         printed.extend(of_run);
     }
-    // Nothing twice, nothing left out.
+    // Every line was printed exactly once.
     assert_all_once(&printed, keys, count);
-    // With a command, and with failures in between.
+    // The count also holds with a command, and with failures in between.
     let fails = "test $EVENTBUS_SEQUENCE != 1 || test $EVENTBUS_ATTEMPT != 1";
     let arguments = ["--topic", "t", "--group", "h", "--exec", fails, "--backoff", "1", "--count", "21"];
     let of_run = world.run("subscribe", &arguments).ends_with(0).lines();
@@ -45,14 +45,14 @@ pub(crate) fn a_group_starts_where_it_is_told(world: &World) {
     };
     let at_fourth = format!("position:{partition}={fourth}");
     assert_eq!(numbers(&["--from", &at_fourth]), (4..=10).collect::<Vec<_>>());
-    // The group has progress now: only --reset forces it elsewhere.
+    // Now the group has progress: only `--reset` moves it to another start.
     assert_eq!(numbers(&["--from", "earliest"]), [0; 0]);
     assert_eq!(numbers(&["--from", "earliest", "--reset"]), (1..=10).collect::<Vec<_>>());
     assert_eq!(numbers(&["--from", "latest", "--reset"]), [0; 0]);
     assert_eq!(numbers(&["--from", "time:2020-01-01T00:00:00Z", "--reset"]), (1..=10).collect::<Vec<_>>());
     assert_eq!(numbers(&["--from", "time:2100-01-01T00:00:00Z", "--reset"]), [0; 0]);
 
-    // Nobody is moved while it works.
+    // A group with an active member is not moved.
     let mut active = world.start("subscribe", &["--topic", "t", "--group", "g"]);
     world.publish("t", &event("k0", 11));
     assert_eq!(active.take(1)[0]["sequence"], 11);
@@ -94,12 +94,11 @@ pub(crate) fn skip_and_stop(world: &World) {
     assert_eq!(by_key(&ran.lines())["a"], [1, 3]);
     let ran = with("stop", &["--on-failure", "stop"]).ends_with(1).says("the subscription stopped: handler failed");
     assert_eq!(by_key(&ran.lines())["a"], [1]);
-    // Nothing past it was acknowledged.
+    // Nothing after the failed envelope was acknowledged.
     let again = world.run("subscribe", &["--topic", "t", "--group", "stop", "--count", "2"]).ends_with(0);
     assert_eq!(by_key(&again.lines())["a"], [2, 3]);
 }
 
-/// Waits until it is so.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
@@ -110,7 +109,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 fn lives(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // One that nobody has waited for yet runs no more.
+    // A zombie no longer runs: it only has not been reaped yet.
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
@@ -128,7 +127,7 @@ pub(crate) fn a_command_that_takes_too_long_is_killed_with_all_it_started(world:
     assert!(!pids.lines().any(lives), "something of it lives");
 }
 
-/// A member whose command has begun and waits for a file.
+/// Starts a member whose command, with the returned process id, waits for a file.
 fn at_work(world: &World, directory: &std::path::Path, deadline: &str) -> (Running, String) {
     let (begun, go) = (directory.join("begun"), directory.join("go"));
     let command = format!(
@@ -184,7 +183,7 @@ pub(crate) fn a_closed_pipe_is_no_failed_attempt(world: &World) {
     assert!(!said.contains("dead-lettered"), "{said}");
     let again = world.run("subscribe", &["--topic", "t", "--group", "g", "--idle-exit", "3"]).ends_with(0).lines();
     assert!(again.iter().all(|line| line["attempt"] == 1));
-    // Lines that were in the pipe are gone with their reader; nothing else is, and nothing is out of order.
+    // Lines in the pipe are lost with their reader. No others are lost, and none are out of order.
     let rest = by_key(&again);
     assert!(rest.values().all(|numbers| numbers.windows(2).all(|two| two[1] == two[0] + 1)));
     assert!(rest.values().all(|numbers| numbers.last() == Some(&(count / keys))));
@@ -200,7 +199,7 @@ pub(crate) fn two_members_share_the_work(world: &World) {
     let paths = ["one", "other"].map(|name| directory.path().join(name));
     let start = |path: &PathBuf| world.start_into(File::create(path).unwrap(), "subscribe", &arguments);
     let mut members = [start(&paths[0]), start(&paths[1])];
-    // Both have partitions before the most of it comes.
+    // Both members own partitions before most of the events come.
     until("both own partitions", || {
         let lag = world.run("lag", &["--topic", "t", "--group", "g"]);
         let owners: BTreeSet<String> =
@@ -222,7 +221,7 @@ pub(crate) fn two_members_share_the_work(world: &World) {
         assert!(!of_member.is_empty(), "one did all the work");
         printed.extend(of_member);
     }
-    // A hand-over that was planned repeats nothing, and a key's line is one line whoever handles it.
+    // A planned hand-over repeats nothing. A key's lines are in order, whichever member handles them.
     printed.sort_by_key(|line| (line["partition"].as_u64(), line["position"].as_u64()));
     assert_all_once(&printed, keys, count);
 }

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-/// What all names of a run begin with, as it said.
+/// Returns the beginning of all names of a run, as the run said it.
 fn names(said: &str) -> String {
     let begin = said.find("eventbus-verify-").unwrap_or_else(|| panic!("no name in {said}"));
     said[begin..].split_whitespace().next().unwrap().to_owned()
@@ -24,7 +24,7 @@ pub(crate) fn cases_pass_and_leave_nothing_behind(world: &World) {
 
 pub(crate) fn an_interrupted_run_leaves_nothing_behind(world: &World) {
     let mut verify = world.start("verify", &["--jobs", "4", "--case", "p0::order", "--case", "p1::flow"]);
-    // The first outcome says that others are in the middle of it.
+    // The first outcome shows that other cases are running.
     verify.take(1);
     verify.signal("-INT");
     let (code, said) = verify.wait();

@@ -1,4 +1,4 @@
-//! A broker, and a place of a test's own on it.
+//! World of a test: a broker, and the test's own prefix on it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,6 @@ use serde_json::Value;
 
 use crate::program::{Ran, Running, run, run_with};
 
-/// A broker that the tests run on.
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
     pub(crate) name: String,
@@ -29,7 +28,7 @@ enum From {
     Kafka,
 }
 
-/// All of them. Another kind of broker is one more entry.
+/// Returns all brokers. Another kind of broker needs one more entry.
 pub(crate) fn brokers() -> Vec<Broker> {
     let broker = |name: &str, otherwise: From| {
         let running = std::env::var(format!("EVENTBUS_TEST_{}_URL", name.to_uppercase()));
@@ -39,7 +38,7 @@ pub(crate) fn brokers() -> Vec<Broker> {
 }
 
 impl Broker {
-    /// A place on it that nobody else uses.
+    /// Makes a world at a prefix that nobody else uses.
     pub(crate) fn world(&self) -> Result<World, String> {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let url = match &self.from {
@@ -59,7 +58,7 @@ fn started<E: ToString>(broker: impl Future<Output = Result<Container, E>>, sche
     Ok(format!("{scheme}://{}", broker.address()))
 }
 
-/// A test's place on a broker.
+/// World of a test.
 pub(crate) struct World {
     pub(crate) url: String,
 }
@@ -85,12 +84,12 @@ impl World {
         Running::into_file(&self.with(command, arguments), file)
     }
 
-    /// Publishes, and is sure of it.
+    /// Publishes, and checks that everything was confirmed.
     pub(crate) fn publish(&self, topic: &str, input: &str) {
         self.run_with("publish", &["--topic", topic], input).ends_with(0);
     }
 
-    /// The names of what the broker holds that begin so, by a client of its own.
+    /// Returns the names on the broker that contain `begin`, through the broker's own client.
     pub(crate) fn held(&self, begin: &str) -> Vec<String> {
         let server = self.url.split_once('?').unwrap().0.to_owned();
         if let Some(servers) = server.strip_prefix("kafka://") {
@@ -112,7 +111,7 @@ impl World {
         names
     }
 
-    /// All that is stored, by a group of its own.
+    /// Reads all stored records, with a new group.
     pub(crate) fn stored(&self, topic: &str) -> Vec<Value> {
         static GROUPS: AtomicU32 = AtomicU32::new(0);
         let group = format!("stored-{}", GROUPS.fetch_add(1, Ordering::Relaxed));
@@ -121,7 +120,7 @@ impl World {
     }
 }
 
-/// A connection to the broker that falls silent when it is told to.
+/// Link to the broker, which falls silent when told to.
 pub(crate) struct Link {
     pub(crate) url: String,
     silent: Arc<Silent>,
@@ -130,12 +129,12 @@ pub(crate) struct Link {
 #[derive(Default)]
 struct Silent {
     fallen: AtomicBool,
-    /// What was said in vain, on either side.
+    /// Bytes that either side sent after the link fell silent.
     swallowed: Mutex<Vec<u8>>,
 }
 
 impl Link {
-    /// A way to the world's broker. Only where one address is all of it.
+    /// Makes a link to the world's broker, whose clients must use this one address only.
     pub(crate) fn to(world: &World) -> Self {
         let (server, parameters) = world.url.split_once('?').unwrap();
         let (scheme, address) = server.split_once("://").unwrap();
@@ -156,12 +155,12 @@ impl Link {
         Self { url, silent }
     }
 
-    /// Nothing is carried any more; what is connected stays so.
+    /// Carries nothing from now on; the connections stay open.
     pub(crate) fn fall_silent(&self) {
         self.silent.fallen.store(true, Ordering::Release);
     }
 
-    /// Waits until this was said in vain.
+    /// Waits until these bytes were sent in vain.
     pub(crate) fn swallows(&self, what: &str) {
         let said = || self.silent.swallowed.lock().unwrap().windows(what.len()).any(|bytes| bytes == what.as_bytes());
         while !said() {
@@ -181,7 +180,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, silent: &Silent) {
     }
 }
 
-/// What was made goes with the test.
+/// Removes what the test made.
 impl Drop for World {
     fn drop(&mut self) {
         let remove = async {

@@ -1,4 +1,4 @@
-//! The program as a script runs it: as a process, by its lines.
+//! The program as a script runs it: a process, read line by line.
 #![allow(dead_code, clippy::unwrap_used)] // each test program uses a part of it
 
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// How long anything may take before a test counts as hung. Nothing is judged by time.
+/// How long anything may take before a test counts as hung. Tests judge nothing by time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The program with these arguments and nothing of the caller's configuration.
+/// Makes the command with these arguments, and without the environment's configuration.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventbus"));
     for (name, _) in std::env::vars_os() {
@@ -25,25 +25,24 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end, with this on its standard input.
+/// Runs the program to its end, with this text on its standard input.
 pub(crate) fn run_with(arguments: &[&str], input: &str) -> Ran {
     let mut child = command(arguments);
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // One that ends early reads no more.
+    // A program that ends early reads no more, so writing may fail.
     let feed = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().unwrap();
     feed.join().unwrap();
     Ran::of(arguments, output)
 }
 
-/// Runs it to its end, with nothing on its standard input.
+/// Runs the program to its end, with nothing on its standard input.
 pub(crate) fn run(arguments: &[&str]) -> Ran {
     run_with(arguments, "")
 }
 
-/// A run that is over.
 #[derive(Debug)]
 pub(crate) struct Ran {
     what: String,
@@ -62,7 +61,7 @@ impl Ran {
         }
     }
 
-    /// The same, if it ended with this.
+    /// Checks the exit code, and returns the run.
     #[track_caller]
     pub(crate) fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}\n{}\n{}", self.what, self.stdout, self.stderr);
@@ -86,7 +85,7 @@ pub(crate) fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
 }
 
-/// A run under way, whose lines are read as they come.
+/// Running program, whose lines are read as they come.
 pub(crate) struct Running {
     child: Child,
     pub(crate) stdin: Option<ChildStdin>,
@@ -99,7 +98,7 @@ impl Running {
         Self::spawn(&mut command(arguments), true)
     }
 
-    /// With this file as its standard output.
+    /// Starts the program with this file as its standard output.
     pub(crate) fn into_file(arguments: &[&str], file: File) -> Self {
         Self::spawn(command(arguments).stdout(file), false)
     }
@@ -118,7 +117,7 @@ impl Running {
         self.child.id()
     }
 
-    /// The next line, if there is one before its end.
+    /// Returns the next line; `None` at the end of the output.
     pub(crate) fn next(&mut self) -> Option<Value> {
         match self.lines.as_ref().unwrap().recv_timeout(PATIENCE) {
             Ok(line) => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))),
@@ -127,17 +126,16 @@ impl Running {
         }
     }
 
-    /// So many lines.
     pub(crate) fn take(&mut self, count: usize) -> Vec<Value> {
         (0..count).map(|_| self.next().unwrap_or_else(|| panic!("it ended early: {}", self.said()))).collect()
     }
 
-    /// All lines to its end.
+    /// Returns all lines to the end of the output.
     pub(crate) fn rest(&mut self) -> Vec<Value> {
         std::iter::from_fn(|| self.next()).collect()
     }
 
-    /// All whole lines that a killed one had written.
+    /// Returns all whole lines that a killed program had written.
     pub(crate) fn rest_of_a_killed(&mut self) -> Vec<Value> {
         self.lines.as_ref().unwrap().iter().filter_map(|line| serde_json::from_str(&line).ok()).collect()
     }
@@ -151,7 +149,7 @@ impl Running {
         assert!(sent.success());
     }
 
-    /// Closes the reading end of its standard output.
+    /// Closes the reading end of the program's standard output.
     pub(crate) fn close_stdout(&mut self) {
         self.lines = None;
     }
@@ -160,7 +158,7 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end: the exit code, and what it said. None where a signal ended it.
+    /// Waits for the program's end. Returns the exit code, `None` if a signal ended it, and its stderr.
     pub(crate) fn wait(&mut self) -> (Option<i32>, String) {
         let code = self.child.wait().unwrap().code();
         (code, self.said())
@@ -171,7 +169,7 @@ impl Running {
     }
 }
 
-/// What is left of a failed test must not go on.
+/// Kills the program, so that none goes on after a failed test.
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -179,7 +177,7 @@ impl Drop for Running {
     }
 }
 
-/// Reads lines on a thread of its own. It stops, and closes its end, when nobody takes them any more.
+/// Reads lines on a thread, which stops, and closes its end, when nobody takes the lines any more.
 fn reading(from: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
     let (lines, read) = mpsc::sync_channel(16);
     std::thread::spawn(move || {
@@ -193,7 +191,7 @@ fn reading(from: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> 
     read
 }
 
-/// Events of so many keys in turn; each key's are numbered from 1 on.
+/// Returns events of so many keys in turn; each key's are numbered from 1 on.
 pub(crate) fn events(keys: u64, events: u64) -> String {
     (0..events).map(|n| event(&format!("k{}", n % keys), n / keys + 1)).collect()
 }
@@ -202,7 +200,7 @@ pub(crate) fn event(key: &str, number: u64) -> String {
     format!("{{\"key\":\"{key}\",\"type\":\"T\",\"sequence\":{number},\"payload\":{{\"n\":{number}}}}}\n")
 }
 
-/// The numbers of each key, in the order of the lines.
+/// Returns the numbers of each key, in the order of the lines.
 pub(crate) fn by_key(lines: &[Value]) -> BTreeMap<String, Vec<u64>> {
     let mut keys: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in lines {
@@ -212,7 +210,7 @@ pub(crate) fn by_key(lines: &[Value]) -> BTreeMap<String, Vec<u64>> {
     keys
 }
 
-/// Each key has all its numbers, once, in order.
+/// Checks that each key has all its numbers, once and in order.
 #[track_caller]
 pub(crate) fn assert_all_once(lines: &[Value], keys: u64, events: u64) {
     let found = by_key(lines);

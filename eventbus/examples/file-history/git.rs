@@ -1,4 +1,4 @@
-//! A repository's history as events, by git itself.
+//! History of a repository as events, as git tells it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -7,21 +7,21 @@ use std::process::Command;
 
 use conformance_tests::file_history::Change;
 
-/// A file's event: the file is the key. Paths are bytes, and need not be text.
+/// Event of a file. The file's path is the key; paths are bytes, which need not be text.
 #[derive(Debug, Clone)]
 pub(crate) struct FileEvent {
     pub(crate) path: Vec<u8>,
-    /// 1, 2, 3 … within the file's events.
+    /// The event's number within its file: 1, 2, 3 …
     pub(crate) sequence: u64,
     pub(crate) change: Change,
 }
 
-/// What a repository's first-parent history holds.
+/// History of a repository along first parents.
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) head: String,
     pub(crate) events: Vec<FileEvent>,
-    /// What git says the tree is: path and object.
+    /// Tree that git has at the head: path and object.
     pub(crate) tree: BTreeMap<Vec<u8>, String>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn read(repository: &Path) -> Result<History, String> {
 }
 
 fn git(repository: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
-    // What the user has configured must not change what is printed.
+    // The user's configuration of git must not change what is printed.
     let fixed = ["-c", "log.showRoot=true", "-c", "log.showSignature=false", "-c", "core.quotePath=false"];
     let output =
         Command::new("git").arg("-C").arg(repository).args(fixed).args(arguments.iter().map(OsStr::new)).output();
@@ -71,7 +71,8 @@ fn git(repository: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
     Err(format!("{}: git {}: {}", repository.display(), arguments[0], said.trim()))
 }
 
-/// Reads `log --raw -z`: a header per commit, then for each file the raw line and the path, all ended by NUL.
+/// Reads the output of `log --raw -z`: a header for each commit, then for each file the raw line and the path, each
+/// ended by NUL.
 fn events(log: &[u8]) -> Result<Vec<FileEvent>, String> {
     let mut sequences: HashMap<Vec<u8>, u64> = HashMap::new();
     let (mut events, mut commit) = (Vec::new(), (String::new(), 0));
@@ -98,7 +99,7 @@ fn events(log: &[u8]) -> Result<Vec<FileEvent>, String> {
     Ok(events)
 }
 
-/// The object's id; none for the one that means "no such file".
+/// Returns the object's id; `None` for zeros, which mean "no such file".
 fn object(id: &str) -> Option<String> {
     id.bytes().any(|byte| byte != b'0').then(|| id.to_owned())
 }

@@ -1,12 +1,13 @@
 //! A git repository's history through the bus: one key per file, 64 handlers at once, and handlers that fail at random.
-//! Folded in the order in which they were handled, the events give the tree that git has - or they do not.
+//! The events are folded in the order in which they were handled. The result equals git's tree - or it does not.
 //!
 //! ```text
 //! cargo run --release --example file-history -- [PATH] [--unordered]
 //! ```
 //!
-//! With `--unordered` the same events go through the same handlers without their keys. Exit codes: 0 the trees are equal,
-//! 1 they are not, 2 the repository or the bus cannot be used. `EVENTBUS_URL` chooses the bus; memory is the default.
+//! With `--unordered` the same events go through the same handlers without their keys. Exit codes: 0 if the trees are
+//! equal, 1 if they are not, 2 if the repository or the bus cannot be used. `EVENTBUS_URL` chooses the bus; memory is
+//! the default.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod git;
@@ -69,7 +70,7 @@ fn arguments() -> Result<(PathBuf, bool), String> {
             path = Some(PathBuf::from(argument));
         }
     }
-    // The clone that this was built from.
+    // The clone that the example was built from.
     let own = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     Ok((path.unwrap_or_else(own), unordered))
 }
@@ -89,7 +90,6 @@ fn judge(history: &History, tree: &Tree) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What the handlers share.
 struct Folding {
     tree: Mutex<Tree>,
     left: AtomicUsize,
@@ -98,7 +98,7 @@ struct Folding {
     slow: Slow,
 }
 
-/// One event that waits for the next of its file to overtake it. With keys that cannot happen, and it waits in vain.
+/// Event that waits for the next event of its file to overtake it. With keys that cannot happen, and it waits in vain.
 struct Slow {
     path: Vec<u8>,
     sequence: u64,
@@ -110,7 +110,7 @@ impl Folding {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The handler: fails at random, is slow once, and folds.
+    /// Handles an event: fails at random, is slow once, and folds the event into the tree.
     async fn handle(&self, event: &FileEvent, attempt: u32) -> Result<(), HandlerError> {
         if attempt <= MOST_FAILURES && rand::random_bool(FAILING) {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +138,8 @@ async fn through_the_bus(url: &str, events: &[FileEvent], unordered: bool) -> ev
     let topic = format!("file-history.{:08x}", rand::random::<u32>());
     bus.ensure_topic(&TopicSpec::new(&topic)).await?;
     let folding = Arc::new(Folding {
-        // A broker may deliver again after a fault. Without keys nothing can be told apart from that, so the chain alone judges.
+        // A broker may deliver again after a fault. Without keys a repeated event looks like one out of order, so every
+        // break of the chain counts.
         tree: Mutex::new(if unordered { Tree::new() } else { Tree::at_least_once() }),
         left: AtomicUsize::new(events.len()),
         failures: AtomicUsize::new(0),
@@ -170,13 +171,14 @@ async fn through_the_bus(url: &str, events: &[FileEvent], unordered: bool) -> ev
     Ok(folding)
 }
 
-/// Each publish takes its place at the call, so many can be under way and the order is still that of the calls.
+/// Publishes all events before it awaits a confirmation: each publish takes its place at the call, so the order is that
+/// of the calls.
 async fn publish(bus: &dyn EventBus, topic: &str, events: &[FileEvent], unordered: bool) -> eventbus::Result<()> {
     let mut confirmations = Vec::with_capacity(events.len());
     for event in events {
         let mut builder = Envelope::builder(event.change.event_type(), "/file-history").sequence(event.sequence);
         if unordered {
-            // The file travels beside the event: the same events, related to nothing.
+            // The file is an extension, not the key: the same events, unrelated for the bus.
             builder = builder.extension("file", hex(&event.path));
         } else {
             builder = builder.key(Key::from_bytes(event.path.clone())?);
@@ -189,7 +191,6 @@ async fn publish(bus: &dyn EventBus, topic: &str, events: &[FileEvent], unordere
     Ok(())
 }
 
-/// The event in an envelope.
 fn read(envelope: &Envelope) -> Result<FileEvent, HandlerError> {
     let change: Change = serde_json::from_slice(envelope.payload()).map_err(HandlerError::permanent)?;
     let path = match (envelope.key(), envelope.extension("file")) {
@@ -201,7 +202,7 @@ fn read(envelope: &Envelope) -> Result<FileEvent, HandlerError> {
     Ok(FileEvent { path, sequence, change })
 }
 
-/// The file's two events that stand closest together: the easiest to swap.
+/// Returns the two events of one file that are closest together, since these are the easiest to swap.
 fn closest_pair(events: &[FileEvent]) -> Slow {
     let mut last = std::collections::HashMap::new();
     let pairs = events

@@ -1,18 +1,19 @@
-//! Declarations of settings, each once. [`section!`] makes a section's struct, its table of settings, and the way of these
-//! into a builder; [`words!`] makes the words that a setting takes.
+//! Declarations of settings, each made once. [`section!`] makes a section's struct, its table of settings, and the code
+//! that hands them to a builder. [`words!`] makes the enum of the words that a setting takes.
 
 use std::time::Duration;
 
-/// Declares a section: its settings one after another, each as
+/// Declares a section: its settings one after another, each in the form
 ///
 /// ```text
 /// /// what it does
 /// name: type = "its default in words", what it takes => the builder's setter;
 /// ```
 ///
-/// The text is one line: it is the field's documentation, and stands in the reference and the schema. A setting without a
-/// setter reaches the builder together with others, by code of the section's own. `given` is a field that is no setting.
-/// The section's table of settings is its `KNOBS`; its `apply` hands what was set to a builder.
+/// The text is one line: it documents the field, and the reference and the schema show it. A setting without a setter
+/// reaches the builder together with others, by the section's own code. `given` is a field that is not a setting. The
+/// macro makes `KNOBS`, the section's table of settings, and `apply`, which hands the settings with a value to a
+/// builder.
 macro_rules! section {
     (
         $(#[$meta:meta])*
@@ -49,7 +50,7 @@ macro_rules! section {
     };
 }
 
-/// Declares the words that a setting takes, each with the variant of the library's type that it stands for.
+/// Declares the enum of the words that a setting takes, each with the variant of the library's type that it stands for.
 macro_rules! words {
     (
         $(#[$meta:meta])*
@@ -78,7 +79,7 @@ macro_rules! words {
 
 pub(super) use {section, words};
 
-/// Hands a value to a builder's setter where there is one.
+/// Calls a builder's setter, if there is a value for it.
 pub(super) fn with<B, T>(builder: B, value: Option<T>, set: impl FnOnce(B, T) -> B) -> B {
     match value {
         Some(value) => set(builder, value),
@@ -86,7 +87,7 @@ pub(super) fn with<B, T>(builder: B, value: Option<T>, set: impl FnOnce(B, T) ->
     }
 }
 
-/// The setter of a time, as one of milliseconds.
+/// Turns the setter of a duration into a setter of milliseconds.
 pub(super) fn millis<B>(set: impl FnOnce(B, Duration) -> B) -> impl FnOnce(B, u64) -> B {
     |builder, millis| set(builder, Duration::from_millis(millis))
 }

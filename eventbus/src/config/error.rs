@@ -1,27 +1,27 @@
-//! Why a configuration is refused.
+//! Configuration errors: why a configuration is refused.
 
 use std::io;
 use std::path::PathBuf;
 
 use eventbus_core::{Error, ErrorKind};
 
-/// Why a configuration is refused. Names the part and what was expected; never holds a password, nor a URL as a whole,
-/// since one may be in it.
+/// Refusal of a configuration. It names the part that is wrong and what was expected. It never holds a password, nor a
+/// whole URL, which may have one in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A URL without a scheme, or a part of it that cannot be read.
     #[error("bus URL: {problem}")]
     Url {
-        /// What is wrong with it.
+        /// The problem, in words.
         problem: String,
     },
-    /// A scheme, or a backend's type, that no backend has.
+    /// A scheme, or the type of a backend, that no backend has.
     #[error("unknown scheme {scheme:?}, known are: {}", known.join(", "))]
     UnknownScheme {
-        /// What was given.
+        /// The given scheme, cut short: a wrong URL may begin with a password.
         scheme: String,
-        /// All that are known.
+        /// The known schemes.
         known: Vec<&'static str>,
     },
     /// A scheme whose backend is not part of this program.
@@ -29,7 +29,7 @@ pub enum ConfigError {
     NotBuilt {
         /// The scheme.
         scheme: &'static str,
-        /// What would have to be done.
+        /// The way to build a program that has it.
         why: &'static str,
     },
     /// A parameter, section or setting that does not exist.
@@ -37,73 +37,73 @@ pub enum ConfigError {
     Unknown {
         /// Parameter, section or setting.
         what: &'static str,
-        /// What was given.
+        /// The given name.
         name: String,
-        /// The known one that it is most like, if it is like one.
+        /// The most similar known name, if one is similar enough.
         nearest: Option<&'static str>,
-        /// All that are known.
+        /// The known names.
         known: Vec<&'static str>,
     },
     /// A parameter that is given twice.
     #[error("parameter {name:?} is given twice")]
     Twice {
-        /// Which.
+        /// The parameter's name.
         name: &'static str,
     },
-    /// A value that is impossible.
+    /// A value that the setting does not take.
     #[error("{name}: expected {expected}, got {got}")]
     Value {
-        /// The setting.
+        /// The setting's name.
         name: &'static str,
-        /// What it takes.
+        /// The values that it takes.
         expected: String,
-        /// What was given.
+        /// The given value, or only its type where it may be secret.
         got: String,
     },
     /// A setting that would break the ordering contract (S8).
     #[error("{name} is refused: {why}")]
     Unsafe {
-        /// Which.
+        /// The setting's name.
         name: &'static str,
-        /// What it would break.
+        /// The part of the contract that it would break.
         why: &'static str,
     },
-    /// What the backend refuses of its settings.
+    /// A refusal of the settings by the backend itself.
     #[error("{error}")]
     Backend {
-        /// Why.
+        /// The backend's error.
         error: Error,
     },
-    /// A setting that has to be there.
+    /// A setting that must be there.
     #[error("{name} is missing: expected {expected}")]
     Missing {
-        /// Which.
+        /// The setting's name.
         name: &'static str,
-        /// What it takes.
+        /// The values that it takes.
         expected: String,
     },
-    /// Text that is no TOML. The text itself is not repeated.
+    /// Text that is not valid TOML. The error does not repeat the text.
     #[error("no valid TOML{}: {message}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Toml {
-        /// The line, from 1 on, where it is known.
+        /// The line, counted from 1, if it is known.
         line: Option<usize>,
-        /// What the parser expected.
+        /// The parser's message.
         message: String,
     },
-    /// What one of several sources says.
+    /// An error of one source among several.
     #[error("{origin}: {error}")]
     In {
         /// The file, the variable or the URL.
         origin: String,
-        /// What is wrong with it.
+        /// The error.
         error: Box<ConfigError>,
     },
     /// A file that cannot be read.
     #[error("{}: {source}", path.display())]
     File {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -130,7 +130,7 @@ impl ConfigError {
         Self::Value { name, expected: expected.to_string(), got: got.to_string() }
     }
 
-    /// Refuses a value where this holds.
+    /// Refuses the value if `wrong` holds.
     pub(super) fn value_if(
         wrong: bool,
         name: &'static str,
@@ -144,7 +144,8 @@ impl ConfigError {
         Self::Url { problem: problem.into() }
     }
 
-    /// Refuses a setting that would break the contract: by its name, also without its unit or with underlines for dots.
+    /// Refuses a setting that would break the contract. The name matches with or without its unit, and with underscores
+    /// in place of dots.
     pub(super) fn refuse(refused: &[(&'static str, &'static str)], name: &str) -> Result<(), Self> {
         let bare = name.strip_suffix("_ms").unwrap_or(name);
         let is_it = |known: &str| known == name || known == bare || known.replace('.', "_") == name;
@@ -154,16 +155,16 @@ impl ConfigError {
         }
     }
 
-    /// A name that is none of the known ones, with the nearest of these.
+    /// Makes the error for a name that is not known, with the most similar known one.
     pub(super) fn unknown(what: &'static str, name: &str, known: Vec<&'static str>) -> Self {
-        // Only a short name can be like a known one, and the distance of long ones is costly.
+        // Only a short name can be similar to a known one, and comparing long names is costly.
         let near = |known: &&'static str| (strsim::levenshtein(name, known), *known);
         let nearest = (name.len() <= 64).then(|| known.iter().map(near).min()).flatten();
         let nearest = nearest.filter(|(away, nearest)| *away <= nearest.len() / 3).map(|(_, nearest)| nearest);
         Self::Unknown { what, name: name.to_owned(), nearest, known }
     }
 
-    /// The same, naming the source.
+    /// Adds the source that the error comes from.
     pub(super) fn of(self, origin: impl std::fmt::Display) -> Self {
         Self::In { origin: origin.to_string(), error: Box::new(self) }
     }

@@ -1,7 +1,7 @@
 //! Configuration from TOML.
 //!
-//! Every value is checked against the list of settings before the whole is read, so that a refused value is named together
-//! with what its setting takes, and nothing of the text is repeated that might be secret.
+//! Every value is checked against the list of settings before the whole is read. So the error for a refused value says
+//! what its setting takes, and repeats no text that may be secret.
 
 use std::path::Path;
 
@@ -12,12 +12,11 @@ use super::knobs::{Given, Section, type_of};
 use super::scheme::types;
 use super::source::{Origin, Source, TYPE};
 
-/// The text of a file.
 pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })
 }
 
-/// Reads a TOML document, which need not name a backend.
+/// Reads a TOML document. It need not name a backend, since another source may.
 pub(super) fn read(text: &str, origin: Origin) -> Result<Source, ConfigError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);

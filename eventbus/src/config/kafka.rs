@@ -1,4 +1,4 @@
-//! The settings of the backend `kafka`, and how they reach it.
+//! Settings of the backend `kafka`, and how they reach it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,11 +14,12 @@ use super::sections::ContentMode;
 use KnobKind::{Flag, Text, Word};
 
 section! {
-    /// Kafka, and how it is reached. What is not said is the library's default. `Debug` shows nothing secret; serializing
-    /// it does, since it is the configuration.
+    /// Section `[backend]` for Kafka. A setting without a value has the library's default. `Debug` shows nothing
+    /// secret; serializing does, since its output is the configuration.
     pub struct KafkaSection in Backend for KafkaConfig {
         given {
-            /// `HOST[:PORT]`, several with commas between them; what stands before an `@` counts for all.
+            /// The brokers, `HOST[:PORT]` with commas between them. A user and password before an `@` count for all of
+            /// them.
             servers: String
         }
         /// what names of topics and groups begin with
@@ -75,7 +76,7 @@ section! {
 }
 
 words! {
-    /// How a user and its password are shown to a broker.
+    /// Mechanism by which a client shows its user and password to a broker.
     #[derive(Default)]
     #[allow(missing_docs)] // the mechanisms' own names
     pub enum SaslMechanism for Mechanism {
@@ -87,22 +88,22 @@ words! {
 }
 
 words! {
-    /// How a group shares partitions among its members.
+    /// Protocol by which a group shares partitions among its members.
     #[derive(Default)]
     pub enum GroupProtocol for Protocol {
-        /// Only partitions that move stop.
+        /// Only the partitions that move stop.
         #[default]
         "cooperative" Cooperative,
         /// All partitions stop when one moves.
         "eager" Eager,
-        /// The broker assigns (KIP-848).
+        /// The broker assigns the partitions (KIP-848).
         "broker" Broker,
     }
 }
 
 pub(super) const KNOBS: &[Knob] = KafkaSection::KNOBS;
 
-/// Settings of Kafka alone: parameters of a URL, settings of `[backend]`.
+/// Returns the settings that only Kafka has: parameters of a URL, settings of `[backend]`.
 #[must_use]
 pub fn kafka_knobs() -> &'static [Knob] {
     KNOBS
@@ -126,7 +127,7 @@ impl KafkaSection {
         all.filter(|property| !property.trim().is_empty()).map(|property| property.trim().split_once('='))
     }
 
-    /// The brokers, and the user and password that stand before one of them.
+    /// Splits `servers` into the brokers, and the first user and password that stand before one of them.
     fn places(&self) -> (String, Option<(String, String)>) {
         let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let mut user = None;
@@ -140,7 +141,7 @@ impl KafkaSection {
         (hosts.join(","), user)
     }
 
-    /// The backend's own configuration.
+    /// Returns the backend's own configuration.
     pub fn config(&self) -> KafkaConfig {
         let (brokers, user) = self.places();
         let user = self.user.clone().map(|user| (user, self.password.clone().unwrap_or_default())).or(user);
@@ -155,7 +156,7 @@ impl KafkaSection {
         })
     }
 
-    /// The brokers without what stands before an `@`.
+    /// Returns the brokers' URL without user and password.
     pub(super) fn urls(&self) -> String {
         format!("kafka://{}", self.places().0)
     }

@@ -1,13 +1,14 @@
-//! Settings as a table: the name of each, the section it is in, and what it takes, does and is by default.
+//! Settings as a table: each one's name, section, values, effect and default.
 //!
-//! Sections declare their settings with [`section!`](super::declare::section). URLs, TOML, variables, errors, the schema and
-//! the reference go by the table that comes of it.
+//! Sections declare their settings with [`section!`](super::declare::section), which makes their part of the table.
+//! URLs, TOML, variables, errors, the schema and the reference all use it.
 
 use std::fmt;
 
 use super::ConfigError;
 
-/// The table of a setting in TOML. In a URL all settings are parameters, so their names are unique across sections.
+/// Section of the configuration: a table in TOML. In a URL all settings are parameters, so their names are unique
+/// across sections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Section {
@@ -15,18 +16,18 @@ pub enum Section {
     Backend,
     /// `[publish]`: the publishing side of the bus.
     Publish,
-    /// `[subscribe]`: what a subscription has that does not say otherwise.
+    /// `[subscribe]`: defaults for the options that a subscription does not set.
     Subscribe,
-    /// `[topic]`: what a topic is asked to be that does not say otherwise.
+    /// `[topic]`: defaults for what a topic's spec does not set.
     Topic,
 }
 
 impl Section {
-    /// All but the backend's: their settings are the same whatever the backend.
+    /// The sections that are the same whatever the backend.
     pub(super) const COMMON: [Self; 3] = [Self::Publish, Self::Subscribe, Self::Topic];
     const ALL: [Self; 4] = [Self::Backend, Self::Publish, Self::Subscribe, Self::Topic];
 
-    /// Its name in TOML.
+    /// Returns the section's name in TOML.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,7 +38,7 @@ impl Section {
         }
     }
 
-    /// Its purpose.
+    /// Returns the section's purpose.
     #[must_use]
     pub const fn about(self) -> &'static str {
         match self {
@@ -48,22 +49,21 @@ impl Section {
         }
     }
 
-    /// The section of this name.
     pub(super) fn named(name: &str) -> Result<Self, ConfigError> {
         let known = || ConfigError::unknown("section", name, Self::ALL.map(Self::as_str).to_vec());
         Self::ALL.into_iter().find(|section| section.as_str() == name).ok_or_else(known)
     }
 }
 
-/// The kind of value that a setting takes.
+/// Kind of value that a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KnobKind {
     /// A whole number in this range, both ends included.
     Number {
-        /// The least.
+        /// The lowest value.
         least: u64,
-        /// The most.
+        /// The highest value.
         most: u64,
     },
     /// `true` or `false`.
@@ -74,15 +74,15 @@ pub enum KnobKind {
     Text,
 }
 
-/// The most that TOML, and a usize of 64 bits, can say.
+/// The highest number that TOML, and a `usize` of 64 bits, can hold.
 const ANY: u64 = i64::MAX as u64;
 
-/// At least so many.
+/// Whole number from `least` on.
 pub(super) const fn at_least(least: u64) -> KnobKind {
     KnobKind::Number { least, most: ANY }
 }
 
-/// A whole number in this range, both ends included.
+/// Whole number in this range, both ends included.
 pub(super) const fn number(least: u64, most: u64) -> KnobKind {
     KnobKind::Number { least, most }
 }
@@ -99,40 +99,40 @@ impl fmt::Display for KnobKind {
     }
 }
 
-/// A setting.
+/// Description of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Knob {
-    /// Its name, in TOML and as a parameter.
+    /// The name, in TOML and as a parameter of a URL.
     pub name: &'static str,
-    /// The table it is in.
+    /// The section that it belongs to.
     pub section: Section,
     /// The values that it takes.
     pub kind: KnobKind,
-    /// Its effect, its unit and its default.
+    /// The effect, the unit and, after the last `; `, the default.
     pub help: &'static str,
 }
 
 /// The key of a setting: its section and its name.
 pub(super) type Key = (Section, &'static str);
 
-/// Parts of names: a setting that has one in its name holds a secret.
+/// Parts of names. A setting of text whose name contains one of them holds a secret.
 const SECRET: [&str; 5] = ["password", "token", "nkey", "secret", "properties"];
 
 impl Knob {
-    /// Whether its value is secret: it is not to be shown.
+    /// Returns whether the value is secret, so that it must not be shown.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         matches!(self.kind, KnobKind::Text) && SECRET.iter().any(|part| self.name.contains(part))
     }
 
-    /// The help without the default.
+    /// Returns the help without the default.
     #[must_use]
     pub fn about(&self) -> &'static str {
         self.help.rsplit_once("; ").map_or(self.help, |(about, _)| about)
     }
 
-    /// The default in words, which holds where nothing is said.
+    /// Returns, in words, the default that holds where no source gives a value.
     #[must_use]
     pub fn default_text(&self) -> &'static str {
         self.help.rsplit_once("; ").map_or("", |(_, default)| default)
@@ -142,7 +142,7 @@ impl Knob {
         (self.section, self.name)
     }
 
-    /// Reads a value. One of another type, or out of range, is refused.
+    /// Reads a value. A value of another type, or out of range, is refused.
     pub(super) fn read(&self, given: Given) -> Result<toml::Value, ConfigError> {
         let refuse = |got: String| ConfigError::value(self.name, self.kind, got);
         let value = match (given, self.kind) {
@@ -163,23 +163,23 @@ impl Knob {
             }
             (KnobKind::Word(words), toml::Value::String(text)) if words.contains(&text.as_str()) => Ok(value),
             (KnobKind::Flag, toml::Value::Boolean(_)) | (KnobKind::Text, toml::Value::String(_)) => Ok(value),
-            // It may be secret.
+            // Text may be secret: only its type is told.
             (KnobKind::Text, _) => Err(refuse(type_of(&value))),
             _ => Err(refuse(value.to_string())),
         }
     }
 }
 
-/// A value that was given for a setting.
+/// Value that a source gave for a setting.
 pub(super) enum Given {
-    /// As a parameter of a URL and a variable have it.
+    /// Text, from a parameter of a URL or a variable.
     Text(String),
-    /// As a file has it.
+    /// A TOML value, from a file.
     Toml(toml::Value),
 }
 
 impl Given {
-    /// The value of a setting that is text.
+    /// Returns the text, for a setting that takes text.
     pub(super) fn into_text(self, name: &'static str) -> Result<String, ConfigError> {
         match self {
             Self::Text(text) | Self::Toml(toml::Value::String(text)) => Ok(text),
@@ -188,7 +188,7 @@ impl Given {
     }
 }
 
-/// The type of a value, told without the value.
+/// Names the type of a value without showing the value.
 pub(super) fn type_of(value: &toml::Value) -> String {
     format!("a value of type {}", value.type_str())
 }

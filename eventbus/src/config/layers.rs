@@ -1,11 +1,11 @@
-//! Several sources laid over one another: a file, variables of the environment, a URL.
+//! Layers of configuration: a file, variables of the environment and a URL, laid over one another.
 //!
-//! **Invariants.** What is said in a later layer goes before what an earlier one says, setting by setting, and each value is
-//! known by where it came from. A URL names a backend, so it replaces the file's `[backend]` as a whole: what a file says of
-//! one server, its credentials among it, never goes to another one.
+//! **Invariants.** A later layer overrides an earlier one, setting by setting, and each value keeps its origin. A URL
+//! names a backend, so it replaces the file's `[backend]` as a whole: the file's settings for one server, its
+//! credentials among them, never go to another server.
 //!
-//! Laid by hand rather than by a library: every layer is checked against the one list of settings as it is read, so that an
-//! error names the source and never repeats a secret; what is left is a map.
+//! The layers are merged by hand rather than by a library. Each is checked against the one list of settings as it is
+//! read, so that an error names the source and never repeats a secret. What remains is to merge maps.
 
 use std::fmt;
 use std::path::Path;
@@ -15,16 +15,16 @@ use super::sections::knobs;
 use super::source::{Origin, Source, TYPE};
 use super::{ConfigError, EventBusConfig, file, url};
 
-/// The begin of every variable's name.
+/// The beginning of every variable's name.
 const PREFIX: &str = "EVENTBUS_";
 const URL: &str = "EVENTBUS_URL";
-/// Shown in place of a secret.
+/// The text shown in place of a secret.
 const MASK: &str = "********";
 
-/// The sources of a configuration. A later one goes before an earlier one: the file, then variables, then the URL.
+/// Sources of a configuration. A later one overrides an earlier one: first the file, then variables, then the URL.
 ///
-/// A variable is named by section and setting, `EVENTBUS_SUBSCRIBE__CONCURRENCY=64`; those without two underlines are not
-/// looked at, apart from `EVENTBUS_URL`, which is the URL where no other is given.
+/// A variable is named after section and setting: `EVENTBUS_SUBSCRIBE__CONCURRENCY=64`. Variables without two
+/// underscores are ignored, apart from `EVENTBUS_URL`, which is the URL if no other is given.
 ///
 /// ```
 /// use eventbus::config::{Layers, Origin};
@@ -41,28 +41,28 @@ const MASK: &str = "********";
 #[must_use]
 pub struct Layers {
     file: Option<Source>,
-    /// By section and setting, whose variable it is and what it says.
+    /// The variables: section, setting, the variable's name, its value.
     variables: Vec<(Section, String, String, String)>,
     url: Option<Source>,
 }
 
 impl fmt::Debug for Layers {
-    /// No value: some are secret.
+    /// Shows no value, since some are secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layers").finish_non_exhaustive()
     }
 }
 
 impl Layers {
-    /// Nothing yet.
+    /// Starts without any source.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A TOML file. It need not name a backend, if another source does.
+    /// Adds a TOML file, which need not name a backend if another source does.
     ///
     /// # Errors
-    /// [`ConfigError::File`] where it cannot be read, and what is wrong in it, naming the file.
+    /// [`ConfigError::File`] if it cannot be read; otherwise what is wrong in it, with the file's name.
     pub fn file(mut self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let source = file::read(&file::text(path)?, Origin::File(path.to_owned()));
@@ -70,10 +70,10 @@ impl Layers {
         Ok(self)
     }
 
-    /// The variables of this process's environment.
+    /// Adds the variables of this process's environment.
     ///
     /// # Errors
-    /// As [`variables`](Self::variables); also one that is no UTF-8.
+    /// As [`variables`](Self::variables); also for a value that is not UTF-8.
     pub fn environment(self) -> Result<Self, ConfigError> {
         let mut variables = Vec::new();
         for (name, value) in std::env::vars_os() {
@@ -87,10 +87,10 @@ impl Layers {
         self.variables(variables)
     }
 
-    /// Variables as they stand in an environment. Those that are not ours, and empty ones, are passed over.
+    /// Adds variables as an environment holds them. Empty ones, and those of other programs, are ignored.
     ///
     /// # Errors
-    /// A section that does not exist, naming the variable; `EVENTBUS_URL` that cannot be read.
+    /// A section that does not exist, naming the variable; an `EVENTBUS_URL` that cannot be read.
     pub fn variables<N: AsRef<str>, V: Into<String>>(
         mut self,
         variables: impl IntoIterator<Item = (N, V)>,
@@ -109,7 +109,7 @@ impl Layers {
         Ok(self)
     }
 
-    /// A URL; it goes before all else.
+    /// Adds a URL, which overrides everything else.
     ///
     /// # Errors
     /// As [`EventBusConfig::from_url`].
@@ -118,17 +118,17 @@ impl Layers {
         Ok(self)
     }
 
-    /// Lays them over one another.
+    /// Merges the sources into the configuration in force.
     ///
     /// # Errors
-    /// No backend, a setting that the backend in force does not have, and what is impossible together.
+    /// No backend; a setting that the backend in force does not have; values that are impossible together.
     pub fn build(mut self) -> Result<InForce, ConfigError> {
         let mut laid = self.file.unwrap_or_default();
         if let Some(url) = &self.url {
             laid.settings.retain(|(section, _), _| *section != Section::Backend);
             laid.backend = url.backend.clone();
         }
-        // The backend decides which other settings there are.
+        // The backend's type comes first: it decides which other settings exist.
         self.variables.sort_by_key(|(section, setting, ..)| (*section != Section::Backend, setting != TYPE));
         for (section, setting, variable, value) in self.variables {
             laid.origin = Origin::Variable(variable.clone());
@@ -146,17 +146,17 @@ impl Layers {
     }
 }
 
-/// A setting as it is in force.
+/// Setting in force: its value, and where that came from.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Setting {
-    /// Which.
+    /// The setting.
     pub knob: &'static Knob,
-    /// Its value; the default in words where nobody said one, and a mask in place of a secret.
+    /// The value; where no source gives one, the default in words. A secret is masked.
     pub value: String,
-    /// Whether somebody said it.
+    /// Whether a source gave the value.
     pub is_set: bool,
-    /// Who.
+    /// The source of the value.
     pub origin: Origin,
 }
 
@@ -174,19 +174,19 @@ impl Setting {
     }
 }
 
-/// The configuration in force, and where each value came from.
+/// Configuration in force, with the origin of each value.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct InForce {
     /// The configuration.
     pub config: EventBusConfig,
-    /// The backend's URL, without parameters and without anything that is secret, and who said so last.
+    /// The backend's URL, without parameters and secrets, and the last source that named it.
     pub backend: (String, Origin),
     settings: Vec<Setting>,
 }
 
 impl InForce {
-    /// Every setting that there is, those of the backend first.
+    /// Returns every setting that exists, those of the backend first.
     pub fn settings(&self) -> impl Iterator<Item = &Setting> {
         self.settings.iter()
     }
@@ -278,7 +278,7 @@ mod tests {
         let shown = format!("{in_force:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
         assert_eq!(setting(&in_force, "password").value, MASK);
-        // A URL names another server: what the file says of its own stays behind, what a variable says does not.
+        // A URL names another server: the file's settings for its own server are dropped, those of variables stay.
         let layers = Layers::new().file(toml.path()).unwrap().url("nats://b").unwrap();
         let in_force = layers.variables([("EVENTBUS_BACKEND__PREFIX", "p")]).unwrap().build().unwrap();
         assert_eq!(in_force.config, EventBusConfig::from_url("nats://b?prefix=p").unwrap());

@@ -1,11 +1,11 @@
-//! A bus as plain data: [`EventBusConfig`], the same from a URL, from TOML and from code.
+//! Configuration of a bus as plain data: [`EventBusConfig`], the same from a URL, from TOML and from code.
 //!
-//! What is not said stays at the library's default. What is said and cannot be honoured is an error, never ignored: an
-//! unknown scheme, an unknown parameter, an impossible value ([`ConfigError`]).
+//! A setting without a value has the library's default. A setting that cannot be honoured is an error, never ignored:
+//! an unknown scheme, an unknown parameter, an impossible value ([`ConfigError`]).
 //!
-//! A program takes it from a file, from variables of the environment and from a URL at once: [`Layers`] lays them over one
-//! another and knows where each value came from. [`schema()`] is what editors check a file by, [`reference()`] the page that
-//! people read; both are made of the one list, [`knobs`].
+//! [`Layers`] takes a file, variables of the environment and a URL at once, lays them over one another, and knows where
+//! each value came from. [`schema()`] lets editors check a file; [`reference()`] is the page for people. Both are made
+//! from the one table of settings ([`knobs`], and those of the backends).
 
 mod declare;
 mod error;
@@ -34,7 +34,7 @@ use declare::with;
 use source::{Source, TYPE};
 
 pub use error::ConfigError;
-/// Where the bus's own work runs: no plain data, set in code.
+/// Choice of the threads that run the bus's own work.
 pub use eventbus_core::Threads;
 #[cfg(feature = "kafka")]
 pub use kafka::{GroupProtocol, KafkaSection, SaslMechanism, kafka_knobs};
@@ -50,10 +50,10 @@ pub use sections::ContentMode;
 pub use sections::{PublishSection, Start, SubscribeSection, TopicSection, knobs};
 pub use source::Origin;
 
-/// A bus as plain data.
+/// Configuration of a bus, as plain data.
 ///
-/// In TOML it has a table for each section; in a URL the backend is the scheme, and every setting a parameter of the same
-/// name. [`knobs`] lists them all.
+/// In TOML each section is a table. In a URL the backend is the scheme, and every setting is a parameter of the same
+/// name. [`knobs`] lists the settings that every backend has.
 ///
 /// ```
 /// use eventbus::EventBusConfig;
@@ -79,27 +79,27 @@ pub use source::Origin;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct EventBusConfig {
-    /// Which broker, and how it is reached.
+    /// The broker, and how to reach it.
     pub backend: BackendConfig,
     /// The publishing side.
     #[serde(default)]
     pub publish: PublishSection,
-    /// What a subscription has that does not say otherwise.
+    /// Defaults for the options that a subscription does not set.
     #[serde(default)]
     pub subscribe: SubscribeSection,
-    /// What a topic is asked to be that does not say otherwise.
+    /// Defaults for what a topic's spec does not set.
     #[serde(default)]
     pub topic: TopicSection,
 }
 
-/// Which broker, and how it is reached. Each backend adds its own settings here.
+/// Section `[backend]`: the broker, and how to reach it. Each backend has its own settings here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum BackendConfig {
     /// A log in this process.
     Memory {
-        /// One log per process and name; without a name a log of this bus's own.
+        /// The log's name: one log per process and name. Without a name the log belongs to this bus alone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
@@ -112,7 +112,7 @@ pub enum BackendConfig {
 }
 
 impl BackendConfig {
-    /// The scheme of its URLs.
+    /// Returns the main scheme of the backend's URLs.
     #[must_use]
     pub const fn scheme(&self) -> &'static str {
         match self {
@@ -141,7 +141,7 @@ impl BackendConfig {
 }
 
 impl fmt::Display for BackendConfig {
-    /// The URL without its parameters, and without anything that is secret.
+    /// Writes the URL without parameters and without secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory { name } => write!(f, "memory://{}", name.as_deref().unwrap_or_default()),
@@ -154,7 +154,7 @@ impl fmt::Display for BackendConfig {
 }
 
 impl EventBusConfig {
-    /// A log in this process: one per name, or a private one.
+    /// Makes the configuration of a log in this process: one per name, or a private one.
     #[must_use]
     pub fn memory(name: Option<&str>) -> Self {
         Self {
@@ -168,7 +168,7 @@ impl EventBusConfig {
     /// Reads a URL, for instance `memory://shop?partitions=4&concurrency=64`.
     ///
     /// # Errors
-    /// [`ConfigError`], which names the part that is wrong and what is known; never a password.
+    /// [`ConfigError`], which names the part that is wrong and the known names; never a password.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         Self::of(url::read(url, Origin::Url)?)
     }
@@ -176,7 +176,7 @@ impl EventBusConfig {
     /// Reads TOML.
     ///
     /// # Errors
-    /// [`ConfigError`], which names the setting and what is known.
+    /// [`ConfigError`], which names the setting and the known ones.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         Self::of(file::read(text, Origin::default())?)
     }
@@ -184,13 +184,13 @@ impl EventBusConfig {
     /// Reads a TOML file.
     ///
     /// # Errors
-    /// [`ConfigError::File`] where it cannot be read, else as [`from_toml`](Self::from_toml).
+    /// [`ConfigError::File`] if it cannot be read; otherwise as [`from_toml`](Self::from_toml).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         Self::from_toml(&file::text(path.as_ref())?)
     }
 
-    /// The same bus at a place of its own on the same broker: all its names begin with this, and it sees none that do not. In
-    /// memory it is a log of this name.
+    /// Returns this configuration at another prefix of the same broker: all the bus's names begin with it, and the bus
+    /// sees no others. In memory the prefix names the log.
     ///
     /// # Errors
     /// A prefix that the backend does not take.
@@ -203,38 +203,38 @@ impl EventBusConfig {
             #[cfg(feature = "kafka")]
             BackendConfig::Kafka(section) => section.prefix = Some(prefix.to_owned()),
         }
-        // A log in memory takes any prefix for its name.
+        // A log in memory takes any prefix as its name.
         if !matches!(config.backend, BackendConfig::Memory { .. }) {
             config.backend.check()?;
         }
         Ok(config)
     }
 
-    /// The publishing side as the core takes it: add hooks and layers to it for
-    /// [`connect_with`](Self::connect_with). A configured number of partitions is also what topics must have that
-    /// are published to without having been ensured.
+    /// Returns the publishing side as the core takes it; add hooks and layers to it for
+    /// [`connect_with`](Self::connect_with). A configured number of partitions also holds for topics that this bus
+    /// publishes to without having ensured them.
     pub fn bus(&self) -> BusConfig {
         let config = self.publish.apply(BusConfig::new());
         let config = with(config, self.publish.resend(), |config, (first, max)| config.resend_backoff(first, max));
         with(config, self.topic.partitions, BusConfig::partitions)
     }
 
-    /// A subscription with what is configured. A bus out of [`connect`](crate::connect()) adds it by itself to what a
-    /// subscription does not set.
+    /// Returns subscription options with the configured values. A bus from [`connect`](crate::connect()) uses them by
+    /// itself for what a subscription does not set.
     pub fn subscription(&self, topic: impl Into<String>) -> Subscribe {
         with(self.subscribe.apply(Subscribe::to(topic)), self.subscribe.backoff(), Subscribe::backoff)
     }
 
-    /// A topic with what is configured. A bus out of [`connect`](crate::connect()) adds it by itself to what a spec does not
-    /// set.
+    /// Returns a topic's spec with the configured values. A bus from [`connect`](crate::connect()) uses them by itself
+    /// for what a spec does not set.
     pub fn topic(&self, name: impl Into<String>) -> TopicSpec {
         self.topic.apply(TopicSpec::new(name))
     }
 
-    /// Makes the configuration of what was said.
+    /// Makes the configuration from the settings of a source.
     ///
     /// # Errors
-    /// Without a backend, and what no single setting shows to be impossible.
+    /// No backend; values whose combination is impossible, which no single setting shows.
     fn of(source: Source) -> Result<Self, ConfigError> {
         let expected = || format!("a table with a type, {}", scheme::types());
         let missing = || ConfigError::Missing { name: Section::Backend.as_str(), expected: expected() };
@@ -245,13 +245,13 @@ impl EventBusConfig {
         }
         let backend = sections.entry(Section::Backend).or_default();
         if !scheme.needs_place() {
-            // A log in memory has no settings; they are of the backend that an earlier layer named.
+            // A log in memory has no settings: these belong to the backend that an earlier layer named.
             backend.clear();
         }
         backend.insert(TYPE.to_owned(), scheme.backend.into());
         backend.extend(scheme.read_place(place)?.map(|place| (scheme.place.to_owned(), place.into())));
         let sections = sections.into_iter().map(|(section, settings)| (section.as_str().to_owned(), settings.into()));
-        // Every setting was checked; the message of an error could repeat what is secret.
+        // Every setting was checked already; the parser's message could repeat a secret.
         let unreadable = |_| ConfigError::url("settings that cannot be read");
         let config: Self = sections.collect::<toml::Table>().try_into().map_err(unreadable)?;
         config.backend.check()?;

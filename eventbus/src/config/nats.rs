@@ -1,4 +1,4 @@
-//! The settings of the backend `nats`, and how they reach it.
+//! Settings of the backend `nats`, and how they reach it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,12 +13,12 @@ use super::sections::ContentMode;
 use KnobKind::{Flag, Text, Word};
 
 section! {
-    /// JetStream, and how it is reached. What is not said is the library's default. `Debug` shows nothing secret;
-    /// serializing it does, since it is the configuration.
+    /// Section `[backend]` for JetStream. A setting without a value has the library's default. `Debug` shows nothing
+    /// secret; serializing does, since its output is the configuration.
     pub struct NatsSection in Backend for NatsConfig {
         given {
-            /// `HOST[:PORT]`, several with commas between them; what stands before an `@` counts for all. With `tls://` in
-            /// front the connection is encrypted.
+            /// The servers, `HOST[:PORT]` with commas between them. A login before an `@` counts for all of them. With
+            /// `tls://` in front the connection is encrypted.
             servers: String
         }
         /// what all names on the server begin with
@@ -76,7 +76,7 @@ section! {
 
 pub(super) const KNOBS: &[Knob] = NatsSection::KNOBS;
 
-/// Settings of JetStream alone: parameters of a URL, settings of `[backend]`.
+/// Returns the settings that only JetStream has: parameters of a URL, settings of `[backend]`.
 #[must_use]
 pub fn nats_knobs() -> &'static [Knob] {
     KNOBS
@@ -94,7 +94,7 @@ impl NatsSection {
         self.config().validate().map_err(|error| ConfigError::Backend { error })
     }
 
-    /// The backend's own configuration.
+    /// Returns the backend's own configuration.
     pub(crate) fn config(&self) -> NatsConfig {
         let config = with(self.apply(NatsConfig::new(&*self.servers)), self.user.clone(), |config, user| {
             config.auth(Auth::UserPassword(user, self.password.clone().unwrap_or_default()))
@@ -107,7 +107,7 @@ impl NatsSection {
         })
     }
 
-    /// The servers without what stands before an `@`.
+    /// Returns the servers' URL without the login.
     pub(super) fn urls(&self) -> String {
         let hosts = self.config().servers().join(",");
         let scheme = if hosts.contains("tls://") { "tls" } else { "nats" };

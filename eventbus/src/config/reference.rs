@@ -1,4 +1,4 @@
-//! The page that documents every setting, made of the one list of them.
+//! Reference page of every setting, made from the one list of them.
 
 use std::fmt::Write;
 
@@ -6,9 +6,9 @@ use super::knobs::{Knob, Section};
 use super::scheme::backends;
 use super::sections::knobs_of;
 
-/// The reference of all settings, as Markdown, for the backends that this program has.
+/// Writes the reference of all settings, as Markdown, for the backends that this program has.
 ///
-/// `eventbus config reference` prints it; `docs/configuration.md` is it.
+/// `eventbus config reference` prints it, and `docs/configuration.md` holds it.
 #[must_use]
 pub fn reference() -> String {
     let mut page = INTRODUCTION.to_owned();
@@ -47,7 +47,7 @@ before everything here. A setting that does not exist is an error that names the
 prints a JSON Schema for editors.
 ";
 
-/// A setting: its name, what it takes, what it does, its default.
+/// Row of a setting: its name, values, effect and default.
 type Row = (&'static str, String, &'static str, &'static str);
 
 fn row(knob: &'static Knob) -> Row {

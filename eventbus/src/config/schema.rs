@@ -1,4 +1,4 @@
-//! The configuration's JSON Schema, made of the one list of settings: editors check and complete a TOML file by it.
+//! JSON Schema of the configuration, made from the one list of settings: editors check and complete a TOML file by it.
 
 use serde_json::{Map, Value, json};
 
@@ -6,7 +6,7 @@ use super::knobs::{Knob, KnobKind, Section};
 use super::scheme::{Scheme, schemes};
 use super::sections::knobs_of;
 
-/// The JSON Schema (2020-12) of a configuration file, for the backends that this program has.
+/// Returns the JSON Schema (2020-12) of a configuration file, for the backends that this program has.
 ///
 /// ```
 /// let schema = eventbus::config::schema();
@@ -53,7 +53,7 @@ fn table(about: &str, settings: Map<String, Value>, required: &[&str]) -> Value 
 
 fn setting(knob: &Knob) -> (String, Value) {
     let mut value = match knob.kind {
-        // Above this a TOML integer cannot say it, so there is nothing to check.
+        // A TOML integer cannot be higher, so there is nothing to check.
         KnobKind::Number { least, most } if most >= i64::MAX as u64 => json!({ "type": "integer", "minimum": least }),
         KnobKind::Number { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
         KnobKind::Flag => json!({ "type": "boolean" }),
@@ -69,7 +69,7 @@ mod tests {
     use super::super::knobs;
     use super::*;
 
-    /// As much of JSON Schema as is used here.
+    /// Checks a value by the part of JSON Schema that is used here.
     fn fits(schema: &Value, value: &Value) -> bool {
         if let Some(ways) = schema["oneOf"].as_array() {
             return ways.iter().filter(|way| fits(way, value)).count() == 1;
@@ -113,7 +113,7 @@ mod tests {
                 let toml = format!("{memory}[{}]\n{} = {value}\n", knob.section.as_str(), knob.name);
                 let read = match crate::EventBusConfig::from_toml(&toml) {
                     Ok(_) => true,
-                    // What is impossible together is beyond a schema.
+                    // A schema cannot express combinations that are impossible.
                     Err(error) => error.to_string().contains("which is"),
                 };
                 assert_eq!(fits(&schema, &of(&toml)), read, "{toml}");

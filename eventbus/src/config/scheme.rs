@@ -1,4 +1,4 @@
-//! The registry of schemes: what stands before `://` in a URL, and is the `type` of `[backend]` in a file.
+//! Registry of schemes: the part of a URL before `://`, which is also the `type` of `[backend]` in a file.
 
 use super::ConfigError;
 use super::knobs::Knob;
@@ -7,17 +7,17 @@ use super::knobs::Knob;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Scheme {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// The way to have its backend; none where this program has it.
+    /// The way to get its backend; `None` if this program has it.
     pub missing: Option<&'static str>,
     /// The type of its backend: the name of the backend's main scheme.
     pub(super) backend: &'static str,
     /// The setting of `[backend]` that holds what stands between `://` and the parameters.
     pub(super) place: &'static str,
-    /// The settings of its backend alone, apart from the place.
+    /// The settings that only its backend has, without the place.
     pub(super) knobs: &'static [Knob],
-    /// Settings that have no place here since they would break the contract, and why.
+    /// Settings that are refused because they would break the contract, each with the reason.
     refused: &'static [(&'static str, &'static str)],
 }
 
@@ -33,18 +33,18 @@ const KAFKA: Scheme = Scheme { missing: Some("build it with the feature `kafka`"
 const SCHEMES: &[Scheme] =
     &[Scheme { place: "name", ..Scheme::new("memory", &[], &[]) }, NATS, Scheme { name: "tls", ..NATS }, KAFKA];
 
-/// All schemes that are known, whether this program has their backend or not.
+/// Returns all known schemes, whether this program has their backend or not.
 #[must_use]
 pub fn schemes() -> &'static [Scheme] {
     SCHEMES
 }
 
-/// The backends that this program has, each by its main scheme.
+/// Returns the backends that this program has, each by its main scheme.
 pub(super) fn backends() -> impl Iterator<Item = &'static Scheme> {
     SCHEMES.iter().filter(|scheme| scheme.missing.is_none() && scheme.name == scheme.backend)
 }
 
-/// Every name of a scheme, told as the types of backends.
+/// Lists the names of all schemes, as the types of backends.
 pub(super) fn types() -> String {
     let names: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.name).collect();
     format!("one of {}", names.join(", "))
@@ -55,7 +55,7 @@ impl Scheme {
         Self { name, missing: None, backend: name, place: "servers", knobs, refused }
     }
 
-    /// The scheme of this name, if this program has its backend.
+    /// Returns the scheme of this name, if this program has its backend.
     pub(super) fn named(name: &str) -> Result<&'static Self, ConfigError> {
         let known = || SCHEMES.iter().map(|scheme| scheme.name).collect();
         let scheme = SCHEMES.iter().find(|scheme| scheme.name == name);
@@ -66,7 +66,7 @@ impl Scheme {
         }
     }
 
-    /// The meaning of the text in its URLs between `://` and the parameters.
+    /// Returns what the text between `://` and the parameters means.
     pub(super) fn place_about(&self) -> &'static str {
         if self.needs_place() {
             "HOST[:PORT] of the broker, several with commas between them"
@@ -75,12 +75,12 @@ impl Scheme {
         }
     }
 
-    /// Whether it must be told where the broker is.
+    /// Returns whether the URL must name the place of the broker.
     pub(super) fn needs_place(&self) -> bool {
         self.place == "servers"
     }
 
-    /// The place as its backend takes it.
+    /// Turns the place into the form that the backend takes.
     pub(super) fn read_place(&self, given: Option<String>) -> Result<Option<String>, ConfigError> {
         if !self.needs_place() {
             return Ok(given);
@@ -95,7 +95,8 @@ impl Scheme {
         }
     }
 
-    /// Refuses what would break the contract, with the reason. A setting of the backend's own may have such a name, too.
+    /// Refuses a setting that would break the contract, with the reason. The backend's own settings pass, even under
+    /// such a name.
     pub(super) fn refuse(&self, name: &str) -> Result<(), ConfigError> {
         if self.knobs.iter().any(|knob| knob.name == name) {
             return Ok(());
@@ -104,7 +105,7 @@ impl Scheme {
     }
 }
 
-/// A scheme for an error: what stands before `://` in a wrong URL can be anything, a password too.
+/// Cuts a scheme for an error: the part before `://` of a wrong URL can be anything, even a password.
 fn shorten(name: &str) -> String {
     let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
     let shown: String = name.chars().take_while(plain).take(32).collect();

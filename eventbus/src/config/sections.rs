@@ -1,4 +1,4 @@
-//! The sections that are the same whatever the backend, and their settings.
+//! Sections that are the same whatever the backend, and their settings.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use super::knobs::{Knob, KnobKind, Section, at_least, number};
 
 use KnobKind::{Flag, Word};
 
-/// A time in milliseconds, up to a hundred years, so that sums of them are times, too.
+/// Kind of a time in milliseconds, up to a hundred years, so that sums of times do not overflow.
 const TIME: KnobKind = number(1, CENTURY);
 const CENTURY: u64 = 100 * 366 * DAY;
 const DAY: u64 = 24 * 3_600_000;
 
 section! {
-    /// The publishing side. What is not said is the library's default.
+    /// Section `[publish]`: the publishing side. A setting without a value has the library's default.
     #[derive(Debug)]
     pub struct PublishSection in Publish for BusConfig {
         /// envelopes admitted and not yet answered
@@ -45,7 +45,8 @@ section! {
 }
 
 section! {
-    /// Settings of subscriptions that do not say otherwise. What is not said is the library's default.
+    /// Section `[subscribe]`: defaults for the options that a subscription does not set. A setting without a value has
+    /// the library's default.
     #[derive(Debug)]
     pub struct SubscribeSection in Subscribe for Subscribe {
         /// handlers at once
@@ -92,7 +93,8 @@ section! {
 }
 
 section! {
-    /// Settings of topics that do not say otherwise. What is not said is the library's default.
+    /// Section `[topic]`: defaults for what a topic's spec does not set. A setting without a value has the library's
+    /// default.
     #[derive(Debug)]
     pub struct TopicSection in Topic for TopicSpec {
         /// partitions, the unit that the broker orders
@@ -121,27 +123,27 @@ section! {
 }
 
 words! {
-    /// Where a group without progress starts. Times and positions are for code and the program's options to say.
+    /// Start of a group without progress. Times and positions can be given in code and in the program's options.
     pub enum Start for StartFrom {
-        /// With the first record of the log.
+        /// Starts with the first record of the log.
         "earliest" Earliest,
-        /// With the next record to be published.
+        /// Starts with the next record to be published.
         "latest" Latest,
     }
 }
 
 #[cfg(any(feature = "nats", feature = "kafka"))]
 words! {
-    /// How envelopes are written as CloudEvents.
+    /// Content mode: how envelopes are written as CloudEvents.
     pub enum ContentMode for eventbus_core::wire::Mode {
         /// Attributes in headers, the payload as it is.
         "binary" Binary,
-        /// All in one JSON document.
+        /// Attributes and payload in one JSON document.
         "structured" Structured,
     }
 }
 
-/// All settings of the bus, whatever the backend, with what they take, do and are by default.
+/// Returns all settings that do not depend on the backend, with their values, effects and defaults.
 #[must_use]
 pub fn knobs() -> &'static [Knob] {
     static KNOBS: LazyLock<Vec<Knob>> =
@@ -149,13 +151,13 @@ pub fn knobs() -> &'static [Knob] {
     &KNOBS
 }
 
-/// The settings of one section.
 pub(super) fn knobs_of(section: Section) -> impl Iterator<Item = &'static Knob> + Clone {
     knobs().iter().filter(move |knob| knob.section == section)
 }
 
 impl PublishSection {
-    /// The first and the longest wait. One that is given alone moves the other one along where it has to.
+    /// Returns the first and the longest wait. If only one is given, the default of the other moves with it where it
+    /// must.
     pub(super) fn resend(&self) -> Option<(Duration, Duration)> {
         let given = self.resend_ms.or(self.resend_max_ms)?;
         let first = self.resend_ms.unwrap_or(given.min(20));
@@ -186,13 +188,13 @@ impl SubscribeSection {
             Some(Err(BackoffError::MaxBelowInitial { initial, max })) => {
                 in_order(("backoff_ms", initial), ("backoff_max_ms", max))
             }
-            // Each value by itself is in its range.
+            // Each value alone is in its range.
             _ => Ok(()),
         }
     }
 }
 
-/// Refuses a longest wait that is below the first one.
+/// Refuses a longest wait that is shorter than the first one.
 fn in_order((first_name, first): (&str, Duration), (name, max): (&'static str, Duration)) -> Result<(), ConfigError> {
     let expected = format!("at least {first_name}, which is {}", first.as_millis());
     ConfigError::value_if(max < first, name, expected, max.as_millis())

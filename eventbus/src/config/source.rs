@@ -1,5 +1,5 @@
-//! A source of configuration, or several laid over one another: settings that are checked one by one, before anything is
-//! made of them.
+//! Source of configuration, or several laid over one another: settings checked one by one, before anything is made of
+//! them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,21 +10,21 @@ use super::knobs::{Given, Key, Knob, Section};
 use super::scheme::Scheme;
 use super::sections::{knobs, knobs_of};
 
-/// The name of the setting that says which backend it is.
+/// The name of the setting that chooses the backend.
 pub(super) const TYPE: &str = "type";
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Origin {
-    /// Nobody said it: it is the library's default.
+    /// The library's default: no source gave a value.
     #[default]
     Default,
     /// A file.
     File(PathBuf),
     /// A variable of the environment.
     Variable(String),
-    /// A URL that was given to the program.
+    /// A URL that was given to the program, not by a variable.
     Url,
 }
 
@@ -39,19 +39,20 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The settings of a source. Not to be printed: some are secret.
+/// Settings of a source. They must not be printed, since some are secret.
 #[derive(Clone, Default)]
 pub(super) struct Source {
-    /// Who says what is set next.
+    /// The origin of the settings that are set next.
     pub(super) origin: Origin,
-    /// Which backend, where it is, and who said so last.
+    /// The backend's scheme, its place, and the last source that named it.
     pub(super) backend: Option<(&'static Scheme, Option<String>, Origin)>,
-    /// All other settings that were given: a checked value each, and who said it.
+    /// All other given settings: the checked value of each, and its origin.
     pub(super) settings: BTreeMap<Key, (toml::Value, Origin)>,
 }
 
 impl Source {
-    /// Takes a setting of a section. The backend's type has to come before its other settings: it decides which there are.
+    /// Takes a setting of a section. The backend's type must come before its other settings, since it decides which
+    /// ones exist.
     pub(super) fn set(&mut self, section: Section, name: &str, given: Given) -> Result<(), ConfigError> {
         let knob = match (section, &mut self.backend) {
             (Section::Backend, backend) if name == TYPE => {
@@ -68,14 +69,14 @@ impl Source {
                 scheme.refuse(name)?;
                 find("setting of [backend]", name, &[TYPE, scheme.place], scheme.knobs.iter())?
             }
-            // Without a backend there is nothing to build, and that is what is told.
+            // Without a backend nothing can be built: the missing backend is reported instead.
             (Section::Backend, None) => return Ok(()),
             _ => find("setting", name, &[], knobs_of(section))?,
         };
         self.insert(knob, given).map(|_| ())
     }
 
-    /// Takes a parameter of a URL, which does not name its section.
+    /// Takes a parameter of a URL. A parameter does not name its section.
     pub(super) fn set_parameter(&mut self, scheme: &Scheme, name: &str, text: String) -> Result<(), ConfigError> {
         scheme.refuse(name)?;
         let knob = find("parameter", name, &[], scheme.knobs.iter().chain(knobs()))?;
@@ -83,13 +84,13 @@ impl Source {
         if is_first { Ok(()) } else { Err(ConfigError::Twice { name: knob.name }) }
     }
 
-    /// Whether the setting had no value before.
+    /// Stores a value. Returns whether the setting had none before.
     fn insert(&mut self, knob: &Knob, given: Given) -> Result<bool, ConfigError> {
         Ok(self.settings.insert(knob.key(), (knob.read(given)?, self.origin.clone())).is_none())
     }
 }
 
-/// The setting of this name, or an error that lists all and names the nearest.
+/// Finds the setting of this name. The error lists all known names, and the most similar one.
 fn find(
     what: &'static str,
     name: &str,

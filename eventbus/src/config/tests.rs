@@ -9,7 +9,7 @@ fn refused(url: &str) -> ConfigError {
     EventBusConfig::from_url(url).expect_err(url)
 }
 
-/// A possible value that is not the default.
+/// Returns a possible value that is not the default.
 fn another(knob: &Knob) -> String {
     match knob.kind {
         KnobKind::Number { least, most } => (least + 4_242).min(most).to_string(),
@@ -27,7 +27,7 @@ fn another(knob: &Knob) -> String {
     }
 }
 
-/// All that the core is given.
+/// Returns what reaches the core, as text.
 fn reached(config: &EventBusConfig) -> [String; 3] {
     [format!("{:?}", config.bus()), format!("{:?}", config.subscription("t")), format!("{:?}", config.topic("t"))]
 }
@@ -47,7 +47,7 @@ fn every_knob_reaches_the_core_from_url_and_toml() {
         let changed: Vec<bool> = reached(&url).iter().zip(&default).map(|(now, before)| now != before).collect();
         let mut expected =
             [Section::Publish, Section::Subscribe, Section::Topic].map(|section| section == knob.section);
-        // What is made with so many is published to with no other number.
+        // The number of partitions of new topics is also the number that publishes expect.
         expected[0] |= knob.name == "partitions";
         assert_eq!(changed, expected, "{}", knob.name);
     }
@@ -200,7 +200,7 @@ proptest! {
     fn any_number_is_taken_or_refused_by_its_range(value in any::<i64>()) {
         for knob in knobs() {
             let KnobKind::Number { least, most } = knob.kind else { continue };
-            // Two settings have bounds in each other.
+            // The bounds of these two settings depend on each other.
             if ["backoff_ms", "backoff_max_ms"].contains(&knob.name) {
                 continue;
             }

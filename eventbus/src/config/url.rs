@@ -1,7 +1,7 @@
 //! Bus URLs: `SCHEME://AUTHORITY[?PARAMETER=VALUE[&…]]`.
 //!
-//! Read by hand rather than by a URL library: an authority may be a list of brokers, `a:9092,b:9092`, which is no URL
-//! authority. Errors repeat nothing of the authority, where a password may be.
+//! They are read by hand rather than by a URL library: an authority may be a list of brokers, `a:9092,b:9092`, which is
+//! not a URL's authority. Errors repeat nothing of the authority, which may hold a password.
 
 use percent_encoding::percent_decode_str;
 
@@ -9,7 +9,6 @@ use super::ConfigError;
 use super::scheme::{Scheme, schemes};
 use super::source::{Origin, Source};
 
-/// Reads a URL.
 pub(super) fn read(url: &str, origin: Origin) -> Result<Source, ConfigError> {
     let Some((name, rest)) = url.split_once("://") else {
         let known: Vec<String> = schemes().iter().map(|scheme| format!("{}://", scheme.name)).collect();
@@ -31,7 +30,7 @@ pub(super) fn read(url: &str, origin: Origin) -> Result<Source, ConfigError> {
     Ok(source)
 }
 
-/// The name of a log in memory, if it has one.
+/// Returns the name of a log in memory, if the URL has one.
 fn log_name(authority: &str) -> Result<Option<String>, ConfigError> {
     if authority.contains('@') {
         return Err(ConfigError::url("memory:// takes a name, no user or password"));

@@ -16,23 +16,22 @@ pub(crate) struct Latency {
     pub(crate) max: f64,
 }
 
-/// The percentiles that a curve has.
 const CURVE: [f64; 14] = [0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0];
 
 /// Percentiles of many spans.
 #[derive(Debug)]
 pub(crate) struct Spans {
     pub(crate) latency: Latency,
-    /// Percentile, and microseconds.
+    /// Curve: percentile, and microseconds.
     pub(crate) curve: Vec<(f64, f64)>,
 }
 
 impl Spans {
-    /// Of these spans in nanoseconds, to three digits; none where there are none.
+    /// Takes spans in nanoseconds, to three significant digits; `None` if there are none.
     pub(crate) fn of(nanos: impl Iterator<Item = u64>) -> Option<Self> {
         let mut histogram = Histogram::<u64>::new(3).ok()?;
         for span in nanos {
-            // It grows as it needs to.
+            // The histogram grows as it needs to.
             histogram.record(span).ok()?;
         }
         if histogram.is_empty() {
@@ -40,7 +39,7 @@ impl Spans {
         }
         let micros = |nanos: u64| nanos as f64 / 1_000.0;
         let at = |percentile| micros(histogram.value_at_percentile(percentile));
-        // Beyond the last message there is no percentile: a curve over a hundred ends before 99.9.
+        // Too few messages have no such percentile: a curve over a hundred of them ends before 99.9.
         let told =
             |percentile: &f64| *percentile == 100.0 || (100.0 - percentile) / 100.0 * histogram.len() as f64 >= 0.999;
         Some(Self {
@@ -57,7 +56,7 @@ impl Spans {
 }
 
 impl Latency {
-    /// Each percentile's median over several runs.
+    /// Returns each percentile's median over several runs.
     pub(crate) fn median(of: &[Self]) -> Option<Self> {
         let each = |pick: fn(&Self) -> f64| median(of.iter().map(pick));
         Some(Self {

@@ -1,12 +1,12 @@
-//! Medians of rounds, and how sure they are.
+//! Medians of rounds, and their confidence.
 
-/// How sure it is that the true median lies between the lowest and the highest of so many rounds, whatever their
-/// distribution: it does not only where all fell on the same side of it.
+/// Confidence that the true median lies within the range of so many rounds, whatever their distribution: it does unless
+/// all rounds fell on the same side of it. `None` for a single round.
 pub(super) fn confidence(rounds: usize) -> Option<f64> {
     (rounds > 1).then(|| 1.0 - 2.0 * 0.5_f64.powi(i32::try_from(rounds).unwrap_or(i32::MAX)))
 }
 
-/// The middle one; of an even number the mean of the two in the middle.
+/// Returns the middle value; of an even number, the mean of the two in the middle.
 pub(super) fn median(of: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = of.collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! What was measured: a [`Run`], and the [`Summary`] of several.
+//! Figures of a comparison: a [`Run`], and the [`Summary`] of several.
 
 mod latency;
 mod median;
@@ -8,19 +8,18 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::latency::{Latency, Spans};
 use self::median::{confidence, median};
 
-/// What published and handled.
+/// Client that published and handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Client {
-    /// The event bus.
     #[default]
     Bus,
-    /// The backend's own client library, pipelined as far as it goes: what the bus costs is told against it.
+    /// The backend's own client library, pipelined as far as it goes: the measure of what the bus costs.
     Bare,
 }
 
 impl Client {
-    /// What tables call it on this backend.
+    /// Returns the client's name in tables, on this backend.
     pub(crate) fn on(self, backend: &str) -> String {
         match self {
             Self::Bus => backend.to_owned(),
@@ -29,18 +28,17 @@ impl Client {
     }
 }
 
-/// One run of one workload on one backend.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) workload: String,
     pub(crate) backend: String,
     pub(crate) client: Client,
-    /// From 1 on; in a summary, how many there were.
+    /// Number of the round, from 1 on; in a summary, how many rounds there were.
     pub(crate) round: usize,
     pub(crate) messages: usize,
     pub(crate) confirmed: usize,
     pub(crate) handled: usize,
-    /// First publish to last handled.
+    /// Time from the first publish to the last handled message.
     pub(crate) seconds: f64,
     pub(crate) published_per_second: f64,
     pub(crate) handled_per_second: f64,
@@ -50,62 +48,59 @@ pub(crate) struct Run {
     pub(crate) duplicates: usize,
     pub(crate) losses: usize,
     pub(crate) failed_publishes: usize,
-    /// Deliveries of what was never published, or not with these bytes.
+    /// Deliveries of messages that were never published, or not with these bytes.
     pub(crate) foreign: usize,
     /// CPU time of the whole process, publishers and the check included.
     pub(crate) cpu_us_per_message: f64,
-    /// Resident before the run, its messages included: what earlier runs left with the allocator too.
+    /// Resident memory before the run, with its messages and with what earlier runs left in the allocator.
     pub(crate) start_memory_bytes: Option<u64>,
     pub(crate) peak_memory_bytes: Option<u64>,
     pub(crate) peak_tasks: usize,
-    /// Which check was applied, and its rules.
+    /// Check that the run had, and its rules.
     pub(crate) check: String,
-    /// What is different from what the workload asks for, on this backend.
+    /// How the run differs, on this backend, from what the workload asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
-    /// The time as a multiple of another one.
+    /// Time as a multiple of another time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ratio: Option<f64>,
-    /// Of which other one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_to: Option<String>,
-    /// What the oracle refuted, the first of each rule.
+    /// The oracle's first violations of each rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) violations: Vec<String>,
-    /// What plots are drawn from; in a report only.
+    /// Data of the plots; only in a report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<Detail>,
 }
 
-/// What plots are drawn from.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Detail {
-    /// Publish to confirm: percentile, and microseconds.
+    /// Curve of the latency from publish to confirm: percentile, and microseconds.
     pub(crate) to_confirm: Vec<(f64, f64)>,
-    /// Publish to handle.
+    /// Curve of the latency from publish to handle.
     pub(crate) to_handle: Vec<(f64, f64)>,
     pub(crate) over_time: Vec<Moment>,
     pub(crate) partitions: Vec<Share>,
 }
 
-/// A piece of a run's time: the latency, from the publish on, of what was handled in it.
+/// Piece of a run's time: the latency from publish to handle, in microseconds, of the messages handled in it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Moment {
-    /// The middle of the piece, from the first publish on.
+    /// The middle of the piece, in seconds since the first publish.
     pub(crate) seconds: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) max: f64,
 }
 
-/// What one partition had of a run.
+/// Share of one partition in a run.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Share {
-    /// The topic's number.
     pub(crate) topic: u32,
     pub(crate) partition: u32,
     pub(crate) messages: usize,
-    /// Publish to handle, in microseconds.
+    /// Latency from publish to handle, in microseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
@@ -116,14 +111,13 @@ impl Run {
         self.ratio_to = Some(what.to_owned());
     }
 
-    /// Whether nothing was refuted, lost, or refused.
+    /// Whether nothing was refuted, lost or refused.
     pub(crate) fn is_well(&self) -> bool {
         let counts = [self.order_violations, self.duplicates, self.losses, self.failed_publishes, self.foreign];
         counts == [0; 5] && self.violations.is_empty()
     }
 }
 
-/// The lowest and the highest of what several rounds gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Range {
     pub(crate) min: f64,
@@ -135,26 +129,26 @@ impl Range {
         Self { min: values.clone().fold(f64::INFINITY, f64::min), max: values.fold(0.0, f64::max) }
     }
 
-    /// Whether the other one has nothing in common with it.
+    /// Returns whether the two ranges do not overlap.
     pub(crate) fn is_apart_from(self, other: Self) -> bool {
         self.max < other.min || other.max < self.min
     }
 }
 
-/// The rounds of one workload on one backend: medians of what was measured, sums of what went wrong, the highest of the
-/// peaks.
+/// Summary of the rounds of one workload on one backend: medians of the measured figures, sums of the faults, the
+/// highest of the peaks.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Summary {
     #[serde(flatten)]
     pub(crate) run: Run,
     pub(crate) published_range: Range,
     pub(crate) handled_range: Range,
-    /// How sure it is that the true median of `handled_per_second` lies within its range; none for a single round.
+    /// Confidence that the true median of `handled_per_second` lies within its range; `None` for a single round.
     pub(crate) confidence: Option<f64>,
-    /// Handled per second as a multiple of the first backend's.
+    /// Handled per second as a multiple of the same client's on the first backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) of_first_backend: Option<f64>,
-    /// Handled per second as a multiple of the backend's bare client.
+    /// Handled per second as a multiple of the same backend's bare client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) of_bare_client: Option<f64>,
 }
@@ -166,7 +160,7 @@ impl Summary {
         let latency =
             |pick: fn(&Run) -> Option<Latency>| Latency::median(&runs.iter().filter_map(pick).collect::<Vec<_>>());
         let seconds = middle(|run| run.seconds);
-        // Its plots are those of the round in the middle.
+        // The plots are those of the round nearest to the median time.
         let nearest =
             |one: &&Run, other: &&Run| (one.seconds - seconds).abs().total_cmp(&(other.seconds - seconds).abs());
         let typical = runs.iter().min_by(nearest)?;
@@ -201,7 +195,7 @@ impl Summary {
         })
     }
 
-    /// Tells each one of a workload against the first backend and against its own bare client.
+    /// Relates each summary of one workload to the first backend and to its own bare client.
     pub(crate) fn relate(of_workload: &mut [Self]) {
         let rates: Vec<(String, Client, f64)> = of_workload
             .iter()

@@ -1,5 +1,6 @@
-//! Kafka by `rdkafka`: a producer with a thread of its own and a consumer per topic that is assigned all partitions, each
-//! set as the bus's own is. Batches, idempotence and compression are thus the same; a group is not joined.
+//! Bare client of Kafka, by `rdkafka`: a producer with its own thread, and a consumer per topic with all partitions
+//! assigned to it. Both have the bus's settings, so batches, idempotence and compression are the same. They join no
+//! group.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,12 +26,12 @@ use super::race::{IN_FLIGHT, Race, Send1, unavailable};
 use crate::compare::workloads::INDEX;
 use crate::interrupt::Interrupt;
 
-/// How long a broker may take to answer what is no record.
+/// How long a broker may take to answer a request other than a record.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a reader waits for a record before it looks whether it is to end.
+/// How long a reader waits for a record before it checks whether the run is over.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What is printed of a client's own log: nothing. What matters of it comes as an error.
+/// Context that silences the client's own log: anything that matters also comes as an error.
 #[derive(Clone)]
 struct Quiet;
 
@@ -64,7 +65,7 @@ async fn through(race: &Arc<Race>, section: &KafkaSection, topics: &Topics, inte
         readers.spawn_blocking(move || reader.read(&over, &ready));
     }
     drop(ready);
-    // A reader that is ready has reached every partition's leader.
+    // A reader that is ready has reached the leader of every partition.
     let started = async { while all_ready.recv().await.is_some() {} };
     let _ = tokio::time::timeout(ANSWER, started).await;
     let sender = Publisher::new(race, section, &topics.names)?;
@@ -74,7 +75,7 @@ async fn through(race: &Arc<Race>, section: &KafkaSection, topics: &Topics, inte
     Ok(ran)
 }
 
-/// The topics of a run, and the client that makes and removes them.
+/// Topics of a run, and the client that makes and removes them.
 struct Topics {
     admin: AdminClient<DefaultClientContext>,
     names: Vec<String>,
@@ -108,7 +109,7 @@ fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(ANSWER))
 }
 
-/// The first thing that went wrong; a topic that is not there needs no removal.
+/// Returns the first error of an answer. A topic that does not exist needs no removal, so that is none.
 fn outcome<E>(doing: &str, answer: Result<Vec<TopicResult>, E>) -> Result<()>
 where
     E: std::fmt::Display,
@@ -118,7 +119,7 @@ where
     wrong.map_or(Ok(()), |(topic, code)| Err(unavailable(doing, format!("{topic}: {code}"))))
 }
 
-/// What reaches the brokers, without what is a producer's or a consumer's alone.
+/// Returns the properties that reach the brokers, without those of a producer or a consumer alone.
 fn client_properties(section: &KafkaSection) -> impl Iterator<Item = (String, String)> {
     let shared = ["bootstrap.servers", "client.id"];
     let begins = ["security.", "sasl.", "ssl.", "socket.", "reconnect."];
@@ -126,11 +127,11 @@ fn client_properties(section: &KafkaSection) -> impl Iterator<Item = (String, St
     all.filter(move |(name, _)| shared.contains(&name.as_str()) || begins.iter().any(|begin| name.starts_with(begin)))
 }
 
-/// Reads a topic, all of its partitions from their beginning.
+/// Reader of one topic: all of its partitions, from their beginning.
 struct Reader {
     race: Arc<Race>,
     consumer: BaseConsumer<Quiet>,
-    /// Partitions whose end was not seen yet.
+    /// Whether each partition's end is still to be seen.
     unseen: Vec<bool>,
 }
 
@@ -147,7 +148,7 @@ impl Reader {
         Ok(Self { race: Arc::clone(race), consumer, unseen: vec![true; race.partitions as usize] })
     }
 
-    /// Reads until all is over. `ready` is let go when every partition has said that it is empty so far.
+    /// Reads until the run is over. Drops `ready` once every partition has reported its end.
     fn read(mut self, over: &AtomicBool, ready: &tokio::sync::mpsc::Sender<()>) {
         let mut ready = Some(ready.clone());
         while !over.load(Ordering::Acquire) {
@@ -161,7 +162,7 @@ impl Reader {
                         ready = None;
                     }
                 }
-                // The client goes on by itself; what does not come shows as missing.
+                // The client recovers by itself; a message that does not come shows as missing.
                 Some(Err(_)) | None => {}
             }
         }
@@ -169,7 +170,7 @@ impl Reader {
     }
 }
 
-/// The message's place in the plan, as [`Plan::index_of`](crate::compare::workloads::Plan::index_of) finds it.
+/// Returns the message's place in the plan, found as by [`Plan::index_of`](crate::compare::workloads::Plan::index_of).
 fn index(message: &BorrowedMessage<'_>) -> Option<usize> {
     let headers = message.headers()?;
     let attribute = |name: &str| {
@@ -179,7 +180,7 @@ fn index(message: &BorrowedMessage<'_>) -> Option<usize> {
     attribute(INDEX).or_else(|| attribute("id"))
 }
 
-/// Takes the client's reports, on its own thread.
+/// Receiver of the client's delivery reports, called on the client's thread.
 struct Reports {
     race: Arc<Race>,
     window: Arc<Semaphore>,
@@ -217,7 +218,7 @@ impl Publisher {
         let reports = Reports { race: Arc::clone(race), window: Arc::clone(&window) };
         let opened = ThreadedProducer::from_config_and_context(&properties, reports);
         let producer = opened.map_err(|error| unavailable("opening a producer", error))?;
-        // Its connection is there before the clock starts.
+        // The connection is there before the clock starts.
         let reached = producer.client().fetch_metadata(names.first().map(String::as_str), ANSWER);
         reached.map_err(|error| unavailable("connecting", error))?;
         Ok(Self { producer, names: names.to_vec(), window })
@@ -226,7 +227,7 @@ impl Publisher {
 
 impl Send1 for Publisher {
     async fn send(&self, race: &Arc<Race>, index: usize) {
-        // It is closed by nobody.
+        // Nobody closes the semaphore.
         let Ok(room) = self.window.acquire().await else { return race.failed() };
         let item = &race.plan.items[index];
         let stamp = Stamp::new(ProducerId::new(1), index as u64);
@@ -236,7 +237,7 @@ impl Send1 for Publisher {
         let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, index).partition(partition);
         message.key = record.key.as_deref();
         match self.producer.send(message.payload(&record.payload).headers(headers(&record))) {
-            // Its report gives the room back.
+            // The delivery report gives the room back.
             Ok(()) => room.forget(),
             Err(_) => race.failed(),
         }
@@ -248,7 +249,7 @@ fn headers(record: &WireRecord) -> OwnedHeaders {
     record.headers.iter().fold(headers, |all, (key, value)| all.insert(Header { key, value: Some(value.as_ref()) }))
 }
 
-/// What the brokers say of themselves: how many they are, since they tell no release.
+/// Returns what is known of the brokers: how many they are, since they do not tell their release.
 pub(crate) async fn release(section: &KafkaSection) -> Result<String> {
     let client: ClientConfig = client_properties(section).collect();
     let asked = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! In memory: a channel per topic, read by a task. What a program would use that needs no bus.
+//! Bare client in memory: a channel per topic, read by a task. A program that needs no bus would use this.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Send1 for Channels {
     async fn send(&self, race: &Arc<Race>, index: usize) {
         let item = &race.plan.items[index];
         let sent = self.0[item.topic as usize].send((item.envelope.clone(), race.partition(index))).await;
-        // A reader ends after its publishers only.
+        // A reader ends only after its publishers.
         if sent.is_ok() { race.confirmed(index) } else { race.failed() }
     }
 }

@@ -1,8 +1,8 @@
-//! The same workloads on a backend's own client, so that a comparison says what the bus costs.
+//! Bare clients: the same workloads on a backend's own client, to show what the bus costs.
 //!
-//! A bare client publishes as many at once as it takes and reads without a group, without progress, and without a promise
-//! that any key's order survives a failure: it is the limit, not an alternative. Records have the attributes and the
-//! headers that the bus writes.
+//! A bare client publishes as many records at once as it can. It reads without a group, without progress, and without a
+//! promise that any key's order survives a failure: it is the limit, not an alternative. Its records have the
+//! attributes and headers that the bus writes.
 
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -23,10 +23,10 @@ use super::targets::Target;
 use super::workloads::{Job, Workload};
 use crate::interrupt::Interrupt;
 
-/// Runs a workload once. Interrupted, it gives nothing; what it made on the broker is removed however it ends.
+/// Runs a workload once; `None` after an interrupt. Whatever it made on the broker is removed, however the run ends.
 ///
 /// # Errors
-/// `Unsupported` where there is no bare client for the backend; what the broker says where it cannot be used at all.
+/// `Unsupported` if the program has no bare client for the backend; what the broker says if it cannot be used at all.
 pub(crate) async fn run(target: &Target, workload: &Workload, job: &Job, interrupt: &Interrupt) -> Result<Option<Run>> {
     let race = Arc::new(Race::new(target, workload, job.plan(workload)?));
     let watch = Watch::start();
@@ -46,7 +46,7 @@ pub(crate) async fn run(target: &Target, workload: &Workload, job: &Job, interru
     Ok(Some(run))
 }
 
-/// Whether this program has a bare client for it.
+/// Returns whether this program has a bare client for the target's backend.
 pub(crate) fn is_there_for(target: &Target) -> bool {
     match &target.config.backend {
         BackendConfig::Memory { .. } => true,
@@ -58,7 +58,7 @@ pub(crate) fn is_there_for(target: &Target) -> bool {
     }
 }
 
-/// What a target's broker says of its release.
+/// Asks a target's broker for its release.
 pub(crate) async fn release(target: &Target) -> String {
     match &target.config.backend {
         #[cfg(feature = "nats")]

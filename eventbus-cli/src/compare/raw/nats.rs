@@ -1,4 +1,5 @@
-//! JetStream by `async-nats`: publishes whose acknowledgements are awaited by another task, and a pull consumer per stream.
+//! Bare client of JetStream, by `async-nats`: another task awaits the acknowledgements of the publishes, and each
+//! stream has a pull consumer.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use super::race::{IN_FLIGHT, Race, Send1, unavailable};
 use crate::compare::workloads::INDEX;
 use crate::interrupt::Interrupt;
 
-/// Records of a consumer that were asked for and not yet taken: as many as the bus asks for.
+/// The most records that a consumer has asked for and not yet taken: the bus's default.
 const BATCH: usize = 1_000;
 
 pub(super) async fn run(race: &Arc<Race>, section: &NatsSection, interrupt: &Interrupt) -> Result<bool> {
@@ -40,7 +41,7 @@ pub(super) async fn run(race: &Arc<Race>, section: &NatsSection, interrupt: &Int
 }
 
 async fn through(race: &Arc<Race>, context: &Context, streams: &[String], interrupt: &Interrupt) -> Result<bool> {
-    // They end with this run.
+    // The tasks end with this run.
     let mut tasks = JoinSet::new();
     for name in streams {
         let made = context.create_stream(config(race, name)).await;
@@ -71,21 +72,21 @@ fn config(race: &Race, name: &str) -> stream::Config {
 
 async fn read(race: Arc<Race>, mut messages: pull::Stream) {
     while let Some(message) = messages.next().await {
-        // What ends the stream shows as messages that are missing.
+        // After an error that ends the stream, messages show as missing.
         let Ok(message) = message else { return };
         let partition = message.subject.rsplit('.').next().and_then(|token| token.parse().ok());
         race.arrived(index(&message), partition.unwrap_or_default());
     }
 }
 
-/// The message's place in the plan, as [`Plan::index_of`](crate::compare::workloads::Plan::index_of) finds it.
+/// Returns the message's place in the plan, found as by [`Plan::index_of`](crate::compare::workloads::Plan::index_of).
 fn index(message: &Message) -> Option<usize> {
     let headers = message.headers.as_ref()?;
     let attribute = |name: &str| headers.get(format!("{}{name}", BINDING.prefix).as_str());
     attribute(INDEX).or_else(|| attribute("id"))?.as_str().parse().ok()
 }
 
-/// Acknowledgements come in the order of the publishes: one task sees each as it comes.
+/// Awaits acknowledgements one by one: they come in the order of the publishes.
 async fn acknowledge(race: Arc<Race>, mut from: mpsc::Receiver<(usize, PublishAckFuture)>) {
     while let Some((index, acknowledgement)) = from.recv().await {
         match acknowledgement.await {
@@ -108,14 +109,14 @@ impl Send1 for Publisher {
         let Some((headers, payload)) = message(race, index, stream) else { return race.failed() };
         let subject = format!("{stream}.{}", race.partition(index));
         match self.context.publish_with_headers(subject, headers, payload).await {
-            // Its reader ends with the run.
+            // The receiver ends with the run.
             Ok(acknowledgement) => drop(self.to.send((index, acknowledgement)).await),
             Err(_) => race.failed(),
         }
     }
 }
 
-/// What the bus would write, with a message id as it has one.
+/// Encodes a message as the bus does, with a message id for the duplicate window.
 fn message(race: &Race, index: usize, stream: &str) -> Option<(HeaderMap, bytes::Bytes)> {
     let record = wire::encode(&race.plan.items[index].envelope, None, &BINDING, Mode::Binary);
     let mut headers = HeaderMap::new();
@@ -129,7 +130,6 @@ fn message(race: &Race, index: usize, stream: &str) -> Option<(HeaderMap, bytes:
     Some((headers, record.payload))
 }
 
-/// Connects as the bus does.
 async fn connect(section: &NatsSection) -> Result<Client> {
     let (scheme, servers) = section.servers.split_once("://").unwrap_or(("nats", &section.servers));
     let (login, hosts) = servers.rsplit_once('@').unwrap_or(("", servers));
@@ -165,7 +165,6 @@ async fn connect(section: &NatsSection) -> Result<Client> {
     options.connect(addresses).await.map_err(|error| unavailable("connecting", error))
 }
 
-/// The server's release.
 pub(crate) async fn release(section: &NatsSection) -> Result<String> {
     Ok(format!("nats-server {}", connect(section).await?.server_info().version))
 }

@@ -1,4 +1,4 @@
-//! A run of a bare client, whichever it is: the plan's messages are sent, and what arrives is counted.
+//! Run of a bare client of any backend: sends the plan's messages, and counts those that arrive.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -16,18 +16,17 @@ use crate::compare::targets::Target;
 use crate::compare::workloads::{Plan, Shape, Workload};
 use crate::interrupt::Interrupt;
 
-/// Confirmations that are on their way at once: as many as the bus lets be.
+/// The most confirmations awaited at once: the default of the bus's JetStream backend.
 pub(super) const IN_FLIGHT: usize = 4_096;
-/// A run in which nothing is handled for so long is over.
+/// Time without a handled message after which a run is over.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Messages that a publisher publishes before it lets others run.
 const TURN: usize = 128;
 
-/// A run of a bare client.
 pub(super) struct Race {
     pub(super) plan: Arc<Plan>,
     pub(super) workload: Workload,
-    /// Of each topic.
+    /// Partitions of each topic.
     pub(super) partitions: u32,
     #[cfg_attr(not(any(feature = "nats", feature = "kafka")), allow(dead_code))]
     pub(super) replicas: u32,
@@ -40,7 +39,7 @@ pub(super) struct Race {
     done: Notify,
 }
 
-/// Sends one message of the plan, with room for many more on their way.
+/// Publisher of a bare client: sends one message of the plan, with many more in flight.
 pub(super) trait Send1: Send + Sync + 'static {
     fn send(&self, race: &Arc<Race>, index: usize) -> impl Future<Output = ()> + Send;
 }
@@ -63,13 +62,13 @@ impl Race {
         }
     }
 
-    /// A topic's name, which is also that of a stream.
+    /// Returns the name of a topic, which may also be a stream's.
     #[cfg(any(feature = "nats", feature = "kafka"))]
     pub(super) fn topic(&self, topic: u32) -> String {
         self.plan.topics[topic as usize].replace('.', "-")
     }
 
-    /// Where a message belongs, by the rule of the bus.
+    /// Returns a message's partition, by the bus's rule for keys.
     pub(super) fn partition(&self, index: usize) -> u32 {
         let key = self.plan.items[index].envelope.key();
         key.map_or(index as u32 % self.partitions, |key: &Key| key.partition(self.partitions))
@@ -85,7 +84,7 @@ impl Race {
         self.tell_if_done();
     }
 
-    /// A message arrived; `index` is what it says of itself.
+    /// Counts a message that arrived. `index` is what it says of itself.
     pub(super) fn arrived(&self, index: Option<usize>, partition: u32) {
         let Some(index) = index.filter(|index| *index < self.plan.items.len()) else {
             self.foreign.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +108,7 @@ impl Race {
         }
     }
 
-    /// Publishes all, and waits until all was read. Whether it was not interrupted.
+    /// Publishes everything, and waits until all of it was read. Returns false after an interrupt.
     pub(super) async fn run(self: &Arc<Self>, sender: impl Send1, interrupt: &Interrupt) -> bool {
         tokio::select! {
             biased;
@@ -124,7 +123,7 @@ impl Race {
         for publisher in 0..self.plan.publishers.len() {
             publishers.spawn(publish(self.clone(), sender.clone(), publisher));
         }
-        // A publisher does not panic; were it to, its messages would show as missing.
+        // A publisher does not panic. If one did, its messages would show as missing.
         publishers.join_all().await;
         let mut before = 0;
         while self.settled() < self.plan.items.len() {
@@ -134,7 +133,7 @@ impl Race {
             }
             before = self.settled();
         }
-        // What was read may be ahead of its confirmation.
+        // A message may be read before its confirmation comes.
         let confirmed = async {
             while self.confirmed.load(Ordering::Acquire) + self.failed.load(Ordering::Acquire) < self.plan.items.len() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -165,7 +164,6 @@ impl Race {
     }
 }
 
-/// One publisher, as the bus has it.
 async fn publish<S: Send1>(race: Arc<Race>, sender: Arc<S>, publisher: usize) {
     let start = Instant::now();
     for (turn, index) in (1..).zip(&race.plan.publishers[publisher]) {
@@ -181,7 +179,6 @@ async fn publish<S: Send1>(race: Arc<Race>, sender: Arc<S>, publisher: usize) {
     }
 }
 
-/// What a broker's client says.
 #[cfg_attr(not(any(feature = "nats", feature = "kafka")), allow(dead_code))]
 pub(super) fn unavailable(doing: &str, error: impl Display) -> Error {
     Error::new(ErrorKind::Unavailable, format!("the bare client, {doing}: {error}"))

@@ -1,4 +1,4 @@
-//! [`Report`]: all that `report.json` holds.
+//! Contents of `report.json`: [`Report`].
 
 use std::fs;
 use std::path::Path;
@@ -13,26 +13,24 @@ use crate::compare::session::Outcome;
 use crate::compare::workloads::Workload;
 use crate::exit::Failure;
 
-/// The form of `report.json`; a reader refuses others.
+/// Version of the form of `report.json`; a reader refuses all others.
 const FORM: u32 = 1;
 
-/// All that a report holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) form: u32,
-    /// When it was made, RFC 3339.
+    /// Time at which it was made, in RFC 3339.
     pub(crate) made: String,
-    /// The command as it was called, without secrets.
+    /// Command as it was called, with secrets masked.
     pub(crate) command: String,
     pub(crate) environment: Environment,
     pub(crate) workloads: Vec<About>,
-    /// Runs that could not be made, and why.
     pub(crate) failures: Vec<String>,
     pub(crate) summaries: Vec<Summary>,
     pub(crate) runs: Vec<Run>,
 }
 
-/// A workload in a line.
+/// Description of a workload in a line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct About {
     pub(crate) name: String,
@@ -41,7 +39,7 @@ pub(crate) struct About {
 
 impl Report {
     pub(crate) fn of(outcome: &Outcome, workloads: &[Workload], environment: Environment) -> Self {
-        // Detail is kept where plots are drawn from: in the summaries.
+        // The data of the plots is kept in the summaries only: plots are drawn from those.
         let runs = outcome.runs.iter().map(|run| Run { detail: None, ..run.clone() });
         let about = |one: &Workload| About { name: one.name.clone(), about: one.about.clone() };
         let now = OffsetDateTime::now_utc();

@@ -1,11 +1,11 @@
-//! On what was measured, and by which command: figures without it say nothing.
+//! Environment of a comparison: the machine, the versions and the command. Figures say nothing without it.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// The machine, and the versions of what ran on it.
+/// Description of the machine, and of the versions that ran on it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Environment {
     pub(crate) system: String,
@@ -13,19 +13,18 @@ pub(crate) struct Environment {
     /// Threads that this process may use at once.
     pub(crate) threads: usize,
     pub(crate) memory_bytes: Option<u64>,
-    /// `release`, or `debug`: the latter's figures are no figures.
+    /// `release` or `debug`; the figures of a debug build say nothing.
     pub(crate) build: String,
-    /// Of this program and the client libraries.
     pub(crate) versions: BTreeMap<String, String>,
-    /// Of each backend: its broker, and where that runs.
+    /// Broker of each backend, and where it runs.
     pub(crate) backends: BTreeMap<String, String>,
 }
 
-/// What this program was built of.
+/// Lock file that this program was built from.
 const LOCK: &str = include_str!("../../../../Cargo.lock");
 
 impl Environment {
-    /// The machine's, with what is known of the backends.
+    /// Describes this machine and this program.
     pub(crate) fn of(backends: BTreeMap<String, String>) -> Self {
         let mut versions = BTreeMap::from([("eventbus".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         for library in ["async-nats", "rdkafka", "rdkafka-sys", "tokio"] {
@@ -45,7 +44,7 @@ impl Environment {
     }
 }
 
-/// The value of a line `name : value`.
+/// Returns the value of a line `name : value`.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_once(':').map(|(_, value)| value.trim())
@@ -55,13 +54,12 @@ fn kib(value: &str) -> Option<u64> {
     value.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
-/// The version of a package in a lock file.
 fn locked<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
     let (_, after) = lock.split_once(&format!("name = \"{package}\"\nversion = \""))?;
     after.split('"').next()
 }
 
-/// The command as it was called, to be pasted into a shell; what is secret in URLs is masked.
+/// Returns the command as it was called, ready for a shell, with the secrets of URLs masked.
 pub(crate) fn command() -> String {
     let words = std::env::args().enumerate().map(|(place, word)| match place {
         0 => "eventbus".to_owned(),
@@ -70,7 +68,7 @@ pub(crate) fn command() -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell, if it needs that.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -80,10 +78,10 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Settings of URLs whose value is secret.
+/// Parts of names of URL parameters whose value is secret.
 const SECRET: [&str; 3] = ["password", "token", "nkey"];
 
-/// A URL without what is secret in it: who logs in, and settings that are secret by their name.
+/// Masks the secrets of a URL: the login, and the parameters that [`SECRET`] names.
 pub(crate) fn masked(word: &str) -> String {
     let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
     let (authority, parameters) = rest.split_once('?').map_or((rest, None), |(before, after)| (before, Some(after)));

@@ -1,4 +1,5 @@
-//! `--report DIR`: everything that was measured as `report.json`, and one page drawn from it that needs no network.
+//! Report of a comparison, for `--report DIR`: all figures as `report.json`, and a page drawn from it that needs no
+//! network.
 
 mod contents;
 mod environment;
@@ -13,7 +14,8 @@ pub(crate) use self::environment::Environment;
 use crate::exit::Failure;
 
 impl Report {
-    /// Writes the report into a folder, which is made: `report.json`, and `index.html`, which tells it against `before`.
+    /// Writes `report.json` and `index.html` into a folder, and makes the folder. The page compares with `before`, if
+    /// given.
     pub(crate) fn write(&self, folder: &Path, before: Option<&Self>) -> Result<(), Failure> {
         let named = |error: std::io::Error| Failure::failed(format!("{}: {error}", folder.display()));
         let json = serde_json::to_vec_pretty(self).map_err(Failure::failed)?;

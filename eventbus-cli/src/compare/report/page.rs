@@ -1,4 +1,4 @@
-//! The page: what was measured, for people, out of a [`Report`] alone.
+//! Page of a comparison, for people, made from a [`Report`] alone.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -10,7 +10,6 @@ use crate::compare::table::{confidence, latency, micros, range, rate, seconds, t
 
 const STYLE: &str = include_str!("style.css");
 
-/// The whole page.
 pub(super) fn page(report: &Report, before: Option<&Report>) -> String {
     let page = Page { report, backends: backends(report) };
     let markup = html! {
@@ -38,7 +37,7 @@ pub(super) fn page(report: &Report, before: Option<&Report>) -> String {
     markup.into_string()
 }
 
-/// The backends, in their order; the place in it is the colour.
+/// Returns the backends in their order. The place in it decides a backend's colour.
 fn backends(report: &Report) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for one in &report.summaries {
@@ -54,7 +53,7 @@ struct Page<'a> {
     backends: Vec<String>,
 }
 
-/// A plot with its words.
+/// Renders a plot with title and caption.
 fn figure(title: &str, plot: Option<String>, caption: &str) -> Markup {
     html! {
         @if let Some(plot) = plot {
@@ -68,7 +67,6 @@ impl Page<'_> {
         self.backends.iter().position(|backend| *backend == run.backend).unwrap_or_default()
     }
 
-    /// All of one workload.
     fn of<'a>(&'a self, workload: &'a str) -> impl Iterator<Item = &'a Summary> + Clone {
         self.report.summaries.iter().filter(move |one| one.run.workload == workload)
     }
@@ -107,7 +105,6 @@ impl Page<'_> {
         }
     }
 
-    /// For each workload what each backend handles in a second.
     fn overview(&self) -> Markup {
         html! {
             h2 { "Throughput" }
@@ -143,7 +140,7 @@ impl Page<'_> {
         }
     }
 
-    /// What it costs that each key is handled in order.
+    /// Renders what it costs to handle each key in order.
     fn order(&self) -> Markup {
         let ideal: Vec<&Summary> = self.report.summaries.iter().filter(|one| one.run.ratio.is_some()).collect();
         let bar = |one: &&Summary| Bar {
@@ -193,12 +190,11 @@ impl Page<'_> {
     }
 
     fn label(&self, run: &Run, what: &str) -> String {
-        // What was changed in all of them is told above.
+        // The user's changes are told above: the label leaves them out.
         let what = what.split(' ').next().unwrap_or_default();
         if self.backends.len() > 1 { format!("{what}, {}", run.backend) } else { what.to_owned() }
     }
 
-    /// What each round gave.
     fn rounds(&self, of: &Run, pick: impl Fn(&Run) -> Option<f64>) -> Vec<f64> {
         let same = |run: &&Run| run.workload == of.workload && run.backend == of.backend && run.client == of.client;
         self.report.runs.iter().filter(same).filter_map(pick).collect()
@@ -251,7 +247,7 @@ impl Page<'_> {
     ) -> Option<String> {
         let line = |one: &&Summary| {
             let curve = pick(one.run.detail.as_ref()?);
-            // The worst message stands where its percentile would: behind the last one that is below 100 %.
+            // The highest latency stands where its percentile would be: beyond the last one below 100 %.
             let last = (one.run.messages.max(10) as f64).log10();
             let nines = |percentile: f64| if percentile >= 100.0 { last } else { -(1.0 - percentile / 100.0).log10() };
             let points = curve.iter().map(|(percentile, micros)| (nines(*percentile), *micros)).collect();
@@ -330,12 +326,11 @@ impl Page<'_> {
     }
 }
 
-/// Workloads that differ in their keys alone.
+/// Whether the workload's family differs in its keys alone.
 fn is_about_keys(workload: &str) -> bool {
     ["parallel-", "throughput-"].iter().any(|family| workload.starts_with(family))
 }
 
-/// All figures of a workload.
 fn figures(all: &[&Summary]) -> Markup {
     html! {
         table {
@@ -367,7 +362,6 @@ fn figures(all: &[&Summary]) -> Markup {
     }
 }
 
-/// Then and now.
 fn changes(before: &Report, now: &Report) -> Markup {
     let all: Vec<Change> = baseline::changes(&before.summaries, &now.summaries);
     let p99 = |of: Option<f64>| of.map_or_else(|| "–".to_owned(), micros);

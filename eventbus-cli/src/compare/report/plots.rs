@@ -1,5 +1,5 @@
-//! Plots, as SVG to stand within a page: no fonts, no sizes of their own, and text and grid in the page's colours, so that
-//! they are read on light and on dark ground.
+//! Plots as SVG within a page. They have no fonts and no sizes of their own, and text and grid take the page's colours,
+//! so that they can be read on a light and on a dark ground.
 
 use std::ops::Range;
 
@@ -11,15 +11,15 @@ use plotters::prelude::*;
 use plotters::series::DashedLineSeries;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Units of a plot: about what it has of pixels on a narrow screen, so that its text can be read there.
+/// Units of a plot: about its pixels on a narrow screen, so that its text can be read there.
 const WIDTH: u32 = 420;
 const HEIGHT: u32 = 250;
-/// Stand for colours of the page, and are replaced by them.
+/// Placeholders for colours of the page, which replace them.
 const TEXT: RGBColor = RGBColor(1, 1, 1);
 const GRID: RGBColor = RGBColor(2, 2, 2);
 const SIZE: u32 = 15;
 
-/// Colours that are read on both grounds, one a backend.
+/// Colours of the backends, which can be read on both grounds.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x2f, 0x81, 0xc4),
     RGBColor(0xd9, 0x6b, 0x1f),
@@ -33,47 +33,45 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Segmented = SegmentedCoord<RangedCoordi32>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// A backend's colour, as CSS.
 pub(super) fn colour(backend: usize) -> String {
     let RGBColor(red, green, blue) = COLOURS[backend % COLOURS.len()];
     format!("#{red:02X}{green:02X}{blue:02X}")
 }
 
-/// A line of a plot.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) backend: usize,
-    /// The bare client's.
+    /// Whether it is the bare client's.
     pub(super) dashed: bool,
-    /// In the background.
+    /// Whether it is drawn thin, in the background.
     pub(super) faint: bool,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// A bar: the median, and a dot for each round.
+/// Bar: the median, with a dot for each round.
 #[derive(Debug)]
 pub(super) struct Bar {
     pub(super) label: String,
     pub(super) backend: usize,
-    /// The bare client's.
+    /// Whether it is the bare client's.
     pub(super) hollow: bool,
     pub(super) value: f64,
     pub(super) rounds: Vec<f64>,
 }
 
-/// What an axis says.
+/// Axis of a plot.
 #[derive(Clone, Copy)]
 pub(super) struct Axis<'a> {
     pub(super) what: &'a str,
     pub(super) told: &'a dyn Fn(f64) -> String,
 }
 
-/// A whole number of an axis that counts; nothing between two.
+/// Shows a whole number; nothing for values between two.
 pub(super) fn whole(value: f64) -> String {
     if (value - value.round()).abs() > 0.01 { String::new() } else { format!("{}", value.round() as i64) }
 }
 
-/// Draws into an SVG; nothing where it cannot be drawn.
+/// Draws an SVG; `None` if it cannot be drawn.
 fn draw(height: u32, title: &str, with: impl FnOnce(&Area<'_>) -> Drawn) -> Option<String> {
     let mut svg = String::new();
     {
@@ -93,14 +91,14 @@ fn words() -> TextStyle<'static> {
     ("sans-serif", SIZE).into_font().color(&TEXT)
 }
 
-/// From the lowest to the highest, with some room; none where there is nothing.
+/// Returns the lowest and the highest value; `None` if there is none.
 fn bounds(values: impl Iterator<Item = f64> + Clone) -> Option<Range<f64>> {
     let low = values.clone().fold(f64::INFINITY, f64::min);
     let high = values.fold(f64::NEG_INFINITY, f64::max);
     (low.is_finite() && high.is_finite()).then_some(low..high)
 }
 
-/// Lines over a logarithmic axis: a latency's range is what matters, and it spans decades.
+/// Draws lines over a logarithmic axis: the range of latencies matters, and it spans decades.
 pub(super) fn lines(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> Option<String> {
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
     let across = bounds(points().map(|(x, _)| x))?;
@@ -120,7 +118,7 @@ pub(super) fn lines(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> Op
             let style = colour.stroke_width(if line.faint { 1 } else { 2 });
             let points = line.points.iter().map(|(x, y)| (*x, y.max(0.1)));
             if line.points.len() == 1 {
-                // No line has one end only.
+                // A line needs two points: one alone is drawn as a dot.
                 chart.draw_series(points.map(|point| Circle::new(point, 3, colour.filled())))?;
             } else if line.dashed {
                 chart.draw_series(DashedLineSeries::new(points, 5, 4, style))?;
@@ -132,7 +130,7 @@ pub(super) fn lines(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> Op
     })
 }
 
-/// Lines over a plain axis from zero on.
+/// Draws lines over a linear axis from zero on.
 pub(super) fn shares(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> Option<String> {
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
     let across = bounds(points().map(|(x, _)| x))?;
@@ -154,7 +152,7 @@ pub(super) fn shares(title: &str, lines: &[Line], x: Axis<'_>, y: Axis<'_>) -> O
     })
 }
 
-/// The frame of a plot: few labels, a quiet grid.
+/// Draws the frame of a plot: few labels, a quiet grid.
 fn mesh<X, Y>(chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>, x: Axis<'_>, y: Axis<'_>) -> Drawn
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -169,10 +167,10 @@ where
     Ok(())
 }
 
-/// Beyond such a ratio of the highest to the lowest, bars over a plain axis show nothing of the lowest.
+/// Ratio of the highest value to the lowest beyond which bars over a linear axis hide the lowest.
 const DECADES: f64 = 30.0;
 
-/// Bars one under the other: from zero on, or over a logarithmic axis where they would not be seen otherwise.
+/// Draws bars one below the other, from zero on. Where the short ones would not be seen, the axis is logarithmic.
 pub(super) fn bars(title: &str, bars: &[Bar], x: Axis<'_>) -> Option<String> {
     let values = || bars.iter().flat_map(|bar| bar.rounds.iter().copied().chain([bar.value]));
     let range = bounds(values())?;
@@ -195,7 +193,7 @@ pub(super) fn bars(title: &str, bars: &[Bar], x: Axis<'_>) -> Option<String> {
     })
 }
 
-/// Draws bars that begin at `low`; `beyond` is where words behind a value stand.
+/// Draws bars that begin at `low`. `beyond` gives the place of the text behind a value.
 fn fill<X>(
     chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Segmented>>,
     bars: &[Bar],

@@ -1,4 +1,4 @@
-//! What runs: which of the workloads, with what changed in them, or the user's own events.
+//! Job of a comparison: the chosen workloads with the user's changes, or the user's own events.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -13,7 +13,7 @@ use super::{Keys, Payload, Plan, Shape, Work, Workload, all};
 use crate::exit::Failure;
 use crate::input;
 
-/// The messages of a run that warms a backend up.
+/// The most messages of a run that warms up.
 const WARM: usize = 500;
 
 /// Which workloads.
@@ -34,7 +34,7 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    /// Whether it is the selection, since nothing was asked for.
+    /// Returns whether the selection runs, since the user chose nothing.
     pub(crate) fn is_selection(&self) -> bool {
         self.workload.is_empty() && !self.all && self.input.is_none()
     }
@@ -67,7 +67,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// A workload with the changes, which its name then tells.
+    /// Applies the changes to a workload. Its name then tells them.
     fn apply(&self, mut workload: Workload) -> Workload {
         let mut told = String::new();
         let mut tell = |what: &str, value: u64| told += &format!(" {what}={value}");
@@ -108,16 +108,16 @@ impl Changes {
     }
 }
 
-/// What runs.
+/// Job: the workloads to run.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) workloads: Vec<Workload>,
-    /// The user's events, which are then the one workload.
+    /// The user's events, if those are the one workload.
     events: Option<Vec<Envelope>>,
 }
 
 impl Job {
-    /// Reads what was asked for; `memory_only` where nothing but the memory backend is compared.
+    /// Reads the options. With `memory_only` the selection has long workloads, too.
     pub(crate) fn of(choice: &Choice, memory_only: bool) -> Result<Self, Failure> {
         if let Some(path) = &choice.input {
             let events = read_events(path)?;
@@ -140,9 +140,9 @@ impl Job {
         Ok(Self { workloads, events: None })
     }
 
-    /// A run's messages, on topics of its own.
+    /// Makes the messages of a run, on topics that only it uses.
     pub(crate) fn plan(&self, workload: &Workload) -> Result<Arc<Plan>> {
-        // Names of topics have no spaces.
+        // The name of a topic cannot have spaces.
         let family = workload.name.split(' ').next().unwrap_or_default();
         let prefix = format!("compare.{family}.{:08x}", rand::rng().random::<u32>());
         let plan = match &self.events {
@@ -154,7 +154,7 @@ impl Job {
 }
 
 impl Workload {
-    /// The same, small: what comes first on a backend pays for connections, caches and code that is not warm yet.
+    /// Returns a small variant of the workload. The first run on a backend pays for connections, caches and cold code.
     pub(crate) fn to_warm_up(&self) -> Self {
         let messages = self.messages.min(WARM);
         let work = if self.has_stuck_key { Work::None } else { self.work };

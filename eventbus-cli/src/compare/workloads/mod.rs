@@ -1,4 +1,4 @@
-//! The fixed workloads, as data. They do not change, so that runs can be compared with each other over time.
+//! Fixed workloads, as data. They do not change, so that runs can be compared over time.
 
 mod job;
 mod plan;
@@ -12,19 +12,18 @@ pub(crate) use plan::INDEX;
 pub(crate) use plan::Plan;
 pub(crate) use table::all;
 
-/// How the messages of a workload are related.
+/// Keys of a workload's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
-    /// So many keys, taken in turn.
+    /// So many keys, in turn.
     Count(usize),
-    /// No key: nothing is related.
+    /// No keys: no message is related to another.
     None,
 }
 
-/// What a message carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Payload {
-    /// So many bytes, different in every message.
+    /// So many bytes, which differ from message to message.
     Bytes(usize),
     /// About 40 bytes of JSON.
     SmallJson,
@@ -32,62 +31,58 @@ pub(crate) enum Payload {
     BurstJson,
 }
 
-/// What the handler does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Nothing.
     None,
-    /// Waits so long.
+    /// Waits for a fixed time.
     Fixed(Duration),
-    /// Waits a random time up to this.
+    /// Waits for a random time up to this.
     Random(Duration),
-    /// Waits so long for the first key, and does nothing for the others.
+    /// Waits so long for each message of the first key, and does nothing for the others.
     Stuck(Duration),
 }
 
-/// How a workload is run, and what its time is.
+/// Shape of a run, and the time that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// Published and handled at once; from the first publish to the last handled.
+    /// Messages are published and handled at once; from the first publish to the last handled.
     Flow,
-    /// As `Flow`, each publisher on a timetable; latency is counted from the time at which a message was due, so that a
-    /// publisher held up by the bus hides nothing (coordinated omission).
+    /// As `Flow`, with a timetable for each publisher. Latency counts from the time at which a message was due, so that
+    /// it shows when the bus holds a publisher up (coordinated omission).
     Paced(Duration),
-    /// Published before the clock starts; from the subscription to the last handled.
+    /// Messages are published before the clock starts; from the subscription to the last handled.
     Prefilled,
 }
 
-/// One workload.
 #[derive(Debug, Clone)]
 pub(crate) struct Workload {
-    /// Its name, unique.
+    /// Name, which is unique.
     pub(crate) name: String,
-    /// What it is, in a line.
     pub(crate) about: String,
     pub(crate) messages: usize,
     pub(crate) topics: usize,
-    /// Partitions of each topic; none for the library's default.
+    /// Partitions of each topic; `None` for the library's default.
     pub(crate) partitions: Option<u32>,
     pub(crate) keys: Keys,
     pub(crate) payload: Payload,
     pub(crate) publishers: usize,
     pub(crate) work: Work,
-    /// Handlers at once; none for the library's default.
+    /// The most handlers at once in each member; `None` for the library's default.
     pub(crate) handlers: Option<usize>,
     /// Members of the group, each with a connection of its own.
     pub(crate) members: usize,
-    /// Asks for storage in the broker's memory.
+    /// Whether topics ask for storage in the broker's memory.
     pub(crate) in_memory: bool,
-    /// The first key is not waited for.
+    /// Whether the run ignores the first key, which is stuck.
     pub(crate) has_stuck_key: bool,
     pub(crate) shape: Shape,
-    /// Part of the selection that runs where nothing is asked for.
+    /// Whether it is part of the selection, which runs if the user chooses nothing.
     pub(crate) selected: bool,
-    /// About how long one round takes on two cores, everything included.
+    /// An estimate of one round's seconds on two cores, in memory, with everything included.
     pub(crate) seconds: f64,
 }
 
-/// The library's default, where a workload sets none.
+/// Handlers of a workload that sets none: the library's default.
 pub(crate) const DEFAULT_HANDLERS: usize = 16;
 
 impl Workload {
@@ -102,41 +97,43 @@ impl Workload {
         self.handlers.unwrap_or(DEFAULT_HANDLERS)
     }
 
-    /// Whether it says something of a backend that is no memory: the pool is measured without a broker.
+    /// Returns whether the workload fits the backend: prefilled ones measure the pool without a broker, so they run in
+    /// memory only.
     pub(crate) fn runs_on(&self, is_memory: bool) -> bool {
         is_memory || self.shape != Shape::Prefilled
     }
 
-    /// Whether one round takes a broker longer than a selection has.
+    /// Returns whether one round on a broker takes longer than a selection may.
     fn is_long_on_a_broker(&self) -> bool {
         self.messages > 100_000
     }
 
-    /// Whether the backend's bare client says what the bus costs: it does where handlers take no time.
+    /// Returns whether a bare client shows what the bus costs: it does if handlers take no time.
     pub(crate) fn has_bare_client(&self) -> bool {
         self.work == Work::None && self.shape != Shape::Prefilled
     }
 
-    /// About how long a round takes on a backend, with its topics made, its group joined, and both removed. Figures of a
-    /// machine with two cores and a broker on it.
+    /// Estimates the seconds of a round on a backend, with making its topics, joining its group, and removing both. The
+    /// figures are those of a machine with two cores that also runs the broker.
     pub(crate) fn seconds_on(&self, scheme: &str) -> f64 {
         let around = match scheme {
             "memory" => return self.seconds,
             "kafka" => 5.0,
             _ => 1.0,
         };
-        // A key's messages are confirmed one after the other, or in small batches.
+        // A key's messages are confirmed one after another, or in small batches.
         let rate = (1_500.0 * self.key_count().max(1) as f64).min(10_000.0);
         let twice = if self.has_stuck_key { 2.0 } else { 1.0 };
         self.seconds + twice * (around + self.messages as f64 / rate)
     }
 
-    /// Long runs are repeated less: one that takes ten seconds and more averages over enough by itself.
+    /// Returns the number of rounds. A run of ten seconds or more averages over enough by itself, so it is made once.
     pub(crate) fn rounds(&self, asked: usize) -> usize {
         if self.seconds >= 10.0 { 1 } else { asked }
     }
 
-    /// Whether it is meant by this name: its own, or its family's (`pressure` means all of `pressure-…`).
+    /// Returns whether this name means the workload: its own name, or its family's (`pressure` means all of
+    /// `pressure-…`).
     pub(crate) fn is_meant_by(&self, name: &str) -> bool {
         self.name == name || self.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
     }

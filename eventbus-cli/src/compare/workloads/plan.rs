@@ -1,4 +1,5 @@
-//! A workload's messages, made before the clock starts: what is measured is the bus, not the making of envelopes.
+//! Plan of a run: its messages, made before the clock starts, so that the bus is measured and not the making of
+//! envelopes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,32 +10,31 @@ use eventbus::{Envelope, Key, Result};
 
 use super::{Keys, Payload, Workload};
 
-/// The attribute that tells a delivery's place in the plan where the id is the user's own.
+/// Attribute that holds a message's place in the plan, if the id is the user's own.
 pub(crate) const INDEX: &str = "compareindex";
 
-/// One message.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) topic: u32,
-    /// Its key's place in [`Plan::keys`].
+    /// The key's place in [`Plan::keys`].
     pub(crate) key: Option<u32>,
-    /// 1, 2, 3 … within its key; without a key, within the plan.
+    /// The message's number, from 1 on, within its key; without a key, within the plan.
     pub(crate) number: u32,
     pub(crate) envelope: Envelope,
 }
 
-/// All messages of a run, and who publishes which.
+/// Messages of a run, and the publisher of each.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) topics: Vec<Arc<str>>,
     pub(crate) keys: Vec<history::Key>,
     pub(crate) items: Vec<Item>,
-    /// For each publisher the messages that it publishes, in order. All of a key belong to one.
+    /// Messages that each publisher publishes, in order. All messages of a key belong to one publisher.
     pub(crate) publishers: Vec<Vec<u32>>,
 }
 
 impl Plan {
-    /// The messages of a fixed workload, on topics whose names begin with `prefix`.
+    /// Makes the messages of a fixed workload, on topics whose names begin with `prefix`.
     pub(crate) fn of(workload: &Workload, prefix: &str) -> Result<Self> {
         let topics: Vec<Arc<str>> = (0..workload.topics).map(|topic| format!("{prefix}.{topic}").into()).collect();
         let keys: Vec<Key> =
@@ -59,7 +59,7 @@ impl Plan {
         Ok(Self { topics, keys, items, publishers })
     }
 
-    /// The user's own events, in their order, by one publisher on one topic.
+    /// Makes a plan of the user's own events: in their order, by one publisher on one topic.
     pub(crate) fn of_events(events: &[Envelope], prefix: &str) -> Result<Self> {
         let mut plan = Self {
             topics: vec![format!("{prefix}.0").into()],
@@ -88,7 +88,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The place of a delivered envelope in the plan; none if it says no place.
+    /// Returns the place of a delivered envelope in the plan; `None` if the envelope names none.
     pub(crate) fn index_of(&self, envelope: &Envelope) -> Option<usize> {
         let index: usize = envelope.extension(INDEX).unwrap_or(envelope.id()).parse().ok()?;
         (index < self.items.len()).then_some(index)

@@ -1,15 +1,15 @@
-//! The list of the fixed workloads.
+//! Table of the fixed workloads.
 
 use std::time::Duration;
 
 use super::{Keys, Payload, Shape, Work, Workload};
 
-/// The four sizes that several families come in, with their messages.
+/// The four sizes of several families, with their numbers of messages.
 const SIZES: [(&str, usize); 4] = [("low", 500), ("medium", 2_000), ("high", 5_000), ("extreme", 10_000)];
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What most have in common; each family changes the rest.
+/// Makes a workload with the values that most have in common.
 fn base(name: impl Into<String>, about: impl Into<String>, messages: usize, keys: usize) -> Workload {
     Workload {
         name: name.into(),
@@ -31,7 +31,7 @@ fn base(name: impl Into<String>, about: impl Into<String>, messages: usize, keys
     }
 }
 
-/// All workloads, in the order in which they run.
+/// Returns all workloads, in the order in which they run.
 pub(crate) fn all() -> Vec<Workload> {
     let mut all = vec![Workload { selected: true, ..base("single-key", "1 000 messages of one key", 1_000, 1) }];
     all.extend(pressure());
@@ -112,8 +112,8 @@ fn burst() -> Workload {
     }
 }
 
-/// The keyed pool without a broker's part: everything is in the log, in memory, before the clock starts, and what is timed
-/// is a subscription that handles it. The public interface has nothing closer to the pool alone.
+/// Workloads of the keyed pool, without a broker's part: the log is filled in memory before the clock starts, and a
+/// subscription that handles it is timed. The public interface has nothing closer to the pool alone.
 fn pool() -> impl Iterator<Item = Workload> {
     [(2_u32, 500), (5, 500), (0, 500_000)].into_iter().flat_map(|(millis, messages)| {
         [1, 8, 16, 32].into_iter().map(move |handlers: usize| {
