@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::output::{self, Form};
-use crate::record::{self, Place};
+use crate::record::{self, DeliveryPlace};
 use crate::target::{Target, leave};
 use crate::voice::say;
 
@@ -130,7 +130,7 @@ async fn act(args: &Args, bus: &Arc<dyn EventBus>) -> Result<Exit, Failure> {
 
 fn line(letters: &DeadLetters, letter: &Letter, receipt: Option<&Receipt>) -> Result<Vec<u8>, String> {
     let at = &letter.letter;
-    let place = Place {
+    let place = DeliveryPlace {
         topic: letters.topic().as_str(),
         partition: letter.partition,
         position: letter.position.get(),

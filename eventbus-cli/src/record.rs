@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 /// Place of an envelope: where it was read, and by which member.
 #[derive(Debug, Serialize)]
-pub(crate) struct Place<'a> {
+pub(crate) struct DeliveryPlace<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: u32,
     pub(crate) position: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Place<'a> {
     pub(crate) replayed: bool,
 }
 
-impl<'a> Place<'a> {
+impl<'a> DeliveryPlace<'a> {
     /// Returns the place of a delivery.
     pub(crate) fn of(delivery: &'a Delivery) -> Self {
         Self {
@@ -59,7 +59,7 @@ struct Line<'a, M> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
     #[serde(flatten)]
-    place: &'a Place<'a>,
+    place: &'a DeliveryPlace<'a>,
     #[serde(flatten)]
     more: &'a M,
     #[serde(serialize_with = "headers")]
@@ -75,7 +75,7 @@ struct Line<'a, M> {
 pub(crate) struct Nothing {}
 
 /// Writes one line, with its end.
-pub(crate) fn line(envelope: &Envelope, place: &Place<'_>, more: &impl Serialize) -> Result<Vec<u8>, String> {
+pub(crate) fn line(envelope: &Envelope, place: &DeliveryPlace<'_>, more: &impl Serialize) -> Result<Vec<u8>, String> {
     let payload = envelope.payload();
     let text = json_in_one_line(envelope);
     let json = text.as_deref().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
@@ -126,8 +126,8 @@ const fn is_false(value: &bool) -> bool {
 mod tests {
     use super::*;
 
-    fn place() -> Place<'static> {
-        Place {
+    fn place() -> DeliveryPlace<'static> {
+        DeliveryPlace {
             topic: "t",
             partition: 3,
             position: 17,

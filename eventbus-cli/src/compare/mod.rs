@@ -25,7 +25,7 @@ use self::figures::Run;
 use self::report::{Environment, Report};
 use self::session::{Manner, Outcome, Session};
 use self::targets::{Target, Targets};
-use self::workloads::{Choice, Job};
+use self::workloads::{Choice, WorkloadSet};
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::voice::say;
@@ -92,7 +92,7 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::Well);
     }
     let mut targets = Targets::of(&args.backends, &args.url)?;
-    let job = Job::of(&args.choice, targets.are_memory())?;
+    let set = WorkloadSet::of(&args.choice, targets.are_memory())?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     // The signals are listened for before brokers start, so that an interrupt at any time removes these.
     let interrupt = {
@@ -101,13 +101,18 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
     };
     let running = targets.start()?;
     let environment = runtime.block_on(environment(&running));
-    let outcome = runtime.block_on(compare(args, &running, &job, &interrupt))?;
-    let report = Report::of(&outcome, &job.workloads, environment);
+    let outcome = runtime.block_on(compare(args, &running, &set, &interrupt))?;
+    let report = Report::of(&outcome, &set.workloads, environment);
     tell(args, &outcome, &report, baseline.as_ref())?;
     Ok(verdict(&outcome, &interrupt))
 }
 
-async fn compare(args: &Args, targets: &[Target], job: &Job, interrupt: &Interrupt) -> Result<Outcome, Failure> {
+async fn compare(
+    args: &Args,
+    targets: &[Target],
+    set: &WorkloadSet,
+    interrupt: &Interrupt,
+) -> Result<Outcome, Failure> {
     let is_selection = args.choice.is_selection();
     let manner = Manner {
         rounds: args.rounds.into(),
@@ -116,7 +121,7 @@ async fn compare(args: &Args, targets: &[Target], job: &Job, interrupt: &Interru
         limited: is_selection,
         json: args.json,
     };
-    let session = Session { targets, job, manner, interrupt };
+    let session = Session { targets, set, manner, interrupt };
     if !is_selection {
         session.announce();
     }

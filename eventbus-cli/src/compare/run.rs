@@ -19,7 +19,7 @@ use super::check::{Check, GROUP, ORACLE_MESSAGES};
 use super::figures::{Client, Run};
 use super::resources::Watch;
 use super::targets::Target;
-use super::workloads::{Job, Plan, Shape, Work, Workload};
+use super::workloads::{Plan, Shape, Work, Workload, WorkloadSet};
 use crate::interrupt::Interrupt;
 
 /// The most confirmations that a publisher holds before it awaits the oldest.
@@ -37,19 +37,24 @@ const DRAIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What the bus says if it cannot be used at all. Faults in the run are part of its result.
-pub(crate) async fn run(target: &Target, workload: &Workload, job: &Job, interrupt: &Interrupt) -> Result<Option<Run>> {
+pub(crate) async fn run(
+    target: &Target,
+    workload: &Workload,
+    set: &WorkloadSet,
+    interrupt: &Interrupt,
+) -> Result<Option<Run>> {
     let Work::Stuck(_) = workload.work else {
-        return play(target, workload, job, interrupt).await;
+        return play(target, workload, set, interrupt).await;
     };
     let free = Workload { work: Work::None, ..workload.clone() };
-    let Some(without) = play(target, &free, job, interrupt).await? else { return Ok(None) };
-    let Some(mut with) = play(target, workload, job, interrupt).await? else { return Ok(None) };
+    let Some(without) = play(target, &free, set, interrupt).await? else { return Ok(None) };
+    let Some(mut with) = play(target, workload, set, interrupt).await? else { return Ok(None) };
     with.compared_to("of the time without the stuck key", with.seconds / without.seconds);
     Ok(Some(with))
 }
 
-async fn play(target: &Target, workload: &Workload, job: &Job, interrupt: &Interrupt) -> Result<Option<Run>> {
-    let mut stage = Stage::set(target, workload, job).await?;
+async fn play(target: &Target, workload: &Workload, set: &WorkloadSet, interrupt: &Interrupt) -> Result<Option<Run>> {
+    let mut stage = Stage::set(target, workload, set).await?;
     let played = stage.play(interrupt).await;
     let removed = stage.remove().await;
     let run = played?;
@@ -69,8 +74,8 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(target: &Target, workload: &Workload, job: &Job) -> Result<Self> {
-        let plan = job.plan(workload)?;
+    async fn set(target: &Target, workload: &Workload, set: &WorkloadSet) -> Result<Self> {
+        let plan = set.plan(workload)?;
         let mut config = target.config.clone();
         if let BackendConfig::Memory { name: name @ None } = &mut config.backend {
             // Members with their own connections see the same log only if it has a name.

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::figures::{Client, Run, Summary};
 use super::targets::Target;
-use super::workloads::{Job, Workload};
+use super::workloads::{Workload, WorkloadSet};
 use super::{lines, raw, run};
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
@@ -58,7 +58,7 @@ impl Outcome {
 
 pub(crate) struct Session<'a> {
     pub(crate) targets: &'a [Target],
-    pub(crate) job: &'a Job,
+    pub(crate) set: &'a WorkloadSet,
     pub(crate) manner: Manner,
     pub(crate) interrupt: &'a Interrupt,
 }
@@ -81,19 +81,19 @@ impl Session<'_> {
 
     pub(crate) fn estimate(&self) -> Duration {
         let rounds = |workload: &Workload| workload.rounds(self.manner.rounds) as f64;
-        let each = self.job.workloads.iter().map(|workload| self.seconds(workload) * rounds(workload));
+        let each = self.set.workloads.iter().map(|workload| self.seconds(workload) * rounds(workload));
         Duration::from_secs_f64(each.sum())
     }
 
     /// Makes all runs. After an interrupt the outcome has those made so far.
     pub(crate) async fn run(&self) -> Result<Outcome, Failure> {
         let steps = |workload: &Workload| self.contenders(workload).len() * workload.rounds(self.manner.rounds);
-        let bar = progress(self.job.workloads.iter().map(steps).sum::<usize>() as u64);
+        let bar = progress(self.set.workloads.iter().map(steps).sum::<usize>() as u64);
         let mut outcome = Outcome::default();
         let began = Instant::now();
-        for (place, workload) in self.job.workloads.iter().enumerate() {
+        for (place, workload) in self.set.workloads.iter().enumerate() {
             // The time of one round is kept for each later workload, whatever is left out here.
-            let later: f64 = self.job.workloads[place + 1..].iter().map(|later| self.seconds(later)).sum();
+            let later: f64 = self.set.workloads[place + 1..].iter().map(|later| self.seconds(later)).sum();
             let allowed = SELECTION * u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
             let deadline = began + allowed.saturating_sub(Duration::from_secs_f64(later));
             let all = self.rounds(workload, deadline, &bar, &mut outcome).await?;
@@ -188,8 +188,8 @@ impl Session<'_> {
         bar.set_message(format!("{} on {name}, {what}", workload.name));
         let sized = if round == 0 { workload.to_warm_up() } else { workload.clone() };
         let ran = match one.client {
-            Client::Bus => run::run(one.target, &sized, self.job, self.interrupt).await,
-            Client::Bare => raw::run(one.target, &sized, self.job, self.interrupt).await,
+            Client::Bus => run::run(one.target, &sized, self.set, self.interrupt).await,
+            Client::Bare => raw::run(one.target, &sized, self.set, self.interrupt).await,
         };
         ran.map_err(|error| format!("{} on {name}: {error}", workload.name))
     }
@@ -197,7 +197,7 @@ impl Session<'_> {
     /// Says how long the session takes, on stderr.
     pub(crate) fn announce(&self) {
         let minutes = self.estimate().as_secs_f64() / 60.0;
-        say(format!("{} workloads, about {minutes:.1} minutes", self.job.workloads.len()));
+        say(format!("{} workloads, about {minutes:.1} minutes", self.set.workloads.len()));
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::counted::Counted;
 use super::exec::Exec;
 use super::writer::Writer;
-use crate::record::{self, Nothing, Place};
+use crate::record::{self, DeliveryPlace, Nothing};
 
 pub(super) struct Handling {
     writer: Writer,
@@ -104,7 +104,7 @@ impl Handling {
     }
 
     async fn attempt(&self, delivery: &Delivery) -> Result<(), HandlerError> {
-        let line = record::line(delivery.envelope(), &Place::of(delivery), &Nothing {});
+        let line = record::line(delivery.envelope(), &DeliveryPlace::of(delivery), &Nothing {});
         let line = line.map_err(HandlerError::permanent)?;
         if let Some(exec) = &self.exec {
             exec.run(delivery, &line).await.map_err(HandlerError::retry)?;

@@ -10,27 +10,27 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// The most lines that wait to be written.
 const WAITING: usize = 1_024;
 
-type Job = (Vec<u8>, oneshot::Sender<()>);
+type QueuedLine = (Vec<u8>, oneshot::Sender<()>);
 
 /// Handle that passes lines to the thread.
 #[derive(Debug)]
 pub(super) struct Writer {
-    lines: mpsc::Sender<Job>,
+    lines: mpsc::Sender<QueuedLine>,
     broken: watch::Receiver<Option<String>>,
 }
 
 impl Writer {
     pub(super) fn start() -> io::Result<Self> {
-        let (lines, mut waiting) = mpsc::channel::<Job>(WAITING);
+        let (lines, mut waiting) = mpsc::channel::<QueuedLine>(WAITING);
         let (tell, broken) = watch::channel(None);
         let write = move || {
-            let mut jobs = Vec::new();
-            while waiting.blocking_recv_many(&mut jobs, WAITING) > 0 {
-                if let Err(error) = write_all(&jobs) {
+            let mut lines = Vec::new();
+            while waiting.blocking_recv_many(&mut lines, WAITING) > 0 {
+                if let Err(error) = write_all(&lines) {
                     let _ = tell.send(Some(error.to_string()));
                     return;
                 }
-                for (_, written) in jobs.drain(..) {
+                for (_, written) in lines.drain(..) {
                     let _ = written.send(());
                 }
             }
@@ -59,9 +59,9 @@ impl Writer {
     }
 }
 
-fn write_all(jobs: &[Job]) -> io::Result<()> {
+fn write_all(lines: &[QueuedLine]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let together: Vec<u8> = jobs.iter().flat_map(|(line, _)| line).copied().collect();
+    let together: Vec<u8> = lines.iter().flat_map(|(line, _)| line).copied().collect();
     out.write_all(&together)?;
     out.flush()
 }

@@ -116,14 +116,27 @@ pub struct Knob {
 /// The key of a setting: its section and its name.
 pub(super) type Key = (Section, &'static str);
 
-/// Parts of names. A setting of text whose name contains one of them holds a secret.
+/// Parts of names that tell of a secret. Properties of the client can be passwords, too.
 const SECRET: [&str; 5] = ["password", "token", "nkey", "secret", "properties"];
+
+/// Returns whether a setting of text with this name holds a secret, by the name alone: for whoever shows a URL's parameters.
+///
+/// ```
+/// use eventbus::config::names_secret;
+///
+/// assert!(names_secret("sasl_password"));
+/// assert!(!names_secret("partitions"));
+/// ```
+#[must_use]
+pub fn names_secret(name: &str) -> bool {
+    SECRET.iter().any(|part| name.contains(part))
+}
 
 impl Knob {
     /// Returns whether the value is secret, so that it must not be shown.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, KnobKind::Text) && SECRET.iter().any(|part| self.name.contains(part))
+        matches!(self.kind, KnobKind::Text) && names_secret(self.name)
     }
 
     /// Returns the help without the default.

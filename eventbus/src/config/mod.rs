@@ -38,7 +38,7 @@ pub use error::ConfigError;
 pub use eventbus_core::Threads;
 #[cfg(feature = "kafka")]
 pub use kafka::{GroupProtocol, KafkaSection, SaslMechanism, kafka_knobs};
-pub use knobs::{Knob, KnobKind, Section};
+pub use knobs::{Knob, KnobKind, Section, names_secret};
 pub use layers::{InForce, Layers, Setting};
 #[cfg(feature = "nats")]
 pub use nats::{NatsSection, nats_knobs};

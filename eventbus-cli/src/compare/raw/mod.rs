@@ -20,15 +20,20 @@ use self::race::Race;
 use super::figures::Run;
 use super::resources::Watch;
 use super::targets::Target;
-use super::workloads::{Job, Workload};
+use super::workloads::{Workload, WorkloadSet};
 use crate::interrupt::Interrupt;
 
 /// Runs a workload once; `None` after an interrupt. Whatever it made on the broker is removed, however the run ends.
 ///
 /// # Errors
 /// `Unsupported` if the program has no bare client for the backend; what the broker says if it cannot be used at all.
-pub(crate) async fn run(target: &Target, workload: &Workload, job: &Job, interrupt: &Interrupt) -> Result<Option<Run>> {
-    let race = Arc::new(Race::new(target, workload, job.plan(workload)?));
+pub(crate) async fn run(
+    target: &Target,
+    workload: &Workload,
+    set: &WorkloadSet,
+    interrupt: &Interrupt,
+) -> Result<Option<Run>> {
+    let race = Arc::new(Race::new(target, workload, set.plan(workload)?));
     let watch = Watch::start();
     let finished = match &target.config.backend {
         BackendConfig::Memory { .. } => memory::run(&race, interrupt).await?,

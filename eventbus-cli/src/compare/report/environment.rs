@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use eventbus::config::names_secret;
 use serde::{Deserialize, Serialize};
 
 /// Description of the machine, and of the versions that ran on it.
@@ -78,16 +79,13 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Parts of names of URL parameters whose value is secret.
-const SECRET: [&str; 3] = ["password", "token", "nkey"];
-
-/// Masks the secrets of a URL: the login, and the parameters that [`SECRET`] names.
+/// Masks the secrets of a URL: the login, and the parameters that hold one.
 pub(crate) fn masked(word: &str) -> String {
     let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
     let (authority, parameters) = rest.split_once('?').map_or((rest, None), |(before, after)| (before, Some(after)));
     let hosts = authority.rsplit_once('@').map_or(authority.to_owned(), |(_, hosts)| format!("***@{hosts}"));
     let mask = |parameter: &str| match parameter.split_once('=') {
-        Some((name, _)) if SECRET.iter().any(|secret| name.contains(secret)) => format!("{name}=***"),
+        Some((name, _)) if names_secret(name) => format!("{name}=***"),
         _ => parameter.to_owned(),
     };
     let parameters = parameters.map(|all| format!("?{}", all.split('&').map(mask).collect::<Vec<_>>().join("&")));
@@ -105,6 +103,7 @@ mod tests {
             "nats://***@h:1,h:2?password=***&partitions=4"
         );
         assert_eq!(masked("kafka://a:9092?sasl_password=p%26q"), "kafka://a:9092?sasl_password=***");
+        assert_eq!(masked("kafka://a:9092?properties=ssl.key.password%3Dp"), "kafka://a:9092?properties=***");
         assert_eq!(masked("--url=nats://tok@h"), "--url=nats://***@h");
         assert_eq!(masked("burst"), "burst");
     }

@@ -1,15 +1,15 @@
 //! Fixed workloads, as data. They do not change, so that runs can be compared over time.
 
-mod job;
 mod plan;
+mod set;
 mod table;
 
 use std::time::Duration;
 
-pub(crate) use job::{Choice, Job};
 #[cfg(any(feature = "nats", feature = "kafka"))]
 pub(crate) use plan::INDEX;
 pub(crate) use plan::Plan;
+pub(crate) use set::{Choice, WorkloadSet};
 pub(crate) use table::all;
 
 /// Keys of a workload's messages.

@@ -110,13 +110,13 @@ impl Changes {
 
 /// Job: the workloads to run.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct WorkloadSet {
     pub(crate) workloads: Vec<Workload>,
     /// The user's events, if those are the one workload.
     events: Option<Vec<Envelope>>,
 }
 
-impl Job {
+impl WorkloadSet {
     /// Reads the options. With `memory_only` the selection has long workloads, too.
     pub(crate) fn of(choice: &Choice, memory_only: bool) -> Result<Self, Failure> {
         if let Some(path) = &choice.input {
