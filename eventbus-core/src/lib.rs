@@ -58,7 +58,7 @@
 //! | P5 | a key that waits delays no other | `publish/budget.rs` |
 //! | S1, S6 | one handler at a time for a key, any number of keys; every queue is bounded | `subscribe/pool/mod.rs` |
 //! | S2 | a failure is retried in place, then goes to the policy | `subscribe/retry.rs`, `subscribe/dead_letter.rs` |
-//! | S3 | handling resumes right after what is finished | `subscribe/session/resume.rs`, `subscribe/progress/note.rs` |
+//! | S3 | handling resumes at the watermark, right behind what is finished | `subscribe/session/resume.rs`, `subscribe/progress/note.rs` |
 //! | S4 | nothing unfinished is acknowledged | `subscribe/progress/tracker.rs` |
 //! | S5 | one owner of a partition at a time | `subscribe/session/claim.rs` |
 //! | S7 | closing finishes what runs and loses nothing | `subscribe/session/closing.rs`, `hand_back.rs` |

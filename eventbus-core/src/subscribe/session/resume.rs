@@ -1,6 +1,6 @@
 //! Resumption: the position at which handling of a partition goes on (S3).
 //!
-//! **Invariants.** Handling resumes right after the committed watermark. It skips only records that the note names as
+//! **Invariants.** Handling resumes at the committed watermark. It skips only records that the note names as
 //! finished, and only if that note was written for this log: its incarnation and its watermark must be those that are
 //! found. A log of another incarnation, or one that ends below the watermark, is a reset; records that retention took
 //! are a loss; neither is passed over in silence.
