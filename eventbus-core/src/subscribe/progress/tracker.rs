@@ -211,6 +211,7 @@ impl Tracker {
         last
     }
 
+    #[inline(never)]
     fn give_back_memory(&mut self) {
         if self.positions.capacity() > KEPT_CAPACITY {
             self.positions.shrink_to(KEPT_CAPACITY);
