@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use eventbus_core::toolkit::Connectivity;
-use eventbus_core::toolkit::client_statistics;
-use eventbus_core::toolkit::poll_until_blocking;
+use eventbus_core::toolkit::{Connectivity, client_statistics, error_closed, poll_until_blocking};
 use eventbus_core::{Error, ErrorKind, Result};
 use rdkafka::Statistics;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -22,7 +20,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 
 use crate::config::KafkaConfig;
-use crate::error::{gone, out_of_reach, passes, to_core};
+use crate::error::{out_of_reach, passes, to_core};
 
 /// Statistics in a row that name no broker until a client counts as stranded. One alone may come from a client that
 /// begins again.
@@ -215,7 +213,7 @@ impl Link {
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let link = Arc::clone(self);
-        tokio::task::spawn_blocking(move || work(&link)).await.map_err(|_| gone())?
+        tokio::task::spawn_blocking(move || work(&link)).await.map_err(|_| error_closed())?
     }
 
     /// Makes a consumer that names a group and never joins it. It reads the records that are there, and says where a

@@ -1,7 +1,5 @@
 //! Errors of the client, as errors of the core.
 
-/// The error where a thread ended before its answer.
-pub(crate) use eventbus_core::toolkit::error_closed as gone;
 use eventbus_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
