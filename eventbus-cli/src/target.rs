@@ -15,7 +15,7 @@ use crate::seconds;
 use crate::voice::say;
 
 /// How long the last calls to the broker may take when a command ends.
-const GOODBYE: Duration = Duration::from_secs(5);
+pub(crate) const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Which bus, and how long it may take to reach it.
 #[derive(Debug, clap::Args)]
@@ -61,7 +61,7 @@ impl Target {
         config: &EventBusConfig,
         customize: impl FnOnce(BusConfig) -> BusConfig,
     ) -> Result<Arc<dyn EventBus>, Failure> {
-        let connecting = config.connect_with(|bus| customize(bus).hook(connection_notes));
+        let connecting = config.connect_with(|bus| customize(bus).hook(notes));
         match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(bus)) => Ok(bus),
             Ok(Err(error)) => Err(Failure::from(error).about(&config.backend)),
@@ -89,18 +89,27 @@ impl Target {
     }
 }
 
-/// Says that the connection is lost; its return is logged.
-fn connection_notes(event: &BusEvent<'_>) {
+/// Says that the connection is lost, and what is tried again for long; the return of both is logged.
+fn notes(event: &BusEvent<'_>) {
     match event {
         BusEvent::Connection(ConnectionState::Disconnected) => say("the connection is lost; trying again"),
         BusEvent::Connection(ConnectionState::Connected) => tracing::info!("connected"),
+        BusEvent::Retrying(retry) => say(retry),
+        BusEvent::Recovered { operation, topic, age, .. } => {
+            say(format_args!("{operation}: topic {topic}: it goes on, after {} s", age.as_secs()));
+        }
         _ => {}
     }
 }
 
 /// Closes the bus. The command's work is done by now, so a failure here is only logged.
 pub(crate) async fn leave(bus: &Arc<dyn EventBus>) {
-    if let Err(error) = bus.close(GOODBYE).await {
+    leave_within(bus, GOODBYE).await;
+}
+
+/// Closes the bus as [`leave`] does, with publishes ended after this time.
+pub(crate) async fn leave_within(bus: &Arc<dyn EventBus>, within: Duration) {
+    if let Err(error) = bus.close(within).await {
         tracing::warn!(%error, "the bus did not close in order");
     }
 }

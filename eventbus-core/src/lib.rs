@@ -124,7 +124,7 @@ pub use model::{
 };
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
-pub use observe::{BusEvent, Hook, Location, OwnershipChange, Propagator};
+pub use observe::{BusEvent, Hook, Location, OwnershipChange, Propagator, Retry};
 pub use publish::{
     BatchConfirmation, BatchOutcome, BatchPublishing, Confirmation, Publish, PublishLayer, Publishing, StoredPrefix,
 };

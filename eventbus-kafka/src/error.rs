@@ -28,6 +28,11 @@ pub(crate) fn to_core(error: &KafkaError, doing: &str) -> Error {
     Error::new(kind, format!("{doing}: {error}"))
 }
 
+/// Whether the broker says that the user may not do this.
+pub(crate) fn is_denied(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(|code| kind(code) == ErrorKind::PermissionDenied)
+}
+
 fn code<T>(answer: &KafkaResult<T>) -> Option<Code> {
     answer.as_ref().err()?.rdkafka_error_code()
 }

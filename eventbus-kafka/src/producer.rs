@@ -45,8 +45,9 @@ impl Pipeline for Records {
     fn client(&self, limit: usize, alone: bool, reports: DeliveryReports) -> Result<Self::Client> {
         let (linger, records) = if alone { (Duration::ZERO, 1) } else { (self.link.config.linger, BATCH_RECORDS) };
         let mut config = self.link.config.producer(limit.min(BATCH_BYTES), linger, records);
-        // A single record may be larger than a batch of several.
-        config.set("message.max.bytes", limit.min(1_000_000_000).to_string());
+        // A single record may be larger than a batch of several. The client takes no limit below 1 000 bytes; records
+        // above the topic's own are refused before they are given.
+        config.set("message.max.bytes", limit.clamp(1_000, 1_000_000_000).to_string());
         config.set("topic.metadata.propagation.max.ms", "2000");
         let delivered = Context::of(&self.link, reports);
         Self::Client::from_config_and_context(&config, delivered).map_err(|error| refused_setting(&error))
@@ -61,13 +62,15 @@ impl Pipeline for Records {
         client.send(message).map_err(|(error, _)| turned(&error))
     }
 
-    fn end(client: Self::Client) {
+    fn end(client: Self::Client) -> Option<DeliveryError> {
+        let reason = client.client().fatal_error();
         client.purge(PurgeConfig::default().queue());
         // Records on the wire are best known from their answers. Records behind a failed batch of their partition are
         // never reported by themselves.
         let _ = client.flush(LAST_REPORTS);
         client.purge(PurgeConfig::default().inflight());
         let _ = client.flush(LAST_REPORTS);
+        reason.map(|(code, reason)| DeliveryError::new(verdict(code), format!("the client says: {reason}")))
     }
 
     fn most(&self, envelope: &Envelope) -> usize {

@@ -16,6 +16,8 @@ pub(crate) enum ReadEvent<R> {
     End(u32),
     /// Nothing, for the moment.
     Nothing,
+    /// An obstacle that does not pass: a missing permission.
+    Failed(Error),
 }
 
 /// Reads partitions, each to its end or until `each` returns `false` for it. Blocks: for a thread that may.
@@ -23,7 +25,7 @@ pub(crate) enum ReadEvent<R> {
 /// `next` waits a little for an event. Records of partitions that are read no more are passed over.
 ///
 /// # Errors
-/// `Unavailable` if no record of these partitions comes for as long as `patience`. Records given to `each` until then
+/// What the client failed with for good; `Unavailable` if no record of these partitions comes for as long as `patience`. Records given to `each` until then
 /// were there.
 pub(crate) fn read_to_ends<R>(
     partitions: impl IntoIterator<Item = u32>,
@@ -45,6 +47,7 @@ pub(crate) fn read_to_ends<R>(
                 }
             }
             ReadEvent::End(partition) => drop(left.remove(&partition)),
+            ReadEvent::Failed(error) => return Err(error),
             ReadEvent::Record(..) | ReadEvent::Nothing => {}
         }
     }
@@ -85,5 +88,12 @@ mod tests {
         let patience = Duration::from_millis(5);
         let failed = read_to_ends([0], patience, || ReadEvent::Record(1, ()), |_, ()| panic!("of no interest"));
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn what_the_client_may_not_read_is_not_waited_for() {
+        let denied = || ReadEvent::Failed(Error::new(ErrorKind::PermissionDenied, "no right to read"));
+        let failed = read_to_ends([0], PATIENCE, denied, |_, ()| panic!("no record"));
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::PermissionDenied);
     }
 }

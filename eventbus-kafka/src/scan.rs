@@ -14,7 +14,7 @@ use rdkafka::message::BorrowedMessage as Record;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::connection::Link;
-use crate::error::to_core;
+use crate::error::{is_denied, to_core};
 use crate::note::{Fingerprint, print_of};
 use crate::topics::watermarks;
 use crate::wire;
@@ -89,9 +89,11 @@ fn read(link: &Link, name: &str, places: &Places, each: impl FnMut(u32, &Record<
         Some(Ok(message)) => ReadEvent::Record(wire::partition(message.partition()), message),
         // The end is told also where a transaction's marker or compaction left no record before it.
         Some(Err(KafkaError::PartitionEOF(partition))) => ReadEvent::End(wire::partition(partition)),
+        Some(Err(error)) if is_denied(&error) => ReadEvent::Failed(to_core(&error, "reading the log")),
         Some(Err(_)) | None => ReadEvent::Nothing,
     };
-    read_to_ends(places.iter().map(|(partition, _)| *partition), PATIENCE, next, each)
+    let read = read_to_ends(places.iter().map(|(partition, _)| *partition), PATIENCE, next, each);
+    read.map_err(|error| error.about("topic", name))
 }
 
 fn list(name: &str, places: &Places) -> KafkaResult<TopicPartitionList> {

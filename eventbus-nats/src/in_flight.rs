@@ -4,7 +4,7 @@
 //! * every submission is told its fate once: by the caller that [ends](InFlight::end) it, by the answer to a question,
 //!   by age, or with all others;
 //! * an answer counts only for its own submission: a place in the table that is used again has another serial number,
-//!   which is part of the [`FlightId`];
+//!   which is part of the [`FlightId`]; only a [late](crate::late) *stored* counts for every send of its stamp;
 //! * no lock is held while a ticket is told: the ticket may submit from inside.
 
 use std::collections::{HashMap, VecDeque};
@@ -17,13 +17,15 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use eventbus_core::backend::{Fate, Ticket};
-use eventbus_core::{Error, ErrorKind};
+use eventbus_core::{Error, ErrorKind, Stamp};
+
+use crate::late::{Late, LateAnswers};
 
 /// Interval at which the age of submissions is checked.
 const SWEEP: Duration = Duration::from_millis(100);
 
 /// The id of one submission, also in an answer's address: two hexadecimal numbers with `-` between them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct FlightId {
     index: usize,
     serial: u64,
@@ -55,11 +57,13 @@ struct Table<T> {
     by_age: VecDeque<(Instant, FlightId)>,
     /// Tickets set aside, by the question that they wait for.
     aside: HashMap<String, Vec<Ticket>>,
+    late: LateAnswers<FlightId>,
     closed: bool,
 }
 
 struct Flight<T> {
     serial: u64,
+    stamp: Stamp,
     ticket: Ticket,
     about: T,
 }
@@ -67,7 +71,8 @@ struct Flight<T> {
 impl<T> Default for InFlight<T> {
     fn default() -> Self {
         let (flights, by_age, aside) = (Slab::new(), VecDeque::new(), HashMap::new());
-        Self { table: Mutex::new(Table { flights, serials: 0, by_age, aside, closed: false }) }
+        let late = LateAnswers::default();
+        Self { table: Mutex::new(Table { flights, serials: 0, by_age, aside, late, closed: false }) }
     }
 }
 
@@ -85,22 +90,41 @@ impl<T> InFlight<T> {
     /// Begins a flight, at the age of zero.
     ///
     /// # Errors
-    /// After [`close`](Self::close): the ticket, and the fate to tell it.
-    pub(crate) fn begin(&self, ticket: Ticket, about: T) -> Result<FlightId, (Ticket, Fate)> {
+    /// After [`close`](Self::close), or where a late answer says that the stamp is stored: the ticket, and the fate to
+    /// tell it.
+    pub(crate) fn begin(&self, ticket: Ticket, stamp: Stamp, about: T) -> Result<FlightId, (Ticket, Fate)> {
         let mut table = self.table();
         if table.closed {
             return Err((ticket, Fate::NotStored(Error::new(ErrorKind::Closed, "the backend is closed"))));
         }
         table.serials += 1;
         let serial = table.serials;
-        let id = FlightId { index: table.flights.insert(Flight { serial, ticket, about }), serial };
+        let index = table.flights.vacant_key();
+        if let Some(stored) = table.late.sends(FlightId { index, serial }, stamp) {
+            return Err((ticket, stored));
+        }
+        table.flights.insert(Flight { serial, stamp, ticket, about });
+        let id = FlightId { index, serial };
         table.by_age.push_back((Instant::now(), id));
         Ok(id)
     }
 
     /// Takes a flight out, for the caller to tell; `None` if it has ended already.
     pub(crate) fn end(&self, id: FlightId) -> Option<(Ticket, T)> {
-        self.table().take(id).map(|flight| (flight.ticket, flight.about))
+        let mut table = self.table();
+        let flight = table.take(id)?;
+        table.late.ended(flight.stamp);
+        Some((flight.ticket, flight.about))
+    }
+
+    /// Takes the answer *stored* to a flight that was given up. Returns the ticket of the flight of the same stamp that
+    /// is under way now, for the caller to tell; the stamp's next flight is told it otherwise.
+    pub(crate) fn came_late(&self, id: FlightId, stored: &Fate) -> Option<Ticket> {
+        let mut table = self.table();
+        let Late::Confirms(under_way) = table.late.came(id, stored) else { return None };
+        let flight = table.take(under_way)?;
+        table.late.ended(flight.stamp);
+        Some(flight.ticket)
     }
 
     /// Finds the flights that fit, with what `fits` returns for each.
@@ -158,7 +182,7 @@ impl<T> InFlight<T> {
                     break;
                 }
                 table.by_age.pop_front();
-                late.extend(table.take(id));
+                late.extend(table.give_up(id));
             }
         }
         tell_unknown(late.into_iter().map(|flight| flight.ticket), "no acknowledgement came in time");
@@ -171,6 +195,9 @@ impl<T> InFlight<T> {
             table.by_age.clear();
             (std::mem::take(&mut table.flights), std::mem::take(&mut table.aside))
         };
+        for (index, flight) in &flights {
+            self.table().late.given_up(FlightId { index, serial: flight.serial }, flight.stamp);
+        }
         let flights = flights.into_iter().map(|(_, flight)| flight.ticket);
         tell_unknown(flights.chain(aside.into_values().flatten()), why);
     }
@@ -189,6 +216,13 @@ impl<T> Table<T> {
 
     fn take(&mut self, id: FlightId) -> Option<Flight<T>> {
         self.holds(id).then(|| self.flights.remove(id.index))
+    }
+
+    /// Takes out a flight whose answer did not come in time.
+    fn give_up(&mut self, id: FlightId) -> Option<Flight<T>> {
+        let flight = self.take(id)?;
+        self.late.given_up(id, flight.stamp);
+        Some(flight)
     }
 }
 
@@ -229,12 +263,20 @@ mod tests {
         }
     }
 
+    fn stamp(number: u64) -> Stamp {
+        Stamp::new(eventbus_core::ProducerId::new(1), number)
+    }
+
     fn begin(told: &Arc<Told>, id: u64) -> Result<FlightId, (Ticket, Fate)> {
-        told.flights.begin(Ticket::new(told.clone(), id), id as u32)
+        told.flights.begin(Ticket::new(told.clone(), id), stamp(id), id as u32)
     }
 
     fn ids(told: &Told) -> Vec<u64> {
-        told.fates.lock().unwrap().iter().map(|(id, _)| *id).collect()
+        ids_of(&told.fates.lock().unwrap())
+    }
+
+    fn ids_of(fates: &[(u64, Fate)]) -> Vec<u64> {
+        fates.iter().map(|(id, _)| *id).collect()
     }
 
     #[test]
@@ -268,6 +310,27 @@ mod tests {
         told.flights.end_older(Duration::from_secs(1));
         assert_eq!(ids(&told), [2, 3]);
         assert!(told.fates.lock().unwrap().iter().all(|(_, fate)| matches!(fate, Fate::Unknown(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_late_confirms_whatever_send_of_its_stamp_is_under_way() {
+        let told = Arc::new(Told::default());
+        let again = |id| told.flights.begin(Ticket::new(told.clone(), id), stamp(9), 0);
+        let stored = Fate::Stored { position: Position::new(4), duplicate: false };
+        let first = again(1).unwrap();
+        told.flights.end_older(Duration::ZERO);
+        let second = again(2).unwrap();
+        told.flights.came_late(first, &stored).unwrap().tell(stored.clone());
+        assert!(told.flights.end(second).is_none() && told.flights.came_late(first, &stored).is_none());
+        let third = again(3).unwrap();
+        told.flights.end_all("the connection was lost");
+        assert!(told.flights.came_late(third, &stored).is_none(), "nothing of it is under way");
+        let (ticket, fate) = again(4).unwrap_err();
+        ticket.tell(fate);
+        let fates = told.fates.lock().unwrap();
+        let stored: Vec<_> =
+            fates.iter().filter(|(_, fate)| matches!(fate, Fate::Stored { .. })).map(|(id, _)| *id).collect();
+        assert_eq!((ids_of(&fates), stored), (vec![1, 2, 3, 4], vec![2, 4]));
     }
 
     #[tokio::test]
@@ -316,7 +379,7 @@ mod tests {
         let flights = Arc::new(InFlight::<u32>::default());
         let told = Arc::new(Told::default());
         let watching = tokio::spawn(InFlight::watch(Arc::downgrade(&flights), Duration::from_secs(1)));
-        assert!(flights.begin(Ticket::new(told.clone(), 1), 1).is_ok());
+        assert!(flights.begin(Ticket::new(told.clone(), 1), stamp(1), 1).is_ok());
         tokio::time::sleep(Duration::from_millis(950)).await;
         assert!(ids(&told).is_empty());
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -34,6 +34,7 @@ mod error;
 mod health;
 mod in_flight;
 mod labels;
+mod late;
 mod names;
 mod producer;
 mod removals;

@@ -3,7 +3,8 @@
 //! Invariants:
 //! * every submission is told its fate once: by an answer, by the time-out, by the loss of the connection, by a denied
 //!   permission, or by the end of the bus;
-//! * an answer counts only for its own submission, whose [`FlightId`] is part of the reply subject;
+//! * an answer counts only for its own submission, whose [`FlightId`] is part of the reply subject; an acknowledgement
+//!   counts for its stamp, however late it comes;
 //! * no lock is held while a ticket is told.
 
 use std::collections::HashMap;
@@ -121,7 +122,7 @@ impl Producer {
         }
         let target = self.target(topic, partition);
         let subject = target.subject.clone();
-        let id = match self.flights.begin(ticket, target) {
+        let id = match self.flights.begin(ticket, stamp, target) {
             Ok(id) => id,
             Err(closed) => return Some(closed),
         };
@@ -148,8 +149,17 @@ impl Producer {
 
     fn answered(self: &Arc<Self>, message: &Message) {
         let id = message.subject.rsplit_once('.').and_then(|(_, id)| FlightId::parse(id));
-        let Some((ticket, target)) = id.and_then(|id| self.flights.end(id)) else { return };
-        match judge(message.status.map(|status| status.as_u16()), &message.payload) {
+        let Some(id) = id else { return };
+        let verdict = judge(message.status.map(|status| status.as_u16()), &message.payload);
+        let Some((ticket, target)) = self.flights.end(id) else {
+            if let Verdict::Known(stored @ Fate::Stored { .. }) = verdict
+                && let Some(ticket) = self.flights.came_late(id, &stored)
+            {
+                ticket.tell(stored);
+            }
+            return;
+        };
+        match verdict {
             Verdict::Known(fate) => ticket.tell(fate),
             // No stream took the record: whether its stream is there decides about it.
             Verdict::Ask => {

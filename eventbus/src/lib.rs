@@ -190,7 +190,7 @@ pub mod layer {
 
 /// Observation of a bus: events for hooks, and trace context.
 pub mod observe {
-    pub use eventbus_core::{BusEvent, Hook, Location, OwnershipChange, Propagator};
+    pub use eventbus_core::{BusEvent, Hook, Location, OwnershipChange, Propagator, Retry};
 }
 
 /// Records of envelopes: CloudEvents 1.0 in the bindings of the brokers.

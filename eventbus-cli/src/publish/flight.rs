@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 
 use eventbus::{
     BatchConfirmation, BatchPublishing, Confirmation, Envelope, Error, ErrorKind, EventBus, Key, Publishing, Receipt,
-    Withdrawal,
 };
 
 /// Line of the input whose envelope was handed to the bus.
@@ -70,22 +69,14 @@ impl Flight {
         lines.zip(results).map(|(line, result)| Outcome { line, result }).collect()
     }
 
-    /// Withdraws what it can, and tells what is known of the rest.
-    pub(super) fn give_up(mut self) -> Vec<Outcome> {
-        let withdrawn = match &self.step {
-            Step::Room(publishing) => usize::from(publishing.cancel() == Withdrawal::Withdrawn),
-            Step::Answer(confirmation) => usize::from(confirmation.cancel() == Withdrawal::Withdrawn),
-            Step::BatchRoom(publishing) => publishing.cancel(),
-            Step::BatchAnswer(confirmation) => confirmation.cancel(),
-        };
-        // A batch tells only how many were withdrawn. So the fate of each line is known only if all of them were.
-        let all = withdrawn == self.lines.len();
-        let error = if all {
-            Error::new(ErrorKind::Withdrawn, "withdrawn at the deadline, before it was sent")
-        } else {
-            Error::new(ErrorKind::Unknown, "the broker had not answered at the deadline; it may be stored")
-        };
-        self.outcomes(std::iter::repeat_with(|| Some(Err(error.clone()))))
+    /// Withdraws what is certainly not stored. What became of each line is known when the bus is closed.
+    pub(super) fn withdraw(&self) {
+        match &self.step {
+            Step::Room(publishing) => drop(publishing.cancel()),
+            Step::Answer(confirmation) => drop(confirmation.cancel()),
+            Step::BatchRoom(publishing) => drop(publishing.cancel()),
+            Step::BatchAnswer(confirmation) => drop(confirmation.cancel()),
+        }
     }
 }
 

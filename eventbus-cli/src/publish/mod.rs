@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use eventbus::observe::BusEvent;
 use eventbus::{Envelope, EventBus, EventBusConfig, Key, OnExisting, TopicSpec};
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use crate::exit::{Exit, Failure};
 use crate::input::{self, BrokenLine};
 use crate::interrupt::Interrupt;
 use crate::seconds;
-use crate::target::{Target, leave, warn_if_volatile};
+use crate::target::{GOODBYE, Target, leave_within, warn_if_volatile};
 use crate::voice::say;
 
 /// Publish lines of NDJSON, in the order of the input
@@ -143,7 +144,7 @@ async fn run(args: &Args, config: &EventBusConfig, input: Box<dyn BufRead + Send
     let ended = publisher.publish(read_ahead(input), &interrupt).await;
     let limit = if ended == Ended::Interrupted { Some(Instant::now() + args.deadline) } else { None };
     publisher.resolve(limit, &interrupt, args.deadline).await;
-    leave(&bus).await;
+    publisher.leave().await;
     publisher.report.end(ended, interrupt.is_set())
 }
 
@@ -305,17 +306,24 @@ impl Publisher {
                 () = limit => break,
             }
         }
-        self.give_up();
         self.report.flush();
     }
 
-    /// Gives up at the deadline: lines that can be withdrawn are, and the others are unknown.
-    fn give_up(&mut self) {
-        for flight in std::mem::take(&mut self.flights) {
-            flight.give_up().iter().for_each(|outcome| self.report.outcome(outcome));
+    /// Closes the bus. Lines that are still in flight are given up: what is certainly not stored is withdrawn, and
+    /// closing tells the fate of every other line, as far as it is known.
+    async fn leave(&mut self) {
+        self.flights.iter().for_each(Flight::withdraw);
+        let given_up = !self.flights.is_empty() || (self.mode == Mode::Fire && self.untold > 0);
+        leave_within(&self.bus, if given_up { Duration::ZERO } else { GOODBYE }).await;
+        while let Some(Some(outcomes)) = self.flights.next().now_or_never() {
+            self.told(outcomes);
+        }
+        while let Ok(news) = self.news.try_recv() {
+            self.hear(news);
         }
         if self.mode == Mode::Fire {
             self.report.lost(self.untold);
         }
+        self.report.flush();
     }
 }

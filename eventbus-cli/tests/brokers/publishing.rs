@@ -99,3 +99,24 @@ pub(crate) fn what_the_broker_never_answered_is_told_as_unknown(world: &World) {
     }
     assert!([1, 2].contains(&receipts.len()), "{receipts:?}");
 }
+
+pub(crate) fn what_a_full_stream_refuses_is_told_while_it_waits_and_refused_at_the_deadline(world: &World) {
+    world.publish("t", &events(4, 4));
+    world.fill("t");
+    for mode in ["confirm", "batch"] {
+        let url = format!("{}&notice_after_ms=300", world.url);
+        let arguments = ["publish", "--url", &url, "--topic", "t", "--receipts", "--mode", mode, "--deadline", "0.2"];
+        let mut publish = Running::start(&arguments);
+        publish.write(&events(4, 4));
+        let line = publish.hears("it is tried again");
+        assert!(line.starts_with("send: topic t, partition ") && line.contains("maximum messages exceeded"), "{line}");
+        publish.signal("-INT");
+        let receipts = publish.rest();
+        assert_eq!((publish.wait().0, receipts.len()), (Some(1), 4));
+        for receipt in &receipts {
+            assert!(receipt["error"].as_str().unwrap().contains("maximum messages exceeded"), "{receipt}");
+        }
+        // A send may be on its way just at the deadline, though hardly ever that of all keys.
+        assert!(receipts.iter().any(|receipt| receipt["outcome"] == "refused"), "{receipts:?}");
+    }
+}

@@ -111,6 +111,21 @@ impl World {
         names
     }
 
+    /// Leaves a topic on JetStream no room for more records than it has, and has it discard new ones.
+    pub(crate) fn fill(&self, topic: &str) {
+        let (server, prefix) = self.url.split_once("?prefix=").unwrap();
+        let filled = async {
+            let context = async_nats::jetstream::new(async_nats::connect(server).await.unwrap());
+            let mut stream = context.get_stream(format!("{prefix}_T_{topic}")).await.unwrap();
+            let info = stream.info().await.unwrap().clone();
+            let mut config = info.config;
+            config.discard = async_nats::jetstream::stream::DiscardPolicy::New;
+            config.max_messages = i64::try_from(info.state.messages).unwrap();
+            context.update_stream(config).await.unwrap();
+        };
+        background().unwrap().block_on(filled);
+    }
+
     /// Reads all stored records, with a new group.
     pub(crate) fn stored(&self, topic: &str) -> Vec<Value> {
         static GROUPS: AtomicU32 = AtomicU32::new(0);

@@ -164,6 +164,18 @@ impl Running {
         (code, self.said())
     }
 
+    /// Waits until the program says this on stderr, and returns the line.
+    #[allow(dead_code)] // used by the tests on brokers
+    pub(crate) fn hears(&mut self, what: &str) -> String {
+        loop {
+            match self.stderr.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(what) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("{what:?} was not said: {error}"),
+            }
+        }
+    }
+
     fn said(&self) -> String {
         self.stderr.try_iter().map(|line| line + "\n").collect()
     }

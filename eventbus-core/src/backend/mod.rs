@@ -16,13 +16,14 @@
 //! position to be handled: everything below is finished.
 //!
 //! **Publishing** (P1–P4). [`Backend::submit`] neither blocks nor fails; the fate of the record is told to its
-//! [`Ticket`], from any thread, also before `submit` returns. The four fates are all that the key lanes know:
+//! [`Ticket`], from any thread, also before `submit` returns. The five fates are all that the key lanes know:
 //!
 //! | fate | means |
 //! |---|---|
 //! | [`Fate::Stored`] | in the log at this position, as durable as the topic is configured |
 //! | [`Fate::NotStored`] | certainly not in the log, and never will be by this submission; sending again may help |
 //! | [`Fate::Refused`] | certainly not in the log, and sending again cannot help |
+//! | [`Fate::Doubtful`] | refused now, but perhaps in the log by an earlier send that the client made by itself |
 //! | [`Fate::Unknown`] | anything else, also a dropped ticket |
 //!
 //! With [`Pipelining::OnePerKey`] at most one record of a key is outstanding. With [`Pipelining::PerPartition`] the

@@ -41,6 +41,9 @@ pub enum Fate {
     NotStored(Error),
     /// The record is certainly not in the log; sending again cannot help.
     Refused(Error),
+    /// The broker refuses the record now, but the client had perhaps sent it before under the same submission, so that
+    /// it may be in the log. Sending again cannot help: the core reads the log, which decides.
+    Doubtful(Error),
     /// The record may be in the log.
     Unknown(Error),
 }

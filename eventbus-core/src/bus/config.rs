@@ -100,6 +100,13 @@ impl BusConfig {
         self
     }
 
+    /// Sets the age of a retry at which hooks are told of it ([`BusEvent::Retrying`](crate::BusEvent::Retrying)): a
+    /// publish that the broker does not store, and refuses only for now. Default 5 s.
+    pub fn notice_after(mut self, age: Duration) -> Self {
+        self.publish.notice_after = age;
+        self
+    }
+
     /// Sets the number of partitions that a topic must have if this bus publishes to it without having ensured it.
     /// Where the topic has another number, keyed publishes fail with `PartitionsChanged`. Default: the number that is
     /// found is taken.

@@ -39,8 +39,8 @@ impl Receipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a withdrawal may come too late"]
 pub enum Withdrawal {
-    /// The envelope had not been handed to the broker and never will be; its outcome is `Withdrawn`.
+    /// The envelope is certainly not stored and never will be; its outcome is `Withdrawn`.
     Withdrawn,
-    /// The envelope had been handed to the broker, or its outcome is known already. Nothing has changed.
+    /// The envelope is with the broker or may be stored, or its outcome is known already. Nothing has changed.
     TooLate,
 }

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::retries::Retry;
 use crate::backend::ConnectionState;
 use crate::model::{Envelope, Error, Group, Key, Position, Receipt, Stamp, Topic};
 
@@ -130,6 +131,20 @@ pub enum BusEvent<'a> {
         group: &'a Group,
         /// The reason.
         error: &'a Error,
+    },
+    /// An operation fails and is tried again, for longer than
+    /// [`notice_after`](crate::BusConfig::notice_after). Told again after waits that double.
+    Retrying(&'a Retry<'a>),
+    /// No operation of a kind that was told as `Retrying` is late any more.
+    Recovered {
+        /// The operation.
+        operation: &'static str,
+        /// The topic.
+        topic: &'a Topic,
+        /// The group; `None` for publishes.
+        group: Option<&'a Group>,
+        /// The time since the first of the late ones was first tried.
+        age: Duration,
     },
     /// The connection's state changed.
     Connection(ConnectionState),

@@ -1,12 +1,15 @@
 //! Observation of a bus: events for hooks ([`Hook`]), and metrics and spans under OpenTelemetry's names.
 //!
 //! Hooks hear of every event that a user should know and no caller is told: failed attempts, dead letters, lost
-//! ownership, sealed keys, a stalled partition. They are called outside of all locks, in the order of a key.
+//! ownership, sealed keys, a stalled partition, a retry that lasts. They are called outside of all locks, in the order of a key.
 
 mod events;
+mod retries;
 mod telemetry;
 
 pub(crate) use events::Hooks;
 pub use events::{BusEvent, Hook, Location, OwnershipChange};
+pub use retries::Retry;
+pub(crate) use retries::RetryNotices;
 pub use telemetry::Propagator;
 pub(crate) use telemetry::labels;

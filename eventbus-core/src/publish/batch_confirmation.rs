@@ -60,7 +60,7 @@ impl BatchPublishing {
         Self(placed.map(|list| BatchEntries { list: envelopes.iter().zip(list).map(entry).collect(), next: 0 }))
     }
 
-    /// Withdraws the envelopes that were not handed to the broker yet, and returns their number.
+    /// Withdraws the envelopes that are certainly not stored, and returns their number.
     pub fn cancel(&self) -> usize {
         self.0.as_ref().map_or(0, BatchEntries::cancel)
     }
@@ -105,7 +105,7 @@ impl BatchConfirmation {
         self.await
     }
 
-    /// Withdraws the envelopes that were not handed to the broker yet, and returns their number.
+    /// Withdraws the envelopes that are certainly not stored, and returns their number.
     pub fn cancel(&self) -> usize {
         self.entries.cancel()
     }

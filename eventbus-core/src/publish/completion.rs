@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::seal::{Failure, PublishOutcome, RefusalRoot};
-use crate::model::{Stamp, Withdrawal};
+use crate::model::{Error, Stamp, Withdrawal};
 use crate::runtime::Mutex;
 use tokio::time::Instant;
 
-/// The lanes as a completion sees them: able to withdraw a publish that was not handed to the broker yet.
+/// The lanes as a completion sees them: able to withdraw a publish that is certainly not stored.
 pub(super) trait Withdraw: fmt::Debug + Send + Sync {
     fn withdraw(self: Arc<Self>, ticket: u64) -> Withdrawal;
+
+    /// Returns the last answer to a publish that is sent again.
+    fn last_answer(&self, ticket: u64) -> Option<Error>;
 }
 
 /// The caller's end of a publish: the one allocation that a publish makes.
@@ -98,6 +101,10 @@ impl Completion {
             Some(outcome) => Poll::Ready(outcome.clone()),
             None => progress.wait(cx),
         }
+    }
+
+    pub(crate) fn last_answer(&self) -> Option<Error> {
+        self.lanes.last_answer(self.ticket)
     }
 
     pub(crate) fn cancel(&self) -> Withdrawal {

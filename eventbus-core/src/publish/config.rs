@@ -18,6 +18,7 @@ pub(crate) struct PublishConfig {
     pub(crate) retry_max: Duration,
     pub(crate) partitions: Option<u32>,
     pub(crate) recount: Duration,
+    pub(crate) notice_after: Duration,
     pub(crate) seam: Seam,
 }
 
@@ -33,6 +34,7 @@ impl Default for PublishConfig {
             retry_max: Duration::from_secs(1),
             partitions: None,
             recount: Duration::from_secs(30),
+            notice_after: Duration::from_secs(5),
             seam: Seam::default(),
         }
     }
@@ -55,6 +57,9 @@ impl PublishConfig {
         }
         if self.recount.is_zero() {
             return Err(invalid("recount", "expected more than zero"));
+        }
+        if self.notice_after.is_zero() {
+            return Err(invalid("notice_after", "expected more than zero"));
         }
         if self.retry_first.is_zero() || self.retry_max < self.retry_first {
             return Err(invalid("resend_backoff", "expected more than zero, and the first wait not above the longest"));

@@ -44,6 +44,19 @@ impl Placement {
         }
     }
 
+    /// Returns the error of a wait that ends before the publish is over.
+    fn unresolved(&self) -> Error {
+        let answer = match self {
+            Self::Lanes(completion) => completion.last_answer(),
+            Self::Over(_) => None,
+        };
+        let message = match answer {
+            None => "the broker has not answered yet; the key goes on waiting".into(),
+            Some(answer) => format!("not known to be stored yet; the key goes on waiting; the last answer: {answer}"),
+        };
+        Error::new(ErrorKind::Unknown, message)
+    }
+
     pub(super) fn cancel(&self) -> Withdrawal {
         match self {
             Self::Lanes(completion) => completion.cancel(),
@@ -89,8 +102,8 @@ impl Publishing {
         Self(Placement::of(placed))
     }
 
-    /// Withdraws the envelope, if it was not handed to the broker yet. A withdrawal is no refusal: envelopes queued
-    /// behind this one go on.
+    /// Withdraws the envelope, if it is certainly not stored: not handed to the broker yet, or come back from it. A
+    /// withdrawal is no refusal: envelopes queued behind this one go on.
     pub fn cancel(&self) -> Withdrawal {
         self.0.cancel()
     }
@@ -152,13 +165,12 @@ impl Confirmation {
     pub async fn confirmed_within(&mut self, within: Duration) -> Result<Receipt> {
         match tokio::time::timeout(within, &mut *self).await {
             Ok(result) => result,
-            Err(_) => Err(Error::new(ErrorKind::Unknown, "the broker has not answered yet; the key goes on waiting")
-                .with("waited_ms", within.as_millis())),
+            Err(_) => Err(self.0.unresolved().with("waited_ms", within.as_millis())),
         }
     }
 
-    /// Withdraws the envelope, if it was not handed to the broker yet. A withdrawal is no refusal: envelopes queued
-    /// behind this one go on.
+    /// Withdraws the envelope, if it is certainly not stored: not handed to the broker yet, or come back from it. A
+    /// withdrawal is no refusal: envelopes queued behind this one go on.
     pub fn cancel(&self) -> Withdrawal {
         self.0.cancel()
     }

@@ -37,6 +37,8 @@ section! {
         resend_ms: u64 = "20 ms", TIME;
         /// the longest wait before a record is sent again
         resend_max_ms: u64 = "1 s", TIME;
+        /// age of a retry at which it is reported
+        notice_after_ms: u64 = "5 s", TIME => millis(BusConfig::notice_after);
         /// how often topics in use are looked at for a changed number of partitions
         recount_ms: u64 = "30 s", TIME => millis(BusConfig::recount);
         /// where the bus's own work runs

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -85,6 +86,8 @@ pub(crate) struct LanesDriver {
     close: Box<dyn Fn() + Send>,
     /// The instant of the next count of partitions; `None` where their number cannot change.
     recount_at: Option<Instant>,
+    /// The instant of the next look for late retries.
+    look_at: Instant,
     jobs: FuturesUnordered<DriverJob>,
     /// The number of logs that are being read.
     searching: usize,
@@ -106,6 +109,7 @@ impl LanesDriver {
             topics: Box::new(topics),
             close: Box::new(close),
             recount_at: None,
+            look_at: Instant::now(),
             jobs: FuturesUnordered::new(),
             searching: 0,
             searches: VecDeque::new(),
@@ -118,6 +122,7 @@ impl LanesDriver {
     pub(crate) async fn run(mut self) {
         let recounts = self.shared.backend.capabilities().partitions_change;
         self.recount_at = recounts.then(|| Instant::now() + self.shared.config.recount);
+        self.look_at = Instant::now() + self.look_every();
         loop {
             let (commands, stopped) = self.shared.inbox.take();
             if stopped {
@@ -126,18 +131,12 @@ impl LanesDriver {
             commands.into_iter().for_each(|command| self.obey(command));
             self.ring();
             let due = self.timers.first_key_value().map(|((at, _), _)| *at);
-            let due = due.into_iter().chain(self.recount_at).min();
-            let timer = async {
-                match due {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let due = due.into_iter().chain(self.recount_at).fold(self.look_at, Instant::min);
             tokio::select! {
                 biased;
                 () = self.shared.inbox.news.notified() => {}
                 Some(done) = self.jobs.next() => self.finish(done),
-                () = timer => {}
+                () = tokio::time::sleep_until(due) => {}
             }
         }
     }
@@ -200,9 +199,18 @@ impl LanesDriver {
         }
     }
 
-    /// Does what is due: counts partitions, and lets lanes go on whose back-off is over.
+    /// Returns the interval between looks for late retries, so that each is told in time or a little later.
+    fn look_every(&self) -> Duration {
+        (self.shared.config.notice_after / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    /// Does what is due: looks for late retries, counts partitions, and lets lanes go on whose back-off is over.
     fn ring(&mut self) {
         let now = Instant::now();
+        if self.look_at <= now {
+            self.look_at = now + self.look_every();
+            (self.topics)().iter().for_each(|topic| topic.tell_retries(now));
+        }
         if self.recount_at.is_some_and(|at| at <= now) {
             self.recount();
             self.recount_at = Some(now + self.shared.config.recount);
@@ -228,6 +236,7 @@ async fn describe(shared: &Shared, topic: &TopicLanes) -> Result<TopicDescriptio
             Err(error) if error.is_retryable() => {
                 attempt += 1;
                 tracing::debug!(topic = %topic.name(), %error, attempt, "the topic could not be described");
+                topic.describe_failed(&error);
                 tokio::time::sleep(shared.resend_delay(attempt)).await;
             }
             answer => return answer,

@@ -4,6 +4,7 @@
 //! allocates nothing once the slab has grown, and memory returns when the keys have gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -110,6 +111,15 @@ pub(super) struct QueuedEnvelope {
     /// The end of the partition as known before the first submission.
     pub(super) from: Position,
     pub(super) first_sent: Option<Instant>,
+    /// The broker's last answer, where it did not store the envelope and the envelope is sent again.
+    pub(super) retry: Option<Box<SendRetry>>,
+}
+
+/// An envelope's retry: since when, and the last error.
+#[derive(Debug, Clone)]
+pub(super) struct SendRetry {
+    pub(super) since: Instant,
+    pub(super) error: Error,
 }
 
 impl QueuedEnvelope {
@@ -139,7 +149,24 @@ impl QueuedEnvelope {
             incarnation: 0,
             from: Position::ZERO,
             first_sent: None,
+            retry: None,
         }
+    }
+
+    /// Notes why the envelope has to be sent again.
+    pub(super) fn failed(&mut self, now: Instant, error: &Error) {
+        let since = self.retry.as_ref().map_or(self.first_sent.unwrap_or(now), |retry| retry.since);
+        self.retry = Some(Box::new(SendRetry { since, error: error.clone() }));
+    }
+
+    /// Whether the envelope has been sent again for this long.
+    pub(super) fn is_late(&self, now: Instant, after: Duration) -> bool {
+        self.retry.as_ref().is_some_and(|retry| now.saturating_duration_since(retry.since) >= after)
+    }
+
+    /// Whether the envelope may be in the log.
+    pub(super) fn perhaps_stored(&self) -> bool {
+        self.unknown || matches!(self.state, EnvelopeState::Outstanding { .. })
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use super::effects::Effects;
+use super::errors::{perhaps_gone, unreadable, withdrawn};
 use super::find_stamp::StampOutcome;
 use super::metadata::TopicMetadata;
 use super::queues::{EnvelopeState, LaneKind, LaneQueues, LaneState, QueuedEnvelope};
@@ -262,7 +263,7 @@ impl Shard {
         fx.release_permit(lane.kind);
         match (fate, doomed) {
             (Fate::Stored { position, duplicate }, doomed) => self.stored(fx, index, position, duplicate, doomed),
-            (Fate::NotStored(_) | Fate::Refused(_) | Fate::Unknown(_), Some(root)) => {
+            (Fate::NotStored(_) | Fate::Refused(_) | Fate::Doubtful(_) | Fate::Unknown(_), Some(root)) => {
                 queued.state = EnvelopeState::Over(Err(Failure::cascaded(fx.topic.name(), &root)));
             }
             (Fate::NotStored(error), None) => self.returned(fx, index, &error, false),
@@ -270,15 +271,13 @@ impl Shard {
                 queued.state = EnvelopeState::Over(Err(Failure::plain(error)));
             }
             (Fate::Unknown(error), None) => self.returned(fx, index, &error, true),
-            (Fate::Refused(error), None) if queued.unknown => {
-                fx.stale_metadata(&error);
-                queued.refused = Some(error);
-                queued.returned = true;
-                self.queues.lanes[lane_index].state = LaneState::Draining;
-            }
-            (Fate::Refused(error), None) => {
+            (Fate::Refused(error), None) if !queued.unknown => {
                 fx.stale_metadata(&error);
                 self.refuse(fx, index, error);
+            }
+            (Fate::Refused(error) | Fate::Doubtful(error), None) => {
+                self.returned(fx, index, &error, true);
+                self.queues.envelopes[index].refused = Some(error);
             }
         }
         self.drive(fx, lane_index);
@@ -318,7 +317,8 @@ impl Shard {
     fn returned(&mut self, fx: &mut Effects<'_>, index: usize, error: &Error, unknown: bool) {
         tracing::debug!(topic = %fx.topic.name(), %error, unknown, "an envelope is to be sent again");
         fx.stale_metadata(error);
-        let queued = &mut self.queues.envelopes[index];
+        let (queued, now) = (&mut self.queues.envelopes[index], fx.now());
+        queued.failed(now, error);
         queued.returned = true;
         queued.unknown |= unknown;
         self.queues.lanes[queued.lane].state = LaneState::Draining;
@@ -384,8 +384,14 @@ impl Shard {
             }
             Err(error) => {
                 tracing::debug!(topic = %fx.topic.name(), %error, "the log could not be read for a stamp");
+                let now = fx.now();
+                queued.failed(now, &error);
                 fx.stale_metadata(&error);
-                self.back_off(fx, lane_index);
+                let late = queued.is_late(now, fx.topic.notices.after());
+                match unreadable(queued, error).filter(|_| late) {
+                    Some(error) => self.refuse(fx, id.index, error),
+                    None => self.back_off(fx, lane_index),
+                }
             }
         }
         self.drive(fx, lane_index);
@@ -400,17 +406,19 @@ impl Shard {
         }
     }
 
-    /// Withdraws an envelope that was never submitted.
+    /// Withdraws an envelope that was never submitted, or came back and is certainly not stored.
     pub(super) fn withdraw(&mut self, fx: &mut Effects<'_>, id: TicketId) -> Withdrawal {
         let Some(queued) = self.queues.queued(id.index, id.generation) else { return Withdrawal::TooLate };
-        if queued.sent || !matches!(queued.state, EnvelopeState::Waiting) {
-            return Withdrawal::TooLate;
-        }
         let lane_index = queued.lane;
         let lane = &self.queues.lanes[lane_index];
+        // Behind one that came back, later envelopes of the key may be on their way: they were submitted before the
+        // withdrawal, and may not be stored behind the hole.
+        let back = queued.returned && !queued.perhaps_stored() && lane.outstanding == 0;
+        if !matches!(queued.state, EnvelopeState::Waiting) || (queued.sent && !back) {
+            return Withdrawal::TooLate;
+        }
         let (kind, budget_key) = (lane.kind, lane.budget_key());
-        let error = Error::new(ErrorKind::Withdrawn, "the publish was withdrawn before it was handed to the broker")
-            .with("topic", fx.topic.name());
+        let error = withdrawn(fx.topic.name(), queued);
         let queued = self.queues.dequeue(id.index);
         let outcome = Err(Failure::plain(error));
         fx.event(LaneEvent::Over { ended: EndedPublish::new(queued, kind, budget_key), outcome });
@@ -429,8 +437,7 @@ impl Shard {
                 next = queued.behind;
                 if !queued.is_over() {
                     abandoned += 1;
-                    let perhaps_stored = queued.unknown || matches!(queued.state, EnvelopeState::Outstanding { .. });
-                    queued.state = EnvelopeState::Over(Err(closed(fx.topic, queued, perhaps_stored)));
+                    queued.state = EnvelopeState::Over(Err(closed(fx.topic, queued)));
                 }
             }
             self.tell_known(fx, lane_index);
@@ -455,13 +462,6 @@ fn needs_search(queued: &QueuedEnvelope, metadata: &TopicMetadata) -> bool {
     queued.first_sent.is_none_or(|first| first.elapsed() >= window)
 }
 
-/// Returns the error of an envelope that was refused when it was sent again, where the log no longer tells whether it
-/// was stored before. Envelopes behind it fail all the same: they may not be stored behind a hole.
-fn perhaps_gone(refusal: Error) -> Error {
-    let message = "sent again it was refused, and the log no longer tells whether it was stored before";
-    Error::new(ErrorKind::Unknown, message).caused_by(refusal)
-}
-
 /// Returns the failure of a refused publish, whose error names the publish itself.
 pub(super) fn fail(topic: &TopicLanes, key: Option<&Key>, stamp: Stamp, envelope: &Envelope, error: Error) -> Failure {
     let error = error.about("topic", topic.name());
@@ -474,11 +474,12 @@ pub(super) fn too_large(topic: &TopicLanes, bytes: usize, most: Option<usize>) -
     Error::new(ErrorKind::TooLarge, format!("the envelope has {bytes} bytes, expected at most {most}"))
 }
 
-fn closed(topic: &TopicLanes, queued: &QueuedEnvelope, perhaps_stored: bool) -> Failure {
-    if perhaps_stored {
-        let message = "the bus was closed before the broker answered; the envelope may be stored";
+fn closed(topic: &TopicLanes, queued: &QueuedEnvelope) -> Failure {
+    let last = queued.retry.as_ref().map(|retry| format!("; the last answer: {}", retry.error)).unwrap_or_default();
+    if queued.perhaps_stored() {
+        let message = format!("the bus was closed before the broker answered; the envelope may be stored{last}");
         return Failure::plain(Error::new(ErrorKind::Unknown, message).with("topic", topic.name()));
     }
-    let error = Error::new(ErrorKind::Closed, "the bus was closed before the envelope was stored");
+    let error = Error::new(ErrorKind::Closed, format!("the bus was closed before the envelope was stored{last}"));
     fail(topic, queued.envelope.key(), queued.completion.stamp(), &queued.envelope, error)
 }

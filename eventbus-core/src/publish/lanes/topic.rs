@@ -14,7 +14,7 @@ use super::effects::Effects;
 use super::find_stamp::StampOutcome;
 use super::metadata::{MetadataSource, Partition, TopicMetadata, usable_window};
 use super::partitions::{PartitionCount, PartitionCounts};
-use super::queues::{LaneKind, LaneState};
+use super::queues::{LaneKind, LaneState, SendRetry};
 use super::serial_queue::SerialQueue;
 use super::shard::{LaneEvent, LaneRef, Shard, TicketId};
 use super::shared::{Ready, Shared};
@@ -22,7 +22,7 @@ use crate::backend::{Fate, TicketSink, TopicDescription};
 use crate::model::{
     AfterRefusal, Envelope, Error, ErrorKind, Key, Position, Receipt, Result, Stamp, Topic, Withdrawal, murmur2,
 };
-use crate::observe::BusEvent;
+use crate::observe::{BusEvent, RetryNotices};
 use crate::publish::completion::Withdraw;
 use crate::publish::seal::TopicSeal;
 use crate::publish::telemetry::PublishTelemetry;
@@ -48,6 +48,8 @@ struct Described {
     incarnations: u32,
     /// The metadata of that incarnation, kept when the shards forget them.
     last: Option<Arc<TopicMetadata>>,
+    /// The retry of the description under way, if it has failed.
+    retry: Option<SendRetry>,
 }
 
 struct ShardCell {
@@ -57,6 +59,7 @@ struct ShardCell {
 
 pub(crate) struct TopicLanes {
     telemetry: PublishTelemetry,
+    pub(super) notices: RetryNotices,
     name: Topic,
     shared: Arc<Shared>,
     shards: Vec<ShardCell>,
@@ -71,8 +74,10 @@ pub(crate) struct TopicLanes {
 impl TopicLanes {
     pub(super) fn new(name: Topic, shared: Arc<Shared>) -> Arc<Self> {
         let cell = |_| ShardCell { state: Mutex::new(Shard::default()), outbox: SerialQueue::new() };
+        let (system, after) = (shared.backend.system(), shared.config.notice_after);
         Arc::new(Self {
-            telemetry: PublishTelemetry::new(shared.backend.system(), &name),
+            telemetry: PublishTelemetry::new(system, &name),
+            notices: RetryNotices::new(shared.hooks.clone(), after, system, "send", &name),
             name,
             seal: TopicSeal::new(shared.config.sealed_limit),
             shared,
@@ -247,11 +252,24 @@ impl TopicLanes {
         }
     }
 
+    /// Notes that the topic could not be described, and is described again.
+    pub(super) fn describe_failed(&self, error: &Error) {
+        let mut described = self.described.lock();
+        let since = described.retry.as_ref().map_or_else(Instant::now, |retry| retry.since);
+        described.retry = Some(SendRetry { since, error: error.clone() });
+    }
+
+    /// Returns the retry of the description under way, if it has failed.
+    pub(super) fn undescribed(&self) -> Option<SendRetry> {
+        self.described.lock().retry.clone()
+    }
+
     /// Takes the driver's answer to [`request_metadata`](Self::request_metadata).
     pub(super) fn described(self: &Arc<Self>, version: u64, answer: Result<TopicDescription>) {
         {
             let mut described = self.described.lock();
             described.under_way = false;
+            described.retry = None;
             if described.version != version {
                 drop(described);
                 return self.ask_again();
@@ -440,6 +458,13 @@ impl Withdraw for TopicLanes {
     fn withdraw(self: Arc<Self>, ticket: u64) -> Withdrawal {
         let id = TicketId::unpack(ticket);
         self.with(id.shard, |shard, fx| shard.withdraw(fx, id))
+    }
+
+    fn last_answer(&self, ticket: u64) -> Option<Error> {
+        let id = TicketId::unpack(ticket);
+        let shard = self.lock(id.shard);
+        let queued = shard.queues.queued(id.index, id.generation)?;
+        queued.retry.as_ref().map(|retry| retry.error.clone())
     }
 }
 

@@ -75,7 +75,7 @@ pub use reports::DeliveryReports;
 /// use std::sync::mpsc;
 ///
 /// use eventbus_core::backend::Outbound;
-/// use eventbus_core::toolkit::pipeline::{DeliveryReports, Pipeline, Rejected, TopicLimits};
+/// use eventbus_core::toolkit::pipeline::{DeliveryError, DeliveryReports, Pipeline, Rejected, TopicLimits};
 /// use eventbus_core::{Envelope, Position, Result, Topic};
 ///
 /// /// Stores all records, on a thread of its own.
@@ -98,8 +98,9 @@ pub use reports::DeliveryReports;
 ///         client.send(index).map_err(|_| Rejected::Over("the thread is gone".into()))
 ///     }
 ///
-///     fn end(client: Self::Client) {
+///     fn end(client: Self::Client) -> Option<DeliveryError> {
 ///         drop(client);
+///         None
 ///     }
 ///
 ///     fn most(&self, envelope: &Envelope) -> usize {
@@ -131,7 +132,8 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     /// each failure: the client does slow work by itself, later.
     ///
     /// # Errors
-    /// The obstacle; the record that needed the client is told it as [`NotStored`](crate::backend::Fate::NotStored).
+    /// The obstacle; the record that needed the client is told it as [`NotStored`](crate::backend::Fate::NotStored), or
+    /// as [`Refused`](crate::backend::Fate::Refused) where the error is not retryable.
     fn client(&self, limit: usize, alone: bool, reports: DeliveryReports) -> Result<Self::Client>;
 
     /// Gives a client the next record of its partition, under the number by which it will be reported. `name` is the
@@ -144,7 +146,10 @@ pub trait Pipeline: Send + Sync + Sized + 'static {
     /// Ends a client that is given nothing more. Records not yet sent are called back, and records on their way may be
     /// reported for a bounded time. Once this returns, nothing is reported any more, and no unreported record is stored
     /// later; unreported records count as perhaps stored. Called on a thread that may block.
-    fn end(client: Self::Client);
+    ///
+    /// Returns why the client came to its end, where it says so: this stands for every record that was reported as
+    /// [`Unclear`](DeliveryErrorKind::Unclear), or not at all.
+    fn end(client: Self::Client) -> Option<DeliveryError>;
 
     /// Returns at least the bytes that a record of this envelope takes, as [`TopicLimits::limit`] counts, without
     /// writing the record. Called for every record.

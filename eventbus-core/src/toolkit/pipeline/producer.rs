@@ -187,7 +187,10 @@ impl<P: Pipeline> Producer<P> {
             return Err(being_replaced());
         }
         if state.client.is_none() {
-            state.client = Some(self.client(pipeline, line).map_err(Fate::NotStored)?);
+            // An obstacle that stays would be waited for in vain.
+            let obstacle =
+                |error: Error| if error.is_retryable() { Fate::NotStored(error) } else { Fate::Refused(error) };
+            state.client = Some(self.client(pipeline, line).map_err(obstacle)?);
         }
         Ok(())
     }
@@ -258,7 +261,7 @@ impl<P: Pipeline> Producer<P> {
             return submission.ticket.tell(fate);
         }
         let Submission { ticket, topic, partition, stamp } = submission;
-        let certain = matches!(fate, Fate::Stored { .. } | Fate::Refused(_));
+        let certain = matches!(fate, Fate::Stored { .. } | Fate::Refused(_) | Fate::Doubtful(_));
         self.quarantine.lock().judged(&topic, partition, stamp, certain);
         ticket.tell(fate);
         self.quarantine.lock().returned(&topic, partition);

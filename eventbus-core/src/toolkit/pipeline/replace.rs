@@ -20,10 +20,15 @@ impl<P: Pipeline> Producer<P> {
             state.failing = true;
             state.client.take()
         };
-        if let Some(client) = client {
-            let _ = tokio::task::spawn_blocking(move || P::end(client)).await;
+        let reason = match client {
+            Some(client) => tokio::task::spawn_blocking(move || P::end(client)).await.ok().flatten(),
+            None => None,
+        };
+        let (mut failed, back) = line.state.lock().drain();
+        if let Some(reason) = reason {
+            let unclear = failed.iter_mut().filter(|(_, failure)| failure.verdict == DeliveryErrorKind::Unclear);
+            unclear.for_each(|(_, failure)| *failure = reason.clone());
         }
-        let (failed, back) = line.state.lock().drain();
         let gone = self.gone(&failed).await;
         let suspected = if line.alone { HashSet::new() } else { self.suspect(&failed).await };
         for (submission, failure) in failed {

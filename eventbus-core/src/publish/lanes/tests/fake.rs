@@ -174,6 +174,20 @@ impl Fake {
         self.take(id).1.tell(Fate::Refused(Error::new(ErrorKind::Refused, "no")));
     }
 
+    /// Refuses a record that the client may have sent before.
+    pub(crate) fn doubt(&self, id: &str) {
+        self.take(id).1.tell(Fate::Doubtful(Error::new(ErrorKind::PermissionDenied, "no right to write")));
+    }
+
+    /// Stores a record, loses the answer, and refuses what the client sends again by itself.
+    pub(crate) fn write_and_doubt(&self, id: &str) {
+        let (record, ticket) = self.take(id);
+        if !self.is_behind_a_hole(&ticket) {
+            self.write(&record);
+        }
+        ticket.tell(Fate::Doubtful(Error::new(ErrorKind::PermissionDenied, "no right to write")));
+    }
+
     /// Loses a submission: it never arrives, and nobody knows.
     pub(crate) fn lose(&self, id: &str) {
         drop(self.take(id).1);

@@ -13,6 +13,8 @@ mod random;
 #[cfg(not(feature = "shuttle"))]
 mod refusal;
 #[cfg(not(feature = "shuttle"))]
+mod retries;
+#[cfg(not(feature = "shuttle"))]
 mod room;
 #[cfg(feature = "shuttle")]
 mod schedules;
@@ -70,6 +72,8 @@ impl Told {
                 }
                 BusEvent::Sealed { key: Some(key), .. } => format!("seal {key}"),
                 BusEvent::Sealed { key: None, .. } => "seal topic".into(),
+                BusEvent::Retrying(retry) => retry.to_string(),
+                BusEvent::Recovered { age, .. } => format!("recovered after {} s", age.as_secs()),
                 other => format!("{other:?}"),
             };
             told.lock().unwrap().push(line);

@@ -41,6 +41,8 @@ enum Sort {
     Lost,
     NotStored,
     Refused,
+    Doubted,
+    StoredButDoubted,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -50,6 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Sort::Lost),
         2 => Just(Sort::NotStored),
         2 => Just(Sort::Refused),
+        1 => Just(Sort::Doubted),
+        1 => Just(Sort::StoredButDoubted),
     ];
     prop_oneof![
         8 => (0..3_u8).prop_map(|key| Step::Publish { key }),
@@ -93,6 +97,7 @@ impl Run {
         plan.config.budget_envelopes = 6;
         plan.config.share = 2;
         plan.config.waiting_limit = 4;
+        plan.config.notice_after = std::time::Duration::from_secs(1_000_000);
         plan.fake.capabilities.resend_window = Some(std::time::Duration::from_secs(1));
         plan.fake.spec = plan.fake.spec.duplicate_window(std::time::Duration::from_secs(3));
         Self { world: plan.start().await, pipelining, publishes: Vec::new(), resumed: Vec::new(), now: 0 }
@@ -153,6 +158,8 @@ impl Run {
                 Sort::Lost => fake.lose(id),
                 Sort::NotStored => fake.not_stored(id),
                 Sort::Refused => fake.refuse(id),
+                Sort::Doubted => fake.doubt(id),
+                Sort::StoredButDoubted => fake.write_and_doubt(id),
             };
         }
         // A pipelining broker answers in order and without a hole: records behind a failure fail with it.
@@ -163,6 +170,8 @@ impl Run {
             Sort::Lost => fake.lose(id),
             Sort::NotStored => fake.not_stored(id),
             Sort::Refused => fake.refuse(id),
+            Sort::Doubted => fake.doubt(id),
+            Sort::StoredButDoubted => fake.write_and_doubt(id),
         }
         let behind: Vec<_> =
             fake.state().held.drain(..).filter(|(record, _)| held.contains(&record.envelope.id().into())).collect();

@@ -3,6 +3,7 @@
 use super::fake::{self, Broker, Told, until};
 use super::{Bench, topic};
 use crate::model::{Envelope, Stamp};
+use crate::toolkit::pipeline::failure::DeliveryErrorKind;
 use crate::toolkit::pipeline::limits::TopicLimits;
 use crate::toolkit::pipeline::producer::Producer;
 use futures_util::FutureExt;
@@ -64,7 +65,7 @@ async fn the_end_waits_for_a_client_that_is_being_replaced() {
     assert!(closing.as_mut().now_or_never().is_none(), "not all is told");
     learned.send(true).unwrap();
     closing.await;
-    assert_eq!(bench.told.take(), [(1, "stored"), (2, "not stored"), (3, "unknown")]);
+    assert_eq!(bench.told.take(), [(1, "stored"), (2, "unknown"), (3, "unknown")]);
 }
 
 #[tokio::test]
@@ -111,7 +112,7 @@ async fn a_client_is_made_once_before_the_first_record_or_for_it() {
     bench.broker.make_none(true);
     bench.producer.prepare(&topic());
     bench.submit(0, [1]);
-    assert_eq!(bench.told.take(), [(1, "not stored")]);
+    assert_eq!(bench.told.take(), [(1, "invalid_config")], "what stays is not waited for");
     bench.broker.make_none(false);
     bench.producer.prepare(&topic());
     bench.producer.prepare(&topic());
@@ -141,4 +142,15 @@ async fn what_the_topic_refuses_is_told_before_a_client_is_needed() {
     // The first estimate, twice the size, is too much; the true size is not.
     bench.producer.submit(record(3, "k", 800), bench.told.ticket(3));
     assert_eq!(bench.broker.given(0, 0), [3]);
+}
+
+#[tokio::test]
+async fn what_a_client_says_of_its_end_counts_for_all_of_which_nothing_else_is_known() {
+    let bench = Bench::new();
+    bench.submit(0, 1..=3);
+    bench.broker.store(0, 0, 1);
+    bench.broker.says_at_its_end(DeliveryErrorKind::Forbidden);
+    bench.broker.fail(0, 0, 1, DeliveryErrorKind::Unclear);
+    bench.told(3).await;
+    assert_eq!(bench.told.take(), [(1, "stored"), (2, "doubtful"), (3, "doubtful")]);
 }

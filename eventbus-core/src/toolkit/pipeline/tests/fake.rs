@@ -52,6 +52,8 @@ struct World {
     measured: Option<Box<dyn FnOnce() + Send>>,
     /// Whether ended clients report the records that they did not send.
     purges: bool,
+    /// The reason that the next client to end gives for it.
+    last_words: Option<DeliveryError>,
 }
 
 struct Made {
@@ -112,6 +114,11 @@ impl Broker {
 
     pub(super) fn log(&self, partition: u32) -> Vec<u64> {
         self.0.lock().log.get(&partition).cloned().unwrap_or_default()
+    }
+
+    /// Has the next client that ends say why.
+    pub(super) fn says_at_its_end(&self, verdict: DeliveryErrorKind) {
+        self.0.lock().last_words = Some(DeliveryError::new(verdict, "the reason"));
     }
 
     pub(super) fn learned(&self) -> usize {
@@ -242,7 +249,7 @@ impl Pipeline for Broker {
         Ok(())
     }
 
-    fn end(client: Client) {
+    fn end(client: Client) -> Option<DeliveryError> {
         let (broker, client) = (client.0.clone(), client.1);
         let (reports, rest) = {
             let world = &mut *broker.0.lock();
@@ -254,6 +261,7 @@ impl Pipeline for Broker {
                 reports.told(index, Err(DeliveryError::new(DeliveryErrorKind::Unclear, "purged")));
             }
         }
+        broker.0.lock().last_words.take()
     }
 
     fn most(&self, envelope: &Envelope) -> usize {
@@ -334,6 +342,7 @@ impl Told {
             Fate::NotStored(error) if error.kind() == ErrorKind::Closed => "closed",
             Fate::NotStored(_) => "not stored",
             Fate::Refused(error) => error.kind().as_str(),
+            Fate::Doubtful(_) => "doubtful",
             Fate::Unknown(_) => "unknown",
         };
         let mut told: Vec<_> = self.fates.lock().drain(..).map(|(id, fate)| (id, name(&fate))).collect();

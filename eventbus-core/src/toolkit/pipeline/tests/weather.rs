@@ -55,7 +55,7 @@ impl TicketSink for Lanes {
         assert!(lane.under_way.remove(&place).is_some(), "{id} is told twice");
         let done = match fate {
             Fate::Stored { .. } => true,
-            Fate::Refused(_) => {
+            Fate::Refused(_) | Fate::Doubtful(_) => {
                 assert!(is_culprit(id), "{id} is innocent");
                 true
             }

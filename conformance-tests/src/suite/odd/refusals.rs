@@ -1,0 +1,60 @@
+//! Refusals of publishes that pass, or come too late: told while they last, and believed only where nothing is stored.
+
+use std::time::Duration;
+
+use eventbus_core::{BusEvent, Envelope, TopicSpec};
+use tokio::sync::mpsc;
+
+use crate::suite::common::{TOPIC, millis};
+use crate::suite::failure::ensure;
+use crate::suite::{Failure, PublishFault, Publishes, Run};
+
+fn envelope(key: &str) -> Result<Envelope, Failure> {
+    Ok(Envelope::builder("T", "/s").key(key).build()?)
+}
+
+/// A publish that the broker does not store for long is told with its key; other keys go on; and it is stored when the
+/// broker takes it.
+pub(in crate::suite) async fn late_publish_is_told(run: Run) -> Result<(), Failure> {
+    let (told, mut telling) = mpsc::unbounded_channel();
+    let hook = move |event: &BusEvent<'_>| match event {
+        BusEvent::Retrying(retry) => drop(told.send(retry.to_string())),
+        BusEvent::Recovered { operation, .. } => drop(told.send(format!("{operation} recovered"))),
+        _ => {}
+    };
+    let peer = run.process_with(run.config().notice_after(millis(200)).hook(hook)).await?;
+    peer.topic(TopicSpec::new(TOPIC).partitions(4)).await?;
+    let down = run.on_publish(PublishFault::NotStored, Publishes::to(TOPIC).key("late").all()).await?;
+    let late = peer.bus().publish(TOPIC, envelope("late")?).await?;
+    let line = telling.recv().await.unwrap_or_default();
+    ensure!(line.starts_with("send: topic orders, partition "), "it is told as {line}");
+    ensure!(line.contains(", key late: no success for "), "it is told as {line}");
+    for key in ["a", "b", "c"] {
+        if envelope(key)?.key().map(|key| key.partition(4)) != envelope("late")?.key().map(|key| key.partition(4)) {
+            peer.bus().publish(TOPIC, envelope(key)?).await?.await?;
+        }
+    }
+    run.fixture().lift(down).await;
+    late.await?;
+    while telling.recv().await.is_some_and(|line| line != "send recovered") {}
+    peer.bus().close(Duration::from_secs(5)).await?;
+    run.judge(&crate::oracle::Expectations::new(1).log_read(), &[(TOPIC, &[])]).await?;
+    Ok(())
+}
+
+/// A record is stored, its answer is lost, and what is sent again is refused: it is confirmed, and stored once.
+pub(in crate::suite) async fn refused_when_sent_again(run: Run) -> Result<(), Failure> {
+    let peer = run.process().await?;
+    peer.topic(TopicSpec::new(TOPIC).partitions(1)).await?;
+    let publisher = peer.publisher();
+    publisher.publish(TOPIC, "other", 0).await?;
+    run.on_publish(PublishFault::LoseConfirmation, Publishes::to(TOPIC).key("k")).await?;
+    run.on_publish(PublishFault::Refuse, Publishes::to(TOPIC).key("k")).await?;
+    publisher.publish(TOPIC, "k", 0).await?;
+    for key in ["k", "other", "k"] {
+        publisher.publish(TOPIC, key, 0).await?;
+    }
+    ensure!(run.log(TOPIC).await?.len() == 5, "five were published, the log has {}", run.log(TOPIC).await?.len());
+    run.judge(&crate::oracle::Expectations::new(1).log_read(), &[(TOPIC, &[])]).await?;
+    Ok(())
+}
