@@ -14,6 +14,8 @@ pub(crate) enum ReadEvent<R> {
     Record(u32, R),
     /// The end of this partition's log.
     End(u32),
+    /// Records that the client cannot read, and passes over.
+    Unreadable(Error),
     /// Nothing, for the moment.
     Nothing,
 }
@@ -23,7 +25,7 @@ pub(crate) enum ReadEvent<R> {
 /// `next` waits a little for an event. Records of partitions that are read no more are passed over.
 ///
 /// # Errors
-/// `Unavailable` if no record of these partitions comes for as long as `patience`. Records given to `each` until then
+/// The client's, where it cannot read a record. `Unavailable` if no record of these partitions comes for as long as `patience`. Records given to `each` until then
 /// were there.
 pub(crate) fn read_to_ends<R>(
     partitions: impl IntoIterator<Item = u32>,
@@ -45,6 +47,7 @@ pub(crate) fn read_to_ends<R>(
                 }
             }
             ReadEvent::End(partition) => drop(left.remove(&partition)),
+            ReadEvent::Unreadable(error) => return Err(error),
             ReadEvent::Record(..) | ReadEvent::Nothing => {}
         }
     }
@@ -78,6 +81,13 @@ mod tests {
         read_to_ends([0, 1], PATIENCE, next, each).unwrap();
         assert_eq!((found, log.len()), (vec![(0, 1), (1, 2), (0, 3)], 0));
         read_to_ends([], PATIENCE, || panic!("nothing is read"), |_, _: &()| true).unwrap();
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_not_passed_over() {
+        let unreadable = || ReadEvent::<()>::Unreadable(Error::new(ErrorKind::Backend, "a checksum"));
+        let failed = read_to_ends([0], PATIENCE, unreadable, |_, ()| true);
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Backend);
     }
 
     #[test]
