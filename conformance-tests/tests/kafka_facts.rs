@@ -15,6 +15,10 @@
 //! | a broker that stood still too long names no broker; clients forget it | `broker_out_of_its_session_is_forgotten` |
 //! | progress that is missing or out of range is reset in silence | `progress_out_of_range_is_reset_in_silence` |
 //! | a member is not told that its topic was deleted | `deleted_topic_is_waited_for` |
+//! | a header's name may be any bytes, and the client panics on it | `foreign_bytes_are_handled_or_dead_lettered` |
+//! | positions may hold a transaction's marker, or what it took back | `markers_of_transactions_are_no_records` |
+//! | an open transaction ends what a reader sees of the log | `open_transaction_is_no_reset` |
+//! | a topic may grow under a group that began at its end | `partitions_younger_than_the_group_are_read_from_their_beginning` |
 //! | a topic may grow under its publishers, and other clients go by the new number | `grown_topic_moves_keys` |
 //!
 //! The cases of the suite run on the same broker too. `EVENTBUS_TEST_KAFKA_URL` names a running one; tests that would
@@ -43,11 +47,19 @@ use eventbus_kafka::{KafkaBackend, KafkaEventBus};
 use futures_util::future::try_join_all;
 use libtest_mimic::{Arguments, Trial};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use odd_records::{
+    foreign_bytes_are_handled_or_dead_lettered, markers_of_transactions_are_no_records, open_transaction_is_no_reset,
+    partitions_younger_than_the_group_are_read_from_their_beginning,
+};
 use operator::Operator;
 use world::{GROUP, TOPIC, Tested, expect, judged, keys, until_ended, with_topic, wrong};
 
+#[path = "trials/odd_records.rs"]
+mod odd_records;
 #[path = "trials/operator.rs"]
 mod operator;
+#[path = "trials/raw_records.rs"]
+mod raw_records;
 #[path = "trials/world.rs"]
 mod world;
 
@@ -530,6 +542,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         deleted_topic_is_waited_for,
         grown_topic_moves_keys,
         client_tells_how_it_fares,
+        foreign_bytes_are_handled_or_dead_lettered,
+        markers_of_transactions_are_no_records,
+        open_transaction_is_no_reset,
+        partitions_younger_than_the_group_are_read_from_their_beginning,
     ];
     let conclusion = libtest_mimic::run(arguments, trials);
     if !arguments.list && running.is_none() {

@@ -123,12 +123,12 @@ struct Line {
     logs: Option<Vec<Log>>,
 }
 
-/// Log of a partition.
+/// Log of a partition; without ends where no broker leads it.
 #[derive(Debug, Serialize)]
 struct Log {
-    partition: usize,
-    first: u64,
-    end: u64,
+    partition: u32,
+    first: Option<u64>,
+    end: Option<u64>,
 }
 
 const COLUMNS: &[&str] = &["topic", "partitions", "records", "bytes", "settings"];
@@ -156,13 +156,13 @@ impl Line {
     }
 
     fn with_logs(mut self, described: &TopicDescription) -> Self {
-        let log = |(partition, log): (usize, &eventbus::backend::LogState)| Log {
-            partition,
-            first: log.first.get(),
-            end: log.end.get(),
+        let log = |(partition, log): (u32, &eventbus::backend::LogState)| {
+            let known = !described.unavailable.contains(&partition);
+            let position = |position: eventbus::Position| known.then(|| position.get());
+            Log { partition, first: position(log.first), end: position(log.end) }
         };
         self.incarnation = Some(described.incarnation.clone());
-        self.logs = Some(described.partitions.iter().enumerate().map(log).collect());
+        self.logs = Some((0..).zip(&described.partitions).map(log).collect());
         self
     }
 }

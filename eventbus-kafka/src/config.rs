@@ -228,6 +228,8 @@ impl KafkaConfig {
         client.set("max.poll.interval.ms", self.max_poll_interval.as_millis().to_string());
         client.set("statistics.interval.ms", self.looks_every().as_millis().to_string());
         client.set("queued.max.messages.kbytes", self.fetch_queue_kilobytes.to_string());
+        // A batch that a disk or a network changed is noticed, and not handed on.
+        client.set("check.crcs", "true");
         // A request that is open at a broker holds back new assignments: by default the first records wait 500 ms.
         client.set("fetch.wait.max.ms", "50").set("fetch.queue.backoff.ms", "50").set("fetch.error.backoff.ms", "100");
         match self.protocol {

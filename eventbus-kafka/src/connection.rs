@@ -102,6 +102,15 @@ impl<T: Owner> ClientContext for Context<T> {
 
 impl ConsumerContext for Context {}
 
+/// The records that a reader takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// Those that a member takes: none of an open transaction, none behind it, none that was taken back.
+    Committed,
+    /// All that are in the log.
+    Uncommitted,
+}
+
 /// The client for everything but records.
 pub(crate) type Admin = AdminClient<Context>;
 
@@ -217,9 +226,11 @@ impl Link {
     }
 
     /// Makes a consumer that names a group and never joins it. It reads the records that are there, and says where a
-    /// log ends.
-    pub(crate) fn outsider(&self, group: &str) -> KafkaResult<BaseConsumer> {
+    /// log ends: with an open transaction's records and what is behind them, or as the group's members would.
+    pub(crate) fn outsider(&self, group: &str, reads: Isolation) -> KafkaResult<BaseConsumer> {
         let mut config = self.config.client();
+        config
+            .set("isolation.level", if reads == Isolation::Committed { "read_committed" } else { "read_uncommitted" });
         config.set("group.id", group).set("enable.auto.commit", "false");
         config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true").create()
     }
@@ -234,7 +245,7 @@ impl Link {
         let known = last().take();
         let client = match known {
             Some((name, client)) if name == group => client,
-            _ => self.outsider(group)?,
+            _ => self.outsider(group, Isolation::Committed)?,
         };
         // Its events would wait in its queue otherwise.
         while client.poll(Duration::ZERO).is_some() {}
@@ -260,6 +271,8 @@ fn admin(config: &KafkaConfig) -> KafkaResult<Admin> {
     // Nobody takes this client's log out of its queue.
     let mut quiet = config.client();
     quiet.set_log_level(RDKafkaLogLevel::Emerg);
+    // The ends of logs are those of the logs: a record above an open transaction is there, though nobody reads it yet.
+    quiet.set("isolation.level", "read_uncommitted");
     Admin::from_config_and_context(&quiet, Context::default())
 }
 

@@ -26,17 +26,18 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::config::Protocol;
 use crate::connection::{Context, Link, Owner, refused_setting};
-use crate::error::to_core;
+use crate::error::{to_core, unreadable};
 use crate::note::{Fingerprint, print_of};
+use crate::positions::CaughtUp;
 use crate::scan;
-use crate::topics::{count, watermarks};
+use crate::topics::{count, leaderless_of, watermarks, without_leader};
 use crate::wire::{self, number};
 
 /// One member of a group.
 pub(crate) type KafkaMember = ReconnectingMember<GroupConsumer>;
 
 /// The consumer of a member.
-pub(crate) struct GroupConsumer(BaseConsumer<Context<TopicOnCluster>>);
+pub(crate) struct GroupConsumer(BaseConsumer<Context<TopicOnCluster>>, CaughtUp);
 
 /// The topic of a consumer, and the listener of its rebalances.
 pub(crate) struct TopicOnCluster {
@@ -75,7 +76,7 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
         let (link, topic, stranded) = (Arc::clone(&link), topic.clone(), AtomicBool::new(false));
         let context = Context::of(&Arc::clone(&link), TopicOnCluster { link, topic, eager, listener, stranded });
         let consumer = BaseConsumer::from_config_and_context(&client, context);
-        Ok(GroupConsumer(consumer.map_err(|error| refused_setting(&error))?))
+        Ok(GroupConsumer(consumer.map_err(|error| refused_setting(&error))?, CaughtUp::default()))
     };
     ReconnectingMember::join(move || Member::join(ask.clone(), &consumer))
 }
@@ -86,10 +87,14 @@ impl TopicOnCluster {
     /// number: the client would look up a symbolic one, and an answer after that `read` had begun would carry it away,
     /// past records.
     fn at_the_last(&self, list: &mut TopicPartitionList) {
-        let mut asked = true;
+        // A partition without a leader is read once it has one; to wait for it here would hold up the others.
+        let leaderless = leaderless_of(&self.link, &self.topic);
+        let mut asked = leaderless.is_ok();
+        let leaderless = leaderless.unwrap_or_default();
         for partition in partitions(list) {
-            let log = asked.then(|| watermarks(&self.link, &self.topic, partition));
-            asked = matches!(log, Some(Ok(_)));
+            let known = asked && !leaderless.contains(&partition);
+            let log = known.then(|| watermarks(&self.link, &self.topic, partition));
+            asked &= !matches!(log, Some(Err(_)));
             let last = log.and_then(std::result::Result::ok).map_or(0, |log| {
                 let last = log.end.get().saturating_sub(1).max(log.first.get());
                 wire::offset(Position::new(last))
@@ -156,10 +161,15 @@ impl Client for GroupConsumer {
             let message = "the client knows of no broker any more";
             return Polled::Over(Error::new(ErrorKind::Unavailable, message));
         }
+        if let Some((partition, next)) = self.1.next(|| scan::positions(&self.0).unwrap_or_default()) {
+            return Polled::End(partition, Some(next));
+        }
         match self.0.poll(wait) {
             Some(Ok(message)) => Polled::Record(message),
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                u32::try_from(partition).map_or(Polled::Nothing, Polled::End)
+                let partition = wire::partition(partition);
+                self.1.ended(partition);
+                Polled::End(partition, None)
             }
             Some(Err(error)) => trouble(&error),
             None => Polled::Nothing,
@@ -168,6 +178,7 @@ impl Client for GroupConsumer {
 
     fn seek(&self, partition: u32, from: Position) -> Result<bool> {
         let offset = Offset::Offset(wire::offset(from));
+        self.1.forget();
         match self.0.seek(&self.place().topic, number(partition), offset, Duration::from_secs(1)) {
             Ok(()) => Ok(true),
             Err(KafkaError::Seek(_)) => Ok(false),
@@ -218,9 +229,18 @@ impl Client for GroupConsumer {
         Ok(found)
     }
 
+    fn count(&self) -> Result<u32> {
+        let TopicOnCluster { link, topic, .. } = self.place();
+        count(link, topic).map(|(count, _)| count).map_err(|error| to_core(&error, "asking for metadata"))
+    }
+
     fn ends(&self, partition: u32) -> Result<LogState> {
-        let log = watermarks(&self.place().link, &self.place().topic, partition);
-        log.map_err(|error| to_core(&error, "asking for the ends of the log"))
+        let TopicOnCluster { link, topic, .. } = self.place();
+        let failed = |error: KafkaError| to_core(&error, "asking for the ends of the log").with("partition", partition);
+        if leaderless_of(link, topic).map_err(failed)?.contains(&partition) {
+            return Err(without_leader(topic, partition));
+        }
+        watermarks(link, topic, partition).map_err(failed)
     }
 
     fn fingerprints(&self, places: &[(u32, i64)]) -> Result<HashMap<u32, Fingerprint>> {
@@ -264,10 +284,13 @@ fn trouble<R>(error: &KafkaError) -> Polled<R> {
         (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => Polled::Interrupted,
         (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)) => Polled::Interrupted,
         (_, Some(Code::AllBrokersDown)) => Polled::Disconnected,
-        _ => {
-            tracing::debug!(target: "eventbus", %error, "the consumer says");
-            Polled::Nothing
-        }
+        _ => match unreadable(error) {
+            Some(unreadable) => Polled::Over(unreadable),
+            None => {
+                tracing::debug!(target: "eventbus", %error, "the consumer says");
+                Polled::Nothing
+            }
+        },
     }
 }
 
@@ -288,4 +311,26 @@ fn refused(error: &KafkaError) -> CommitError {
 
 fn partitions(list: &TopicPartitionList) -> Vec<u32> {
     list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_cannot_read_ends_the_member_and_is_told() {
+        for code in [Code::BadMessage, Code::BadCompression, Code::InvalidMessage, Code::MessageSizeTooLarge] {
+            match trouble::<()>(&KafkaError::MessageConsumption(code)) {
+                Polled::Over(error) => {
+                    assert!(
+                        error.kind() == ErrorKind::Backend && error.to_string().contains("cannot be read"),
+                        "{error}"
+                    );
+                }
+                other => panic!("{code}: {other:?}"),
+            }
+        }
+        let passes = trouble::<()>(&KafkaError::MessageConsumption(Code::BrokerTransportFailure));
+        assert!(matches!(passes, Polled::Nothing));
+    }
 }

@@ -33,6 +33,14 @@ pub(crate) fn is_denied(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(|code| kind(code) == ErrorKind::PermissionDenied)
 }
 
+/// The error of records that the client cannot read. It passes over them, so to go on would lose them in silence (S3).
+pub(crate) fn unreadable(error: &KafkaError) -> Option<Error> {
+    use Code::*;
+    let broken =
+        matches!(error.rdkafka_error_code()?, BadMessage | BadCompression | InvalidMessage | MessageSizeTooLarge);
+    broken.then(|| Error::new(ErrorKind::Backend, format!("the log holds records that cannot be read: {error}")))
+}
+
 fn code<T>(answer: &KafkaResult<T>) -> Option<Code> {
     answer.as_ref().err()?.rdkafka_error_code()
 }

@@ -17,7 +17,7 @@ use crate::config::Protocol;
 use crate::connection::{Admin, Link};
 use crate::error::{only, refused};
 use crate::note::CommitMetadata;
-use crate::topics::{count, watermarks};
+use crate::topics::{count, watermarks, without_leader, without_leaders};
 use crate::{scan, wire};
 
 /// Time in which groups that are being removed may still have members.
@@ -45,14 +45,17 @@ pub(crate) async fn describe(link: &Arc<Link>, topic: &Topic, group: &Group) -> 
         let members = members(link, &id)?;
         // The old request does not tell the members of a group that the broker assigns.
         let told = !members.is_empty() || link.config.protocol != Protocol::Broker;
+        if let Some(partition) = without_leaders(link, &name)?.first() {
+            return Ok(Err(without_leader(&name, *partition)));
+        }
         let mut partitions = Vec::new();
         for (partition, committed) in progress(link, &name, &id)? {
             partitions.push((partition, watermarks(link, &name, partition)?, committed));
         }
-        let oldest = |from: &[(u32, Position)]| scan::stored_at(link, &name, from);
-        Ok(describe_group(told.then_some(members), partitions, oldest))
+        let backlogs = |behind: &[_]| scan::backlogs(link, &name, behind);
+        Ok(Ok(describe_group(told.then_some(members), partitions, backlogs)))
     };
-    link.ask("asking for a group", question).await?.known()
+    link.ask("asking for a group", question).await??.known()
 }
 
 pub(crate) async fn reset(link: &Arc<Link>, topic: &Topic, group: &Group, to: &[(u32, Position)]) -> Result<()> {

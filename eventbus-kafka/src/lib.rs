@@ -13,10 +13,10 @@
 //! | `topics` | topics, and their limits for publishing |
 //! | `producer`, `answers` | the client for records, and the meaning of its reports (P1 to P3) |
 //! | `scan`, `reading`, `stamps` | logs read from outside, and an index of their stamps (P3) |
-//! | `consumer` | a member's client, under the core's `coordinated` (S3, S5) |
+//! | `consumer`, `positions` | a member's client, under the core's `coordinated` (S3, S5) |
 //! | `note` | the metadata of a commit (S4, S5), fingerprints of records |
 //! | `groups` | progress and lag as seen from outside |
-//! | `wire` | envelopes as records |
+//! | `wire`, `headers` | envelopes as records; headers that somebody else wrote |
 //! | `backend`, `bus` | the interface that the engine calls, and the engine on top |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -29,7 +29,9 @@ mod connection;
 mod consumer;
 mod error;
 mod groups;
+mod headers;
 mod note;
+mod positions;
 mod producer;
 mod reading;
 mod scan;

@@ -16,7 +16,7 @@ pub(crate) enum ReadEvent<R> {
     End(u32),
     /// Nothing, for the moment.
     Nothing,
-    /// An obstacle that does not pass: a missing permission.
+    /// An obstacle that does not pass: a missing permission, or records that the client cannot read and passes over.
     Failed(Error),
 }
 
@@ -25,8 +25,8 @@ pub(crate) enum ReadEvent<R> {
 /// `next` waits a little for an event. Records of partitions that are read no more are passed over.
 ///
 /// # Errors
-/// What the client failed with for good; `Unavailable` if no record of these partitions comes for as long as `patience`. Records given to `each` until then
-/// were there.
+/// What the client failed with for good; `Unavailable` if no record of these partitions comes for as long as `patience`.
+/// Records given to `each` until then were there.
 pub(crate) fn read_to_ends<R>(
     partitions: impl IntoIterator<Item = u32>,
     patience: Duration,
@@ -81,6 +81,13 @@ mod tests {
         read_to_ends([0, 1], PATIENCE, next, each).unwrap();
         assert_eq!((found, log.len()), (vec![(0, 1), (1, 2), (0, 3)], 0));
         read_to_ends([], PATIENCE, || panic!("nothing is read"), |_, _: &()| true).unwrap();
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_not_passed_over() {
+        let unreadable = || ReadEvent::<()>::Failed(Error::new(ErrorKind::Backend, "a checksum"));
+        let failed = read_to_ends([0], PATIENCE, unreadable, |_, ()| true);
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Backend);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Invariants: a topic is described by what the broker says of it. Asking never makes a topic. The partition count is
 //! the broker's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +15,17 @@ use eventbus_core::toolkit::{names_under, poll_until, remove_each, wait_until_go
 use eventbus_core::{Error, ErrorKind, Result, Topic, TopicSpec};
 use rdkafka::admin::{AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::metadata::MetadataPartition;
 
 use crate::connection::{Admin, Link};
-use crate::error::{leaderless, only, refused, to_core};
-use crate::wire::{number, position};
+use crate::error::{leaderless, only, out_of_reach, passes, refused, to_core};
+use crate::wire::{self, number, position};
 
 /// Time within which all brokers see that a topic was made or deleted.
 pub(crate) const SETTLES: Duration = Duration::from_secs(15);
+
+/// Time within which a partition has a leader again, be it new or another, where there is one to come.
+const LEADS: Duration = Duration::from_secs(2);
 
 /// Bytes that a broker's limit counts beside the records of a batch.
 const BATCH_FRAME: usize = 64;
@@ -127,9 +131,12 @@ impl Topics {
         spec.max_age = number_of(&settings, "retention.ms").map(Duration::from_millis);
         spec.max_bytes = number_of(&settings, "retention.bytes").map(|bytes| bytes * u64::from(partitions));
         let name = self.link.config.topic(topic);
-        let ask = move |link: &Link| (0..partitions).map(|partition| watermarks(link, &name, partition)).collect();
-        let logs: Vec<LogState> = self.link.ask("asking for the ends of the log", ask).await?;
+        let ask = move |link: &Link| logs(link, &name, partitions);
+        let logs = self.link.ask("asking for the ends of the log", ask).await?;
+        let unavailable = (0..).zip(&logs).filter(|(_, log)| log.is_none()).map(|(partition, _)| partition).collect();
+        let logs = logs.into_iter().map(Option::unwrap_or_default).collect();
         let mut description = TopicDescription::counted(spec, "", logs);
+        description.unavailable = unavailable;
         // The limit, less what the client counts beside the record.
         description.max_record_bytes = self.known.get(topic).map(|facts| facts.limit.saturating_sub(1_024));
         Ok(description)
@@ -161,13 +168,63 @@ impl Topics {
 
 /// The number of a topic's partitions, and of their replicas. Never makes a topic. Blocks.
 pub(crate) fn count(link: &Link, name: &str) -> KafkaResult<(u32, u32)> {
+    metadata(link, name, |partitions| {
+        (counted(partitions), partitions.first().map_or(0, |one| counted(one.replicas())))
+    })
+}
+
+/// The partitions that no broker leads at the moment, as the brokers say. Blocks.
+pub(crate) fn leaderless_of(link: &Link, name: &str) -> KafkaResult<BTreeSet<u32>> {
+    let without = |one: &&MetadataPartition| one.leader() < 0;
+    metadata(link, name, |all| all.iter().filter(without).map(|one| wire::partition(one.id())).collect())
+}
+
+/// The partitions that no broker leads, and will not lead in a moment either: a topic that was just made, and a leader
+/// that moves, are waited for. Blocks.
+pub(crate) fn without_leaders(link: &Link, name: &str) -> KafkaResult<BTreeSet<u32>> {
+    let some = |found: &KafkaResult<BTreeSet<u32>>| found.as_ref().is_ok_and(|found| !found.is_empty());
+    poll_until_blocking(LEADS.min(link.timeout()), some, |_| leaderless_of(link, name))
+}
+
+/// The error of a question about a partition that no broker leads.
+pub(crate) fn without_leader(name: &str, partition: u32) -> Error {
+    let error = Error::new(ErrorKind::Unavailable, "no broker leads the partition: its broker is away");
+    error.with("topic", name).with("partition", partition)
+}
+
+/// Looks at the metadata of a topic's partitions. Never makes a topic. Blocks.
+fn metadata<T>(link: &Link, name: &str, look: impl FnOnce(&[MetadataPartition]) -> T) -> KafkaResult<T> {
     let metadata = link.by_client(|client| client.fetch_metadata(Some(name), link.timeout()))?;
     let found = metadata.topics().iter().find(|found| found.name() == name);
-    let first = found.and_then(|found| found.partitions().first());
-    match (found.and_then(|found| found.error()), found, first) {
-        (Some(error), ..) => Err(KafkaError::MetadataFetch(error.into())),
-        (None, Some(found), Some(first)) => Ok((counted(found.partitions()), counted(first.replicas()))),
+    match (found.and_then(|found| found.error()), found.map(|found| found.partitions())) {
+        (Some(error), _) => Err(KafkaError::MetadataFetch(error.into())),
+        (None, Some(partitions)) if !partitions.is_empty() => Ok(look(partitions)),
         _ => Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)),
+    }
+}
+
+/// The ends of all partitions' logs; none for a partition that has no leader, or whose leader does not answer (P5). An
+/// error where no partition has an answer. Blocks.
+fn logs(link: &Link, name: &str, partitions: u32) -> KafkaResult<Vec<Option<LogState>>> {
+    let (leaderless, mut away) = (without_leaders(link, name)?, None);
+    let mut logs = Vec::new();
+    for partition in 0..partitions {
+        let log = match leaderless.contains(&partition) {
+            true => Err(KafkaError::MetadataFetch(Code::LeaderNotAvailable)),
+            false => watermarks(link, name, partition),
+        };
+        match log {
+            Ok(log) => logs.push(Some(log)),
+            refused if !passes(&refused) && !out_of_reach(&refused) => return refused.map(|_| logs),
+            Err(error) => {
+                away = Some(error);
+                logs.push(None);
+            }
+        }
+    }
+    match away.filter(|_| logs.iter().all(Option::is_none)) {
+        Some(error) => Err(error),
+        None => Ok(logs),
     }
 }
 
@@ -180,8 +237,9 @@ fn counted<T>(all: &[T]) -> u32 {
     u32::try_from(all.len()).unwrap_or(u32::MAX)
 }
 
-/// The ends of a partition's log. Blocks, also while the partition has no leader: it has one in a moment, be it new or
-/// its broker back.
+/// The ends of a partition's log, with what an open transaction of others keeps back from readers: a position above the
+/// last stable offset is one of this log (S3). Blocks, also while the partition has no leader: it has one in a moment,
+/// be it new or its broker back.
 pub(crate) fn watermarks(link: &Link, name: &str, partition: u32) -> KafkaResult<LogState> {
     let (first, end) = poll_until_blocking(link.timeout(), leaderless, |_| {
         link.by_client(|client| client.fetch_watermarks(name, number(partition), link.timeout()))
@@ -209,7 +267,22 @@ fn number_of(settings: &ConfigResource, name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+
     use super::*;
+    use crate::config::KafkaConfig;
+
+    #[tokio::test]
+    async fn a_partition_that_no_broker_leads_hides_no_other() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 3, 1).unwrap();
+        cluster.partition_leader("t", 1, None).unwrap();
+        let link = Link::connect(&KafkaConfig::new(cluster.bootstrap_servers())).await.unwrap();
+        let (leaderless, logs) =
+            link.run(|link| Ok((leaderless_of(link, "t").unwrap(), logs(link, "t", 3).unwrap()))).await.unwrap();
+        assert_eq!(leaderless, BTreeSet::from([1]));
+        assert_eq!(logs.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+    }
 
     #[test]
     fn a_batch_of_one_record_of_the_most_bytes_is_within_the_topics_limit() {

@@ -12,6 +12,8 @@ use eventbus_core::{Envelope, Position, Stamp};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::{Message, Offset};
 
+use crate::headers;
+
 /// CloudEvents on Kafka: attributes in `ce_` headers, the record's own key.
 pub static BINDING: Binding = Binding::new("ce_").content_type("content-type").keyed(true);
 
@@ -49,18 +51,24 @@ pub(crate) fn size(envelope: &Envelope, stamp: Stamp, mode: Mode) -> usize {
 
 /// Turns a delivered message into a record, copied once.
 pub(crate) fn inbound<M: Message>(partition: u32, message: &M) -> Inbound {
+    let many = message.headers().map(Headers::count).filter(|count| *count > headers::MOST);
     let (headers, payload) = copied(message.headers(), message.payload().unwrap_or_default());
     // The key has its own piece of memory, so that a caller who keeps it keeps no payload.
     let record = WireRecord { key: message.key().map(Bytes::copy_from_slice), headers, payload };
     let stored_at = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()).unwrap_or_default();
-    Inbound::new(partition, position(message.offset()), stored_at, Body::Encoded { record, binding: &BINDING })
+    let inbound =
+        Inbound::new(partition, position(message.offset()), stored_at, Body::Encoded { record, binding: &BINDING });
+    match many {
+        Some(count) => inbound.undecodable(format!("expected at most {} headers, got {count}", headers::MOST)),
+        None => inbound,
+    }
 }
 
-/// Copies headers and payload into one piece of memory, which mostly need not grow.
+/// Copies headers and payload into one piece of memory, which mostly need not grow. Too many headers are not copied.
 fn copied<H: Headers>(headers: Option<&H>, payload: &[u8]) -> (Vec<(Cow<'static, str>, Bytes)>, Bytes) {
+    let headers = headers.filter(|headers| headers.count() <= headers::MOST);
     let count = headers.map_or(0, Headers::count);
-    let lent = headers.into_iter().flat_map(Headers::iter);
-    wire::copied(payload, count, 32 * count, lent.map(|header| (header.key, header.value.unwrap_or_default())))
+    wire::copied(payload, count, 32 * count, headers.into_iter().flat_map(headers::all))
 }
 
 /// Reads the stamp of a record, without copying the rest.
@@ -145,6 +153,26 @@ mod tests {
             let context = wire::DecodeContext { topic: &topic, partition: 3, position: inbound.position, stored_at: 5 };
             assert_eq!(wire::decode(&record, binding, &context).unwrap().envelope, envelope, "{mode:?}");
         }
+    }
+
+    #[test]
+    fn a_record_of_too_many_headers_is_undecodable_and_holds_none() {
+        let of = |count| {
+            let headers = (0..count).fold(OwnedHeaders::new_with_capacity(count), |headers, _| {
+                headers.insert(Header { key: "a", value: None::<&[u8]> })
+            });
+            let (key, payload) = (Some(vec![1]), Some(vec![7]));
+            inbound(0, &OwnedMessage::new(payload, key, "t".into(), Timestamp::NotAvailable, 0, 1, Some(headers)))
+        };
+        let held = |inbound: &Inbound| match &inbound.body {
+            Body::Encoded { record, .. } => (record.headers.len(), record.payload.clone()),
+            other => panic!("{other:?}"),
+        };
+        let (most, more) = (of(headers::MOST), of(headers::MOST + 1));
+        assert_eq!((most.is_undecodable(), held(&most).0), (false, headers::MOST));
+        assert!(most.bytes > 50 * headers::MOST, "counted as it lies in memory: {}", most.bytes);
+        assert_eq!((more.is_undecodable(), held(&more)), (true, (0, Bytes::from_static(&[7]))));
+        assert!(more.key.is_some() && more.bytes < 100, "{}", more.bytes);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::world::{Tested, wrong};
 
@@ -61,6 +62,14 @@ impl Operator {
             result.map_err(|(name, code)| wrong(format!("{name}: {code}")))?;
         }
         self.acts(&name, false).await
+    }
+
+    /// Removes all records of a partition, as retention does.
+    pub(crate) async fn truncate(&self, topic: &str, partition: i32) -> Tested {
+        let mut to = TopicPartitionList::new();
+        to.add_partition_offset(&format!("{}{topic}", self.prefix), partition, Offset::End).map_err(wrong)?;
+        let done = self.admin.delete_records(&to, &Self::options()).await.map_err(wrong)?;
+        done.elements().iter().try_for_each(|one| one.error()).map_err(wrong)
     }
 
     pub(crate) async fn grow(&self, topic: &str, partitions: usize) -> Tested {

@@ -1,8 +1,10 @@
 //! Records read from the log: [`Inbound`].
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::model::{Envelope, Key, Position, Result, Stamp, Topic};
+use crate::model::{Envelope, Error, ErrorKind, Key, Position, Result, Stamp, Topic};
 use crate::wire::{self, Binding, DecodeContext, WireRecord};
 
 /// One record read from the log.
@@ -23,6 +25,8 @@ pub struct Inbound {
     pub stored_at: u64,
     /// The content, decoded or not.
     pub body: Body,
+    /// The reason for which the record counts as undecodable, whatever its body is.
+    unreadable: Option<Arc<str>>,
 }
 
 impl Inbound {
@@ -33,10 +37,24 @@ impl Inbound {
             Body::Envelope(envelope) => (envelope.key().cloned(), None, envelope.size()),
             Body::Encoded { record, binding } => {
                 let peek = wire::peek(record, binding);
-                (peek.key, peek.stamp, record.size())
+                (peek.key, peek.stamp, record.held())
             }
         };
-        Self { partition, position, key, stamp, bytes, stored_at, body }
+        Self { partition, position, key, stamp, bytes, stored_at, body, unreadable: None }
+    }
+
+    /// Marks a record that the broker's client cannot give as it was written, and says why: it goes to the failure
+    /// policy as undecodable (S2), with the key and the payload that it was made with.
+    #[must_use]
+    pub fn undecodable(mut self, why: impl Into<Arc<str>>) -> Self {
+        self.unreadable = Some(why.into());
+        self
+    }
+
+    /// Returns whether the record was marked as [`undecodable`](Self::undecodable).
+    #[must_use]
+    pub fn is_undecodable(&self) -> bool {
+        self.unreadable.is_some()
     }
 
     /// Returns the envelope, decoded if it is not yet.
@@ -44,6 +62,10 @@ impl Inbound {
     /// # Errors
     /// `Undecodable`, as [`wire::decode`] says.
     pub(crate) fn envelope(&self, topic: &Topic) -> Result<Envelope> {
+        if let Some(why) = &self.unreadable {
+            let error = Error::new(ErrorKind::Undecodable, why.to_string()).with("topic", topic);
+            return Err(error.with("partition", self.partition).with("position", self.position));
+        }
         match &self.body {
             Body::Envelope(envelope) => Ok(envelope.clone()),
             Body::Encoded { record, binding } => {
@@ -74,7 +96,8 @@ impl Inbound {
         static BINDING: Binding = Binding::new("");
         let record = WireRecord { key: None, headers: Vec::new(), payload: Bytes::new() };
         let body = Body::Encoded { record, binding: &BINDING };
-        Self { partition: 0, position: Position::ZERO, key: None, stamp: None, bytes: 0, stored_at: 0, body }
+        let (key, stamp, unreadable) = (None, None, None);
+        Self { partition: 0, position: Position::ZERO, key, stamp, bytes: 0, stored_at: 0, body, unreadable }
     }
 }
 
@@ -90,4 +113,26 @@ pub enum Body {
         /// The names by which the record is decoded.
         binding: &'static Binding,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_given_whole_is_undecodable_and_keeps_key_and_payload() {
+        static BINDING: Binding = Binding::new("ce_").keyed(true);
+        let record = WireRecord { key: Some("k".into()), headers: Vec::new(), payload: "p".into() };
+        let body = Body::Encoded { record, binding: &BINDING };
+        let mut record = Inbound::new(3, Position::new(9), 0, body).undecodable("no headers");
+        let topic = "orders".parse().unwrap();
+        let error = record.envelope(&topic).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Undecodable);
+        for told in ["no headers", "orders", "9"] {
+            assert!(error.to_string().contains(told), "{error}");
+        }
+        record.decode(&topic);
+        assert!(record.is_undecodable() && matches!(record.body, Body::Encoded { .. }));
+        assert_eq!(record.key, Some(Key::from_bytes("k").unwrap()));
+    }
 }

@@ -12,8 +12,10 @@ pub struct TopicDescription {
     pub spec: TopicSpec,
     /// The identity of this topic: differs after deletion and re-creation.
     pub incarnation: String,
-    /// The log of each partition, in order of partition.
+    /// The log of each partition, in order of partition; empty for a partition that is [unavailable](Self::unavailable).
     pub partitions: Vec<LogState>,
+    /// The partitions whose logs cannot be asked for at the moment, since no broker leads them.
+    pub unavailable: Vec<u32>,
     /// The largest record in bytes that the topic takes; `None` where it states none.
     pub max_record_bytes: Option<usize>,
     /// Records in all partitions together.
@@ -26,15 +28,45 @@ impl TopicDescription {
     /// Makes a description with no records; fill in the rest.
     #[must_use]
     pub fn new(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
-        Self { spec, incarnation: incarnation.into(), partitions, max_record_bytes: None, records: 0, bytes: None }
+        let (incarnation, unavailable) = (incarnation.into(), Vec::new());
+        Self { spec, incarnation, partitions, unavailable, max_record_bytes: None, records: 0, bytes: None }
     }
 
-    /// Makes a description of logs whose positions have no gaps, so that the number of records follows from their ends.
+    /// Returns the log of each partition, for a caller who needs all of them.
+    ///
+    /// # Errors
+    /// `Unavailable`, naming a partition whose log cannot be asked for at the moment.
+    pub fn logs(&self) -> Result<&[LogState]> {
+        match self.unavailable.first() {
+            None => Ok(&self.partitions),
+            Some(partition) => Err(unavailable(&self.spec.topic, *partition)),
+        }
+    }
+
+    /// Returns the log of one partition; an empty one where the topic does not have the partition.
+    ///
+    /// # Errors
+    /// `Unavailable` where the log cannot be asked for at the moment.
+    pub(crate) fn log(&self, partition: u32) -> Result<LogState> {
+        if self.unavailable.contains(&partition) {
+            return Err(unavailable(&self.spec.topic, partition));
+        }
+        Ok(self.partitions.get(partition as usize).cloned().unwrap_or_default())
+    }
+
+    /// Makes a description of logs whose positions count as records: their number follows from the ends. Positions that
+    /// hold no record, such as a transaction's marker, count, too.
     #[must_use]
     pub fn counted(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
         let records = partitions.iter().map(|log| log.end.get().saturating_sub(log.first.get())).sum();
         Self { records, ..Self::new(spec, incarnation, partitions) }
     }
+}
+
+fn unavailable(topic: &str, partition: u32) -> Error {
+    Error::new(ErrorKind::Unavailable, "no broker leads the partition")
+        .with("topic", topic)
+        .with("partition", partition)
 }
 
 /// The ends of one partition's log.
@@ -154,6 +186,18 @@ mod tests {
             (0, 4, Some(9), 0),
         ] {
             assert_eq!(counted(first, end, next).lag, lag, "{first} {end} {next:?}");
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_away_hides_no_other() {
+        let log = |end| LogState { end: Position::new(end), ..LogState::default() };
+        let mut topic = TopicDescription::counted(TopicSpec::new("t"), "i", vec![log(3), log(0), log(5)]);
+        assert_eq!((topic.records, topic.logs().unwrap().len()), (8, 3));
+        topic.unavailable = vec![1];
+        assert_eq!(topic.log(2).unwrap(), log(5));
+        for error in [topic.logs().unwrap_err(), topic.log(1).unwrap_err()] {
+            assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("partition=1"), "{error}");
         }
     }
 

@@ -246,7 +246,7 @@ impl Bus {
             .run(async move {
                 let described = backend.describe_topic(&topic).await?;
                 let mut positions = Vec::new();
-                for (partition, log) in (0..).zip(&described.partitions) {
+                for (partition, log) in (0..).zip(described.logs()?) {
                     positions.push((partition, to.position(&*backend, &topic, partition, log).await?));
                 }
                 backend.reset_group(&topic, &group, &positions as &[(u32, Position)]).await

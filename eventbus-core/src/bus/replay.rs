@@ -127,7 +127,7 @@ impl DeadLetters {
         let from = done.iter().map(|(partition, (next, _))| (*partition, *next)).collect();
         let options = Subscribe::to(self.letters.as_str()).group(&group).start(StartFrom::Positions(from));
         let subscription = self.bus.subscribe(undisturbed(options).then(FailurePolicy::Skip), reader.clone()).await?;
-        let ends: HashMap<u32, Position> = (0..).zip(described.partitions.iter().map(|log| log.end)).collect();
+        let ends: HashMap<u32, Position> = (0..).zip(described.logs()?.iter().map(|log| log.end)).collect();
         let read = until(&subscription, async || is_through(&subscription, &ends)).await;
         let closed = subscription.drain(GOODBYE).await;
         if let Err(error) = self.bus.delete_group(self.letters.as_str(), &group).await {

@@ -13,6 +13,9 @@ pub(super) const CONTENT_TYPE: &str = "content-type";
 /// The media type of a structured record.
 pub(super) const STRUCTURED: &str = "application/cloudevents+json";
 
+/// The bytes that a piece of memory takes beside what is asked for, about.
+const ALLOCATION: usize = 16;
+
 /// One record, as brokers carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(clippy::exhaustive_structs)] // the parts that every broker has
@@ -33,6 +36,14 @@ impl WireRecord {
         self.key.as_ref().map_or(0, Bytes::len)
             + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             + self.payload.len()
+    }
+
+    /// Returns the bytes that the record holds in memory: its [`size`](Self::size), and what each header costs beside
+    /// its name and its value.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let own = self.headers.iter().filter(|(name, _)| matches!(name, Cow::Owned(_))).count();
+        self.size() + self.headers.len() * size_of::<(Cow<'static, str>, Bytes)>() + own * ALLOCATION
     }
 
     /// Returns the value of the last header of this name: where a name comes twice, the last one counts. Names compare

@@ -36,6 +36,6 @@ pub(super) async fn find_stamp(backend: &dyn Backend, topic: &Topic, search: &St
     }
     // The topic is described again, since retention may have passed while the log was read.
     let described = backend.describe_topic(topic).await?;
-    let first = described.partitions.get(search.partition as usize).map_or(Position::ZERO, |log| log.first);
+    let first = described.log(search.partition)?.first;
     Ok(if same && first <= from { StampOutcome::Absent } else { StampOutcome::Untold })
 }

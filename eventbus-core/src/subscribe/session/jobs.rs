@@ -225,7 +225,7 @@ async fn turn(shared: &Arc<SessionContext>, at: &JobContext) -> Result<()> {
 /// Returns the log of a partition, and the position in it that a seek goes to.
 async fn target(shared: &SessionContext, partition: u32, to: &StartFrom, logs: &Logs) -> Result<(LogState, Position)> {
     let description = logs.get_or_try_init(|| shared.backend.describe_topic(&shared.topic)).await?;
-    let log = description.partitions.get(partition as usize).cloned().unwrap_or_default();
+    let log = description.log(partition)?;
     let next = to.position(&*shared.backend, &shared.topic, partition, &log).await?;
     Ok((log, next))
 }

@@ -22,6 +22,8 @@ pub(super) struct OwnedPartition {
     /// Whether the fingerprint was compared with the log, and nothing was read since.
     pub(super) compared: bool,
     pub(super) epoch: u64,
+    /// The number of partitions that the topic had when the group began, where it is known.
+    pub(super) partitions: Option<u32>,
     /// The position and text last committed, to be repeated while there is nothing else to commit.
     pub(super) last: Option<(Position, String)>,
     /// The number of the read under way; 0 where there is none.
@@ -90,6 +92,7 @@ impl OwnedPartition {
             seen: VecDeque::new(),
             compared: false,
             epoch: 0,
+            partitions: None,
             last: None,
             read: 0,
             next: Position::ZERO,

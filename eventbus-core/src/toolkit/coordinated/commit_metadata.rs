@@ -1,6 +1,7 @@
 //! Metadata of a commit, for a broker that keeps a line of text beside a committed offset and no more (S4, S5).
 //!
-//! One line: version, epoch, the log's incarnation, the fingerprint of a finished record, the owner, the core's note.
+//! One line: version, epoch, the log's incarnation, the fingerprint of a finished record, the owner, the core's note,
+//! and the number of partitions that the topic had when the group began; earlier versions did not write the last.
 //! Offsets without it, or with another program's text, are progress under epoch 0.
 //!
 //! The *fingerprint* tells logs apart where clients are not told a topic's id: place, time and digest of a late record
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use bytes::Bytes;
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 use crate::backend::{Committed, GroupDescription, GroupPartition, LogState};
 use crate::model::{Position, murmur2};
@@ -88,6 +90,9 @@ pub struct CommitMetadata {
     pub owner: String,
     /// The core's note.
     pub note: Bytes,
+    /// The number of partitions that the topic had when the group first committed anything. A partition above is
+    /// younger than the group.
+    pub partitions: Option<u32>,
 }
 
 /// Committed progress of a group in a partition: the offset, and the metadata beside it; `None` without progress.
@@ -102,13 +107,15 @@ impl CommitMetadata {
     pub fn encode(&self) -> String {
         let print = self.fingerprint.map(|print| format!("{}:{}:{:x}", print.offset, print.time, print.digest));
         let owner = self.owner.as_bytes();
+        let partitions = self.partitions.map(|partitions| format!(";{partitions}"));
         format!(
-            "{VERSION};{};{};{};{};{}",
+            "{VERSION};{};{};{};{};{}{}",
             self.epoch,
             self.incarnation,
             print.unwrap_or_default(),
             BASE64.encode(owner.get(..OWNER_BYTES).unwrap_or(owner)),
             BASE64.encode(&self.note),
+            partitions.unwrap_or_default(),
         )
     }
 
@@ -125,7 +132,8 @@ impl CommitMetadata {
         let owner = BASE64.decode(parts.next()?).ok()?;
         let note = BASE64.decode(parts.next()?).ok()?.into();
         let owner = String::from_utf8_lossy(&owner).into_owned();
-        Some(Self { epoch, incarnation, fingerprint: print.unwrap_or_default(), owner, note })
+        let partitions = parts.next().and_then(|partitions| partitions.parse().ok());
+        Some(Self { epoch, incarnation, fingerprint: print.unwrap_or_default(), owner, note, partitions })
     }
 
     /// Converts to the core's form.
@@ -160,15 +168,25 @@ fn print_of(text: &str) -> Option<Fingerprint> {
     Some(Fingerprint { offset, time, digest: u64::from_str_radix(parts.next()?, 16).ok()? })
 }
 
-/// Describes a group of a broker that has no gaps in its logs and keeps a [`CommitMetadata`] beside an offset. Takes
-/// each partition's log, and the committed offset with its metadata. `members` are those that the broker names; if it
-/// names none to the caller (`None`), the writers of the offsets count as members. `oldest` looks up the times of the
-/// first records from these positions on, in milliseconds since the Unix epoch, for those that exist.
+/// Records of a partition that a group has not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(clippy::exhaustive_structs)] // what a lag says
+pub struct Backlog {
+    /// Their number: positions that hold no record, such as a transaction's marker, do not count.
+    pub records: u64,
+    /// The time at which the first of them was stored, in milliseconds since the Unix epoch, where it is known.
+    pub oldest: Option<u64>,
+}
+
+/// Describes a group of a broker that keeps a [`CommitMetadata`] beside an offset. Takes each partition's log, and the
+/// committed offset with its metadata. `members` are those that the broker names; if it names none to the caller
+/// (`None`), the writers of the offsets count as members. `backlogs` looks at the records of partitions in these ranges
+/// of positions; where it has no answer, each position counts as a record.
 #[must_use]
 pub fn describe_group(
     members: Option<Vec<String>>,
     partitions: Vec<(u32, LogState, CommittedOffset)>,
-    oldest: impl FnOnce(&[(u32, Position)]) -> HashMap<u32, u64>,
+    backlogs: impl FnOnce(&[(u32, Range<Position>)]) -> HashMap<u32, Backlog>,
 ) -> GroupDescription {
     let owners = || partitions.iter().filter_map(|(_, _, committed)| Some(&committed.as_ref()?.1.owner));
     let members = members.unwrap_or_else(|| {
@@ -183,11 +201,13 @@ pub fn describe_group(
         GroupPartition { owner, ..GroupPartition::counted(partition, log, committed) }
     });
     let mut described: Vec<GroupPartition> = described.collect();
-    let behind = described.iter().filter(|one| one.lag > 0).map(|one| (one.partition, one.waits_from()));
+    let behind = described.iter().filter(|one| one.lag > 0).map(|one| (one.partition, one.waits_from()..one.log.end));
     let behind: Vec<_> = behind.collect();
-    if !behind.is_empty() {
-        let times = oldest(&behind);
-        described.iter_mut().for_each(|one| one.oldest = times.get(&one.partition).copied());
+    let found = if behind.is_empty() { HashMap::new() } else { backlogs(&behind) };
+    for one in &mut described {
+        if let Some(backlog) = found.get(&one.partition) {
+            (one.lag, one.oldest) = (backlog.records, backlog.oldest);
+        }
     }
     GroupDescription::new(members, described)
 }
@@ -203,6 +223,7 @@ mod tests {
             fingerprint: Some(Fingerprint { offset: i64::MAX, time: i64::MAX, digest: u64::MAX }),
             owner: "m;".repeat(OWNER_BYTES / 2),
             note: vec![7; note].into(),
+            partitions: Some(u32::MAX),
         }
     }
 
@@ -223,8 +244,11 @@ mod tests {
     fn vectors_never_change() {
         let print = Some(Fingerprint::of(41, 1_700_000_000_000, b"key", b"payload"));
         let (owner, note) = ("me".to_owned(), b"note".as_slice().into());
-        let stored = CommitMetadata { epoch: 7, incarnation: "0f".into(), fingerprint: print, owner, note };
+        let stored =
+            CommitMetadata { epoch: 7, incarnation: "0f".into(), fingerprint: print, owner, note, partitions: None };
         assert_eq!(stored.encode(), "eb1;7;0f;41:1700000000000:bfa176a9330a1db6;bWU;bm90ZQ");
+        let later = CommitMetadata { partitions: Some(12), ..stored };
+        assert_eq!(later.encode(), "eb1;7;0f;41:1700000000000:bfa176a9330a1db6;bWU;bm90ZQ;12");
         assert_eq!(CommitMetadata::default().encode(), "eb1;0;;;;");
     }
 
@@ -285,8 +309,13 @@ mod tests {
             let members = members.map(|members| members.iter().map(|name| (*name).to_owned()).collect());
             let partitions =
                 vec![(0, log(), by("mem", 5)), (1, log(), by("gone", 3)), (2, log(), by("", 1)), (3, log(), None)];
-            describe_group(members, partitions, |from| {
-                from.iter().map(|(partition, from)| (*partition, u64::from(*partition) * 10 + from.get())).collect()
+            describe_group(members, partitions, |behind| {
+                let oldest = |partition: u32, from: Position| Some(u64::from(partition) * 10 + from.get());
+                let of = |(partition, range): &(u32, Range<Position>)| {
+                    let records = range.end.get() - range.start.get();
+                    (*partition, Backlog { records, oldest: oldest(*partition, range.start) })
+                };
+                behind.iter().map(of).collect()
             })
         };
         let of = |described: &GroupDescription| -> Vec<_> {
@@ -300,6 +329,9 @@ mod tests {
         let unnamed = described(None);
         assert_eq!(unnamed.members, ["gone", "mem"]);
         assert_eq!(of(&unnamed), [first, ("gone".to_owned(), 2, Some(13))].into_iter().chain(rest).collect::<Vec<_>>());
+        let partitions = vec![(0, log(), by("", 4)), (1, log(), by("", 3))];
+        let marked = describe_group(None, partitions, |_| HashMap::from([(0, Backlog::default())]));
+        assert_eq!(of(&marked), [(String::new(), 0, None), (String::new(), 2, None)], "a marker is no record");
         assert_eq!(named.partitions[1].committed.as_ref().map(|committed| committed.epoch), Some(2));
     }
 }

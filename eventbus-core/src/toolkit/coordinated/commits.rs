@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::assignments::OwnedPartition;
 use super::commit_metadata::CommitMetadata;
+use super::containment::contained;
 use super::rebalance::RebalanceListener;
 use super::{Client, CommitEntry, CommitError, not_held};
 use crate::backend::Commit;
@@ -45,8 +46,15 @@ impl<C: Client> Committing<C> {
         Self { listener, probe_at }
     }
 
-    /// Carries out orders until nobody can send any more.
+    /// Carries out orders until nobody can send any more. A panic ends the member, and its error is told.
     pub(super) fn run(mut self, waiting: &mpsc::Receiver<Order>) {
+        let listener = self.listener.clone();
+        if let Err(error) = contained("committing", || self.carry_out(waiting)) {
+            listener.fail(error);
+        }
+    }
+
+    fn carry_out(&mut self, waiting: &mpsc::Receiver<Order>) {
         loop {
             let first = match waiting.recv_timeout(self.probe_at.saturating_duration_since(Instant::now())) {
                 Ok(first) => Some(first),
@@ -145,6 +153,7 @@ impl<C: Client> RebalanceListener<C> {
             fingerprint: print.filter(|print| print.at() < commit.next),
             owner: self.config().member.clone(),
             note: commit.note.clone(),
+            partitions: held.partitions,
         };
         Ok(stored.encode())
     }

@@ -109,10 +109,13 @@ impl<C: Client> RebalanceListener<C> {
         Ok(())
     }
 
-    pub(super) fn caught_up(&self, partition: u32) {
+    /// Tells the core that nothing is left below the end of a log. What stands between the last record and that end is
+    /// no record: a transaction's marker, or what a transaction took back.
+    pub(super) fn caught_up(&self, partition: u32, end: Option<Position>) {
         let state = self.state();
         if let Some(held) = state.held.get(&partition).filter(|held| held.read > 0) {
-            self.hand(MemberItem::CaughtUp(held.read, partition, held.next));
+            let next = end.map_or(held.next, |end| end.max(held.next));
+            self.hand(MemberItem::CaughtUp(held.read, partition, next));
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! * an answer belongs to the assignment that it was asked for; a late one changes nothing of a later assignment;
+//! * a partition that the topic was given after the group had begun has progress at its first record, though none is
+//!   committed there;
 //! * a log without the record that was seen in it is another, and gets an incarnation that no log had before.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,44 +13,81 @@ use super::commit_metadata::{CommitMetadata, Fingerprint};
 use super::rebalance::RebalanceListener;
 use super::{Client, not_held};
 use crate::backend::{Assignment, GroupEvent, LogState};
-use crate::model::Result;
+use crate::model::{Error, Position, Result};
 
-/// The wait before a failed lookup is repeated.
-const AGAIN: Duration = Duration::from_millis(100);
+/// The waits before a failed lookup is repeated.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 impl<C: Client> RebalanceListener<C> {
-    /// Looks up the group's committed progress, and tells the core of its new partitions. Blocks.
+    /// Looks up the group's committed progress, and tells the core of its new partitions: each as soon as its log can
+    /// be asked for, since a partition whose broker is away stops no other (P5). Blocks.
     pub(super) fn announce(&self, partitions: &[u32], number: u64) {
+        let mut left = partitions.to_vec();
+        let mut wait = AGAIN.0;
         loop {
             let Some(client) = self.client() else { return };
-            if !partitions.iter().any(|partition| self.state().of(*partition, number).is_some()) {
+            left.retain(|partition| self.state().of(*partition, number).is_some());
+            if left.is_empty() {
                 return;
             }
-            match self.look_up(&client, partitions, number) {
+            let mut away = Vec::new();
+            match self.look_up(&client, &left, number, &mut away) {
                 Ok(mut assignments) => {
                     let mut state = self.state();
                     assignments.retain(|assignment| state.announces(assignment.partition, number));
                     // The core is told under the lock: a loss is told after it, and partitions already wanted back are
                     // not told of at all.
-                    return self.tell(GroupEvent::Assigned(assignments));
+                    if !assignments.is_empty() {
+                        self.tell(GroupEvent::Assigned(assignments));
+                    }
+                    drop(state);
+                    left.retain(|partition| away.iter().any(|(other, _)| other == partition));
+                    if left.is_empty() {
+                        return;
+                    }
+                    // A partition that was just made has a leader in a moment.
+                    for (partition, error) in away.iter().filter(|_| wait == AGAIN.1) {
+                        tracing::warn!(target: "eventbus", partition, %error, "a partition cannot be read yet");
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(target: "eventbus", %error, "committed positions are asked for again");
-                    drop(client);
-                    std::thread::sleep(AGAIN);
                 }
             }
+            drop(client);
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(AGAIN.1);
         }
     }
 
-    fn look_up(&self, client: &C, partitions: &[u32], number: u64) -> Result<Vec<Assignment>> {
-        let progress = client.committed(partitions)?;
+    /// Looks up partitions. Those whose logs cannot be asked for go to `away`.
+    fn look_up(
+        &self,
+        client: &C,
+        partitions: &[u32],
+        number: u64,
+        away: &mut Vec<(u32, Error)>,
+    ) -> Result<Vec<Assignment>> {
+        let count = client.count()?;
+        let all = (0..count).chain(partitions.iter().copied().filter(|partition| *partition >= count));
+        let progress = client.committed(&all.collect::<Vec<_>>())?;
+        let of = |(_, text): &(Position, String)| CommitMetadata::decode(text)?.partitions;
+        let began_with = progress.values().filter_map(of).min();
         let mut found = Vec::new();
         for partition in partitions {
-            let log = client.ends(*partition)?;
+            let log = match client.ends(*partition) {
+                Ok(log) => log,
+                Err(error) => {
+                    away.push((*partition, error));
+                    continue;
+                }
+            };
             let (next, text) = progress.get(partition).map(|(next, text)| (*next, text.as_str())).unzip();
-            let stored = text.and_then(CommitMetadata::decode).unwrap_or_default();
-            found.push((*partition, log, next.map(|next| stored.committed(next)), stored));
+            let mut stored = text.and_then(CommitMetadata::decode).unwrap_or_default();
+            stored.partitions = Some(began_with.unwrap_or(count));
+            // All that a partition younger than the group holds was stored for it, wherever the group began to read.
+            let younger = began_with.is_some_and(|first| *partition >= first).then_some(log.first);
+            found.push((*partition, log, next.or(younger).map(|next| stored.committed(next)), stored));
         }
         let asked: Vec<_> =
             found.iter().map(|(partition, log, _, stored)| (*partition, log, stored.fingerprint)).collect();
@@ -61,7 +100,7 @@ impl<C: Client> RebalanceListener<C> {
             let Some(held) = state.of(partition, number) else { continue };
             held.incarnation.clone_from(&log.incarnation);
             held.fingerprint = stored.fingerprint.filter(|_| same);
-            (held.epoch, held.compared) = (stored.epoch, true);
+            (held.epoch, held.compared, held.partitions) = (stored.epoch, true, stored.partitions);
             assignments.push(Assignment::new(partition, log, committed, held.lease.clone()));
         }
         Ok(assignments)

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::commits::{Committing, Order, Reply};
+use super::containment::{contained, unanswered};
 use super::poll::{JOINS, LETS_GO, PollCommand, Polling};
 use super::rebalance::{MemberItem, RebalanceListener};
 use super::{Client, MemberConfig, member_left, not_held};
@@ -62,8 +63,8 @@ impl<C: Client> Member<C> {
 
     async fn order(&self, order: impl FnOnce(Reply) -> Order) -> Result<()> {
         let (reply, done) = oneshot::channel();
-        self.orders.send(order(reply)).map_err(|_| member_left())?;
-        done.await.map_err(|_| member_left())?
+        self.orders.send(order(reply)).map_err(|_| self.listener.left())?;
+        done.await.map_err(|_| unanswered())?
     }
 
     fn flow(&self, partition: u32, paused: bool) {
@@ -107,15 +108,17 @@ impl<C: Client> Membership for Member<C> {
     async fn read(&self, partition: u32, from: Position) -> Result<LogState> {
         let listener = self.listener.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            let client = listener.client().ok_or_else(not_held)?;
-            listener.log(&client, partition)
+            contained("a lookup", || {
+                let client = listener.client().ok_or_else(not_held)?;
+                listener.log(&client, partition)
+            })
         });
-        let log = looked.await.map_err(|_| member_left())??;
+        let log = looked.await.map_err(|_| member_left())???;
         // A position outside the log is moved into it; the core learns of that from the returned log.
         let from = from.clamp(log.first, log.end.max(log.first));
         let (reply, begun) = oneshot::channel();
-        self.commands.send(PollCommand::Read(partition, from, reply)).map_err(|_| member_left())?;
-        begun.await.map_err(|_| member_left())??;
+        self.commands.send(PollCommand::Read(partition, from, reply)).map_err(|_| self.listener.left())?;
+        begun.await.map_err(|_| unanswered())??;
         Ok(log)
     }
 

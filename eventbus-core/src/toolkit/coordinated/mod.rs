@@ -23,6 +23,7 @@
 //! | `poll` | the thread that polls, and leaving |
 //! | `commits` | the thread that commits, and the meaning of a refusal |
 //! | `member` | the member as the core sees it |
+//! | `containment` | panics on its threads, which end the member and are told |
 //! | `reconnect` | another member, after a client came to an end that passes |
 //!
 //! Invariant: everything known of a partition belongs to the assignment with which it came. Assignments are numbered,
@@ -31,6 +32,7 @@
 mod assignments;
 mod commit_metadata;
 mod commits;
+mod containment;
 mod delivery;
 mod lookup;
 mod member;
@@ -45,7 +47,7 @@ use std::time::Duration;
 
 use crate::backend::{Inbound, Join, LogState};
 use crate::model::{Error, ErrorKind, Position, Result};
-pub use commit_metadata::{CommitMetadata, CommittedOffset, Fingerprint, describe_group};
+pub use commit_metadata::{Backlog, CommitMetadata, CommittedOffset, Fingerprint, describe_group};
 
 pub use member::Member;
 pub use rebalance::{RebalanceListener, Revocation};
@@ -124,6 +126,12 @@ pub trait Client: Send + Sync + 'static {
     /// Any error: the member asks again.
     fn committed(&self, partitions: &[u32]) -> Result<HashMap<u32, (Position, String)>>;
 
+    /// Returns the number of the topic's partitions.
+    ///
+    /// # Errors
+    /// Any error: the member asks again.
+    fn count(&self) -> Result<u32>;
+
     /// Returns the ends of a partition's log; the incarnation may stay empty.
     ///
     /// # Errors
@@ -150,8 +158,9 @@ pub trait Client: Send + Sync + 'static {
 pub enum Polled<R> {
     /// A record.
     Record(R),
-    /// The end of a partition's log, as it is now.
-    End(u32),
+    /// The end of a partition's log, as it is now: nothing that can be delivered is left below this position. `None`
+    /// where the client tells only that the last record was delivered.
+    End(u32, Option<Position>),
     /// The log no longer has the next record of some partition, or not yet: the member looks the log up and reads
     /// again.
     Interrupted,

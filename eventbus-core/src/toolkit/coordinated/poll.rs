@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::containment::contained;
 use super::delivery::{BATCH, Batch};
 use super::rebalance::{MemberItem, RebalanceListener};
 use super::{Client, Polled};
@@ -43,15 +44,25 @@ pub(super) struct Polling<C: Client> {
 type Goes = ControlFlow<Option<oneshot::Sender<()>>>;
 
 impl<C: Client> Polling<C> {
-    /// Polls until the member leaves. Drops the client on this thread, where its last callbacks come.
+    /// Polls until the member leaves. Drops the client on this thread, where its last callbacks come. A panic ends the
+    /// member, and its error is told.
     pub(super) fn run(mut self) {
-        let left = loop {
-            if let ControlFlow::Break(left) = self.turn() {
-                break left;
+        let listener = self.listener.clone();
+        let polled = contained("polling", || {
+            loop {
+                if let ControlFlow::Break(left) = self.turn() {
+                    return left;
+                }
             }
-        };
-        self.leave();
-        if let Some(reply) = left {
+        });
+        let reply = polled.unwrap_or_else(|error| {
+            listener.fail(error);
+            None
+        });
+        if let Err(error) = contained("leaving", || self.leave()) {
+            listener.fail(error);
+        }
+        if let Some(reply) = reply {
             let _ = reply.send(());
         }
     }
@@ -92,9 +103,9 @@ impl<C: Client> Polling<C> {
                     listener.accept(&record, batch);
                     continue;
                 }
-                Polled::End(partition) => {
+                Polled::End(partition, next) => {
                     listener.flush(batch);
-                    listener.caught_up(partition);
+                    listener.caught_up(partition, next);
                 }
                 Polled::Interrupted => {
                     listener.flush(batch);

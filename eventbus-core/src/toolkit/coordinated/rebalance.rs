@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::assignments::{Assignments, OwnedPartition, PendingRevocation, Rejoin};
+use super::containment::contained;
 use super::{Client, MemberConfig};
 use crate::backend::{ConnectionState, GroupEvent, Inbound};
 use crate::model::{Error, ErrorKind, Position};
@@ -44,6 +45,8 @@ struct ListenerState<C> {
     waiting: AtomicUsize,
     disconnected: AtomicBool,
     client: OnceLock<Weak<C>>,
+    /// The error with which one of the threads ended.
+    failure: OnceLock<Error>,
     runtime: Handle,
 }
 
@@ -79,6 +82,10 @@ impl<C> RebalanceListener<C> {
         self.0.state.lock()
     }
 
+    pub(super) fn failure(&self) -> &OnceLock<Error> {
+        &self.0.failure
+    }
+
     pub(super) fn waiting(&self) -> &AtomicUsize {
         &self.0.waiting
     }
@@ -102,6 +109,7 @@ impl<C: Client> RebalanceListener<C> {
             waiting: AtomicUsize::new(0),
             disconnected: AtomicBool::new(false),
             client: OnceLock::new(),
+            failure: OnceLock::new(),
             runtime: Handle::current(),
         }))
     }
@@ -117,7 +125,11 @@ impl<C: Client> RebalanceListener<C> {
 
     fn apart(&self, work: impl FnOnce(&Self) + Send + 'static) {
         let listener = self.clone();
-        self.0.runtime.spawn_blocking(move || work(&listener));
+        self.0.runtime.spawn_blocking(move || {
+            if let Err(error) = contained("a lookup", || work(&listener)) {
+                listener.fail(error);
+            }
+        });
     }
 
     /// Takes in partitions that the coordinator has assigned and the client has taken. The core hears of them when the

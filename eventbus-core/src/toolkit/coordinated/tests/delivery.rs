@@ -12,14 +12,34 @@ async fn what_an_earlier_read_fetched_is_not_delivered() {
     rig.broker.comes([record(0, 0)]);
     rig.turn();
     rig.read(0, 0).await.unwrap();
-    rig.broker.comes([record(0, 0), record(0, 1), Polled::End(0)]);
+    rig.broker.comes([record(0, 0), record(0, 1), Polled::End(0, None)]);
     rig.turn();
     rig.read(0, 1).await.unwrap();
-    rig.broker.comes([record(0, 1), record(0, 2), Polled::End(0)]);
+    rig.broker.comes([record(0, 1), record(0, 2), Polled::End(0, None)]);
     rig.turn();
     assert_eq!(positions(rig.event().await), [1, 2]);
     assert!(matches!(rig.event().await, GroupEvent::CaughtUp { partition: 0, next } if next == Position::new(3)));
     rig.silent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_behind_the_last_record_and_is_none_is_caught_up_with() {
+    let mut rig = Rig::new();
+    rig.given(&[0]).await;
+    rig.read(0, 0).await.unwrap();
+    let upto = async |rig: &Rig| match rig.event().await {
+        GroupEvent::CaughtUp { next, .. } => next.get(),
+        other => panic!("{other:?}"),
+    };
+    // A transaction's marker follows on the record.
+    rig.broker.comes([record(0, 4), Polled::End(0, Some(Position::new(6)))]);
+    rig.turn();
+    assert_eq!(positions(rig.event().await), [4]);
+    assert_eq!(upto(&rig).await, 6);
+    // A client that knows less than was delivered takes nothing back.
+    rig.broker.comes([Polled::End(0, Some(Position::new(2)))]);
+    rig.turn();
+    assert_eq!(upto(&rig).await, 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -28,7 +48,7 @@ async fn what_was_queued_of_an_ownership_that_is_over_is_not_delivered() {
     rig.given(&[0, 1]).await;
     rig.read(0, 0).await.unwrap();
     rig.read(1, 0).await.unwrap();
-    rig.broker.comes([record(0, 0), record(1, 0), Polled::End(0)]);
+    rig.broker.comes([record(0, 0), record(1, 0), Polled::End(0, None)]);
     rig.turn();
     rig.listener.release(0);
     assert_eq!(positions(rig.event().await).len(), 1);
@@ -61,7 +81,7 @@ async fn an_interrupted_read_delivers_nothing_more() {
     let mut rig = Rig::new();
     rig.given(&[0, 1]).await;
     rig.read(0, 0).await.unwrap();
-    rig.broker.comes([record(0, 0), Polled::Interrupted, record(0, 1), Polled::End(0)]);
+    rig.broker.comes([record(0, 0), Polled::Interrupted, record(0, 1), Polled::End(0, None)]);
     (0..4).for_each(|_| rig.turn());
     let GroupEvent::Interrupted(broken) = rig.event().await else { panic!("an interruption") };
     assert_eq!(broken, [0], "only what was read");

@@ -1,6 +1,6 @@
 //! A client in memory, which notes the calls to it and yields the events that the test gives it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -41,6 +41,11 @@ pub(super) struct Broker {
     pub(super) looked: AtomicUsize,
     pub(super) stuck: AtomicBool,
     pub(super) gone: AtomicBool,
+    pub(super) count: AtomicUsize,
+    /// The partitions whose logs cannot be asked for.
+    pub(super) away: Mutex<HashSet<u32>>,
+    /// The call that panics, if there is one.
+    pub(super) panics: Mutex<Option<&'static str>>,
     /// The name of the thread on which the client was dropped, and the answer to its last callback.
     pub(super) dropped: Mutex<Option<(String, Revocation)>>,
 }
@@ -65,6 +70,9 @@ impl Broker {
             looked: AtomicUsize::new(0),
             stuck: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            count: AtomicUsize::new(3),
+            away: Mutex::default(),
+            panics: Mutex::default(),
             dropped: Mutex::default(),
         };
         (Arc::new(broker), requests, answers)
@@ -76,6 +84,11 @@ impl Broker {
 
     pub(super) fn comes(&self, polled: impl IntoIterator<Item = Polled<Record>>) {
         self.polled.lock().unwrap().extend(polled);
+    }
+
+    fn panics_in(&self, call: &'static str) {
+        let now = *self.panics.lock().unwrap_or_else(PoisonError::into_inner) == Some(call);
+        assert!(!now, "{call}");
     }
 
     fn say(&self, what: String) {
@@ -131,6 +144,7 @@ impl Client for Fake {
 
     fn poll(&self, _: Duration) -> Polled<Record> {
         self.broker.polls.fetch_add(1, Ordering::Relaxed);
+        self.broker.panics_in("poll");
         self.broker.polled.lock().unwrap().pop_front().unwrap_or(Polled::Nothing)
     }
 
@@ -161,6 +175,7 @@ impl Client for Fake {
     }
 
     fn commit(&self, entries: &[CommitEntry<'_>]) -> Result<(), CommitError> {
+        self.broker.panics_in("commit");
         let _ = self.broker.sent.send(entries.iter().map(|entry| (entry.partition, entry.next.get())).collect());
         self.broker.answers.lock().unwrap().recv().unwrap_or_else(|_| away())?;
         let committed = entries.iter().map(|entry| (entry.partition, (entry.next.get(), entry.text.to_owned())));
@@ -169,6 +184,7 @@ impl Client for Fake {
     }
 
     fn committed(&self, partitions: &[u32]) -> Result<HashMap<u32, (Position, String)>> {
+        self.broker.panics_in("committed");
         if let Some(looks) = &*self.broker.looks.lock().unwrap() {
             self.broker.say("look".into());
             let _ = looks.recv();
@@ -178,7 +194,14 @@ impl Client for Fake {
         Ok(partitions.iter().filter_map(|partition| Some((*partition, of(partition)?))).collect())
     }
 
+    fn count(&self) -> Result<u32> {
+        Ok(self.broker.count.load(Ordering::Acquire) as u32)
+    }
+
     fn ends(&self, partition: u32) -> Result<LogState> {
+        if self.broker.away.lock().unwrap().contains(&partition) {
+            return Err(Error::new(ErrorKind::Unavailable, "no leader"));
+        }
         let end = self.broker.ends.lock().unwrap().get(&partition).copied().unwrap_or(100);
         let first = self.broker.first.load(Ordering::Acquire) as u64;
         Ok(LogState { first: Position::new(first), end: Position::new(end), ..LogState::default() })

@@ -141,15 +141,8 @@ async fn an_answer_about_an_earlier_assignment_is_left_out() {
     rig.listener.assigned(&[0]);
     look.send(()).unwrap();
     look.send(()).unwrap();
-    let mut told = Vec::new();
-    while let GroupEvent::Assigned(assigned) = rig.event().await {
-        told.push(assigned.len());
-        if told.len() == 2 {
-            break;
-        }
-    }
-    told.sort_unstable();
-    assert_eq!(told, [0, 1]);
+    let GroupEvent::Assigned(assigned) = rig.event().await else { panic!("nothing was given") };
+    assert_eq!(assigned.len(), 1);
     rig.silent();
 }
 

@@ -102,3 +102,41 @@ async fn a_client_at_its_end_ends_the_member() {
     assert!(rig.polling.as_mut().unwrap().turn().is_break());
     assert_eq!(rig.member.next().await.unwrap_err().kind(), ErrorKind::PermissionDenied);
 }
+
+/// A client's accessor panics on a record whose header has a name that is not UTF-8, on the thread that polls.
+#[tokio::test]
+async fn a_panic_on_any_thread_of_a_member_ends_it_with_an_error_that_is_told() {
+    for call in ["poll", "commit", "committed"] {
+        let (broker, _sent, _answers) = Broker::new();
+        let listener = Arc::new(std::sync::OnceLock::new());
+        let made = Arc::clone(&listener);
+        let make = |listener: RebalanceListener<Fake>| {
+            assert!(made.set(listener.clone()).is_ok());
+            Ok(broker.client(listener))
+        };
+        let member = Member::join(ask(), make).unwrap();
+        let listener: &RebalanceListener<Fake> = listener.get().unwrap();
+        if call == "commit" {
+            listener.assigned(&[0]);
+            assert!(matches!(member.next().await.unwrap(), GroupEvent::Assigned(_)));
+        }
+        *broker.panics.lock().unwrap() = Some(call);
+        match call {
+            "commit" => {
+                let unanswered = member.commit(commit(0, 5, 1).claiming()).await.unwrap_err();
+                assert!(unanswered.is_retryable(), "the member's end is told by its next event: {unanswered}");
+            }
+            "committed" => listener.assigned(&[0]),
+            _ => {}
+        }
+        let error = member.next().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Backend);
+        assert!(error.to_string().contains("panicked") && error.to_string().contains(call), "{error}");
+        assert!(listener.state().held.is_empty(), "what it held is vouched for no more");
+        *broker.panics.lock().unwrap() = None;
+        drop(member);
+        while broker.dropped.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_none() {
+            yield_now().await;
+        }
+    }
+}

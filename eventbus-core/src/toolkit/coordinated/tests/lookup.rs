@@ -51,6 +51,17 @@ async fn a_log_with_another_record_or_without_its_place_gets_an_incarnation_of_i
     }
 }
 
+#[tokio::test]
+async fn a_partition_whose_log_is_away_keeps_no_other_waiting() {
+    let rig = Rig::new();
+    rig.broker.away.lock().unwrap().insert(1);
+    let given = rig.given(&[0, 1, 2]).await;
+    assert_eq!(given.iter().map(|given| given.partition).collect::<Vec<_>>(), [0, 2]);
+    rig.broker.away.lock().unwrap().clear();
+    let GroupEvent::Assigned(later) = rig.event().await else { panic!("nothing was given") };
+    assert_eq!(later.iter().map(|given| given.partition).collect::<Vec<_>>(), [1]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn progress_is_told_as_it_was_stored() {
     let rig = rig(stored(None));
@@ -59,6 +70,31 @@ async fn progress_is_told_as_it_was_stored() {
     let committed = of(0).committed.clone().unwrap();
     assert_eq!((committed.next, committed.epoch), (Position::new(50), 2));
     assert_eq!(of(1).committed, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_younger_than_the_group_is_read_from_its_beginning() {
+    let next = |given: &[Assignment], partition| {
+        let given = given.iter().find(|given| given.partition == partition).unwrap();
+        given.committed.as_ref().map(|committed| committed.next.get())
+    };
+    let mut rig = Rig::new();
+    // The group begins: its start decides.
+    let given = rig.given(&[0, 1]).await;
+    assert_eq!((next(&given, 0), next(&given, 1)), (None, None));
+    rig.commits(Ok(()), vec![commit(0, 50, 1).claiming()]);
+    // The topic grows. The start still decides about what the group has not got to yet, but not about what came later;
+    // nor does it once what the group has was committed again.
+    rig.broker.count.store(6, Ordering::Release);
+    rig.broker.first.store(7, Ordering::Release);
+    for round in 0..2 {
+        rig.listener.lose_until(u64::MAX);
+        rig.event().await;
+        let given = rig.given(&[0, 2, 3, 5]).await;
+        let begun = [0, 2, 3, 5].map(|partition| next(&given, partition));
+        assert_eq!(begun, [Some(50), None, Some(7), Some(7)], "{round}");
+        rig.commits(Ok(()), vec![commit(0, 50, 2 + round).claiming()]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
