@@ -1,0 +1,3 @@
+//! Odd records and operators: what is stored or done by others stops no key in silence.
+
+pub(super) mod ends;
