@@ -2,10 +2,13 @@
 //!
 //! Invariants:
 //! * an answer belongs to the assignment that it was asked for; a late one changes nothing of a later assignment;
+//! * what a predecessor with the same lasting name owned and did not release is told only once its lease has run out;
 //! * a log without the record that was seen in it is another, and gets an incarnation that no log had before.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::commit_metadata::{CommitMetadata, Fingerprint};
 use super::rebalance::RebalanceListener;
@@ -17,8 +20,9 @@ use crate::model::Result;
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl<C: Client> RebalanceListener<C> {
-    /// Looks up the group's committed progress, and tells the core of its new partitions. Blocks.
-    pub(super) fn announce(&self, partitions: &[u32], number: u64) {
+    /// Looks up the group's committed progress, and tells the core of its new partitions; of those that another may
+    /// still hold, not before `until`. Blocks.
+    pub(super) fn announce(&self, partitions: &[u32], number: u64, until: Instant) {
         loop {
             let Some(client) = self.client() else { return };
             if !partitions.iter().any(|partition| self.state().of(*partition, number).is_some()) {
@@ -26,6 +30,7 @@ impl<C: Client> RebalanceListener<C> {
             }
             match self.look_up(&client, partitions, number) {
                 Ok(mut assignments) => {
+                    self.put_off(&mut assignments, number, until);
                     let mut state = self.state();
                     assignments.retain(|assignment| state.announces(assignment.partition, number));
                     // The core is told under the lock: a loss is told after it, and partitions already wanted back are
@@ -38,6 +43,25 @@ impl<C: Client> RebalanceListener<C> {
                     std::thread::sleep(AGAIN);
                 }
             }
+        }
+    }
+
+    /// Takes out the partitions that a predecessor did not release, and looks them up again when its lease is over.
+    fn put_off(&self, assignments: &mut Vec<Assignment>, number: u64, until: Instant) {
+        if !self.config().inherits || Instant::now() >= until {
+            return;
+        }
+        let mut held = Vec::new();
+        assignments.retain(|assignment| {
+            let wait = self.state().of(assignment.partition, number).is_some_and(|held| held.predecessor);
+            if wait {
+                held.push(assignment.partition);
+            }
+            !wait
+        });
+        if !held.is_empty() {
+            tracing::info!(target: "eventbus", partitions = ?held, "a member before this one did not release them: waiting for the end of its lease");
+            self.later(until, move |listener| listener.announce(&held, number, until));
         }
     }
 
@@ -60,6 +84,7 @@ impl<C: Client> RebalanceListener<C> {
             let mut state = self.state();
             let Some(held) = state.of(partition, number) else { continue };
             held.incarnation.clone_from(&log.incarnation);
+            held.predecessor = !stored.owner.is_empty() && stored.owner != self.config().member;
             held.fingerprint = stored.fingerprint.filter(|_| same);
             (held.epoch, held.compared) = (stored.epoch, true);
             assignments.push(Assignment::new(partition, log, committed, held.lease.clone()));
