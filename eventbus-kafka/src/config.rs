@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use eventbus_core::toolkit::credentials::Secret;
 pub use eventbus_core::toolkit::credentials::{Mechanism, Sasl, Tls};
-use eventbus_core::toolkit::settings::{invalid, is_host, millis, one_of, prefix, refuse};
+use eventbus_core::toolkit::settings::{invalid, is_host, millis, one_of, prefix};
 use eventbus_core::wire::Mode;
 use eventbus_core::{Group, Result, Topic, settings};
 use rdkafka::ClientConfig;
+
+use crate::properties;
+pub use crate::properties::REFUSED;
 
 /// The largest batch, and the largest record of topics whose limit is not known.
 pub(crate) const BATCH_BYTES: usize = 1_000_000;
@@ -131,7 +134,7 @@ impl KafkaConfig {
         }
         prefix(&self.prefix, 0, "._-")?;
         one_of("compression", &self.compression, &["none", "gzip", "snappy", "lz4", "zstd"])?;
-        self.properties.keys().try_for_each(|name| refuse(REFUSED, name))?;
+        self.properties.keys().try_for_each(|name| properties::check(name))?;
         self.check_ranges()
     }
 
@@ -196,8 +199,8 @@ impl KafkaConfig {
         if interval.is_zero() { Duration::from_secs(10) } else { interval }
     }
 
-    /// Adds the user's properties, which go before the defaults that are set here; those on which the contract rests
-    /// have been refused.
+    /// Adds the user's properties, which go before the defaults that are set here. All but those that only tune have been
+    /// refused.
     fn pass_through(&self, mut client: ClientConfig) -> ClientConfig {
         client.extend(self.properties.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())));
         client
@@ -243,40 +246,6 @@ impl KafkaConfig {
         self.pass_through(client)
     }
 }
-
-/// Properties of librdkafka that would break the contract, or for which the bus has a setting, and why. They are
-/// refused by name.
-pub const REFUSED: &[(&str, &str)] = &[
-    ("enable.idempotence", "always on: a retry would store a second copy"),
-    ("enable.gapless.guarantee", "always on: a refused record would leave a hole behind which others are stored"),
-    ("acks", "always all: what one broker alone has, its successor may not"),
-    ("request.required.acks", "always all: what one broker alone has, its successor may not"),
-    ("message.timeout.ms", "always 0: a record given up by time is a hole; the key waits instead"),
-    ("delivery.timeout.ms", "always 0: a record given up by time is a hole; the key waits instead"),
-    ("max.in.flight", "always 5: more than an idempotent producer can keep in order"),
-    ("max.in.flight.requests.per.connection", "always 5: more than an idempotent producer can keep in order"),
-    ("message.max.bytes", "follows from the topic's own limit: a record beyond it would end the producer"),
-    ("batch.size", "follows from the topic's own limit: a batch beyond it would end the producer"),
-    ("batch.num.messages", "the bus narrows refused batches down by it"),
-    ("queue.buffering.max.messages", "follows from publish_window: a full queue would reorder"),
-    ("queue.buffering.max.kbytes", "follows from the publish budget: a full queue would reorder"),
-    ("partitioner", "the bus computes partitions, the same on every backend"),
-    ("transactional.id", "transactions are not part of the bus yet"),
-    ("enable.auto.commit", "the bus commits what is finished, and nothing else"),
-    ("enable.auto.offset.store", "the bus commits what is finished, and nothing else"),
-    ("auto.offset.reset", "where a group starts is the subscription's to say; a reset is never silent"),
-    ("partition.assignment.strategy", "set protocol instead: the hand-over depends on it"),
-    ("group.protocol", "set protocol instead: the hand-over depends on it"),
-    ("group.id", "the subscription names its group"),
-    ("group.instance.id", "set group_instance_id instead"),
-    ("session.timeout.ms", "the subscription's session_timeout is it"),
-    ("max.poll.interval.ms", "set max_poll_interval_ms instead: the drain deadline must be below it"),
-    ("bootstrap.servers", "the URL names the brokers"),
-    ("metadata.broker.list", "the URL names the brokers"),
-    ("allow.auto.create.topics", "always false: asking for a topic never makes one"),
-    ("isolation.level", "always read_committed: what a transaction took back was never there"),
-    ("enable.ssl.certificate.verification", "always on: a broker that is not who it says gets no password"),
-];
 
 fn told(client: &ClientConfig) -> BTreeMap<String, String> {
     // The map itself hides secret values.

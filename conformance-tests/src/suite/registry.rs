@@ -112,6 +112,8 @@ cases! {
         "f3" p1::retention::idle_beside_busy [Truncate]: "an idle partition beside a busy one under retention is no loss";
         "gC1" odd::refusals::late_publish_is_told [TopicDown]: "a publish that is not stored for long is told with its key, and others go on";
         "gC2" odd::refusals::refused_when_sent_again [LoseConfirmation, RefusePublish]: "stored, its answer lost, refused when sent again: confirmed, and one copy";
+        "gE1" odd::ends::blocked_handler_keeps_its_partition on Threads: "a handler that blocks its thread keeps its partition until its member's session would be over";
+        "gE2" odd::ends::bus_dropped_before_its_subscription: "the last handle of a bus dropped while a subscription lives: handed back as if closed";
     }
     P2 {
         "a1" p2::content::round_trip: "payloads, headers and attributes, odd bytes and all";

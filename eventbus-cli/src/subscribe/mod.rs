@@ -202,6 +202,12 @@ fn notes(event: &BusEvent<'_>) {
         BusEvent::Skipped { at, attempts, error } => {
             say(format_args!("skipped after {attempts} attempts: {}: {error}", place(at)));
         }
+        BusEvent::Waiting { age, error, .. } => {
+            say(format_args!(
+                "the broker does not let this member go on for {} s, trying again: {error}",
+                age.as_secs()
+            ));
+        }
         BusEvent::DataLost { at, from, to } => {
             say(format_args!("retention removed what was not handled: partition {}, {from} to {to}", at.partition));
         }

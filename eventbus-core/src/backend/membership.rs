@@ -10,7 +10,7 @@ use super::delivery::Inbound;
 use super::description::{Committed, LogState, TopicDescription};
 use super::health::ConnectionState;
 use super::lease::Lease;
-use crate::model::{Group, Position, Result};
+use crate::model::{Error, Group, Position, Result};
 
 /// One member of a group, on one topic. The core may call any method while others are under way.
 #[async_trait]
@@ -38,7 +38,9 @@ pub trait Membership: fmt::Debug + Send + Sync + 'static {
     /// Gives up a partition that was revoked, or any before leaving. The core has made the final commit by then.
     async fn release(&self, partition: u32) -> Result<()>;
 
-    /// Leaves the group. Partitions that were not released count as released without a commit.
+    /// Leaves the group. Partitions that were never claimed count as released. One that was claimed and not released
+    /// may have a handler that still runs: no other member may have it before this member's session would have ended
+    /// (S5).
     async fn leave(&self) -> Result<()>;
 }
 
@@ -103,6 +105,15 @@ pub enum GroupEvent {
     },
     /// The connection's state changed.
     Connection(ConnectionState),
+    /// Calls to the broker have failed for so long, and are made again: those for a partition, or for the whole member.
+    Waiting {
+        /// The partition; `None` for the member.
+        partition: Option<u32>,
+        /// The time since the first failure.
+        age: Duration,
+        /// The last error, in the broker's words.
+        error: Error,
+    },
 }
 
 /// A partition that a member was given.

@@ -56,17 +56,19 @@ struct Subscriptions {
 }
 
 /// The runtime of the bus's own work: renewals, intake, commits, timers.
+#[derive(Clone)]
 enum Own {
-    Thread(OwnThread),
+    /// A thread that lives as long as the bus, and beyond it until the last subscription has handed back.
+    Thread(Arc<OwnThread>),
     Caller(Handle),
 }
 
 impl Own {
-    /// Starts a thread that ends when the bus is gone, or takes the caller's runtime.
+    /// Starts a thread that ends when the bus and its subscriptions are gone, or takes the caller's runtime.
     fn new(threads: Threads) -> Result<Self> {
         match threads {
             Threads::Caller => Ok(Self::Caller(current_runtime()?)),
-            Threads::Own => Ok(Self::Thread(OwnThread::start("eventbus")?)),
+            Threads::Own => Ok(Self::Thread(Arc::new(OwnThread::start("eventbus")?))),
         }
     }
 
@@ -199,8 +201,11 @@ impl Bus {
             return Err(Error::closed("bus"));
         }
         running.start_workers(concurrency);
-        let hooks = self.hooks.clone();
+        let (hooks, own, started) = (self.hooks.clone(), self.own.clone(), StartedWorkers(running.workers.clone()));
         self.own.spawn(async move {
+            // The thread must outlast the bus by the hand-back: dropped with it, the session would leave handlers
+            // starting that nobody commits, and partitions that wait for their leases' end.
+            let (_own, _started) = (own, started);
             let (topic, group) = (shared.topic.clone(), shared.group.clone());
             let error = Session::new(shared, receiver).run().await;
             if let Some(error) = &error {
@@ -256,6 +261,15 @@ impl Bus {
 
     fn running(&self) -> Vec<Arc<Running>> {
         self.subscriptions.lock().running.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// Workers whose session is the only one to commit for them. None starts a handler once it is gone (S7).
+struct StartedWorkers(Arc<Workers>);
+
+impl Drop for StartedWorkers {
+    fn drop(&mut self) {
+        self.0.pool.close();
     }
 }
 

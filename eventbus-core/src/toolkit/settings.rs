@@ -153,12 +153,17 @@ pub fn is_server(text: &str, schemes: &[&str]) -> bool {
     text.split_once("://").is_some_and(|(scheme, host)| schemes.contains(&scheme) && is_host(host))
 }
 
+/// The expectation of servers whose user and password cannot be told from their hosts.
+pub const UNCLEAR_LOGIN: &str =
+    "expected HOST[:PORT], several with commas between them, and a login before the first, percent-encoded";
+
 /// A user at a server, with a password if one was given. Secret: must not be printed.
 pub type User = (String, Option<String>);
 
 /// Reads the URLs of servers, separated by commas. Returns them without secrets, with this scheme where they have none,
-/// and the first user found. A user, or a user and a password separated by `:`, stands before the host and `@`,
-/// percent-encoded. Checks nothing; see [`is_server`].
+/// and the user. A user, or a user and a password separated by `:`, stands before the first host and `@`,
+/// percent-encoded; the same may stand before others. Where it stands otherwise, a comma may be part of a password, and
+/// the one server returned is empty. Checks nothing else; see [`is_server`].
 ///
 /// ```
 /// use eventbus_core::toolkit::settings::servers;
@@ -169,17 +174,22 @@ pub type User = (String, Option<String>);
 /// ```
 #[must_use]
 pub fn servers(text: &str, scheme: &str) -> (Vec<String>, Option<User>) {
-    let (mut urls, mut user) = (Vec::new(), None);
+    let (mut urls, mut logins) = (Vec::new(), Vec::new());
     for server in text.split(',').map(str::trim) {
         let (scheme, rest) = server.split_once("://").unwrap_or((scheme, server));
-        let (before, host) = rest.rsplit_once('@').map_or((None, rest), |(before, host)| (Some(before), host));
-        user = user.or_else(|| {
-            let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-            let (user, password) = before?.split_once(':').map_or((before?, None), |(user, word)| (user, Some(word)));
-            Some((plain(user), password.map(plain)))
-        });
+        let (login, host) = rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
+        logins.push(login);
         urls.push(format!("{scheme}://{host}"));
     }
+    let login = logins.first().copied().flatten();
+    if logins.into_iter().flatten().any(|other| Some(other) != login) {
+        return (vec![String::new()], None);
+    }
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let user = login.map(|login| match login.split_once(':') {
+        Some((user, password)) => (plain(user), Some(plain(password))),
+        None => (plain(login), None),
+    });
     (urls, user)
 }
 
@@ -231,13 +241,16 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_left_in_a_server_s_url_and_the_first_user_counts() {
+    fn no_secret_is_left_in_a_server_s_url_and_the_user_stands_before_the_first() {
         let user = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
         for (text, urls, found) in [
             ("a", vec!["x://a"], None),
             ("y://a:1, b", vec!["y://a:1", "x://b"], None),
-            ("y://a,me:s@ecret@b,you@c", vec!["y://a", "x://b", "x://c"], user("me", Some("s@ecret"))),
-            ("t%2Fok@a,me:secret@b", vec!["x://a", "x://b"], user("t/ok", None)),
+            ("y://me:s@ecret@a,b, me:s@ecret@c", vec!["y://a", "x://b", "x://c"], user("me", Some("s@ecret"))),
+            ("t%2Fok@a,b", vec!["x://a", "x://b"], user("t/ok", None)),
+            // A comma may be part of a password.
+            ("a,me:secret@b", vec![""], None),
+            ("me:secret@a,you@b", vec![""], None),
             ("me:@a", vec!["x://a"], user("me", Some(""))),
             ("", vec!["x://"], None),
         ] {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use eventbus_core::toolkit::settings::{UNCLEAR_LOGIN, servers};
 use eventbus_kafka::{KafkaConfig, Mechanism, Protocol, REFUSED, Sasl, Tls};
-use percent_encoding::percent_decode_str;
 
 use super::ConfigError;
 use super::declare::{millis, section, words};
@@ -18,8 +18,8 @@ section! {
     /// secret; serializing does, since its output is the configuration.
     pub struct KafkaSection in Backend for KafkaConfig {
         given {
-            /// The brokers, `HOST[:PORT]` with commas between them. A user and password before an `@` count for all of
-            /// them.
+            /// The brokers, `HOST[:PORT]` with commas between them. A user and password before the first and an `@`,
+            /// percent-encoded, count for all of them.
             servers: String
         }
         /// what names of topics and groups begin with
@@ -115,6 +115,7 @@ impl KafkaSection {
         ConfigError::value_if(no_user, "password", "a user with it", "no user")?;
         let one = self.client_certificate.is_some() != self.client_key.is_some();
         ConfigError::value_if(one, "client_key", "client_certificate and client_key together", "one of them")?;
+        ConfigError::value_if(self.places().0.is_empty(), "servers", UNCLEAR_LOGIN, "something else")?;
         let no_pair = self.properties().any(|property| property.is_none());
         let pairs = "NAME=VALUE, several with commas between them";
         ConfigError::value_if(no_pair, "properties", pairs, "something else")?;
@@ -127,18 +128,11 @@ impl KafkaSection {
         all.filter(|property| !property.trim().is_empty()).map(|property| property.trim().split_once('='))
     }
 
-    /// Splits `servers` into the brokers, and the first user and password that stand before one of them.
+    /// Splits `servers` into the brokers, and the user and password that stand before the first of them.
     fn places(&self) -> (String, Option<(String, String)>) {
-        let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let mut user = None;
-        let mut hosts = Vec::new();
-        for place in self.servers.split(',').map(str::trim) {
-            let (who, host) = place.rsplit_once('@').map_or((None, place), |(who, host)| (Some(who), host));
-            let named = who.map(|who| who.split_once(':').unwrap_or((who, "")));
-            user = user.or_else(|| named.map(|(name, password)| (plain(name), plain(password))));
-            hosts.push(host);
-        }
-        (hosts.join(","), user)
+        let (urls, user) = servers(&self.servers, "kafka");
+        let hosts: Vec<&str> = urls.iter().map(|url| url.strip_prefix("kafka://").unwrap_or(url)).collect();
+        (hosts.join(","), user.map(|(user, password)| (user, password.unwrap_or_default())))
     }
 
     /// Returns the backend's own configuration.
@@ -240,6 +234,16 @@ mod tests {
             let shown = format!("{config:?} {}", config.backend);
             assert!(!shown.contains("hunter2"), "{shown}");
         }
+        let raw =
+            ["u:hunter2,x@a:1", "u:x,hunter2@a:1", "u:x@hunter2,y@a:1", "u:1?hunter2@a:1", "u:1?linger_ms=hunter2@a:1"];
+        for place in raw {
+            let error = EventBusConfig::from_url(&format!("kafka://{place}")).unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("hunter2") && shown.contains("percent-encoded"), "{shown}");
+        }
+        let toml = "[backend]\ntype = \"kafka\"\nservers = \"u:x,hunter2@a:1\"\n";
+        let error = EventBusConfig::from_toml(toml).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         for url in ["kafka://u:hunter2@a/b", "kafka://u:hunter2@?x=1", "kafka://a?password=hunter2"] {
             let error = EventBusConfig::from_url(url).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");

@@ -220,6 +220,19 @@ mod tests {
             let shown = format!("{config:?} {}", config.backend);
             assert!(!shown.contains("hunter2"), "{shown}");
         }
+        for place in [
+            "u:hunter2,x@a:1",
+            "u:x,hunter2@a:1",
+            "u:x@hunter2,y@a:1",
+            "u:1?hunter2@a:1",
+            "u:1?fetch_batch=hunter2@a:1",
+        ] {
+            for scheme in ["nats", "tls"] {
+                let error = EventBusConfig::from_url(&format!("{scheme}://{place}")).unwrap_err();
+                let shown = format!("{error} {error:?}");
+                assert!(!shown.contains("hunter2") && shown.contains("percent-encoded"), "{shown}");
+            }
+        }
         for url in [
             "nats://u:hunter2@a/b",
             "nats://u:hunter2@?x=1",

@@ -9,6 +9,10 @@ use super::ConfigError;
 use super::scheme::{Scheme, schemes};
 use super::source::{Origin, Source};
 
+/// What is said of an @ behind the first ?.
+const UNCLEAR: &str =
+    "an @ stands among the parameters, one of which is wrong: expected user and password percent-encoded";
+
 pub(super) fn read(url: &str, origin: Origin) -> Result<Source, ConfigError> {
     let Some((name, rest)) = url.split_once("://") else {
         let known: Vec<String> = schemes().iter().map(|scheme| format!("{}://", scheme.name)).collect();
@@ -22,10 +26,12 @@ pub(super) fn read(url: &str, origin: Origin) -> Result<Source, ConfigError> {
     let place = if scheme.needs_place() { Some(authority.to_owned()) } else { log_name(authority)? };
     let backend = Some((scheme, place, origin.clone()));
     let mut source = Source { origin, backend, ..Source::default() };
+    // With an @ behind it, the first ? may be part of a password, and names and values its other parts.
+    let unclear = |error| if query.contains('@') { ConfigError::url(UNCLEAR) } else { error };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode("the name of a parameter", name)?, decode("the value of a parameter", value)?);
-        source.set_parameter(scheme, &name, value)?;
+        source.set_parameter(scheme, &name, value).map_err(unclear)?;
     }
     Ok(source)
 }

@@ -216,6 +216,7 @@ impl Session {
             }
             GroupEvent::Truncated { partition, first } => self.truncated(partition, first)?,
             GroupEvent::Connection(state) => self.shared.workers.hooks.emit(&BusEvent::Connection(state)),
+            GroupEvent::Waiting { partition, age, error } => self.shared.report_waiting(partition, age, &error),
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::time::Instant;
 
 use super::commit_metadata::Fingerprint;
+use super::refusals::Refusals;
 use crate::backend::Lease;
 use crate::model::Position;
 
@@ -13,6 +14,8 @@ pub(super) struct OwnedPartition {
     pub(super) number: u64,
     /// Whether the core was told of it, and will release it when it is wanted back.
     pub(super) announced: bool,
+    /// Whether another member committed last, and did not release it.
+    pub(super) predecessor: bool,
     pub(super) lease: Lease,
     pub(super) incarnation: String,
     /// The fingerprint of a late record below the committed position.
@@ -59,6 +62,10 @@ pub(super) struct Assignments {
     pub(super) committing: HashSet<u32>,
     pub(super) reads: u64,
     pub(super) closing: bool,
+    /// Whether a partition that was claimed and not released is kept until the lease has run out.
+    pub(super) keeping: bool,
+    /// The coordinator's refusals since the last assignment.
+    pub(super) refusals: Refusals,
     /// Assignments so far, so that a late answer about an earlier one is left out.
     pub(super) assignments: u64,
 }
@@ -86,6 +93,7 @@ impl OwnedPartition {
         Self {
             number,
             announced: false,
+            predecessor: false,
             lease: Lease::until(Instant::now()),
             incarnation: String::new(),
             fingerprint: None,

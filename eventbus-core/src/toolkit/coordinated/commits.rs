@@ -6,6 +6,8 @@
 //! * a lease counts from before the sending of the last commit that the coordinator accepted. A member that has
 //!   committed nothing for a third of the lease repeats its last commits; one that is not known any more has lost
 //!   everything;
+//! * a member with a lasting name takes its own from a partition's last commit before it releases it: a name that is
+//!   left there says that the owner may go on until its lease ends;
 //! * commits wait for the coordinator on a thread of their own, one request at a time, so they arrive in order.
 
 use std::collections::BTreeMap;
@@ -21,7 +23,7 @@ use super::containment::contained;
 use super::rebalance::RebalanceListener;
 use super::{Client, CommitEntry, CommitError, not_held};
 use crate::backend::Commit;
-use crate::model::{Error, ErrorKind, Result};
+use crate::model::{Error, ErrorKind, Position, Result};
 
 /// The wait before a repeated commit that was not accepted is sent again.
 pub(super) const AGAIN: Duration = Duration::from_millis(250);
@@ -87,6 +89,9 @@ impl<C: Client> Committing<C> {
             commits.into_iter().for_each(|(_, reply)| drop(reply.send(Err(not_held()))));
             self.probe_at = Instant::now() + third;
         }
+        if let Some(client) = self.listener.client().filter(|_| self.listener.config().inherits) {
+            self.listener.disown(&client, releases.iter().map(|(partition, _)| *partition));
+        }
         for (partition, reply) in releases {
             self.listener.release(partition);
             let _ = reply.send(Ok(()));
@@ -105,6 +110,28 @@ impl<C: Client> RebalanceListener<C> {
             last.iter().map(|(partition, (next, text))| CommitEntry { partition: *partition, next: *next, text });
         let entries: Vec<_> = entries.collect();
         (!entries.is_empty()).then(|| self.send(client, &entries).is_ok())
+    }
+
+    /// Repeats the last commits of these partitions as written by nobody, so that the next owner need not wait for the
+    /// end of this one's lease. Where this fails, it waits.
+    fn disown(&self, client: &C, partitions: impl Iterator<Item = u32>) {
+        let state = self.state();
+        let last = |partition| Some((partition, state.held.get(&partition)?.last.clone()?));
+        let last: Vec<(u32, (Position, String))> = partitions.filter_map(last).collect();
+        drop(state);
+        let disowned = last.into_iter().filter_map(|(partition, (next, text))| {
+            let stored = CommitMetadata { owner: String::new(), ..CommitMetadata::decode(&text)? };
+            Some((partition, next, stored.encode()))
+        });
+        let disowned: Vec<_> = disowned.collect();
+        let entries =
+            disowned.iter().map(|(partition, next, text)| CommitEntry { partition: *partition, next: *next, text });
+        let entries: Vec<_> = entries.collect();
+        if !entries.is_empty()
+            && let Err(error) = self.send(client, &entries)
+        {
+            tracing::debug!(target: "eventbus", %error, "the next owner waits for the end of a lease");
+        }
     }
 
     /// Commits in one request, and answers every order.

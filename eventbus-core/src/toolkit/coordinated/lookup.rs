@@ -4,10 +4,13 @@
 //! * an answer belongs to the assignment that it was asked for; a late one changes nothing of a later assignment;
 //! * a partition that the topic was given after the group had begun has progress at its first record, though none is
 //!   committed there;
+//! * what a predecessor with the same lasting name owned and did not release is told only once its lease has run out;
 //! * a log without the record that was seen in it is another, and gets an incarnation that no log had before.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::commit_metadata::{CommitMetadata, Fingerprint};
 use super::rebalance::RebalanceListener;
@@ -20,8 +23,9 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 impl<C: Client> RebalanceListener<C> {
     /// Looks up the group's committed progress, and tells the core of its new partitions: each as soon as its log can
-    /// be asked for, since a partition whose broker is away stops no other (P5). Blocks.
-    pub(super) fn announce(&self, partitions: &[u32], number: u64) {
+    /// be asked for, since a partition whose broker is away stops no other (P5), and one that another may still hold not
+    /// before `until`. Blocks.
+    pub(super) fn announce(&self, partitions: &[u32], number: u64, until: Instant) {
         let mut left = partitions.to_vec();
         let mut wait = AGAIN.0;
         loop {
@@ -33,6 +37,7 @@ impl<C: Client> RebalanceListener<C> {
             let mut away = Vec::new();
             match self.look_up(&client, &left, number, &mut away) {
                 Ok(mut assignments) => {
+                    self.put_off(&mut assignments, number, until);
                     let mut state = self.state();
                     assignments.retain(|assignment| state.announces(assignment.partition, number));
                     // The core is told under the lock: a loss is told after it, and partitions already wanted back are
@@ -57,6 +62,25 @@ impl<C: Client> RebalanceListener<C> {
             drop(client);
             std::thread::sleep(wait);
             wait = (wait * 2).min(AGAIN.1);
+        }
+    }
+
+    /// Takes out the partitions that a predecessor did not release, and looks them up again when its lease is over.
+    fn put_off(&self, assignments: &mut Vec<Assignment>, number: u64, until: Instant) {
+        if !self.config().inherits || Instant::now() >= until {
+            return;
+        }
+        let mut held = Vec::new();
+        assignments.retain(|assignment| {
+            let wait = self.state().of(assignment.partition, number).is_some_and(|held| held.predecessor);
+            if wait {
+                held.push(assignment.partition);
+            }
+            !wait
+        });
+        if !held.is_empty() {
+            tracing::info!(target: "eventbus", partitions = ?held, "a member before this one did not release them: waiting for the end of its lease");
+            self.later(until, move |listener| listener.announce(&held, number, until));
         }
     }
 
@@ -99,6 +123,7 @@ impl<C: Client> RebalanceListener<C> {
             let mut state = self.state();
             let Some(held) = state.of(partition, number) else { continue };
             held.incarnation.clone_from(&log.incarnation);
+            held.predecessor = !stored.owner.is_empty() && stored.owner != self.config().member;
             held.fingerprint = stored.fingerprint.filter(|_| same);
             (held.epoch, held.compared, held.partitions) = (stored.epoch, true, stored.partitions);
             assignments.push(Assignment::new(partition, log, committed, held.lease.clone()));

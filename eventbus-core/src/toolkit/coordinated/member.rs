@@ -56,7 +56,8 @@ impl<C: Client> Member<C> {
         client.subscribe()?;
         let (commands, received) = threads::channel();
         let (orders, waiting) = threads::channel();
-        let polling = Polling { listener: listener.clone(), client, commands: received, batch: Vec::new() };
+        let polling =
+            Polling { listener: listener.clone(), client, commands: received, batch: Vec::new(), over: false };
         let committing = Committing::new(listener.clone());
         Ok((Self { listener, items: Mutex::new(items), commands, orders }, polling, committing, waiting))
     }

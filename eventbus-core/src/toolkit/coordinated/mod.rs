@@ -25,6 +25,7 @@
 //! | `member` | the member as the core sees it |
 //! | `containment` | panics on its threads, which end the member and are told |
 //! | `reconnect` | another member, after a client came to an end that passes |
+//! | `refusals` | the waits between members, and what is told of refusals that may pass |
 //!
 //! Invariant: everything known of a partition belongs to the assignment with which it came. Assignments are numbered,
 //! and news of an earlier one changes nothing of a later one. Each file states its own.
@@ -39,6 +40,7 @@ mod member;
 mod poll;
 mod rebalance;
 mod reconnect;
+mod refusals;
 #[cfg(test)]
 mod tests;
 
@@ -166,6 +168,8 @@ pub enum Polled<R> {
     Interrupted,
     /// No broker can be reached; the client goes on trying.
     Disconnected,
+    /// The coordinator refuses the member for now, in these words; the client goes on trying.
+    Refused(Error),
     /// The member is at its end. After a retryable `Unavailable`, one with another client could go on
     /// ([`ReconnectingMember`]).
     Over(Error),
@@ -214,6 +218,9 @@ pub struct MemberConfig {
     pub lease: Duration,
     /// The time for which a hand-over waits for the core, until the coordinator is answered without it.
     pub drain: Duration,
+    /// Whether the coordinator may give the member, in an instant, what a member before it owned and did not release:
+    /// one with the same lasting name. The default is no.
+    pub inherits: bool,
 }
 
 impl MemberConfig {
@@ -221,7 +228,7 @@ impl MemberConfig {
     #[must_use]
     pub fn of(join: &Join, lease: Duration) -> Self {
         let (session, drain) = (join.session_timeout, join.drain_deadline + DRAIN_MARGIN);
-        Self { member: join.member.clone(), session, lease, drain }
+        Self { member: join.member.clone(), session, lease, drain, inherits: false }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! * the thread never waits for the coordinator nor for the core: it serves them in turns;
-//! * leaving ends in bounded time, whatever others do with the client meanwhile.
+//! * leaving ends in bounded time, whatever others do with the client meanwhile;
+//! * a partition that was claimed and not released stays the member's until its lease would have run out.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, mpsc};
@@ -38,6 +39,8 @@ pub(super) struct Polling<C: Client> {
     pub(super) client: Arc<C>,
     pub(super) commands: mpsc::Receiver<PollCommand>,
     pub(super) batch: Batch,
+    /// Whether the client came to its end. Such a client keeps no place in its group.
+    pub(super) over: bool,
 }
 
 /// Whether the thread goes on; if not, the reply to a caller that waits for its end, if there is one.
@@ -92,7 +95,7 @@ impl<C: Client> Polling<C> {
 
     /// Takes the events that are there, at most a batch.
     fn burst(&mut self) -> Goes {
-        let Self { listener, client, batch, .. } = self;
+        let Self { listener, client, batch, over, .. } = self;
         let mut wait = TICK;
         for _ in 0..BATCH {
             match client.poll(std::mem::take(&mut wait)) {
@@ -115,9 +118,14 @@ impl<C: Client> Polling<C> {
                     listener.flush(batch);
                     listener.connected(client, false);
                 }
+                Polled::Refused(error) => {
+                    listener.flush(batch);
+                    listener.refused(&error);
+                }
                 Polled::Over(error) => {
                     listener.flush(batch);
                     listener.hand(MemberItem::Over(error));
+                    *over = true;
                     return ControlFlow::Break(None);
                 }
                 Polled::Nothing => {}
@@ -128,18 +136,25 @@ impl<C: Client> Polling<C> {
     }
 
     pub(super) fn leave(self) {
-        let Self { listener, client, commands, .. } = self;
+        let Self { listener, client, commands, over, .. } = self;
         // Callers are told from now on that the member is gone.
         drop(commands);
-        listener.close();
+        let kept = listener.close() && !over;
+        poll_until(&*client, Instant::now() + listener.config().lease, || !kept);
+        // The client's last callbacks are answered at once.
+        listener.let_go();
         // A member that leaves before it has joined stays in the group until its session ends, and others make room for
         // it.
-        let until = Instant::now() + JOINS;
-        while listener.state().assignments == 0 && Instant::now() < until {
-            let _ = client.poll(TICK);
-        }
+        poll_until(&*client, Instant::now() + JOINS, || listener.state().assignments > 0);
         client.leave();
         let_go(client);
+    }
+}
+
+/// Polls a client whose records nobody wants, so that it stays in its group.
+fn poll_until(client: &impl Client, until: Instant, over: impl Fn() -> bool) {
+    while !over() && Instant::now() < until {
+        let _ = client.poll(TICK);
     }
 }
 

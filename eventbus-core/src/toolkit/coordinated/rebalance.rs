@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::assignments::{Assignments, OwnedPartition, PendingRevocation, Rejoin};
 use super::containment::contained;
@@ -132,12 +132,22 @@ impl<C: Client> RebalanceListener<C> {
         });
     }
 
+    /// Does blocking work at this time.
+    pub(super) fn later(&self, at: Instant, work: impl FnOnce(&Self) + Send + 'static) {
+        let listener = self.clone();
+        self.0.runtime.spawn(async move {
+            sleep_until(at).await;
+            listener.apart(work);
+        });
+    }
+
     /// Takes in partitions that the coordinator has assigned and the client has taken. The core hears of them when the
     /// group's committed positions are known. To be called within [`Client::poll`].
     pub fn assigned(&self, partitions: &[u32]) {
         let number = {
             let mut state = self.state();
             state.assignments += 1;
+            state.refusals.over();
             if state.closing {
                 return;
             }
@@ -146,8 +156,17 @@ impl<C: Client> RebalanceListener<C> {
             number
         };
         if !partitions.is_empty() {
-            let partitions = partitions.to_vec();
-            self.apart(move |listener| listener.announce(&partitions, number));
+            // A predecessor's commits are refused since this member joined, so its lease ends before this.
+            let (partitions, until) = (partitions.to_vec(), Instant::now() + self.config().lease);
+            self.apart(move |listener| listener.announce(&partitions, number, until));
+        }
+    }
+
+    /// Takes in a refusal that may pass, and tells the core if it has lasted.
+    pub(super) fn refused(&self, error: &Error) {
+        let told = self.state().refusals.refused(error);
+        if let Some(waiting) = told {
+            self.tell(waiting);
         }
     }
 
@@ -156,6 +175,9 @@ impl<C: Client> RebalanceListener<C> {
     pub fn revoked(&self, partitions: &[u32], lost: bool) -> Revocation {
         let wanted: HashSet<u32> = partitions.iter().copied().collect();
         let mut state = self.state();
+        if state.keeping {
+            return Revocation::Later;
+        }
         // Partitions that the core has not heard of need no release, and the core is not told of them any more.
         state.held.retain(|partition, held| held.announced || !wanted.contains(partition));
         if state.closing {
@@ -265,14 +287,23 @@ impl<C: Client> RebalanceListener<C> {
         }
     }
 
-    /// Closes the member: from now on every partition is given up as soon as it is wanted back, and none is taken.
-    pub(super) fn close(&self) {
+    /// Closes the member: no handler starts from now on, no partition is taken, and each is given up as soon as it is
+    /// wanted back. Returns whether a partition was claimed and not released. Such a one may have a handler that still
+    /// runs: none is given up before [`let_go`](Self::let_go).
+    pub(super) fn close(&self) -> bool {
         let mut state = self.state();
         state.closing = true;
         state.revocation = None;
+        state.keeping = state.held.values().any(|held| held.last.is_some());
         for (_, held) in state.held.drain() {
             held.lease.revoke();
         }
+        state.keeping
+    }
+
+    /// Lets go of the partitions that a closed member kept.
+    pub(super) fn let_go(&self) {
+        self.state().keeping = false;
     }
 
     /// Asks whether the topic still exists, for a member without partitions: a coordinator takes them away when their

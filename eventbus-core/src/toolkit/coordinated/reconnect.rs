@@ -1,18 +1,22 @@
 //! Member that reconnects: another follows where a client came to an end that a new one would not
 //! ([`ReconnectingMember`], S5).
 //!
-//! Invariant: a member's partitions are lost before any event of the next member is told.
+//! Invariants:
+//! * a member's partitions are lost before any event of the next member is told;
+//! * members that fail one after another are made after waits that double, and what they say is told.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::time::{Instant, sleep_until};
 
 use super::member::Member;
+use super::refusals::Refusals;
 use super::{Client, member_left};
 use crate::backend::{Commit, GroupEvent, LogState, Membership};
-use crate::model::{ErrorKind, Position, Result};
+use crate::model::{Error, ErrorKind, Position, Result};
 use crate::runtime::Mutex;
 
 /// A member that is replaced by another, with a client of its own, when its client ends for a passing reason: when
@@ -29,6 +33,9 @@ struct CurrentMember<C> {
     owned: BTreeSet<u32>,
     /// Whether it was made to leave: no other takes its place.
     left: bool,
+    /// The time at which another takes its place; `None` while it is well.
+    renew_at: Option<Instant>,
+    refusals: Refusals,
 }
 
 impl<C: Client> ReconnectingMember<C> {
@@ -37,7 +44,8 @@ impl<C: Client> ReconnectingMember<C> {
     /// # Errors
     /// The errors of `make`; those of a later call end the membership.
     pub fn join(make: impl Fn() -> Result<Member<C>> + Send + Sync + 'static) -> Result<Self> {
-        let state = CurrentMember { member: Arc::new(make()?), owned: BTreeSet::new(), left: false };
+        let (member, owned, refusals) = (Arc::new(make()?), BTreeSet::new(), Refusals::default());
+        let state = CurrentMember { member, owned, left: false, renew_at: None, refusals };
         Ok(Self { make: Box::new(make), state: Mutex::new(state) })
     }
 
@@ -45,19 +53,40 @@ impl<C: Client> ReconnectingMember<C> {
         Arc::clone(&self.state.lock().member)
     }
 
-    /// Puts another member in place. Returns the partitions of the one before.
-    fn renew(&self) -> Result<Vec<u32>> {
+    /// Puts another member in place.
+    fn renew(&self) -> Result<()> {
         let mut state = self.state.lock();
         if state.left {
             return Err(member_left());
         }
         let member = Arc::new((self.make)()?);
         let before = std::mem::replace(&mut state.member, member);
-        let owned = std::mem::take(&mut state.owned);
+        state.renew_at = None;
         drop(state);
         // The old member leaves by itself, on its own thread.
         drop(before);
-        Ok(owned.into_iter().collect())
+        Ok(())
+    }
+
+    /// Takes in the end of a member that another could outlast. Returns what the core is to be told at once, if there
+    /// is anything, and whether another takes its place at once.
+    fn ended(&self, error: &Error) -> (Option<GroupEvent>, bool) {
+        tracing::warn!(target: "eventbus", %error, "a member is at its end, and another takes its place");
+        let mut state = self.state.lock();
+        let waiting = state.refusals.refused(error);
+        let wait = state.refusals.wait();
+        state.renew_at = Some(Instant::now() + wait);
+        let lost: Vec<u32> = std::mem::take(&mut state.owned).into_iter().collect();
+        (if lost.is_empty() { waiting } else { Some(GroupEvent::Lost(lost)) }, wait.is_zero())
+    }
+
+    /// Takes in an event that is handed on.
+    fn told(&self, event: &GroupEvent) {
+        if let GroupEvent::Assigned(given) = event {
+            let mut state = self.state.lock();
+            state.owned.extend(given.iter().map(|given| given.partition));
+            state.refusals.over();
+        }
     }
 }
 
@@ -65,18 +94,23 @@ impl<C: Client> ReconnectingMember<C> {
 impl<C: Client> Membership for ReconnectingMember<C> {
     async fn next(&self) -> Result<GroupEvent> {
         loop {
+            let renew_at = self.state.lock().renew_at;
+            if let Some(at) = renew_at {
+                sleep_until(at).await;
+                self.renew()?;
+            }
             match self.member().next().await {
                 Ok(event) => {
-                    if let GroupEvent::Assigned(given) = &event {
-                        self.state.lock().owned.extend(given.iter().map(|given| given.partition));
-                    }
+                    self.told(&event);
                     return Ok(event);
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable && error.is_retryable() => {
-                    tracing::warn!(target: "eventbus", %error, "a member is at its end, and another takes its place");
-                    let lost = self.renew()?;
-                    if !lost.is_empty() {
-                        return Ok(GroupEvent::Lost(lost));
+                    let (told, at_once) = self.ended(&error);
+                    if at_once {
+                        self.renew()?;
+                    }
+                    if let Some(event) = told {
+                        return Ok(event);
                     }
                 }
                 Err(error) => return Err(error),

@@ -320,7 +320,7 @@ impl Membership for Member {
     async fn leave(&self) -> Result<()> {
         self.tasks.lock().abort_all();
         let owned = std::mem::take(&mut *self.core.owned());
-        let releases = owned.values().map(|owned| owned.held.release());
+        let releases = owned.values().map(|owned| owned.held.leave());
         let released: Vec<Result<()>> = join_all(releases).await;
         drop(owned);
         self.core.store.remove(&self.core.slot(), None).await?;

@@ -123,6 +123,8 @@ struct HeldState {
     writes: u64,
     /// The epoch of a claim under this ownership, from its first try on.
     claimed: Option<u64>,
+    /// Whether the core gave the partition up, whatever became of the write.
+    given_up: bool,
     /// Whether the ownership is superseded or released.
     over: bool,
 }
@@ -133,7 +135,15 @@ impl HeldRecord {
         let lease_time = Duration::from_millis(record.lease_ms);
         let lease = Lease::until(sent + lease_time - lease_time / 10);
         let writes = record.write;
-        let state = Mutex::new(HeldState { revision, record, written: sent, writes, claimed: None, over: false });
+        let state = Mutex::new(HeldState {
+            revision,
+            record,
+            written: sent,
+            writes,
+            claimed: None,
+            given_up: false,
+            over: false,
+        });
         Self { place, lease, lease_time, state }
     }
 
@@ -170,13 +180,30 @@ impl HeldRecord {
     /// Gives the partition up. Whatever the outcome of the write, this ownership is over.
     pub(super) async fn release(&self) -> Result<()> {
         let mut state = self.state.lock().await;
+        self.release_locked(&mut state).await
+    }
+
+    async fn release_locked(&self, state: &mut HeldState) -> Result<()> {
         self.lease.revoke();
+        state.given_up = true;
         if state.over {
             return Ok(());
         }
-        let released = self.write(&mut state, |record| record.owner.clear()).await;
+        let released = self.write(state, |record| record.owner.clear()).await;
         state.over = true;
         released
+    }
+
+    /// Ends the ownership of a member that leaves. A claimed partition that the core did not give up may have a handler
+    /// that still runs: it is not released, and others wait until its lease has run out (S5).
+    pub(super) async fn leave(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if state.given_up || state.claimed.is_none() {
+            return self.release_locked(&mut state).await;
+        }
+        state.over = true;
+        self.lease.revoke();
+        Ok(())
     }
 
     /// Ends the ownership without telling the store: others wait until the lease has run out.

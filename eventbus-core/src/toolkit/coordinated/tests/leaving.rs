@@ -75,6 +75,26 @@ async fn one_whose_joining_is_never_answered_leaves_all_the_same() {
     assert_eq!(rig.broker.said(), ["leave"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_was_claimed_and_not_released_is_kept_for_the_lease() {
+    let mut rig = Rig::new();
+    let given = rig.given(&[0]).await;
+    assert_eq!(kinds(rig.commits(Ok(()), vec![commit(0, 5, 1).claiming()])), [None]);
+    rig.client = None;
+    let polling = rig.polling.take().unwrap();
+    let leaving = spawn_blocking(move || polling.leave());
+    while rig.broker.polls.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        yield_now().await;
+    }
+    assert!(!given[0].lease.is_valid(), "nothing starts");
+    advance(LEASE - Duration::from_millis(1)).await;
+    assert_eq!(rig.listener.revoked(&[0], false), Revocation::Later, "no other may have it yet");
+    assert!(rig.broker.said().is_empty());
+    advance(Duration::from_millis(1)).await;
+    leaving.await.unwrap();
+    assert_eq!(rig.broker.said(), ["leave"]);
+}
+
 #[tokio::test]
 async fn the_client_is_dropped_on_its_polling_thread_and_its_last_callback_answered_at_once() {
     let (broker, _sent, _answers) = Broker::new();

@@ -22,6 +22,7 @@ mod commits;
 mod delivery;
 mod fake;
 mod hand_over;
+mod inherited;
 mod leaving;
 mod lookup;
 mod renewed;
@@ -47,13 +48,17 @@ struct Rig {
 }
 
 fn ask() -> MemberConfig {
-    MemberConfig { member: "me".into(), session: SESSION, lease: LEASE, drain: DRAIN }
+    MemberConfig { member: "me".into(), session: SESSION, lease: LEASE, drain: DRAIN, inherits: false }
 }
 
 impl Rig {
     fn new() -> Self {
+        Self::with(ask())
+    }
+
+    fn with(config: MemberConfig) -> Self {
         let (broker, sent, answers) = Broker::new();
-        let (member, polling, committing, _) = Member::parts(ask(), |listener| Ok(broker.client(listener))).unwrap();
+        let (member, polling, committing, _) = Member::parts(config, |listener| Ok(broker.client(listener))).unwrap();
         let (listener, client) = (polling.listener.clone(), Some(Arc::clone(&polling.client)));
         broker.said();
         let (polling, committing) = (Some(polling), Some(committing));

@@ -64,3 +64,20 @@ async fn nobody_takes_the_place_of_a_member_that_was_made_to_leave() {
     assert_eq!(member.next().await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(listeners.lock().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_coordinator_refuses_for_now_is_told_and_the_member_stays() {
+    let mut rig = Rig::new();
+    let full = || Polled::Refused(Error::new(ErrorKind::Unavailable, "the group is full"));
+    for age in [0, 5, 7, 10, 11] {
+        rig.broker.comes([full()]);
+        rig.turn();
+        if [5, 10].contains(&age) {
+            let GroupEvent::Waiting { partition: None, age: told, error } = rig.event().await else { panic!("{age}") };
+            assert_eq!((told.as_secs(), error.message()), (age, "the group is full"));
+        }
+        rig.silent();
+        let next = [5, 7, 10, 11, 12].into_iter().find(|next| *next > age).unwrap();
+        advance(Duration::from_secs(next - age)).await;
+    }
+}

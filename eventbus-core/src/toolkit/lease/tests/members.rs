@@ -185,3 +185,21 @@ async fn a_member_that_is_silent_is_forgotten_and_one_that_left_is_gone() {
     b.leave().await.unwrap();
     assert!(word("b").is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_leaving_member_claimed_and_did_not_release_runs_out_its_lease() {
+    let store = Fake::new(2);
+    let a = member(&store, "a").await;
+    assert_eq!(assigned(&a).await, [0, 1]);
+    a.commit(claim(0, 1, 1)).await.unwrap();
+    a.commit(claim(1, 1, 1)).await.unwrap();
+    let claimed = Instant::now();
+    a.release(1).await.unwrap();
+    let b = member(&store.another(), "b").await;
+    a.leave().await.unwrap();
+    // The handler of partition 0 may still run.
+    assert_eq!(assigned(&b).await, [1]);
+    assert!(claimed.elapsed() < LEASE / 5, "{:?}", claimed.elapsed());
+    assert_eq!(assigned(&b).await, [0]);
+    assert!(claimed.elapsed() >= LEASE, "{:?}", claimed.elapsed());
+}
