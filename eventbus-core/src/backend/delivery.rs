@@ -5,6 +5,12 @@ use bytes::Bytes;
 use crate::model::{Envelope, Key, Position, Result, Stamp, Topic};
 use crate::wire::{self, Binding, DecodeContext, WireRecord};
 
+/// The number of headers whose memory counts as that of their names and values.
+const USUAL_HEADERS: usize = 32;
+
+/// Bytes that each further header takes beside its name and its value.
+const HEADER: usize = 96;
+
 /// One record read from the log.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -33,7 +39,8 @@ impl Inbound {
             Body::Envelope(envelope) => (envelope.key().cloned(), None, envelope.size()),
             Body::Encoded { record, binding } => {
                 let peek = wire::peek(record, binding);
-                (peek.key, peek.stamp, record.size())
+                let beyond = record.headers.len().saturating_sub(USUAL_HEADERS);
+                (peek.key, peek.stamp, record.size() + beyond * HEADER)
             }
         };
         Self { partition, position, key, stamp, bytes, stored_at, body }
