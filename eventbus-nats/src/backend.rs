@@ -15,9 +15,10 @@ use eventbus_core::{Group, Position, Result, Stamp, Topic, TopicSpec};
 
 use crate::config::NatsConfig;
 use crate::connection::Link;
-use crate::consumer::{self, read_all};
+use crate::consumer::{self, Delivered};
 use crate::health::{capabilities, health};
 use crate::producer::Producer;
+use crate::reader::read_all;
 use crate::store::Store;
 use crate::topics::in_force;
 
@@ -62,14 +63,14 @@ impl NatsBackend {
         topic: &Topic,
         partition: u32,
         start: DeliverPolicy,
-        mut fits: impl FnMut(Option<&str>) -> bool + Send,
+        mut fits: impl FnMut(&Delivered) -> bool + Send,
     ) -> Result<Option<Position>> {
         let link = self.link.get()?;
         let names = link.names(topic);
         let subject = names.partition(partition);
         let mut found = None;
         let read = read_all(link, &names.stream, &subject, start, true, |delivered| {
-            if fits(delivered.id()) {
+            if fits(&delivered) {
                 found = Some(delivered.place.position);
             }
             found.is_none()
@@ -131,7 +132,7 @@ impl Backend for NatsBackend {
 
     async fn find_stamp(&self, topic: &Topic, partition: u32, low: Position, stamp: Stamp) -> Result<Option<Position>> {
         let stamp = stamp.to_string();
-        self.find(topic, partition, consumer::from(low), |id| id == Some(&stamp)).await
+        self.find(topic, partition, consumer::from(low), |record| record.id().is_some_and(|id| id == stamp)).await
     }
 
     async fn position_at(&self, topic: &Topic, partition: u32, unix_millis: u64) -> Result<Position> {

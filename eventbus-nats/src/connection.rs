@@ -3,15 +3,21 @@
 //! The client has its own thread: it spends as much on a message (a map of its headers, above all) as the bus does, and
 //! one thread for both was the limit.
 //!
-//! Invariant: [`Connectivity::breaks`] rises with every loss, before anything of the next connection arrives. Code that
-//! relies on a connection without a break compares it.
+//! The client's task ends by itself where it panics at a message that it cannot take. That is a loss of the connection,
+//! and a new client takes its place.
+//!
+//! Invariants: what the bus hears of the connection is said by the client in use; and [`Connectivity::breaks`] rises
+//! with every loss, before anything of the next connection arrives. Code that relies on a connection without a break
+//! compares it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use crate::reader::Suspects;
 use crate::removals::Cleanup;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError, Subscriber};
 use bytes::Bytes;
 use eventbus_core::backend::ConnectionState;
 use eventbus_core::toolkit::{Connectivity, OwnThread};
@@ -61,13 +67,17 @@ fn denied_subject(text: &str) -> Option<&str> {
 
 /// An open connection.
 pub(crate) struct Link {
-    pub(crate) client: Client,
+    client: RwLock<Arc<Client>>,
+    /// The number of the client that may say how the connection is. It rises when a client ends.
+    speaker: Arc<AtomicU64>,
     pub(crate) config: NatsConfig,
     /// Prefix of the subjects of acknowledgements.
     pub(crate) inbox: String,
     connection: Arc<Connectivity>,
     /// Removals at the server, which closing waits for.
     pub(crate) removals: Cleanup,
+    /// The partitions that have records which the client cannot take.
+    pub(crate) suspects: Suspects,
     /// The thread of all tasks that the client spawns.
     thread: OwnThread,
 }
@@ -89,51 +99,95 @@ enum Answer<T> {
 impl Link {
     /// Connects, and checks what the server can do.
     pub(crate) async fn connect(config: &NatsConfig, connection: Connectivity) -> Result<Arc<Self>> {
-        let connection = Arc::new(connection);
-        let events = Arc::clone(&connection);
-        let longest = config.reconnect_delay;
-        let mut options = ConnectOptions::new()
-            .name(&config.name)
-            .connection_timeout(config.connect_timeout)
-            .request_timeout(Some(config.request_timeout))
-            .ping_interval(config.ping_interval)
-            // Room for a whole window at once: `submit` cannot wait.
-            .client_capacity(config.publish_window + 4_096)
-            .reconnect_delay_callback(move |attempts| match attempts {
-                0 | 1 => Duration::ZERO,
-                more => Duration::from_millis(1 << more.min(16)).min(longest),
-            })
-            .event_callback(move |event| {
-                heard(&events, &event);
-                std::future::ready(())
-            });
-        let tls = &config.tls;
-        options = options.require_tls(tls.required);
-        if tls.first {
-            options = options.tls_first();
-        }
-        if let Some(roots) = &tls.root_certificates {
-            options = options.add_root_certificates(roots.clone());
-        }
-        if let Some((certificate, key)) = &tls.client_certificate {
-            options = options.add_client_certificate(certificate.clone(), key.clone());
-        }
-        options = authorize(options, &config.auth).await?;
+        let (connection, speaker) = (Arc::new(connection), Arc::new(AtomicU64::new(0)));
         let thread = OwnThread::start("eventbus-nats")?;
-        let reached = thread.run(reach(options, config.clone())).await;
-        let client = reached.ok_or_else(|| Error::new(ErrorKind::Backend, "the client's thread ended"))??;
+        let client = start_client(config, &connection, &speaker, &thread).await?;
         connection.connected();
-        let (config, inbox, removals) = (config.clone(), client.new_inbox(), Cleanup::default());
-        let link = Arc::new(Self { client, config, inbox, connection, removals, thread });
+        let inbox = client.new_inbox();
+        let link = Arc::new(Self {
+            client: RwLock::new(Arc::new(client)),
+            speaker,
+            config: config.clone(),
+            inbox,
+            connection,
+            removals: Cleanup::default(),
+            suspects: Suspects::default(),
+            thread,
+        });
         link.check()?;
         Ok(link)
     }
 
+    /// The client in use.
+    pub(crate) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Subscribes to the answers of publishes.
+    pub(crate) async fn answers(&self) -> Result<Subscriber> {
+        let subscribed = self.client().subscribe(format!("{}.*", self.inbox)).await;
+        subscribed.map_err(|error| Error::new(ErrorKind::Unavailable, format!("no inbox: {error}")))
+    }
+
+    /// Notes that the task of this client ended: a loss of the connection, if the client is in use and was not closed.
+    pub(crate) fn ended(&self, client: &Arc<Client>) {
+        let number = self.speaker.load(Ordering::Acquire);
+        if !Arc::ptr_eq(client, &self.client()) || self.state() == ConnectionState::Closed || number % 2 == 1 {
+            return;
+        }
+        // An odd number is that of no client: until there is a new one, nobody speaks.
+        if self.speaker.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            let why = "the client ended at a message that it cannot take";
+            tracing::warn!(target: "eventbus", error = why, "the connection is lost; a new client takes its place");
+            self.connection.lost();
+            self.connection.failed(why.into());
+        }
+    }
+
+    /// Makes a new client in the place of one that ended. Returns the subscription to its answers.
+    pub(crate) async fn replace(&self) -> Result<Subscriber> {
+        let client = start_client(&self.config, &self.connection, &self.speaker, &self.thread).await;
+        let client = client.inspect_err(|error| {
+            tracing::warn!(target: "eventbus", %error, "no connection");
+            self.connection.failed(error.to_string());
+        })?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
+        let answers = self.answers().await?;
+        self.connection.connected();
+        Ok(answers)
+    }
+
+    /// Waits until the connection is lost or closed.
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + use<> {
+        let (mut state, connection, before) = (self.connection.watch(), Arc::clone(&self.connection), self.breaks());
+        async move {
+            let broken =
+                |state: &ConnectionState| *state != ConnectionState::Connected || connection.breaks() != before;
+            let _ = state.wait_for(broken).await;
+        }
+    }
+
+    /// Waits until there is a connection, at most as long as a request may take.
+    pub(crate) async fn until_up(&self) -> Outcome<()> {
+        let mut state = self.connection.watch();
+        let changed = state.wait_for(|state| *state != ConnectionState::Disconnected);
+        match tokio::time::timeout(self.config.request_timeout, changed).await {
+            Ok(Ok(state)) if *state == ConnectionState::Connected => Ok(()),
+            Ok(_) => Err(Failure::Closed),
+            Err(_) => Err(Failure::Unanswered("there is no connection".into())),
+        }
+    }
+
+    pub(crate) fn breaks(&self) -> u64 {
+        self.connection.breaks()
+    }
+
     /// Checks what the server said of itself when connecting.
     fn check(&self) -> Result<()> {
-        let info = self.client.server_info();
+        let client = self.client();
+        let info = client.server_info();
         let (major, minor, patch) = OLDEST;
-        if !self.client.is_server_compatible(major, minor, patch) {
+        if !client.is_server_compatible(major, minor, patch) {
             let message = format!("expected nats-server {major}.{minor} or newer");
             return Err(Error::new(ErrorKind::Unsupported, message).with("version", info.version));
         }
@@ -167,7 +221,7 @@ impl Link {
             self.removals.ended(self.config.request_timeout).await;
         }
         self.connection().closed();
-        let _ = tokio::time::timeout(self.config.request_timeout, self.client.drain()).await;
+        let _ = tokio::time::timeout(self.config.request_timeout, self.client().drain()).await;
     }
 
     /// Sends a request to JetStream's interface. Ends within the request time-out, also while there is no connection.
@@ -189,7 +243,7 @@ impl Link {
             _ => return Err(Failure::Unanswered("there is no connection".into())),
         }
         let begun = Instant::now();
-        match self.client.send_request(subject.clone(), request).await {
+        match self.client().send_request(subject.clone(), request).await {
             Ok(message) => Ok(message.payload),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(Failure::NoResponders),
             Err(_) if self.connection.denied_since(&subject, begun) => Err(Failure::Denied(subject)),
@@ -204,6 +258,55 @@ pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Outcome<T> {
         Ok(Answer::Refused { error }) => Err(Failure::Api(error)),
         Err(error) => Err(Failure::Unanswered(format!("an answer that cannot be read: {error}"))),
     }
+}
+
+/// Starts a client with a connection. What it hears counts as long as `speaker` has the number that it takes here.
+async fn start_client(
+    config: &NatsConfig,
+    connection: &Arc<Connectivity>,
+    speaker: &Arc<AtomicU64>,
+    thread: &OwnThread,
+) -> Result<Client> {
+    let number = speaker.load(Ordering::Acquire).next_multiple_of(2);
+    let (events, speaks) = (Arc::clone(connection), Arc::clone(speaker));
+    let options = options(config).event_callback(move |event| {
+        if speaks.load(Ordering::Acquire) == number {
+            heard(&events, &event);
+        }
+        std::future::ready(())
+    });
+    let options = authorize(options, &config.auth).await?;
+    let reached = thread.run(reach(options, config.clone())).await;
+    let client = reached.ok_or_else(|| Error::new(ErrorKind::Backend, "the client's thread ended"))??;
+    speaker.store(number, Ordering::Release);
+    Ok(client)
+}
+
+fn options(config: &NatsConfig) -> ConnectOptions {
+    let longest = config.reconnect_delay;
+    let mut options = ConnectOptions::new()
+        .name(&config.name)
+        .connection_timeout(config.connect_timeout)
+        .request_timeout(Some(config.request_timeout))
+        .ping_interval(config.ping_interval)
+        // Room for a whole window at once: `submit` cannot wait.
+        .client_capacity(config.publish_window + 4_096)
+        .reconnect_delay_callback(move |attempts| match attempts {
+            0 | 1 => Duration::ZERO,
+            more => Duration::from_millis(1 << more.min(16)).min(longest),
+        });
+    let tls = &config.tls;
+    options = options.require_tls(tls.required);
+    if tls.first {
+        options = options.tls_first();
+    }
+    if let Some(roots) = &tls.root_certificates {
+        options = options.add_root_certificates(roots.clone());
+    }
+    if let Some((certificate, key)) = &tls.client_certificate {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    options
 }
 
 async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOptions> {

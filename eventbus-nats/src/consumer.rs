@@ -2,6 +2,8 @@
 //!
 //! Invariants: a name is never used twice (a random part is in it), and every requested name is removed, also where its
 //! creation was never answered: a server that was stopped may carry it out later.
+//!
+//! Reading alone is not enough where a record's headers end the client's connection: see `reader`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,9 +11,10 @@ use std::task::{Context, Poll};
 use async_nats::header::HeaderMap;
 use async_nats::jetstream::consumer::pull::BatchConfig;
 use async_nats::jetstream::consumer::{AckPolicy, Config, DeliverPolicy};
-use async_nats::{Message, Subscriber};
+use async_nats::{Client, Message, Subject, Subscriber};
 use async_trait::async_trait;
-use eventbus_core::toolkit::lease::{Source, SourceEvent, scan};
+use bytes::Bytes;
+use eventbus_core::toolkit::lease::{Source, SourceEvent};
 use eventbus_core::{Position, Result};
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -20,6 +23,7 @@ use time::OffsetDateTime;
 
 use crate::connection::Link;
 use crate::error::{Failure, Outcome};
+use crate::headers::Headers;
 use crate::wire::{MESSAGE_ID, StreamPlace};
 
 /// The last millisecond of the year 9999, the end of the server's notation of times.
@@ -45,20 +49,31 @@ pub(crate) struct Consumer {
     name: String,
 }
 
-#[derive(Deserialize)]
-struct Created {
-    num_pending: u64,
+/// What the server says of a consumer that it made.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Created {
+    /// The records before it.
+    pub(crate) num_pending: u64,
+    #[serde(default)]
+    pub(crate) delivered: DeliveredUpTo,
+}
+
+/// The sequence right below that of the consumer's first record.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct DeliveredUpTo {
+    #[serde(default)]
+    pub(crate) stream_seq: u64,
 }
 
 impl Consumer {
-    /// Creates a consumer. Also returns how many records it has before it.
+    /// Creates a consumer. Also returns what the server says of it.
     pub(crate) async fn create(
         link: &Arc<Link>,
         stream: &str,
         filter: &str,
         start: DeliverPolicy,
         headers_only: bool,
-    ) -> Outcome<(Self, u64)> {
+    ) -> Outcome<(Self, Created)> {
         let name = format!("eb-{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
         let consumer = Self { link: Arc::clone(link), stream: stream.to_owned(), name: name.clone() };
         let config = Config {
@@ -76,15 +91,21 @@ impl Consumer {
         let request = json!({ "stream_name": stream, "config": config, "action": "create" });
         // An error drops `consumer`, and that removes it at the server as well.
         let created: Created = link.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &request).await?;
-        Ok((consumer, created.num_pending))
+        Ok((consumer, created))
+    }
+
+    /// Fails where the consumer is gone, for example with a stream that was deleted and made again.
+    pub(crate) async fn check(&self) -> Outcome<()> {
+        self.link.api::<Value>(&format!("CONSUMER.INFO.{}.{}", self.stream, self.name), &()).await.map(drop)
     }
 
     /// Begins to pull.
     pub(crate) async fn pulls(self) -> Outcome<Pulls> {
-        let inbox = self.link.client.new_inbox();
-        let messages = self.link.client.subscribe(inbox.clone()).await;
+        let client = self.link.client();
+        let inbox = client.new_inbox();
+        let messages = client.subscribe(inbox.clone()).await;
         let messages = messages.map_err(|error| Failure::Unanswered(error.to_string()))?;
-        Ok(Pulls { consumer: self, messages, inbox })
+        Ok(Pulls { consumer: self, client, messages, inbox })
     }
 }
 
@@ -106,20 +127,29 @@ impl Drop for Consumer {
 /// Pull requests to a consumer, and the messages that they bring.
 pub(crate) struct Pulls {
     consumer: Consumer,
+    /// The client of the subscription: another one's server would send the records nowhere.
+    client: Arc<Client>,
     messages: Subscriber,
     inbox: String,
 }
 
-/// A message, and its place in the stream.
+/// A record of a stream, and its place there.
 pub(crate) struct Delivered {
     pub(crate) place: StreamPlace,
-    pub(crate) message: Message,
+    pub(crate) subject: Subject,
+    pub(crate) headers: Headers,
+    pub(crate) payload: Bytes,
 }
 
 impl Delivered {
+    fn of(place: StreamPlace, message: Message) -> Self {
+        let headers = Headers::Read(message.headers.unwrap_or_default());
+        Self { place, subject: message.subject, headers, payload: message.payload }
+    }
+
     /// The message id, by which the server drops copies.
-    pub(crate) fn id(&self) -> Option<&str> {
-        Some(self.message.headers.as_ref()?.get(MESSAGE_ID)?.as_str())
+    pub(crate) fn id(&self) -> Option<String> {
+        self.headers.text(MESSAGE_ID)
     }
 }
 
@@ -130,28 +160,30 @@ impl Source<Delivered> for Pulls {
         let (expires, idle_heartbeat) = (Some(link.config.fetch_wait), link.config.heartbeat);
         let request = BatchConfig { batch: records, expires, idle_heartbeat, ..BatchConfig::default() };
         let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}");
-        let sent = link.client.publish_with_reply(next, self.inbox.clone(), json!(request).to_string().into()).await;
+        let sent = self.client.publish_with_reply(next, self.inbox.clone(), json!(request).to_string().into()).await;
         sent.map_err(|error| Failure::Unanswered(error.to_string()).into())
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<Delivered>> {
         self.messages.poll_next_unpin(context).map(|message| match message {
             Some(message) => pulled(message),
-            None => SourceEvent::Broken("the connection is closed".into()),
+            None => {
+                self.consumer.link.ended(&self.client);
+                SourceEvent::Broken("the connection is closed".into())
+            }
         })
     }
 }
 
+/// Reads a message of the consumer. A record is known by its reply subject alone: old servers also store the status
+/// that a foreign producer wrote.
 fn pulled(message: Message) -> SourceEvent<Delivered> {
+    if let Some(place) = message.reply.as_deref().and_then(StreamPlace::parse) {
+        let StreamPlace { delivery, pending: left, .. } = place;
+        return SourceEvent::Record { delivery, left, record: Delivered::of(place, message) };
+    }
     let Some(status) = message.status.filter(|status| !status.is_success()) else {
-        let place = message.reply.as_deref().and_then(StreamPlace::parse);
-        return match place {
-            Some(place) => {
-                let StreamPlace { delivery, pending: left, .. } = place;
-                SourceEvent::Record { delivery, left, record: Delivered { place, message } }
-            }
-            None => SourceEvent::Broken("a message that is no delivery".into()),
-        };
+        return SourceEvent::Broken("a message that is no delivery".into());
     };
     let left = |headers: &HeaderMap| headers.get("Nats-Pending-Messages")?.as_str().parse::<usize>().ok();
     match status.as_u16() {
@@ -162,18 +194,35 @@ fn pulled(message: Message) -> SourceEvent<Delivered> {
     }
 }
 
-/// Reads the records under a filter, up to the last one of the moment. Gives each to `take` until that returns `false`.
-pub(crate) async fn read_all(
-    link: &Arc<Link>,
-    stream: &str,
-    filter: &str,
-    start: DeliverPolicy,
-    headers_only: bool,
-    take: impl FnMut(Delivered) -> bool,
-) -> Result<()> {
-    let (consumer, records) = Consumer::create(link, stream, filter, start, headers_only).await?;
-    if records == 0 {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use async_nats::StatusCode;
+
+    use super::*;
+
+    fn message(status: Option<u16>, reply: Option<&str>) -> Message {
+        Message {
+            subject: "s".into(),
+            reply: reply.map(Into::into),
+            payload: Bytes::new(),
+            headers: None,
+            status: status.map(|status| StatusCode::from_u16(status).unwrap()),
+            description: None,
+            length: 0,
+        }
     }
-    scan(&mut consumer.pulls().await?, records, link.config.heartbeat * 3, take).await
+
+    #[test]
+    fn a_record_with_a_status_is_a_record() {
+        let reply = Some("$JS.ACK.S.C.1.7.3.1700000000000000000.9");
+        for status in [None, Some(100), Some(404), Some(408), Some(409), Some(503)] {
+            let event = pulled(message(status, reply));
+            assert!(matches!(event, SourceEvent::Record { delivery: 3, left: 9, .. }), "{status:?}");
+        }
+        assert!(matches!(pulled(message(Some(100), None)), SourceEvent::Alive));
+        assert!(matches!(pulled(message(Some(100), Some("$JS.FC.S.C.x"))), SourceEvent::Alive));
+        assert!(matches!(pulled(message(Some(404), None)), SourceEvent::Ended(0)));
+        assert!(matches!(pulled(message(Some(503), None)), SourceEvent::Broken(_)));
+        assert!(matches!(pulled(message(None, None)), SourceEvent::Broken(_)));
+    }
 }

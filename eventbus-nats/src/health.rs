@@ -26,11 +26,12 @@ pub(crate) fn capabilities(config: &NatsConfig) -> Capabilities {
 pub(crate) async fn health(link: Option<&Arc<Link>>) -> Health {
     let Some(link) = link else { return Health::new(ConnectionState::Disconnected) };
     let mut health = link.connection().health();
-    let info = link.client.server_info();
+    let client = link.client();
+    let info = client.server_info();
     health.server = Some(format!("nats-server {}", info.version));
     health.detail("server_name", info.server_name);
     health.detail("max_payload", info.max_payload);
-    let statistics = link.client.statistics();
+    let statistics = client.statistics();
     for (name, count) in [
         ("in_bytes", &statistics.in_bytes),
         ("out_bytes", &statistics.out_bytes),

@@ -19,7 +19,8 @@
 //! | `producer`, `in_flight`, `answers` | submissions, and their fates (P1 to P3) |
 //! | `store` | a topic's bucket, as the core's leases need it (S3 to S5) |
 //! | `consumer`, `removals` | consumers that are used once, their messages (S3), their removal |
-//! | `wire` | envelopes as messages |
+//! | `reader` | reads past records that the client cannot take (S2) |
+//! | `wire`, `headers` | envelopes as messages |
 //! | `backend`, `bus` | the interface that the engine calls, and the engine on top |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -31,12 +32,14 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+mod headers;
 mod health;
 mod in_flight;
 mod labels;
 mod late;
 mod names;
 mod producer;
+mod reader;
 mod removals;
 mod store;
 mod tokens;

@@ -9,18 +9,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::in_flight::{FlightId, InFlight};
-use async_nats::{Message, Subject};
+use async_nats::{Message, Subject, Subscriber};
 use eventbus_core::backend::Ticket;
-use eventbus_core::backend::{Fate, Outbound};
+use eventbus_core::backend::{ConnectionState, Fate, Outbound};
 use eventbus_core::toolkit::OnConnection;
 use eventbus_core::toolkit::Opened;
 use eventbus_core::wire::Mode;
 use eventbus_core::{Error, ErrorKind, Result, Topic};
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::Instant;
 
 use crate::answers::{Verdict, judge};
 use crate::config::NatsConfig;
@@ -31,6 +32,9 @@ use crate::wire;
 
 /// Wait before a refusal that came as an event, or a stream that seems to be gone, is believed.
 const CERTAIN: Duration = Duration::from_millis(300);
+
+/// The shortest and the longest wait before a client that ended is replaced.
+const REPLACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 pub(crate) struct Producer {
     prefix: String,
@@ -68,12 +72,10 @@ impl Producer {
     /// Starts the producer: an inbox for acknowledgements, checked with one request, and the tasks that listen and
     /// watch.
     pub(crate) async fn start(self: &Arc<Self>, link: &Arc<Link>) -> Result<()> {
-        let inbox = &link.inbox;
-        let failed = |error: &dyn fmt::Display| Error::new(ErrorKind::Unavailable, format!("no inbox: {error}"));
-        let mut answers = link.client.subscribe(format!("{inbox}.*")).await.map_err(|error| failed(&error))?;
-        let (subject, reply) = ("$JS.API.INFO", format!("{inbox}.check"));
-        let sent = link.client.publish_with_reply(subject, reply, Default::default()).await;
-        sent.map_err(|error| failed(&error))?;
+        let mut answers = link.answers().await?;
+        let (subject, reply) = ("$JS.API.INFO", format!("{}.check", link.inbox));
+        let sent = link.client().publish_with_reply(subject, reply, Default::default()).await;
+        sent.map_err(|error| Error::new(ErrorKind::Unavailable, format!("no inbox: {error}")))?;
         match tokio::time::timeout(link.config.request_timeout, answers.next()).await {
             Ok(Some(message)) if message.status.is_some_and(|status| status.as_u16() == 503) => {
                 return Err(Error::new(ErrorKind::Unsupported, "JetStream is not enabled on this server or account"));
@@ -86,16 +88,37 @@ impl Producer {
             }
         }
         self.link.set(Arc::clone(link))?;
-        let producer = Arc::downgrade(self);
         // An acknowledgement releases the next record of its key, which goes through the client again.
-        link.beside(async move {
+        link.beside(Self::listen(Arc::downgrade(self), Arc::downgrade(link), answers));
+        tokio::spawn(InFlight::watch(Arc::downgrade(&self.flights), self.timeout));
+        Ok(())
+    }
+
+    /// Takes the answers, and has the client replaced whenever its task ends by itself.
+    async fn listen(producer: Weak<Self>, link: Weak<Link>, mut answers: Subscriber) {
+        let (mut begun, mut wait) = (Instant::now(), REPLACE.0);
+        loop {
             while let Some(message) = answers.next().await {
                 let Some(producer) = producer.upgrade() else { return };
                 producer.answered(&message);
             }
-        });
-        tokio::spawn(InFlight::watch(Arc::downgrade(&self.flights), self.timeout));
-        Ok(())
+            match link.upgrade() {
+                Some(link) => link.ended(&link.client()),
+                None => return,
+            }
+            if begun.elapsed() > REPLACE.1 * 10 {
+                wait = REPLACE.0;
+            }
+            answers = loop {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(REPLACE.1);
+                let Some(link) = link.upgrade().filter(|link| link.state() != ConnectionState::Closed) else { return };
+                if let Ok(answers) = link.replace().await {
+                    break answers;
+                }
+            };
+            begun = Instant::now();
+        }
     }
 
     pub(crate) fn submit(self: &Arc<Self>, record: Outbound, ticket: Ticket) {
@@ -115,7 +138,8 @@ impl Producer {
             Ok(message) => message,
             Err(error) => return Some((ticket, Fate::Refused(error.with("topic", topic)))),
         };
-        let most = link.client.max_payload();
+        let client = link.client();
+        let most = client.max_payload();
         if size > most {
             let message = format!("expected at most {most} bytes with headers, got {size}");
             return Some((ticket, Fate::Refused(Error::new(ErrorKind::TooLarge, message).with("topic", topic))));
@@ -127,7 +151,7 @@ impl Producer {
             Err(closed) => return Some(closed),
         };
         let reply = format!("{}.{id}", link.inbox);
-        let sending = link.client.publish_with_reply_and_headers(subject, reply, headers, payload);
+        let sending = client.publish_with_reply_and_headers(subject, reply, headers, payload);
         // The client's queue has room for the whole window, so this is ready at once, or never.
         match tokio::task::unconstrained(sending).now_or_never() {
             Some(Ok(())) => None,

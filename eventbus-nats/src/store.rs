@@ -20,14 +20,14 @@ use bytes::Bytes;
 use eventbus_core::backend::{ConnectionState, TopicDescription};
 use eventbus_core::toolkit::lease::{CasOutcome, LeaseStore, ReadPacing, Source, StoreKey, StoredEntry, mapped};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Storage, Topic};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::connection::{Link, read};
-use crate::consumer::{self, Consumer, Delivered, read_all};
-use crate::error::{Failure, NO_MESSAGE, NO_STREAM, Outcome, STREAM_EXISTS, WRONG_LAST};
+use crate::consumer::{self, Consumer, Delivered};
+use crate::error::{Failure, NO_STREAM, Outcome, STREAM_EXISTS, WRONG_LAST};
 use crate::names::Names;
+use crate::reader::{self, Reader, read_all};
 use crate::wire;
 
 /// Attempts to read a bucket whose reader is given nothing, though there is something.
@@ -59,15 +59,7 @@ impl Store {
 
     /// Gets a message from the stream's leader; `None` where none fits.
     async fn message(&self, stream: &str, request: Value) -> Outcome<Option<RawMessage>> {
-        #[derive(Deserialize)]
-        struct Got {
-            message: RawMessage,
-        }
-        match self.link.api::<Got>(&format!("STREAM.MSG.GET.{stream}"), &request).await {
-            Ok(got) => Ok(Some(got.message)),
-            Err(failure) if failure.is(NO_MESSAGE) => Ok(None),
-            Err(failure) => Err(failure),
-        }
+        reader::message(&self.link, stream, &request).await
     }
 
     /// Whether the bucket has anything under this filter.
@@ -83,10 +75,10 @@ impl Store {
     async fn entries(&self, filter: &str) -> Result<Vec<StoredEntry>> {
         for _ in 0..READS {
             let mut entries = Vec::new();
-            let take = |Delivered { place, message }| {
-                if let Some(key) = self.names.parse(&message.subject) {
+            let take = |Delivered { place, subject, payload, .. }: Delivered| {
+                if let Some(key) = self.names.parse(&subject) {
                     let (revision, written) = (place.position.get(), place.stored_at);
-                    entries.push(StoredEntry { key, revision, written, value: message.payload });
+                    entries.push(StoredEntry { key, revision, written, value: payload });
                 }
                 true
             };
@@ -202,7 +194,8 @@ impl LeaseStore for Store {
     async fn backlog(&self, partition: u32, from: Position) -> Result<(u64, Option<u64>)> {
         let subject = self.names.partition(partition);
         let start = consumer::from(from);
-        let (_, lag) = Consumer::create(&self.link, &self.names.stream, &subject, start, true).await?;
+        let (_, created) = Consumer::create(&self.link, &self.names.stream, &subject, start, true).await?;
+        let lag = created.num_pending;
         if lag == 0 {
             return Ok((0, None));
         }
@@ -214,12 +207,9 @@ impl LeaseStore for Store {
     }
 
     async fn open(&self, partition: u32, from: Position) -> Result<Box<dyn Source>> {
-        let start = consumer::from(from);
         let subject = self.names.partition(partition);
-        let (consumer, _) = Consumer::create(&self.link, &self.names.stream, &subject, start, false).await?;
-        let inbound = move |Delivered { place, message }: Delivered| {
-            wire::inbound(partition, &place, message.headers, message.payload)
-        };
-        Ok(Box::new(mapped(consumer.pulls().await?, inbound)))
+        let reader = Reader::open(&self.link, &self.names.stream, &subject, from).await?;
+        let inbound = move |record: Delivered| wire::inbound(partition, &record.place, &record.headers, record.payload);
+        Ok(Box::new(mapped(reader, inbound)))
     }
 }

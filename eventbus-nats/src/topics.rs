@@ -172,7 +172,7 @@ impl Link {
         let logs = (0..spec.partitions).map(|_| log.clone()).collect();
         let mut description = TopicDescription::new(spec, info.incarnation(), logs);
         let of_stream = info.limit("max_msg_size").and_then(|limit| usize::try_from(limit).ok());
-        let most = of_stream.unwrap_or(usize::MAX).min(self.client.max_payload());
+        let most = of_stream.unwrap_or(usize::MAX).min(self.client().max_payload());
         description.max_record_bytes = Some(most.saturating_sub(FRAME));
         description.records = info.state.records;
         description.bytes = Some(info.state.bytes);

@@ -5,6 +5,7 @@
 //! if the user has several, one more header names them in theirs.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -12,14 +13,16 @@ use eventbus_core::backend::{Body, Inbound};
 use eventbus_core::wire::{self, Binding, Mode, WireRecord};
 use eventbus_core::{Envelope, Error, ErrorKind, Position, Result, Stamp};
 
+use crate::headers::{Header, Headers};
+
 /// The header of the message id, by which the server drops copies.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 
 /// The header that names the user's headers in their order.
 const ORDER: &str = "eventbus-headers";
 
-/// CloudEvents on NATS: attributes in `ce-` headers.
-pub static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id(MESSAGE_ID);
+/// CloudEvents on NATS: attributes in `ce-` headers; by the released binding, a structured event has no headers.
+pub static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id(MESSAGE_ID).bare_documents(true);
 
 /// Encodes a message. Also returns its size as the server counts it: headers and payload.
 pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(HeaderMap, Bytes, usize)> {
@@ -54,19 +57,41 @@ pub(crate) fn encode(envelope: &Envelope, stamp: Stamp, mode: Mode) -> Result<(H
 }
 
 /// Turns a delivered message into a record.
-pub(crate) fn inbound(partition: u32, at: &StreamPlace, headers: Option<HeaderMap>, payload: Bytes) -> Inbound {
-    let headers = headers.unwrap_or_default();
-    let lent =
-        || headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())));
-    let bytes = lent().map(|(_, value)| value.len()).sum();
-    let (headers, _) = wire::copied(&[], headers.len(), bytes, lent().map(|(name, value)| (name, value.as_bytes())));
-    let mut record = WireRecord { key: None, headers, payload };
-    if let Some(order) = record.header(ORDER).cloned() {
-        record.headers.retain(|(name, _)| name != ORDER);
-        let place = |name: &str| order.split(|byte| *byte == b',').position(|known| known == name.as_bytes());
-        record.headers.sort_by_cached_key(|(name, _)| place(name));
-    }
+pub(crate) fn inbound(partition: u32, at: &StreamPlace, headers: &Headers, payload: Bytes) -> Inbound {
+    let mut listed = headers.list();
+    put_in_order(&mut listed);
+    let bytes = listed.iter().map(|(_, value)| value.len()).sum();
+    let lent = listed.iter().map(|(name, value)| (*name, &**value));
+    let (headers, _) = wire::copied(&[], listed.len(), bytes, lent);
+    let record = WireRecord { key: None, headers, payload };
     Inbound::new(partition, at.position, at.stored_at, Body::Encoded { record, binding: &BINDING })
+}
+
+/// Puts headers in the order that the header for it names, and takes that header out. Without it, names that may differ
+/// only in case are sorted: the last of them counts, and it must be the same one at each reading. The costs stay
+/// proportional to the headers, whatever a foreign producer wrote: this runs beside the renewals of leases.
+fn put_in_order(headers: &mut Vec<Header<'_>>) {
+    let mut order = None;
+    headers.retain(|(name, value)| {
+        let names_order = name.eq_ignore_ascii_case(ORDER);
+        if names_order {
+            order = Some(value.clone());
+        }
+        !names_order
+    });
+    let Some(order) = order else {
+        if headers.iter().any(|(name, _)| *name != MESSAGE_ID && name.bytes().any(|byte| byte.is_ascii_uppercase())) {
+            headers.sort_by_key(|(name, _)| *name);
+        }
+        return;
+    };
+    let mut places: HashMap<&[u8], Option<usize>> = headers.iter().map(|(name, _)| (name.as_bytes(), None)).collect();
+    for (place, name) in order.split(|byte| *byte == b',').enumerate() {
+        if let Some(known @ None) = places.get_mut(name) {
+            *known = Some(place);
+        }
+    }
+    headers.sort_by_cached_key(|(name, _)| (places.get(name.as_bytes()).copied().flatten(), *name));
 }
 
 /// The place of a delivered message, read from its reply subject.
@@ -118,6 +143,37 @@ mod tests {
     }
 
     #[test]
+    fn headers_come_in_the_order_that_is_named_and_else_in_one_that_is_always_the_same() {
+        let read = |block: &[u8]| {
+            let block = [b"NATS/1.0\r\n", block, b"\r\n"].concat();
+            let place = StreamPlace { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
+            let read = inbound(0, &place, &Headers::Stored(block.into()), Bytes::new());
+            let Body::Encoded { record, .. } = read.body else { panic!() };
+            record.headers.into_iter().map(|(name, _)| name.into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(read(b"a: 1\r\nb: 1\r\nc: 1\r\neventbus-headers: c,a,b,a\r\n"), ["c", "a", "b"]);
+        assert_eq!(read(b"ce-id: 1\r\nCE-ID: 2\r\nCe-Id: 3\r\n"), ["CE-ID", "Ce-Id", "ce-id"]);
+    }
+
+    /// The product of both numbers would take minutes.
+    #[test]
+    fn many_headers_and_a_long_order_cost_no_more_than_their_sum() {
+        let mut block = b"NATS/1.0\r\n".to_vec();
+        for number in 0..100_000 {
+            block.extend_from_slice(format!("x{number}:\r\n").as_bytes());
+        }
+        block.extend_from_slice(b"eventbus-headers:");
+        block.resize(block.len() + 1_000_000, b',');
+        block.extend_from_slice(b"\r\n\r\n");
+        let place = StreamPlace { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
+        let read = inbound(0, &place, &Headers::Stored(block.into()), Bytes::new());
+        let Body::Encoded { record, binding } = read.body else { panic!() };
+        let topic = "t".parse().unwrap();
+        let context = wire::DecodeContext { topic: &topic, partition: 0, position: place.position, stored_at: 0 };
+        assert_eq!(wire::decode(&record, binding, &context).unwrap().envelope.headers().count(), 100_000);
+    }
+
+    #[test]
     fn what_is_written_is_read_back_in_both_modes() {
         let stamp = Stamp::new(eventbus_core::ProducerId::new(5), 6);
         let envelope = Envelope::builder("T", "/s")
@@ -130,7 +186,7 @@ mod tests {
         for mode in [Mode::Binary, Mode::Structured] {
             let (headers, payload, size) = encode(&envelope, stamp, mode).unwrap();
             let place = StreamPlace { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
-            let read = inbound(0, &place, Some(headers), payload);
+            let read = inbound(0, &place, &Headers::Read(headers), payload);
             assert_eq!((read.key.as_ref(), read.stamp), (envelope.key(), Some(stamp)), "{mode:?}");
             assert!(size > envelope.payload().len());
             let Body::Encoded { record, binding } = read.body else { panic!() };

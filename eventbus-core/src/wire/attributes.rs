@@ -2,6 +2,8 @@
 //! and from either mode.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Write;
 
 use base64::engine::DecodePaddingMode;
@@ -22,6 +24,9 @@ pub(super) const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// The number of headers from which on they are found by a table.
+const MANY: usize = 32;
 
 /// Calls `put` with each attribute but `datacontenttype`, which has its own place in each mode.
 pub(super) fn write(envelope: &Envelope, stamp: Option<Stamp>, binding: &Binding, mut put: impl FnMut(&str, &str)) {
@@ -121,6 +126,8 @@ pub(super) struct Reader<'a> {
     message_id: Option<Stamp>,
     hop: Hops,
     headers: Vec<(String, String)>,
+    /// The places of the headers by their names in lower case, once there are [`MANY`].
+    places: HashMap<String, usize>,
     left_out: Vec<String>,
     rest: Attributes,
 }
@@ -147,6 +154,7 @@ impl<'a> Reader<'a> {
             message_id: None,
             hop: Hops::default(),
             headers: Vec::new(),
+            places: HashMap::new(),
             left_out: Vec::new(),
             rest: Attributes::new(String::new(), String::new()),
         }
@@ -221,11 +229,31 @@ impl<'a> Reader<'a> {
             }
         } else if check_header(name, text).is_err() {
             self.leave_out(name);
-        } else if let Some(known) = self.headers.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
-            known.1 = text.to_owned();
+        } else if let Some(place) = self.place(name) {
+            self.headers[place].1 = text.to_owned();
             self.leave_out(name);
         } else {
             self.headers.push((name.to_owned(), text.to_owned()));
+        }
+    }
+
+    /// Returns the place of a known header. One that is not known will get the next. A record with thousands of headers
+    /// costs no more for each than one with a few.
+    fn place(&mut self, name: &str) -> Option<usize> {
+        let next = self.headers.len();
+        if next < MANY {
+            return self.headers.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
+        }
+        if next == MANY {
+            let known = self.headers.iter().enumerate();
+            self.places = known.map(|(place, (name, _))| (name.to_ascii_lowercase(), place)).collect();
+        }
+        match self.places.entry(name.to_ascii_lowercase()) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(unknown) => {
+                unknown.insert(next);
+                None
+            }
         }
     }
 

@@ -103,7 +103,7 @@ pub fn write(
 /// # Errors
 /// `Undecodable`, with the topic, the partition, the position and, where there is one, the attribute at fault.
 pub fn decode(record: &WireRecord, binding: &Binding, context: &DecodeContext<'_>) -> Result<Decoded, Error> {
-    let read = match mode_of(record) {
+    let read = match mode_of(record, binding) {
         Ok(Mode::Binary) => binary::decode(record, binding, context),
         Ok(Mode::Structured) => structured::decode(record, binding, context),
         Err(error) => Err(error),
@@ -117,14 +117,17 @@ pub fn decode(record: &WireRecord, binding: &Binding, context: &DecodeContext<'_
 /// returns what can be found, the key of the record itself above all (S2).
 #[must_use]
 pub fn peek(record: &WireRecord, binding: &Binding) -> Peek {
-    match mode_of(record) {
+    match mode_of(record, binding) {
         Ok(Mode::Structured) => structured::peek(record, binding),
         _ => binary::peek(record, binding),
     }
 }
 
-fn mode_of(record: &WireRecord) -> Result<Mode, Error> {
-    let Some(value) = record.header(CONTENT_TYPE) else { return Ok(Mode::Binary) };
+fn mode_of(record: &WireRecord, binding: &Binding) -> Result<Mode, Error> {
+    let Some(value) = record.header(CONTENT_TYPE) else {
+        let bare = binding.bare_documents && structured::is_bare(record, binding);
+        return Ok(if bare { Mode::Structured } else { Mode::Binary });
+    };
     let value = String::from_utf8_lossy(value);
     let media = media_type(&value);
     if media.eq_ignore_ascii_case(STRUCTURED) {

@@ -103,13 +103,22 @@ pub struct Binding {
     pub keyed: bool,
     /// The header that carries the stamp, where the broker has a message id.
     pub message_id: Option<&'static str>,
+    /// Whether a document that has an event's required attributes is one also without a header that says so.
+    pub bare_documents: bool,
 }
 
 impl Binding {
     /// Makes a binding with this prefix: everything goes into prefixed headers, as it is, without key and message id.
     #[must_use]
     pub const fn new(prefix: &'static str) -> Self {
-        Self { prefix, content_type: None, percent_encoded: false, keyed: false, message_id: None }
+        Self {
+            prefix,
+            content_type: None,
+            percent_encoded: false,
+            keyed: false,
+            message_id: None,
+            bare_documents: false,
+        }
     }
 
     /// Sets the header of the payload's media type.
@@ -137,6 +146,14 @@ impl Binding {
     #[must_use]
     pub const fn message_id(mut self, header: &'static str) -> Self {
         self.message_id = Some(header);
+        self
+    }
+
+    /// Sets whether documents are read as events without a content type: for a broker whose binding writes structured
+    /// events with no header at all.
+    #[must_use]
+    pub const fn bare_documents(mut self, read: bool) -> Self {
+        self.bare_documents = read;
         self
     }
 }

@@ -175,6 +175,21 @@ fn read_data(document: &Bytes, data: &RawValue, reader: &Reader<'_>) -> Result<B
     Ok(text.into())
 }
 
+/// Whether a record without a content type can be nothing but a structured event: no header is an attribute, and the
+/// payload is a document with all that an event must have.
+pub(super) fn is_bare(record: &WireRecord, binding: &Binding) -> bool {
+    let attribute = |(name, _): &(Cow<'static, str>, Bytes)| {
+        name.get(..binding.prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(binding.prefix))
+    };
+    if !record.payload.trim_ascii_start().starts_with(b"{") || record.headers.iter().any(attribute) {
+        return false;
+    }
+    let Ok(members) = serde_json::from_slice::<Members<'_>>(&record.payload) else { return false };
+    let text = |name: &str| serde_json::from_str::<Cow<'_, str>>(members.get(name)?.get()).ok();
+    let given = |name: &str| text(name).is_some_and(|value| !value.is_empty());
+    text("specversion").is_some_and(|version| version == "1.0") && ["id", "source", "type"].into_iter().all(given)
+}
+
 /// Returns an attribute's value as text; `null` says that there is none.
 fn text(name: &str, raw: &RawValue) -> Result<Option<String>, Error> {
     match serde_json::from_str(raw.get()).map_err(|error| undecodable(name, error))? {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)] // tests, though no function here is one
 
 pub mod proxy;
+pub mod raw;
 pub mod server;
 
 use std::collections::BTreeMap;

@@ -74,13 +74,16 @@ fn stamp() -> impl Strategy<Value = Option<Stamp>> {
 fn binding() -> impl Strategy<Value = Binding> {
     let prefix = prop_oneof![Just("ce_"), Just("ce-")];
     let flags = (of(Just(CONTENT_TYPE)), any::<bool>(), any::<bool>(), of(Just("Nats-Msg-Id")));
-    (prefix, flags).prop_map(|(prefix, (content_type, percent_encoded, keyed, message_id))| Binding {
-        prefix,
-        content_type,
-        percent_encoded,
-        keyed,
-        message_id,
-    })
+    (prefix, flags, any::<bool>()).prop_map(
+        |(prefix, (content_type, percent_encoded, keyed, message_id), bare_documents)| Binding {
+            prefix,
+            content_type,
+            percent_encoded,
+            keyed,
+            message_id,
+            bare_documents,
+        },
+    )
 }
 
 fn mode() -> impl Strategy<Value = Mode> {

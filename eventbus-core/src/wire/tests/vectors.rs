@@ -241,6 +241,45 @@ fn foreign_documents_are_read_leniently() {
 }
 
 #[test]
+fn a_document_without_headers_is_an_event_only_where_it_can_be_nothing_else() {
+    let bare = Binding::new("ce-").bare_documents(true);
+    let document =
+        r#" {"specversion":"1.0","id":"7","source":"/shop","type":"OrderPaid","partitionkey":"k","data":{"n":1}}"#;
+    let event = decode_at_42(&record(&[], document), &bare).unwrap().envelope;
+    assert_eq!((event.id(), event.event_type(), &event.payload()[..]), ("7", "OrderPaid", &br#"{"n":1}"#[..]));
+    assert_eq!(
+        (event.key().map(ToString::to_string), peek(&record(&[], document), &bare).key.as_ref()),
+        (Some("k".into()), event.key())
+    );
+    // Other headers say nothing about the payload.
+    assert_eq!(decode_at_42(&record(&[("traceparent", "x")], document), &bare).unwrap().envelope.id(), "7");
+    for (headers, payload) in [
+        (&[("ce-type", "T")][..], document),
+        (&[("content-type", "application/json")], document),
+        (&[], r#"{"specversion":"1.0","id":"7","source":"/shop"}"#),
+        (&[], r#"{"specversion":"0.3","id":"7","source":"/shop","type":"T"}"#),
+        (&[], r#"{"specversion":"1.0","id":7,"source":"/shop","type":"T"}"#),
+        (&[], r#"{"specversion":"1.0","id":"7","source":"/shop","type":"T""#),
+        (&[], r#"[{"specversion":"1.0"}]"#),
+    ] {
+        let read = decode_at_42(&record(headers, payload), &bare).unwrap().envelope;
+        assert_eq!((&read.payload()[..], read.key()), (payload.as_bytes(), None), "{headers:?} {payload}");
+    }
+    let read = decode_at_42(&record(&[], document), &Binding::new("ce-")).unwrap().envelope;
+    assert_eq!(&read.payload()[..], document.as_bytes(), "another binding");
+}
+
+#[test]
+fn of_many_headers_the_last_of_a_name_counts_too() {
+    let names: Vec<String> = (0..100).map(|number| format!("x{}", number % 50)).collect();
+    let values: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    let headers: Vec<(&str, &str)> = names.iter().zip(&values).map(|(name, value)| (&**name, &**value)).collect();
+    let read = decode_at_42(&record(&headers, ""), &Binding::new("ce-")).unwrap();
+    let (kept, left_out) = (read.envelope.headers().collect::<Vec<_>>(), read.left_out);
+    assert_eq!((kept.len(), kept[49], left_out.len()), (50, ("x49", "99"), 50));
+}
+
+#[test]
 fn what_cannot_be_decoded_names_the_attribute_and_the_place() {
     let structured = |document| record(&[("content-type", STRUCTURED)], document);
     let cases = [

@@ -1,0 +1,443 @@
+//! Reading past records that the client cannot take (S2).
+//!
+//! The client ends its connection, or even itself, at a message whose headers it cannot read, and would do so at each
+//! new read. Such a record is fetched by another road: `STREAM.MSG.GET` answers in JSON, with the headers as stored.
+//!
+//! Invariants:
+//! * a read that begins after a loss of the connection looks at its first record by that road: at the loss, everything
+//!   before the record at fault was delivered, so it is the next one of its partition;
+//! * a record at which two reads ended comes by that road, whatever it is, so that every read gets on;
+//! * behind a refused record the others come by that road, too, until a stretch of them was good. The stretch doubles
+//!   with every refused record that cost a connection, so a partition full of them costs a few, and not one each;
+//! * a record counts only if the stream was the same all the time: a consumer made at the start, and never read, is
+//!   looked for after each record.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_nats::Subject;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::stream::RawMessage;
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use eventbus_core::toolkit::lease::{Source, SourceEvent, scan};
+use eventbus_core::{Position, Result};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::connection::Link;
+use crate::consumer::{Consumer, Created, Delivered, Pulls, from};
+use crate::error::{Failure, NO_MESSAGE, Outcome};
+use crate::headers::Headers;
+use crate::wire::StreamPlace;
+
+/// The shortest and the longest stretch of good records behind a refused one, before they are pulled again.
+const STRETCH: (u32, u32) = (64, 4_096);
+
+/// The most positions below a known refused record that are read one by one, rather than lose the connection to it.
+const NEAR: u64 = 20_000;
+
+/// The pauses between two looks for the next record of a partition that is read one by one.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// What is known of the partitions whose reads ended with the connection; nothing, as long as it never broke.
+#[derive(Debug, Default)]
+pub(crate) struct Suspects(Mutex<HashMap<String, Suspect>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Suspect {
+    /// Where the latest read began, and how often the connection had broken by then.
+    began: Option<(Position, u64)>,
+    /// The highest refused record.
+    last: Option<Position>,
+    stretch: u32,
+    /// Good records until the stretch is over.
+    left: u32,
+}
+
+/// How the records of a read come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Road {
+    /// Pulled, many at once.
+    Pulled,
+    /// Pulled, unless the first is refused.
+    Unknown,
+    /// One by one, if there is one.
+    Suspected,
+    /// One by one, also those that are stored later.
+    Single,
+}
+
+impl Suspects {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Suspect>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chooses the road of a read.
+    fn road(&self, subject: &str, from: Position, breaks: u64) -> Road {
+        if breaks == 0 {
+            return Road::Pulled;
+        }
+        let suspect = self.all().get(subject).copied().unwrap_or_default();
+        let near = suspect.last.is_some_and(|last| from <= last && last.get() - from.get() <= NEAR);
+        match suspect.began {
+            _ if suspect.left > 0 => Road::Single,
+            _ if near => Road::Suspected,
+            Some((_, known)) if known == breaks => Road::Pulled,
+            Some((at, _)) if at == from => Road::Suspected,
+            _ => Road::Unknown,
+        }
+    }
+
+    /// Notes the start of a read: not before it is made, since a look that fails has seen nothing.
+    fn began(&self, subject: &str, from: Position, breaks: u64) {
+        if breaks > 0 {
+            self.all().entry(subject.to_owned()).or_default().began = Some((from, breaks));
+        }
+    }
+
+    /// Notes a record that came by the single road. Returns whether the next one has to come by it, too.
+    fn passed(&self, subject: &str, position: Position, refused: bool) -> bool {
+        let mut all = self.all();
+        let suspect = all.entry(subject.to_owned()).or_default();
+        if refused {
+            if suspect.left == 0 && suspect.last < Some(position) {
+                suspect.stretch = (suspect.stretch * 2).clamp(STRETCH.0, STRETCH.1);
+            }
+            suspect.left = suspect.stretch;
+            suspect.last = suspect.last.max(Some(position));
+        } else {
+            suspect.left = suspect.left.saturating_sub(1);
+        }
+        suspect.left > 0 || suspect.last > Some(position)
+    }
+
+    /// Notes that there is no further record. Returns whether the next one has to come by the single road nevertheless.
+    fn reached_the_end(&self, subject: &str) -> bool {
+        let mut all = self.all();
+        let Some(suspect) = all.get_mut(subject) else { return false };
+        if suspect.left == 0 {
+            // The refused record is gone.
+            suspect.last = None;
+        }
+        suspect.left > 0
+    }
+
+    fn has_refused(&self, subject: &str) -> bool {
+        self.all().get(subject).is_some_and(|suspect| suspect.last.is_some())
+    }
+}
+
+/// Gets a message from the stream's leader; `None` where none fits.
+pub(crate) async fn message(link: &Link, stream: &str, request: &Value) -> Outcome<Option<RawMessage>> {
+    #[derive(Deserialize)]
+    struct Got {
+        message: RawMessage,
+    }
+    match link.api::<Got>(&format!("STREAM.MSG.GET.{stream}"), request).await {
+        Ok(got) => Ok(Some(got.message)),
+        Err(failure) if failure.is(NO_MESSAGE) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Gets the first record under a filter at this position or above.
+async fn single(link: &Link, stream: &str, subject: &str, from: Position) -> Outcome<Option<Delivered>> {
+    let request = json!({ "seq": from.get().max(1), "next_by_subj": subject });
+    let Some(raw) = message(link, stream, &request).await? else { return Ok(None) };
+    let decoded = |text: &str| match STANDARD.decode(text) {
+        Ok(bytes) => Ok(Bytes::from(bytes)),
+        Err(error) => Err(Failure::Unanswered(format!("a record that cannot be read: {error}"))),
+    };
+    let headers = match &raw.headers {
+        Some(block) => Headers::Stored(decoded(block)?),
+        None => Headers::Read(Default::default()),
+    };
+    let stored_at = u64::try_from(raw.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    let place = StreamPlace { position: Position::new(raw.sequence), delivery: 0, stored_at, pending: 0 };
+    let payload = decoded(&raw.payload)?;
+    Ok(Some(Delivered { place, subject: Subject::from(raw.subject), headers, payload }))
+}
+
+/// Notes a record that came by the single road, and tells of a refused one. Returns whether the next one has to come by
+/// it, too.
+fn passed(link: &Link, subject: &str, record: &Delivered) -> bool {
+    let (position, refused) = (record.place.position, record.headers.refused_by_client());
+    if refused {
+        tracing::warn!(
+            target: "eventbus",
+            subject,
+            %position,
+            "a record whose headers the client cannot read; it is fetched by itself"
+        );
+    }
+    link.suspects.passed(subject, position, refused)
+}
+
+/// A reader of one partition for one read.
+pub(crate) enum Reader {
+    Pulled(Pulls),
+    Single(SingleReader),
+}
+
+impl Reader {
+    pub(crate) async fn open(link: &Arc<Link>, stream: &str, subject: &str, begin: Position) -> Outcome<Self> {
+        let breaks = link.breaks();
+        let road = link.suspects.road(subject, begin, breaks);
+        let (consumer, _) = Consumer::create(link, stream, subject, from(begin), false).await?;
+        let one_by_one = match road {
+            Road::Pulled => false,
+            Road::Single => true,
+            Road::Unknown | Road::Suspected => match single(link, stream, subject, begin).await? {
+                Some(first) => road == Road::Suspected || first.headers.refused_by_client(),
+                None => link.suspects.reached_the_end(subject),
+            },
+        };
+        if !one_by_one {
+            let pulls = consumer.pulls().await?;
+            link.suspects.began(subject, begin, breaks);
+            return Ok(Self::Pulled(pulls));
+        }
+        link.suspects.began(subject, begin, breaks);
+        let (link, stream, subject) = (Arc::clone(link), stream.to_owned(), subject.to_owned());
+        let partition = Arc::new(Partition { link, stream, subject, guard: consumer });
+        let (delivered, wanted, pause) = (0, 0, Duration::ZERO);
+        Ok(Self::Single(SingleReader {
+            partition,
+            next: begin,
+            delivered,
+            wanted,
+            pause,
+            over: false,
+            under_way: None,
+        }))
+    }
+}
+
+#[async_trait]
+impl Source<Delivered> for Reader {
+    async fn request(&mut self, records: usize) -> Result<()> {
+        match self {
+            Self::Pulled(pulls) => return pulls.request(records).await,
+            Self::Single(reader) => reader.wanted += records,
+        }
+        Ok(())
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<Delivered>> {
+        match self {
+            Self::Pulled(pulls) => pulls.poll_next(context),
+            Self::Single(reader) => reader.poll_next(context),
+        }
+    }
+}
+
+/// A partition that is read one by one.
+struct Partition {
+    link: Arc<Link>,
+    stream: String,
+    subject: String,
+    /// Made at the start of the read, and gone as soon as the stream is another one.
+    guard: Consumer,
+}
+
+impl Partition {
+    async fn next(self: Arc<Self>, from: Position, pause: Duration) -> Outcome<Option<Delivered>> {
+        tokio::time::sleep(pause).await;
+        let record = single(&self.link, &self.stream, &self.subject, from).await?;
+        self.guard.check().await?;
+        Ok(record)
+    }
+}
+
+/// A reader that gets its records one by one.
+pub(crate) struct SingleReader {
+    partition: Arc<Partition>,
+    next: Position,
+    delivered: u64,
+    wanted: usize,
+    /// The pause before the next look, where the last one found nothing.
+    pause: Duration,
+    over: bool,
+    under_way: Option<BoxFuture<'static, Outcome<Option<Delivered>>>>,
+}
+
+impl SingleReader {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<Delivered>> {
+        if self.over {
+            return Poll::Ready(SourceEvent::Broken("the next records are pulled again".into()));
+        }
+        if self.wanted == 0 {
+            return Poll::Pending;
+        }
+        let Self { partition, next, pause, .. } = self;
+        let under_way = self.under_way.get_or_insert_with(|| Arc::clone(partition).next(*next, *pause).boxed());
+        let got = std::task::ready!(under_way.poll_unpin(context));
+        self.under_way = None;
+        Poll::Ready(match got {
+            Ok(Some(record)) => {
+                self.pause = Duration::ZERO;
+                self.wanted -= 1;
+                self.delivered += 1;
+                self.next = record.place.position.next();
+                self.over = !passed(&self.partition.link, &self.partition.subject, &record);
+                SourceEvent::Record { delivery: self.delivered, left: 1, record }
+            }
+            Ok(None) => {
+                self.pause = (self.pause * 2).clamp(PAUSES.0, PAUSES.1);
+                self.over = !self.partition.link.suspects.reached_the_end(&self.partition.subject);
+                SourceEvent::Alive
+            }
+            Err(failure) => SourceEvent::Broken(eventbus_core::Error::from(failure).to_string()),
+        })
+    }
+}
+
+/// The most records that a scan reads one by one because one of them is known to be refused.
+const SCANNED: u64 = 4_096;
+
+/// Reads the records under a filter, up to the last one of the moment. Gives each to `take` until that returns `false`.
+/// Where the connection is lost meanwhile, the scan goes on behind the record at which it stood.
+pub(crate) async fn read_all(
+    link: &Arc<Link>,
+    stream: &str,
+    filter: &str,
+    start: DeliverPolicy,
+    headers_only: bool,
+    mut take: impl FnMut(Delivered) -> bool,
+) -> Result<()> {
+    let mut next = None;
+    loop {
+        let start = next.map_or(start, from);
+        let (consumer, created) = Consumer::create(link, stream, filter, start, headers_only).await?;
+        if created.num_pending == 0 {
+            return Ok(());
+        }
+        let one_by_one = created.num_pending <= SCANNED && link.suspects.has_refused(filter);
+        if !one_by_one {
+            let (before, broke) = (link.breaks(), link.broken());
+            let mut pulls = consumer.pulls().await?;
+            let silence = link.config.heartbeat * 3;
+            let scanned = scan(&mut pulls, created.num_pending, silence, |record| {
+                next = Some(record.place.position.next());
+                take(record)
+            });
+            tokio::select! {
+                biased;
+                scanned = scanned => match scanned {
+                    Err(_) if link.breaks() != before => {}
+                    ended => return ended,
+                },
+                () = broke => {}
+            }
+            link.until_up().await?;
+        }
+        let begin = Begin { at: next.unwrap_or_else(|| first(start, created)), earliest: earliest(start) };
+        match read_singly(link, stream, filter, begin, one_by_one, &mut take).await? {
+            Some(position) => next = Some(position),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Where a scan goes on one by one.
+struct Begin {
+    at: Position,
+    /// The time of storing below which records are passed over.
+    earliest: u64,
+}
+
+/// Scans one by one: one record at least, and on until a stretch of them was good, or to the end. Returns where the
+/// scan has to go on, if it has to.
+async fn read_singly(
+    link: &Link,
+    stream: &str,
+    filter: &str,
+    begin: Begin,
+    to_the_end: bool,
+    take: &mut impl FnMut(Delivered) -> bool,
+) -> Result<Option<Position>> {
+    let mut next = begin.at;
+    loop {
+        let Some(record) = single(link, stream, filter, next).await? else { return Ok(None) };
+        next = record.place.position.next();
+        let more = passed(link, filter, &record);
+        if record.place.stored_at < begin.earliest {
+            continue;
+        }
+        if !take(record) {
+            return Ok(None);
+        }
+        if !more && !to_the_end {
+            return Ok(Some(next));
+        }
+    }
+}
+
+/// The position at which a consumer begins.
+fn first(start: DeliverPolicy, created: Created) -> Position {
+    match start {
+        DeliverPolicy::ByStartSequence { start_sequence } => Position::new(start_sequence),
+        _ => Position::new(created.delivered.stream_seq + 1),
+    }
+}
+
+/// The time of storing at which a consumer begins.
+fn earliest(start: DeliverPolicy) -> u64 {
+    match start {
+        DeliverPolicy::ByStartTime { start_time } => {
+            u64::try_from(start_time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: fn(u64) -> Position = Position::new;
+
+    #[test]
+    fn a_read_looks_first_only_where_the_connection_broke_since_the_one_before() {
+        let suspects = Suspects::default();
+        assert_eq!(suspects.road("s", AT(5), 0), Road::Pulled);
+        suspects.began("s", AT(5), 0);
+        assert_eq!(suspects.road("s", AT(5), 1), Road::Unknown);
+        assert_eq!(suspects.road("s", AT(5), 1), Road::Unknown, "a look that failed has seen nothing");
+        suspects.began("s", AT(5), 1);
+        assert_eq!(suspects.road("s", AT(5), 1), Road::Pulled);
+        assert_eq!(suspects.road("s", AT(6), 2), Road::Unknown);
+        // Twice at one place: the record is taken by itself, whatever it is.
+        suspects.began("s", AT(6), 2);
+        assert_eq!(suspects.road("s", AT(6), 3), Road::Suspected);
+        assert_eq!(suspects.road("other", AT(6), 3), Road::Unknown);
+    }
+
+    #[test]
+    fn a_stretch_of_good_records_ends_the_single_road_and_doubles_with_each_connection_lost() {
+        let suspects = Suspects::default();
+        let mut position = 0;
+        for stretch in [64, 128, 256, 512, 1_024, 2_048, 4_096, 4_096] {
+            position += 1;
+            assert!(suspects.passed("s", AT(position), true));
+            let mut good = 1;
+            position += 1;
+            while suspects.passed("s", AT(position), false) {
+                assert_eq!(suspects.road("s", AT(position + 1), 2), Road::Single, "also in another read");
+                (good, position) = (good + 1, position + 1);
+            }
+            assert_eq!(good, stretch);
+        }
+        assert_eq!(suspects.road("s", AT(1), 2), Road::Suspected, "below a record that is known to be refused");
+        assert!(suspects.passed("s", AT(1), false));
+        assert!(!suspects.reached_the_end("s"));
+        assert_eq!(suspects.road("s", AT(1), 2), Road::Unknown, "the refused record is gone");
+    }
+}
