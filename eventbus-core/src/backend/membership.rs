@@ -10,7 +10,7 @@ use super::delivery::Inbound;
 use super::description::{Committed, LogState, TopicDescription};
 use super::health::ConnectionState;
 use super::lease::Lease;
-use crate::model::{Group, Position, Result};
+use crate::model::{Error, Group, Position, Result};
 
 /// One member of a group, on one topic. The core may call any method while others are under way.
 #[async_trait]
@@ -56,6 +56,9 @@ pub struct Join {
     pub session_timeout: Duration,
     /// The time for which a revocation waits for [`Membership::release`]. Default 30 s.
     pub drain_deadline: Duration,
+    /// Whether the group begins anew where the place of its progress was taken away. Default: joining fails with
+    /// `LogReset`.
+    pub begin_anew: bool,
 }
 
 impl Join {
@@ -68,6 +71,7 @@ impl Join {
             member: member.into(),
             session_timeout: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(30),
+            begin_anew: false,
         }
     }
 }
@@ -101,8 +105,27 @@ pub enum GroupEvent {
         /// The first position that the log still holds.
         first: Position,
     },
+    /// Records were taken out of the middle of the log before they were delivered. Where partitions share one sequence,
+    /// some or all of them may have been other partitions'.
+    Removed {
+        /// The partition.
+        partition: u32,
+        /// The first of them.
+        from: Position,
+        /// The position behind the last of them.
+        to: Position,
+    },
     /// The connection's state changed.
     Connection(ConnectionState),
+    /// Calls to the broker have failed for so long, and are made again: those for a partition, or for the whole member.
+    Waiting {
+        /// The partition; `None` for the member.
+        partition: Option<u32>,
+        /// The time since the first failure.
+        age: Duration,
+        /// The last error, in the broker's words.
+        error: Error,
+    },
 }
 
 /// A partition that a member was given.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -170,6 +171,12 @@ impl SessionContext {
     pub(super) fn report_ownership(&self, claimed: &Claimed, change: OwnershipChange) {
         let at = self.location(claimed.partition);
         self.workers.hooks.emit(&BusEvent::Ownership { at: &at, epoch: claimed.epoch, change });
+    }
+
+    pub(super) fn report_waiting(&self, partition: Option<u32>, age: Duration, error: &Error) {
+        let Self { topic, group, .. } = self;
+        tracing::warn!(target: "eventbus", %topic, %group, ?partition, ?age, %error, "the broker does not take a call; it is made again");
+        self.workers.hooks.emit(&BusEvent::Waiting { topic, group, partition, age, error });
     }
 
     pub(super) fn report_stalls(&self, now: Instant) {
