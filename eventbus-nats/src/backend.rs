@@ -53,8 +53,7 @@ impl NatsBackend {
     /// The topic's groups, by the core's leases over its bucket.
     fn leases(&self, topic: &Topic) -> Result<Leases> {
         let link = Arc::clone(self.link.get()?);
-        let store = Store { names: link.names(topic), link, topic: topic.clone() };
-        Ok(Leases::new(Arc::new(store)))
+        Ok(Leases::new(Arc::new(Store::new(link, topic.clone()))))
     }
 
     /// Finds the first record of a partition whose message id fits.

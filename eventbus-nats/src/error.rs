@@ -18,6 +18,11 @@ pub(crate) const STREAM_EXISTS: u64 = 10_058;
 /// The last sequence is another than expected.
 pub(crate) const WRONG_LAST: u64 = 10_071;
 
+/// The account takes no stream without a size.
+pub(crate) const SIZE_REQUIRED: u64 = 10_113;
+/// The most consumers are there that a stream or an account may have.
+const TOO_MANY_CONSUMERS: u64 = 10_026;
+
 /// An error as the server words it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ApiError {
@@ -55,7 +60,8 @@ impl Failure {
 
 /// Whether the same request may work later: the trouble clears by itself (resources, elections, recovery).
 fn passes(error: &ApiError) -> bool {
-    matches!(error.err_code, 10_002 | 10_023 | 10_008 | 10_009 | 10_118 | 10_167) || matches!(error.code, 429 | 503)
+    let passes = [10_002, 10_023, 10_008, 10_009, 10_118, 10_167, TOO_MANY_CONSUMERS];
+    passes.contains(&error.err_code) || matches!(error.code, 429 | 503)
 }
 
 impl From<Failure> for Error {
@@ -65,7 +71,9 @@ impl From<Failure> for Error {
                 Error::new(ErrorKind::Unsupported, "JetStream is not enabled for this account")
             }
             Failure::Api(error) if error.err_code == NO_STREAM => Error::new(ErrorKind::UnknownTopic, "no such topic"),
-            Failure::Api(error) if passes(&error) => Error::new(ErrorKind::Unavailable, error.description),
+            Failure::Api(error) if passes(&error) => {
+                Error::new(ErrorKind::Unavailable, error.description).with("err_code", error.err_code)
+            }
             Failure::Api(error) => Error::new(ErrorKind::Backend, error.description).with("err_code", error.err_code),
             Failure::NoResponders => Error::new(ErrorKind::Unavailable, "JetStream does not answer: nobody is there"),
             Failure::Denied(subject) => {

@@ -13,6 +13,9 @@ use eventbus_core::{Error, ErrorKind, Result, Topic, TopicSpec};
 /// The hash by which partitions are computed.
 const HASH: &str = "murmur2";
 
+/// The label of a topic whose groups have had a bucket.
+const BUCKET: &str = "eventbus-groups";
+
 /// Names and values kept with a topic, `eventbus-topic` and others; written as a map of texts, foreign ones included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -57,6 +60,16 @@ impl Labels {
         self.get("eventbus-incarnation").unwrap_or_default()
     }
 
+    /// Whether a bucket was made for the topic's groups.
+    pub(crate) fn has_bucket(&self) -> bool {
+        self.get(BUCKET).is_some()
+    }
+
+    /// Notes that a bucket was made for the topic's groups: one that is missing later was removed.
+    pub(crate) fn note_bucket(&mut self) {
+        self.set(BUCKET, "made".to_owned());
+    }
+
     /// The topic's settings as far as labels hold them: name, partitions, and those that no server knows; the rest at
     /// its defaults.
     ///
@@ -96,6 +109,9 @@ mod tests {
         let mut labels = Labels::new(&asked());
         assert_eq!(labels.spec(&topic).unwrap(), asked());
         labels.set("other", "kept".into());
+        assert!(!labels.has_bucket());
+        labels.note_bucket();
+        assert!(labels.has_bucket());
         let (incarnation, changed) = (labels.incarnation().to_owned(), TopicSpec::new("t").partitions(5));
         labels.update(&changed);
         let read = labels.spec(&topic).unwrap();

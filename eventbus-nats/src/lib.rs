@@ -16,6 +16,7 @@
 //! | `names`, `tokens` | names of streams, subjects, buckets and keys, and their encoding |
 //! | `connection`, `error`, `health` | the one connection, requests, errors and health |
 //! | `topics`, `labels` | streams as topics, and the labels in their metadata |
+//! | `unsafe_streams` | streams that are no topics, since they lose or move records (S8) |
 //! | `producer`, `in_flight`, `answers` | submissions, and their fates (P1 to P3) |
 //! | `store` | a topic's bucket, as the core's leases need it (S3 to S5) |
 //! | `consumer`, `removals` | consumers that are used once, their messages (S3), their removal |
@@ -44,6 +45,7 @@ mod removals;
 mod store;
 mod tokens;
 mod topics;
+mod unsafe_streams;
 mod wire;
 
 pub use backend::NatsBackend;

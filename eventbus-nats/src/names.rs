@@ -40,9 +40,14 @@ impl Names {
         }
     }
 
-    /// The subjects of all partitions.
-    pub(crate) fn all(&self) -> String {
+    /// The subjects of all partitions, as earlier versions gave them to the stream: it took others, too.
+    pub(crate) fn any(&self) -> String {
         format!("{}*", self.subjects)
+    }
+
+    /// The subjects of so many partitions.
+    pub(crate) fn partitions(&self, count: u32) -> impl Iterator<Item = String> {
+        (0..count).map(|partition| self.partition(partition))
     }
 
     /// The subject of one partition.

@@ -5,7 +5,7 @@
 //! a stale holder never fits a bucket that was made again; nothing in it ends by age; and a record is read from the
 //! stream's leader, never from a replica that is behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::Request;
@@ -25,13 +25,33 @@ use tokio::sync::watch;
 
 use crate::connection::{Link, read};
 use crate::consumer::{self, Consumer, Delivered};
-use crate::error::{Failure, NO_STREAM, Outcome, STREAM_EXISTS, WRONG_LAST};
+use crate::error::{Failure, NO_MESSAGE, NO_STREAM, Outcome, SIZE_REQUIRED, STREAM_EXISTS, WRONG_LAST};
 use crate::names::Names;
 use crate::reader::{self, Reader, read_all};
+use crate::topics::{StreamInfo, refused};
 use crate::wire;
 
 /// Attempts to read a bucket whose reader is given nothing, though there is something.
 const READS: u32 = 5;
+
+/// The time after which a missing bucket is looked for again.
+const CERTAIN: Duration = Duration::from_millis(500);
+
+/// The least size of a bucket that must have one: notes of some hundred partitions.
+const LEAST_BYTES: u64 = 1 << 20;
+
+/// Makes runs of positions.
+fn runs(mut positions: Vec<u64>) -> Removed {
+    positions.sort_unstable();
+    let mut runs: Vec<(Position, Position)> = Vec::new();
+    for position in positions.into_iter().map(Position::new) {
+        match runs.last_mut() {
+            Some(run) if run.1 >= position => run.1 = position.next(),
+            _ => runs.push((position, position.next())),
+        }
+    }
+    runs.into()
+}
 
 /// A topic and its bucket.
 #[derive(Debug)]
@@ -39,9 +59,68 @@ pub(crate) struct Store {
     pub(crate) link: Arc<Link>,
     pub(crate) names: Names,
     pub(crate) topic: Topic,
+    /// The records removed from between others, as last seen.
+    removed: Mutex<Removed>,
 }
 
+/// Runs of removed positions, in order: the first of each, and the one behind its last.
+type Removed = Arc<[(Position, Position)]>;
+
 impl Store {
+    pub(crate) fn new(link: Arc<Link>, topic: Topic) -> Self {
+        Self { names: link.names(&topic), link, topic, removed: Mutex::default() }
+    }
+
+    /// Makes the bucket. An account may demand that a stream has a size: then the bucket has the topic's.
+    async fn make_bucket(&self, topic: &TopicDescription) -> Result<()> {
+        let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut config = json!({
+            "name": self.names.bucket, "subjects": [self.names.records()], "retention": "limits", "discard": "new",
+            "storage": if topic.spec.storage == Storage::Memory { "memory" } else { "file" },
+            "num_replicas": topic.spec.replicas, "max_msgs_per_subject": 1, "max_age": 0, "max_bytes": -1, "max_msgs": -1,
+            "max_consumers": -1, "allow_rollup_hdrs": true, "allow_direct": true,
+            "first_seq": u64::try_from(first.as_millis()).unwrap_or(1),
+            "metadata": { "eventbus-topic": topic.spec.topic },
+        });
+        let create = format!("STREAM.CREATE.{}", self.names.bucket);
+        let mut made = self.link.api::<Value>(&create, &config).await;
+        if let (Err(failure), Some(bytes)) = (&made, topic.spec.max_bytes)
+            && failure.is(SIZE_REQUIRED)
+        {
+            config["max_bytes"] = json!(bytes.max(LEAST_BYTES));
+            made = self.link.api::<Value>(&create, &config).await;
+        }
+        match made {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.is(STREAM_EXISTS) => Ok(()),
+            Err(failure) => Err(refused(failure).with("bucket", &self.names.bucket)),
+        }
+    }
+
+    /// Finds the records that were removed from between others. Their list is asked for only where it has grown.
+    async fn removed(&self, info: &StreamInfo) -> Outcome<Removed> {
+        #[derive(Deserialize)]
+        struct Detailed {
+            state: Details,
+        }
+        #[derive(Deserialize)]
+        struct Details {
+            deleted: Option<Vec<u64>>,
+        }
+        let (count, first) = (info.state.removed(), Position::new(info.state.first()));
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if removed.first().is_some_and(|run| run.0 < first) {
+            removed = removed.iter().filter(|run| run.0 >= first).copied().collect();
+        }
+        if removed.iter().map(|(from, to)| to.get() - from.get()).sum::<u64>() != count {
+            let request = json!({ "deleted_details": true });
+            let found: Detailed = self.link.api(&format!("STREAM.INFO.{}", self.names.stream), &request).await?;
+            removed = runs(found.state.deleted.unwrap_or_default());
+        }
+        *self.removed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&removed);
+        Ok(removed)
+    }
+
     fn subject(&self, slot: &StoreKey) -> String {
         match slot {
             StoreKey::Partition(group, partition) => self.names.record(group, *partition),
@@ -109,31 +188,45 @@ impl LeaseStore for Store {
         self.link.connection().watch()
     }
 
-    /// Makes the bucket with the replicas and the storage of its topic.
-    async fn ensure(&self, topic: &TopicDescription) -> Result<()> {
-        match self.link.stream_info(&self.names.bucket).await {
-            Ok(_) => return Ok(()),
-            Err(failure) if failure.is(NO_STREAM) => {}
-            Err(failure) => return Err(failure.into()),
+    /// Makes the bucket with the replicas and the storage of its topic; one that is there gets the replicas. The topic
+    /// is labelled, so that a bucket that is missing later is known to have been removed.
+    async fn ensure(&self, topic: &TopicDescription, begin_anew: bool) -> Result<String> {
+        let mut found = self.place().await?;
+        let stream = self.link.stream_info(&self.names.stream).await?;
+        if found.is_none() && stream.has_bucket() {
+            // A server that recovers may say the same for a moment.
+            tokio::time::sleep(CERTAIN).await;
+            found = self.place().await?;
         }
-        let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let config = json!({
-            "name": self.names.bucket, "subjects": [self.names.records()], "retention": "limits", "discard": "new",
-            "storage": if topic.spec.storage == Storage::Memory { "memory" } else { "file" },
-            "num_replicas": topic.spec.replicas, "max_msgs_per_subject": 1, "max_age": 0, "max_bytes": -1, "max_msgs": -1,
-            "max_consumers": -1, "allow_rollup_hdrs": true, "allow_direct": true,
-            "first_seq": u64::try_from(first.as_millis()).unwrap_or(1),
-            "metadata": { "eventbus-topic": topic.spec.topic },
-        });
-        match self.link.api::<Value>(&format!("STREAM.CREATE.{}", self.names.bucket), &config).await {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.is(STREAM_EXISTS) => Ok(()),
+        if found.is_none() {
+            if stream.has_bucket() && !begin_anew {
+                let message = "the bucket of the topic's groups was removed, and with it the progress of all groups";
+                return Err(Error::new(ErrorKind::LogReset, message).with("bucket", &self.names.bucket));
+            }
+            self.make_bucket(topic).await?;
+        }
+        self.link.note_bucket(stream).await;
+        let bucket = self.link.stream_info(&self.names.bucket).await?;
+        let place = bucket.created().to_owned();
+        if let Err(error) = self.link.replicate(bucket, topic.spec.replicas).await {
+            tracing::warn!(target: "eventbus", %error, "the groups' bucket has fewer replicas than its topic");
+        }
+        Ok(place)
+    }
+
+    async fn place(&self) -> Result<Option<String>> {
+        match self.link.stream_info(&self.names.bucket).await {
+            Ok(bucket) => Ok(Some(bucket.created().to_owned())),
+            Err(failure) if failure.is(NO_STREAM) => Ok(None),
             Err(failure) => Err(failure.into()),
         }
     }
 
     async fn describe(&self) -> Result<TopicDescription> {
-        self.link.describe_topic(&self.topic).await
+        let info = self.link.stream_info(&self.names.stream).await?;
+        let mut topic = self.link.described(&info, &self.topic)?;
+        topic.removed = self.removed(&info).await?;
+        Ok(topic)
     }
 
     async fn now(&self) -> Result<u64> {
@@ -184,9 +277,9 @@ impl LeaseStore for Store {
         self.purge(json!({ "filter": self.names.group(group) })).await
     }
 
-    async fn last(&self, partition: u32) -> Result<Option<Position>> {
-        let last = json!({ "last_by_subj": self.names.partition(partition) });
-        let found = self.message(&self.names.stream, last).await?;
+    async fn next(&self, partition: u32, from: Position) -> Result<Option<Position>> {
+        let next = json!({ "seq": from.get().max(1), "next_by_subj": self.names.partition(partition) });
+        let found = self.message(&self.names.stream, next).await?;
         Ok(found.map(|found| Position::new(found.sequence)))
     }
 
@@ -211,5 +304,19 @@ impl LeaseStore for Store {
         let reader = Reader::open(&self.link, &self.names.stream, &subject, from).await?;
         let inbound = move |record: Delivered| wire::inbound(partition, &record.place, &record.headers, record.payload);
         Ok(Box::new(mapped(reader, inbound)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_positions_become_runs() {
+        let of = |positions: &[u64]| runs(positions.to_vec()).iter().map(|run| (run.0.get(), run.1.get())).collect();
+        let none: Vec<(u64, u64)> = of(&[]);
+        assert_eq!(none, []);
+        let some: Vec<(u64, u64)> = of(&[4, 2, 3, 9, 7]);
+        assert_eq!(some, [(2, 5), (7, 8), (9, 10)]);
     }
 }

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::labels::Labels;
+use crate::unsafe_streams;
 use eventbus_core::backend::{LogState, TopicDescription};
 use eventbus_core::toolkit::remove_each;
-use eventbus_core::toolkit::settings::{invalid, unsafe_setting};
+use eventbus_core::toolkit::settings::invalid;
 use eventbus_core::{Error, ErrorKind, Position, Result, Storage, Topic, TopicSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -17,7 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::connection::Link;
-use crate::error::{Failure, Outcome, STREAM_EXISTS};
+use crate::error::{Failure, NO_STREAM, Outcome, SIZE_REQUIRED, STREAM_EXISTS};
 use crate::names::{Names, buckets, streams};
 
 /// Bytes of a message that the largest record leaves for the names of headers.
@@ -64,6 +65,17 @@ pub(crate) struct StreamState {
     pub(crate) last_seq: u64,
 }
 
+impl StreamState {
+    /// Counts the records that were removed from between others.
+    pub(crate) fn removed(&self) -> u64 {
+        if self.records == 0 { 0 } else { (self.last_seq + 1).saturating_sub(self.first_seq + self.records) }
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.first_seq
+    }
+}
+
 impl StreamInfo {
     fn number(&self, name: &str) -> i64 {
         self.config.settings.get(name).and_then(Value::as_i64).unwrap_or_default()
@@ -84,6 +96,16 @@ impl StreamInfo {
     /// The stream's identity: another one after it was deleted and created again.
     fn incarnation(&self) -> String {
         format!("{}@{}", self.config.labels.incarnation(), self.created)
+    }
+
+    /// The time of creation: another stream of the same name has another.
+    pub(crate) fn created(&self) -> &str {
+        &self.created
+    }
+
+    /// Whether the stream is a topic whose groups have had a bucket.
+    pub(crate) fn has_bucket(&self) -> bool {
+        self.config.labels.has_bucket()
     }
 
     /// The server's time when it answered, in milliseconds since the Unix epoch.
@@ -112,14 +134,7 @@ impl StreamInfo {
     fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
         let of_topic = self.config.labels.spec(topic);
         let mut spec = of_topic.map_err(|error| error.with("stream", self.text("name")))?;
-        if !matches!(self.text("retention"), "limits" | "") {
-            let why = "expected limits, a work queue deletes what a group has not read";
-            return Err(unsafe_setting("retention", why));
-        }
-        if self.config.settings.get("no_ack").and_then(Value::as_bool).unwrap_or_default() {
-            let why = "expected false, a publish that is never confirmed cannot be put in order";
-            return Err(unsafe_setting("no_ack", why));
-        }
+        unsafe_streams::check(&self.config.settings)?;
         spec.max_age = self.duration("max_age");
         spec.max_bytes = self.limit("max_bytes");
         spec.max_messages = self.limit("max_msgs");
@@ -142,7 +157,7 @@ impl Link {
         let mut config = StreamConfig { labels: Labels::new(spec), settings: Map::new() };
         config.set(settings(spec));
         config.set(json!({
-            "name": names.stream, "subjects": [names.all()], "retention": "limits", "discard": "old",
+            "name": names.stream, "subjects": names.partitions(spec.partitions).collect::<Vec<_>>(), "retention": "limits", "discard": "old",
             "storage": if spec.storage == Storage::Memory { "memory" } else { "file" },
             "max_consumers": -1, "allow_direct": true,
         }));
@@ -155,19 +170,59 @@ impl Link {
 
     /// Changes the settings that can be changed; other settings of the stream stay.
     pub(crate) async fn update_topic(&self, spec: &TopicSpec) -> Result<()> {
-        let stream = self.names(&spec.topic.parse()?).stream;
-        let info = self.stream_info(&stream).await?;
+        let names = self.names(&spec.topic.parse()?);
+        let info = self.stream_info(&names.stream).await?;
         info.replicable(spec)?;
         let mut config = info.config;
         config.set(settings(spec));
+        if config.settings.get("subjects") == Some(&json!([names.any()])) {
+            let exact: Vec<String> = names.partitions(spec.partitions).collect();
+            config.set(json!({ "subjects": exact }));
+        }
         config.labels.update(spec);
-        let updated = self.api::<Value>(&format!("STREAM.UPDATE.{stream}"), &config).await;
-        updated.map(drop).map_err(refused)
+        let updated = self.api::<Value>(&format!("STREAM.UPDATE.{}", names.stream), &config).await;
+        updated.map_err(refused)?;
+        match self.stream_info(&names.bucket).await {
+            Ok(bucket) => self.replicate(bucket, spec.replicas).await,
+            Err(failure) if failure.is(NO_STREAM) => Ok(()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Gives a bucket the replicas of its topic, where it has fewer: progress is as durable as the records.
+    pub(crate) async fn replicate(&self, bucket: StreamInfo, replicas: u32) -> Result<()> {
+        if bucket.number("num_replicas") >= i64::from(replicas) {
+            return Ok(());
+        }
+        let (name, mut config) = (bucket.text("name").to_owned(), bucket.config);
+        config.set(json!({ "num_replicas": replicas }));
+        let updated = self.api::<Value>(&format!("STREAM.UPDATE.{name}"), &config).await;
+        updated.map(drop).map_err(|failure| refused(failure).with("bucket", name))
+    }
+
+    /// Notes on a topic that its groups have a bucket. A stream that takes no changes is left as it is.
+    pub(crate) async fn note_bucket(&self, mut topic: StreamInfo) {
+        if topic.has_bucket() {
+            return;
+        }
+        let name = topic.text("name").to_owned();
+        topic.config.labels.note_bucket();
+        if let Err(failure) = self.api::<Value>(&format!("STREAM.UPDATE.{name}"), &topic.config).await {
+            let error = Error::from(failure);
+            tracing::warn!(target: "eventbus", stream = name, %error, "the topic could not be labelled; a removal of its groups' bucket is told to running members only");
+        }
     }
 
     pub(crate) async fn describe_topic(&self, topic: &Topic) -> Result<TopicDescription> {
-        let info = self.stream_info(&self.names(topic).stream).await?;
+        self.described(&self.stream_info(&self.names(topic).stream).await?, topic)
+    }
+
+    /// Describes a topic by its stream.
+    pub(crate) fn described(&self, info: &StreamInfo, topic: &Topic) -> Result<TopicDescription> {
         let spec = info.spec(topic)?;
+        let names = self.names(topic);
+        let subjects = unsafe_streams::check_subjects(&info.config.settings, names.partitions(spec.partitions));
+        subjects.map_err(|error| error.with("stream", &names.stream))?;
         let log = info.log();
         let logs = (0..spec.partitions).map(|_| log.clone()).collect();
         let mut description = TopicDescription::new(spec, info.incarnation(), logs);
@@ -262,15 +317,19 @@ fn settings(spec: &TopicSpec) -> Value {
 }
 
 /// The error of a creation or a change that the server does not take.
-fn refused(failure: Failure) -> Error {
+pub(crate) fn refused(failure: Failure) -> Error {
     let Failure::Api(error) = &failure else { return failure.into() };
     let kind = match error.err_code {
         // Subjects overlap with those of another stream.
         10_065 => ErrorKind::TopicMismatch,
         // Replicas without a cluster or too many, an invalid configuration, a change that is not possible.
-        10_074 | 10_005 | 10_052 | 10_025 | 10_047 => ErrorKind::InvalidConfig,
+        10_074 | 10_005 | 10_052 | 10_025 | 10_047 | SIZE_REQUIRED => ErrorKind::InvalidConfig,
         _ => return failure.into(),
     };
     let refused = Error::new(kind, error.description.clone());
-    if error.err_code == 10_074 { refused.with("setting", "replicas") } else { refused }
+    match error.err_code {
+        10_074 => refused.with("setting", "replicas"),
+        SIZE_REQUIRED => refused.with("setting", "max_bytes"),
+        _ => refused,
+    }
 }

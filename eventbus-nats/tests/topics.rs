@@ -47,7 +47,8 @@ async fn every_setting_reaches_the_server_and_comes_back() {
     assert_eq!(described.spec, spec());
     assert_eq!(described.partitions.len(), 5);
     let stream = context.get_stream("settings_T_a_db__c").await.unwrap().get_info().await.unwrap().config;
-    assert_eq!(stream.subjects, ["settings.a_db__c.*"]);
+    let partitions: Vec<String> = (0..5).map(|partition| format!("settings.a_db__c.p0{partition}")).collect();
+    assert_eq!(stream.subjects, partitions, "a record of no partition has no place");
     assert_eq!(stream.retention, stream::RetentionPolicy::Limits);
     assert_eq!(stream.discard, stream::DiscardPolicy::Old);
     assert_eq!(stream.storage, stream::StorageType::Memory);

@@ -209,13 +209,17 @@ fn notes(event: &BusEvent<'_>) {
             ));
         }
         BusEvent::DataLost { at, from, to } => {
-            say(format_args!("retention removed what was not handled: partition {}, {from} to {to}", at.partition));
+            say(format_args!("records were removed unhandled: partition {}, {from} to {to}", at.partition));
         }
         BusEvent::LogReset { at } => {
             say(format_args!("partition {}: the log is another one than the group's progress was for", at.partition));
         }
         BusEvent::Stalled { at, age, .. } => {
             say(format_args!("stalled for {} s: {}", age.as_secs(), place(at)));
+        }
+        BusEvent::Waiting { partition, age, error, .. } => {
+            let whose = partition.map(|partition| format!("partition {partition}, ")).unwrap_or_default();
+            say(format_args!("the broker has taken nothing for {} s: {whose}{error}", age.as_secs()));
         }
         _ => {}
     }

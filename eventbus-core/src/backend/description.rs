@@ -1,5 +1,7 @@
 //! Descriptions of topics and groups, as a backend gives them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::model::{Error, ErrorKind, Position, Result, TopicSpec};
@@ -22,14 +24,25 @@ pub struct TopicDescription {
     pub records: u64,
     /// Bytes in all partitions together; `None` where the broker does not tell.
     pub bytes: Option<u64>,
+    /// Runs of positions that were taken out of the middle of the logs, by a purge or a deletion, in order: the first of
+    /// each, and the one behind its last. Empty where the backend does not look for them.
+    pub removed: Arc<[(Position, Position)]>,
 }
 
 impl TopicDescription {
     /// Makes a description with no records; fill in the rest.
     #[must_use]
     pub fn new(spec: TopicSpec, incarnation: impl Into<String>, partitions: Vec<LogState>) -> Self {
-        let (incarnation, unavailable) = (incarnation.into(), Vec::new());
-        Self { spec, incarnation, partitions, unavailable, max_record_bytes: None, records: 0, bytes: None }
+        Self {
+            spec,
+            incarnation: incarnation.into(),
+            partitions,
+            unavailable: Vec::new(),
+            removed: Arc::default(),
+            max_record_bytes: None,
+            records: 0,
+            bytes: None,
+        }
     }
 
     /// Returns the log of each partition, for a caller who needs all of them.

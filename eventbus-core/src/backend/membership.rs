@@ -58,6 +58,9 @@ pub struct Join {
     pub session_timeout: Duration,
     /// The time for which a revocation waits for [`Membership::release`]. Default 30 s.
     pub drain_deadline: Duration,
+    /// Whether the group begins anew where the place of its progress was taken away. Default: joining fails with
+    /// `LogReset`.
+    pub begin_anew: bool,
 }
 
 impl Join {
@@ -70,6 +73,7 @@ impl Join {
             member: member.into(),
             session_timeout: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(30),
+            begin_anew: false,
         }
     }
 }
@@ -102,6 +106,16 @@ pub enum GroupEvent {
         partition: u32,
         /// The first position that the log still holds.
         first: Position,
+    },
+    /// Records were taken out of the middle of the log before they were delivered. Where partitions share one sequence,
+    /// some or all of them may have been other partitions'.
+    Removed {
+        /// The partition.
+        partition: u32,
+        /// The first of them.
+        from: Position,
+        /// The position behind the last of them.
+        to: Position,
     },
     /// The connection's state changed.
     Connection(ConnectionState),

@@ -22,8 +22,8 @@ use crate::publish::{BatchPublishing, Lanes, Publish, Publishing, Traced};
 use crate::runtime::{Env, Mutex, OwnThread};
 use crate::subscribe::HandleTelemetry;
 use crate::subscribe::{
-    CloseBy, FailurePolicy, HAND_BACK_GRACE, HandleLayer, Handler, Pool, Running, Scope, Session, SessionContext,
-    StartFrom, Subscribe, Subscription, Workers, dead_letter,
+    CloseBy, FailurePolicy, HAND_BACK_GRACE, HandleLayer, Handler, OnLogReset, Pool, Running, Scope, Session,
+    SessionContext, StartFrom, Subscribe, Subscription, Workers, dead_letter,
 };
 
 /// The counter that numbers buses and subscriptions of this process, so that a handler's own are told from others.
@@ -153,6 +153,7 @@ impl Bus {
         let mut join = Join::new(described.clone(), group.clone(), &*member);
         join.session_timeout = settings.session_timeout;
         join.drain_deadline = settings.drain_deadline + HAND_BACK_GRACE;
+        join.begin_anew = settings.on_log_reset == OnLogReset::Earliest;
         let membership = self.own.run(async move { backend.join(join).await }).await?;
 
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -239,8 +240,8 @@ impl Bus {
             .replicas(source.spec.replicas)
             .storage(source.spec.storage)
             .on_existing(OnExisting::LeaveAlone);
-        let backend = self.backend.clone();
-        let described = self.own.run(async move { ensure_topic(&*backend, &spec).await }).await?;
+        let (backend, source) = (self.backend.clone(), source.spec.clone());
+        let described = self.own.run(async move { ensure_like(&*backend, spec, &source).await }).await?;
         self.lanes.topic_ready(&described)?;
         Ok(name)
     }
@@ -271,6 +272,24 @@ impl Drop for StartedWorkers {
     fn drop(&mut self) {
         self.0.pool.close();
     }
+}
+
+/// Ensures a topic beside its source. It has no limits of its own, unless the broker demands a size: then the source's.
+/// One that has fewer replicas than its source gets as many, where the broker can change them.
+async fn ensure_like(backend: &dyn Backend, spec: TopicSpec, source: &TopicSpec) -> Result<TopicDescription> {
+    let demanded = |error: &Error| error.context().any(|(name, value)| (name, value) == ("setting", "max_bytes"));
+    let made = match (ensure_topic(backend, &spec).await, source.max_bytes) {
+        (Err(error), Some(bytes)) if demanded(&error) => ensure_topic(backend, &spec.max_bytes(bytes)).await?,
+        (made, _) => made?,
+    };
+    if made.spec.replicas >= source.replicas {
+        return Ok(made);
+    }
+    let raised = made.spec.clone().replicas(source.replicas).on_existing(OnExisting::CreateOrUpdate);
+    Ok(ensure_topic(backend, &raised).await.unwrap_or_else(|error| {
+        tracing::warn!(target: "eventbus", %error, "the dead-letter topic has fewer replicas than its source");
+        made
+    }))
 }
 
 fn current_runtime() -> Result<Handle> {

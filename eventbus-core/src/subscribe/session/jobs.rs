@@ -183,13 +183,20 @@ async fn read_until_known(
     partition: u32,
     place: impl Fn() -> Option<(Position, Position)>,
 ) -> Result<LogRead> {
-    let mut waits = waits();
+    let (mut waits, mut failing) = (waits(), None);
     loop {
         let Some((from, expected)) = place() else {
             return Err(crate::Error::new(ErrorKind::Fenced, "the partition is no longer owned"));
         };
         match shared.membership.read(partition, from).await {
-            Err(error) if error.is_retryable() => waits.wait().await,
+            Err(error) if error.is_retryable() => {
+                let now = Instant::now();
+                let age = now - *failing.get_or_insert(now);
+                if age >= shared.settings.session_timeout {
+                    shared.report_waiting(Some(partition), age, &error);
+                }
+                waits.wait().await;
+            }
             known => return known.map(|log| LogRead { expected, log }),
         }
     }

@@ -215,6 +215,7 @@ impl Session {
                 partitions.into_iter().for_each(|partition| self.enqueue(partition, SessionJob::Read));
             }
             GroupEvent::Truncated { partition, first } => self.truncated(partition, first)?,
+            GroupEvent::Removed { partition, from, to } => self.removed(partition, from, to)?,
             GroupEvent::Connection(state) => self.shared.workers.hooks.emit(&BusEvent::Connection(state)),
             GroupEvent::Waiting { partition, age, error } => self.shared.report_waiting(partition, age, &error),
         }
@@ -291,6 +292,16 @@ impl Session {
     fn truncated(&mut self, partition: u32, first: Position) -> Result<()> {
         let Some(expected) = self.shared.workers.pool.expected(partition) else { return Ok(()) };
         self.check_loss(partition, expected, first).map_err(|error| self.shared.about(partition, error))
+    }
+
+    /// Tells records that are missing between others. The session may be beyond them already: they were never delivered.
+    fn removed(&self, partition: u32, from: Position, to: Position) -> Result<()> {
+        if self.shared.workers.pool.expected(partition).is_none() {
+            return Ok(());
+        }
+        self.shared.report_loss(partition, from, to);
+        let judged = resume::check_loss(from, to, &self.shared.settings);
+        judged.map_err(|error| self.shared.about(partition, error))
     }
 
     fn check_loss(&self, partition: u32, expected: Position, first: Position) -> Result<()> {

@@ -80,7 +80,7 @@ pub(crate) fn check_loss(from: Position, to: Position, settings: &Settings) -> R
     match settings.on_data_loss {
         OnDataLoss::Continue => Ok(()),
         OnDataLoss::Stop => {
-            let message = "retention removed records that were not handled";
+            let message = "records were removed that were not handled, by retention or by hand";
             Err(Error::new(ErrorKind::DataLost, message).with("from", from).with("to", to))
         }
     }

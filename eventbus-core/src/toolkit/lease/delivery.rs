@@ -5,7 +5,9 @@
 //!   an interruption, and nothing comes after it;
 //! * the records requested and not yet taken by the member are bounded, in number and, by their average size, in bytes;
 //!   a paused read requests nothing more;
-//! * losses below the read, and the progress of an idle partition, are told through the same queue as records.
+//! * a position is passed over as nobody's only where the broker, asked after the log's ends were seen, has no record
+//!   there, and retention cannot have taken one before;
+//! * losses below the read or within it, and the progress of an idle partition, are told through the same queue as records.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,8 +18,9 @@ use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use super::removed::{KnownRemovals, Runs};
 use super::{LeaseStore, ReadPacing, Source, SourceEvent};
-use crate::backend::{ConnectionState, GroupEvent, Inbound, LogState};
+use crate::backend::{ConnectionState, GroupEvent, Inbound, LogState, TopicDescription};
 use crate::model::{Position, Result};
 
 /// Bytes of one partition that may be on their way.
@@ -25,6 +28,9 @@ const BYTES: usize = 8 << 20;
 
 /// Records requested before their size is known.
 const FIRST: usize = 64;
+
+/// The most runs of delivered positions that are kept between two looks at the logs.
+const PASSED: usize = 1 << 18;
 
 /// The most records in one item of the queue.
 const CHUNK: usize = 512;
@@ -66,9 +72,63 @@ pub(super) struct Delivery {
     pub(super) flow: Arc<Flow>,
     pub(super) queue: mpsc::UnboundedSender<Told>,
     /// The logs of all partitions as last seen.
-    pub(super) logs: watch::Receiver<Vec<LogState>>,
+    pub(super) logs: watch::Receiver<Arc<LogsSeen>>,
     /// The position below which nothing of the partition is left undelivered.
     pub(super) next: Position,
+    pub(super) passed: Passed,
+}
+
+/// The logs as they were seen at a moment.
+#[derive(Debug, Default)]
+pub(super) struct LogsSeen {
+    logs: Vec<LogState>,
+    removed: Runs,
+}
+
+impl LogsSeen {
+    pub(super) fn of(topic: TopicDescription) -> Self {
+        Self { logs: topic.partitions, removed: topic.removed }
+    }
+}
+
+/// Positions that a read has passed since the logs were last seen, to tell removals before delivery from those after.
+#[derive(Debug)]
+pub(super) struct Passed {
+    since: Position,
+    /// Runs of those that were delivered.
+    delivered: Vec<(Position, Position)>,
+    known: KnownRemovals,
+}
+
+impl Passed {
+    pub(super) fn new(since: Position, known: KnownRemovals) -> Self {
+        Self { since, delivered: Vec::new(), known }
+    }
+
+    fn delivered(&mut self, position: Position) {
+        let kept = self.delivered.len();
+        match self.delivered.last_mut() {
+            Some(run) if run.1 == position => run.1 = position.next(),
+            _ if kept < PASSED => self.delivered.push((position, position.next())),
+            // The logs were not seen for very long: what is below is not judged.
+            _ => {
+                self.delivered.clear();
+                self.since = position.next();
+            }
+        }
+    }
+
+    /// Judges what was passed by the removals seen now. Returns the first that was not delivered, and the position
+    /// behind the last.
+    fn judge(&mut self, removed: &Runs, next: Position) -> Option<(Position, Position)> {
+        let since = std::mem::replace(&mut self.since, next);
+        let news = match removed.is_empty() {
+            true => None,
+            false => self.known.news(removed, (since, next), &self.delivered),
+        };
+        self.delivered.clear();
+        news
+    }
 }
 
 /// State of the requests of one read.
@@ -131,15 +191,17 @@ impl Delivery {
                     self.looked(seen);
                 }
                 Ok(()) = self.logs.changed() => {
-                    let Some(log) = self.logs.borrow_and_update().get(self.partition as usize).cloned() else { continue };
-                    // With an open request and no delivery, the partition has nothing new: the records that retention
-                    // took below the log's first position may have been others'. A look at the partition's last record
-                    // tells.
-                    let idle = !std::mem::take(&mut pulling.fresh) && pulling.open > 0;
-                    if !idle {
-                        self.truncated(&log);
-                    } else if look.is_none() && self.next < log.end {
-                        look = Some(last_of(Arc::clone(&self.store), self.partition, log).boxed());
+                    let seen = Arc::clone(&self.logs.borrow_and_update());
+                    if let Some((from, to)) = self.passed.judge(&seen.removed, self.next) {
+                        self.tell(GroupEvent::Removed { partition: self.partition, from, to });
+                    }
+                    let Some(log) = seen.logs.get(self.partition as usize).cloned() else { continue };
+                    // Records that retention took below the log's first position may have been others'. A look at the
+                    // partition's next record tells, also while nothing is requested of it.
+                    let still = !std::mem::take(&mut pulling.fresh);
+                    if look.is_none() && self.next < log.end && (still || self.next < log.first) {
+                        let asked = pulling.open > 0;
+                        look = Some(look_for(Arc::clone(&self.store), self.partition, self.next, log, asked).boxed());
                     }
                 }
                 changed = connection.changed() => {
@@ -189,6 +251,7 @@ impl Delivery {
                     pulling.delivered += 1;
                     pulling.open = pulling.open.saturating_sub(1);
                     self.next = record.position.next();
+                    self.passed.delivered(record.position);
                     pulling.bytes += record.bytes;
                     records.push(record);
                 }
@@ -221,27 +284,45 @@ impl Delivery {
         }
     }
 
-    /// Takes in a look. If the partition's last record was delivered, or there is none, nothing is left below the end
-    /// seen before.
+    /// Takes in a look. Where the partition has no further record, nothing is left below the end seen before.
     fn looked(&mut self, seen: Option<Looked>) {
-        match seen {
-            Some(Looked { log, last }) if last.is_none_or(|last| last < self.next) => {
-                self.next = self.next.max(log.end);
-                self.tell(GroupEvent::CaughtUp { partition: self.partition, next: log.end });
-            }
-            Some(Looked { log, .. }) => self.truncated(&log),
-            None => {}
-        }
+        let Some(Looked { log, next, asked, whole }) = seen else { return };
+        // A record that came meanwhile is not left any more.
+        let next = next.filter(|next| *next >= self.next);
+        let nobodys = match next {
+            None if asked || whole => log.end,
+            Some(next) if whole => next,
+            _ => return self.truncated(&log),
+        };
+        self.next = self.next.max(nobodys);
+        self.tell(GroupEvent::CaughtUp { partition: self.partition, next: nobodys });
     }
 }
 
-/// The position of a partition's last record, and the log's ends as they were before the look.
-struct Looked {
-    log: LogState,
-    last: Option<Position>,
+/// Returns the log of a partition. One that the topic has no more is another log, and empty.
+pub(super) fn log_of(topic: &TopicDescription, partition: u32) -> LogState {
+    let gone = || LogState { incarnation: topic.incarnation.clone(), ..LogState::default() };
+    topic.partitions.get(partition as usize).cloned().unwrap_or_else(gone)
 }
 
-async fn last_of(store: Arc<dyn LeaseStore>, partition: u32, log: LogState) -> Option<Looked> {
-    let last = store.last(partition).await.ok()?;
-    Some(Looked { log, last })
+/// A partition's next record, and the log's ends as they were before the look.
+struct Looked {
+    log: LogState,
+    next: Option<Position>,
+    /// Whether a request was open: then the broker had nothing to deliver, or it is on its way.
+    asked: bool,
+    /// Whether retention had not come to the position of the look afterwards: then it took nothing of the partition.
+    whole: bool,
+}
+
+async fn look_for(
+    store: Arc<dyn LeaseStore>,
+    partition: u32,
+    from: Position,
+    log: LogState,
+    asked: bool,
+) -> Option<Looked> {
+    let next = store.next(partition, from).await.ok()?;
+    let whole = log.first <= from && log_of(&store.describe().await.ok()?, partition).first <= from;
+    Some(Looked { log, next, asked, whole })
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::member::{Member, log_of};
+use super::delivery::log_of;
+use super::member::Member;
 use super::record::{LeaseRecord, RecordPlace};
 use super::snapshot::{Revisioned, StoreSnapshot};
 use super::{CasOutcome, Leases, StoreKey};
@@ -90,7 +91,7 @@ impl Leases {
     /// failed, some partitions may have been set.
     pub async fn reset_group(&self, group: &Group, to: &[(u32, Position)]) -> Result<()> {
         let topic = self.store.describe().await?;
-        self.store.ensure(&topic).await?;
+        self.store.ensure(&topic, true).await?;
         if let Some((partition, _)) = to.iter().find(|(partition, _)| *partition >= topic.spec.partitions) {
             let error = Error::new(ErrorKind::Backend, "the topic has no such partition").with("partition", partition);
             return Err(error);
@@ -105,6 +106,7 @@ impl Leases {
                 nonce: rand::random(),
                 next: Some(next.get()),
                 note: String::new(),
+                removed: None,
                 ..before
             };
             let place = RecordPlace::new(&self.store, StoreKey::Partition(group.clone(), *partition), LEASE);

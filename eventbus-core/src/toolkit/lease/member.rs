@@ -4,7 +4,8 @@
 //! * a partition is this member's from a successful compare-and-swap to its release, its loss, or the end of its lease;
 //!   the record decides, never a snapshot of the store;
 //! * events queued by an earlier read, or in an earlier ownership, are not handed out: reads are numbered;
-//! * the member's tasks end with it.
+//! * the member's tasks end with it;
+//! * what the broker refuses for good, and the loss of the group's records, end the member with that error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +18,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::delivery::{Delivery, Flow, Told};
-use super::record::{Heartbeat, HeldRecord, encode, lease_ms, passing};
+use super::delivery::{Delivery, Flow, LogsSeen, Passed, Told, log_of};
+use super::record::{Heartbeat, HeldRecord, encode, lasts, lease_ms, passing};
+use super::removed::KnownRemovals;
+use super::waiting::Failing;
 use super::{LeaseStore, StoreKey};
-use crate::backend::{Commit, GroupEvent, Join, LogState, Membership, TopicDescription};
+use crate::backend::{Commit, GroupEvent, Join, LogState, Membership};
 use crate::model::{Error, ErrorKind, Position, Result};
 use crate::runtime::Mutex;
 use crate::runtime::sync::MutexGuard;
@@ -53,8 +56,14 @@ pub(super) struct MemberCore {
     owned: Mutex<BTreeMap<u32, Owned>>,
     /// The queue's end for tasks; taken away when the member leaves, so that the queue ends.
     queue: Mutex<Option<mpsc::UnboundedSender<Told>>>,
-    logs: watch::Sender<Vec<LogState>>,
+    logs: watch::Sender<Arc<LogsSeen>>,
     numbers: AtomicU64,
+    /// The identity of the place of the group's records when this member joined.
+    pub(super) place: String,
+    /// The failures of this member's looks at the store.
+    pub(super) failing: Mutex<Failing>,
+    /// The error that ended the member.
+    failed: Mutex<Option<Error>>,
 }
 
 pub(super) struct Owned {
@@ -63,6 +72,10 @@ pub(super) struct Owned {
     /// The read under way: its number, its flow and its task.
     read: Option<(u64, Arc<Flow>, AbortHandle)>,
     paused: bool,
+    /// The position at which the ownership began.
+    begun: Position,
+    /// The removals that need not be told any more.
+    known: KnownRemovals,
     /// The time at which a revocation that is not answered ends the ownership.
     pub(super) fence_at: Option<Instant>,
 }
@@ -74,8 +87,9 @@ impl Drop for Owned {
 }
 
 impl Owned {
-    pub(super) fn new(held: Arc<HeldRecord>, nonce: u64) -> Self {
-        Self { held, nonce, read: None, paused: false, fence_at: None }
+    pub(super) fn new(held: Arc<HeldRecord>, nonce: u64, begun: Position) -> Self {
+        let known = held.known().clone();
+        Self { held, nonce, read: None, paused: false, begun, known, fence_at: None }
     }
 
     fn stop(&mut self) {
@@ -93,7 +107,8 @@ impl fmt::Debug for Member {
 
 impl Member {
     pub(super) async fn join(store: Arc<dyn LeaseStore>, join: Join) -> Result<Self> {
-        store.ensure(&join.topic).await?;
+        let place = store.ensure(&join.topic, join.begin_anew).await?;
+        let failing = Failing::new(join.session_timeout);
         let (queue, items) = mpsc::unbounded_channel();
         let core = Arc::new(MemberCore {
             partitions: join.topic.spec.partitions,
@@ -103,6 +118,9 @@ impl Member {
             queue: Mutex::new(Some(queue)),
             logs: watch::Sender::default(),
             numbers: AtomicU64::new(1),
+            place,
+            failing: Mutex::new(failing),
+            failed: Mutex::default(),
         });
         core.heartbeat().await?;
         let mut tasks = JoinSet::new();
@@ -132,7 +150,7 @@ impl MemberCore {
         Ok(Arc::clone(&owned.held))
     }
 
-    fn slot(&self) -> StoreKey {
+    pub(super) fn slot(&self) -> StoreKey {
         StoreKey::Member(self.join.group.clone(), self.join.member.clone())
     }
 
@@ -150,6 +168,21 @@ impl MemberCore {
         self.tell(GroupEvent::Lost(vec![partition]));
     }
 
+    /// Ends the member: no handler starts any more, nothing is renewed, and the session gets this error.
+    pub(super) async fn fail(&self, error: Error) {
+        self.failed.lock().get_or_insert(error);
+        let owned = std::mem::take(&mut *self.owned());
+        owned.values().for_each(|owned| owned.held.lease().revoke());
+        for owned in owned.values() {
+            owned.held.abandon().await;
+        }
+        self.queue.lock().take();
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.lock().is_some()
+    }
+
     /// Looks at the logs' ends from time to time: to see what retention took, and how far idle partitions have come.
     async fn watch_logs(self: Arc<Self>) {
         loop {
@@ -157,8 +190,11 @@ impl MemberCore {
             if self.owned().is_empty() {
                 continue;
             }
-            if let Ok(topic) = self.store.describe().await {
-                self.logs.send_replace(topic.partitions);
+            match self.store.describe().await {
+                Ok(topic) => drop(self.logs.send_replace(Arc::new(LogsSeen::of(topic)))),
+                // It was changed into something that is no topic.
+                Err(error) if lasts(&error) => return self.fail(error).await,
+                Err(_) => {}
             }
         }
     }
@@ -181,13 +217,20 @@ impl MemberCore {
         };
         let source = self.known(self.store.open(partition, from).await).await?;
         // Described after the opening: only this finds a start above the log's end.
-        let log = log_of(&self.known(self.store.describe().await).await?, partition);
+        let topic = self.known(self.store.describe().await).await?;
+        let log = log_of(&topic, partition);
         let mut owned = self.owned();
         let owned = owned.get_mut(&partition).filter(|owned| owned.nonce == nonce);
         let owned = owned.ok_or_else(not_owned)?;
         let queue = self.queue.lock().clone().ok_or_else(not_owned)?;
         let flow = Arc::new(Flow::default());
         flow.pause(owned.paused);
+        // Nothing of this read is on its way yet, so what is removed will not come.
+        let (next, begun) = (from.max(log.first), owned.begun);
+        let known = std::mem::replace(&mut owned.known, KnownRemovals::all(topic.removed.clone()));
+        if let Some((from, to)) = known.news(&topic.removed, (next.max(begun), log.end), &[]) {
+            let _ = queue.send(Told { partition, read: number, event: GroupEvent::Removed { partition, from, to } });
+        }
         let delivery = Delivery {
             store: Arc::clone(&self.store),
             partition,
@@ -196,7 +239,8 @@ impl MemberCore {
             queue,
             logs: self.logs.subscribe(),
             // Nothing is below the first position, as the session learns from the answer.
-            next: from.max(log.first),
+            next,
+            passed: Passed::new(next, owned.known.clone()),
         };
         let task = tokio::spawn(delivery.run(source)).abort_handle();
         owned.stop();
@@ -244,12 +288,6 @@ impl MemberCore {
     }
 }
 
-/// Returns the log of a partition. One that the topic has no more is another log, and empty.
-pub(super) fn log_of(topic: &TopicDescription, partition: u32) -> LogState {
-    let gone = || LogState { incarnation: topic.incarnation.clone(), ..LogState::default() };
-    topic.partitions.get(partition as usize).cloned().unwrap_or_else(gone)
-}
-
 fn not_owned() -> Error {
     Error::new(ErrorKind::Fenced, "the partition is not owned by this member")
 }
@@ -263,7 +301,8 @@ impl Membership for Member {
                 Some(told) => told,
                 None => {
                     let left = || Error::new(ErrorKind::Closed, "the member has left its group");
-                    queue.items.recv().await.ok_or_else(left)?
+                    let ended = || self.core.failed.lock().clone().unwrap_or_else(left);
+                    queue.items.recv().await.ok_or_else(ended)?
                 }
             };
             if !self.core.counts(&told) {

@@ -20,7 +20,9 @@
 //! | `delivery` | delivery without a record skipped |
 //! | `snapshot` | the store's entries at a moment |
 //! | `mapped` | a source whose records are decoded as they come |
+//! | `removed` | records taken out of the middle of a log (S3) |
 //! | `source` | one scan of a source's present records |
+//! | `waiting` | calls that fail for long, told |
 //! | `groups` | progress and lag as seen from outside |
 //!
 //! Invariant: the record of a partition decides who owns it, and every write of it names the revision that it goes on
@@ -43,10 +45,12 @@ mod mapped;
 mod member;
 mod rebalance;
 mod record;
+mod removed;
 mod snapshot;
 mod source;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
@@ -76,11 +80,17 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// Subscribes to the connection's state.
     fn connection(&self) -> watch::Receiver<ConnectionState>;
 
-    /// Makes the place for the records of the topic's groups, if it is missing. Idempotent. Revisions in a place that
-    /// was made again must be above all of an earlier one: a stale holder's must not fit.
-    async fn ensure(&self, topic: &TopicDescription) -> Result<()>;
+    /// Makes the place for the records of the topic's groups, if it is missing, and returns its identity. Idempotent.
+    /// Revisions in a place that was made again must be above all of an earlier one: a stale holder's must not fit.
+    /// `LogReset` where an earlier place was taken away with the progress in it, unless it is to `begin_anew`.
+    async fn ensure(&self, topic: &TopicDescription, begin_anew: bool) -> Result<String>;
 
-    /// Describes the topic as it is now; `UnknownTopic` where it is missing.
+    /// Returns the identity of the place as it is now, which another place of the same name does not have; `None` where
+    /// there is none.
+    async fn place(&self) -> Result<Option<String>>;
+
+    /// Describes the topic as it is now, with what was removed from the middle of its logs; `UnknownTopic` where it is
+    /// missing.
     async fn describe(&self) -> Result<TopicDescription>;
 
     /// Reads the clock of [`StoredEntry::written`], in milliseconds since the Unix epoch.
@@ -106,8 +116,8 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// Empties all slots of a group.
     async fn clear(&self, group: &Group) -> Result<()>;
 
-    /// Returns the position of a partition's last record; `None` where it has none.
-    async fn last(&self, partition: u32) -> Result<Option<Position>>;
+    /// Returns the position of a partition's first record at `from` or above; `None` where it has none.
+    async fn next(&self, partition: u32, from: Position) -> Result<Option<Position>>;
 
     /// Counts the records of a partition at `from` or above, and returns when the first of them was stored, in
     /// milliseconds since the Unix epoch, where the broker tells.

@@ -15,15 +15,21 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::assignor::{AssignmentPlan, PartitionOwner, plan};
-use super::member::{MemberCore, Owned, log_of};
-use super::record::{HeldRecord, LeaseRecord, RecordPlace, lease_ms};
+use super::delivery::log_of;
+use super::member::{MemberCore, Owned};
+use super::record::{HeldRecord, LeaseRecord, RecordPlace, lasts, lease_ms};
+use super::removed::KnownRemovals;
 use super::snapshot::{Revisioned, StoreSnapshot};
+use super::waiting::Failing;
 use super::{CasOutcome, StoreKey};
-use crate::backend::{Assignment, GroupEvent, LogState};
-use crate::model::ErrorKind;
+use crate::backend::{Assignment, GroupEvent, TopicDescription};
+use crate::model::{Error, ErrorKind, Position, Result};
 
 /// The time between two looks at the store, at least and at most.
 const LOOK: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+
+/// The time after which a missing place counts as removed.
+const GONE: Duration = Duration::from_secs(2);
 
 /// The silence after which a member is forgotten, in lengths of its lease.
 const FORGOTTEN: u32 = 10;
@@ -35,6 +41,19 @@ pub(super) struct MemberView {
     since: HashMap<StoreKey, (u64, Instant)>,
     /// The nonces of takings of unknown outcome: a partition that one of them took is free to be taken again.
     tried: Vec<u64>,
+    /// The time at which the place of the records was missing first.
+    missing: Option<Instant>,
+}
+
+/// A taking that failed, with its nonce if it may have been done.
+struct NotTaken {
+    perhaps: Option<u64>,
+    error: Error,
+}
+
+fn gone() -> Error {
+    let message = "the groups' records were removed, and with them the progress of all groups";
+    Error::new(ErrorKind::LogReset, message)
 }
 
 impl MemberView {
@@ -55,17 +74,57 @@ impl MemberCore {
         let mut known = MemberView::default();
         let mut said = Instant::now();
         let every = (self.join.session_timeout / 20).clamp(LOOK[0], LOOK[1]);
-        loop {
-            if said.elapsed() >= self.join.session_timeout / 3 && self.heartbeat().await.is_ok() {
-                said = Instant::now();
+        while !self.has_failed() {
+            let mut worked = Ok(());
+            if said.elapsed() >= self.join.session_timeout / 3 {
+                worked = self.heartbeat().await.map(|()| said = Instant::now());
             }
             self.end_fenced().await;
-            match self.store.snapshot(Some(&self.join.group)).await {
-                Ok(entries) => self.rebalance(StoreSnapshot::of(entries), &mut known).await,
-                Err(error) => tracing::debug!(target: "eventbus", %error, "the groups' records could not be read"),
+            let looked = self.look(&mut known, said).await;
+            let outcome = looked.and(worked);
+            let told = self.failing.lock().count(&outcome);
+            match outcome {
+                Err(error) if lasts(&error) => self.fail(error).await,
+                _ => told.into_iter().for_each(|event| self.tell(event)),
             }
             tokio::time::sleep(every).await;
         }
+    }
+
+    /// Looks at the store once.
+    ///
+    /// # Errors
+    /// The store's, and `LogReset` where the place of the records is another one, or gone: what is not found there was
+    /// not there for the first time.
+    async fn look(&self, known: &mut MemberView, said: Instant) -> Result<()> {
+        let entries = self.store.snapshot(Some(&self.join.group)).await?;
+        let view = StoreSnapshot::of(entries);
+        // The member's own entry goes with the place, and with all else in it: nobody else removes one that is fresh.
+        if !view.knows(&self.join.member) {
+            self.same_place(known).await?;
+            if said.elapsed() < self.join.session_timeout && self.store.get(&self.slot()).await?.is_none() {
+                return Err(gone());
+            }
+        }
+        self.rebalance(view, known).await
+    }
+
+    /// Checks that the records are in the place that this member joined.
+    async fn same_place(&self, known: &mut MemberView) -> Result<()> {
+        match self.store.place().await? {
+            Some(place) if place == self.place => {
+                known.missing = None;
+                return Ok(());
+            }
+            // A broker that recovers may say the same for a moment.
+            None if known.missing.get_or_insert_with(Instant::now).elapsed() < GONE => {
+                return Err(Error::new(ErrorKind::Unavailable, "the place of the group's records is not there"));
+            }
+            _ => {}
+        }
+        // Where the topic is gone, too, that is the reason.
+        self.store.describe().await?;
+        Err(gone())
     }
 
     /// Ends ownerships whose revocation was not answered in time.
@@ -77,32 +136,43 @@ impl MemberCore {
         }
     }
 
-    async fn rebalance(&self, view: StoreSnapshot, known: &mut MemberView) {
+    async fn rebalance(&self, view: StoreSnapshot, known: &mut MemberView) -> Result<()> {
         let members = self.members(&view, known).await;
         let mut records: HashMap<u32, Revisioned<LeaseRecord>> = view.records.into_iter().collect();
         let plan = self.plan(&members, &records, known);
         self.ask_back(&plan.yields);
         if plan.takes.is_empty() {
-            return;
+            return Ok(());
+        }
+        // A place that was made again is told by its identity, asked for after its entries: nothing is taken because
+        // another place does not hold its record.
+        self.same_place(known).await?;
+        for partition in plan.takes.iter().filter(|partition| !records.contains_key(partition)) {
+            let slot = StoreKey::Partition(self.join.group.clone(), *partition);
+            if known.since.contains_key(&slot) && self.store.get(&slot).await?.is_none() {
+                return Err(gone());
+            }
         }
         // The logs come first: nothing of them is missed by a look before the partitions are owned.
-        let Ok(topic) = self.store.describe().await else { return };
+        let topic = self.store.describe().await?;
         let takes = plan.takes.into_iter();
-        let takes = takes.map(|partition| self.take(partition, log_of(&topic, partition), records.remove(&partition)));
-        let mut given = Vec::new();
+        let takes = takes.map(|partition| self.take(partition, &topic, records.remove(&partition)));
+        let (mut given, mut worked) = (Vec::new(), Ok(()));
         for taken in join_all(takes.collect::<Vec<_>>()).await {
             match taken {
                 Ok(assignment) => given.extend(assignment),
-                Err(nonce) => {
+                Err(NotTaken { perhaps, error }) => {
                     // Enough are kept for writes that the broker may still carry out.
                     known.tried.drain(..known.tried.len().saturating_sub(self.partitions as usize));
-                    known.tried.push(nonce);
+                    known.tried.extend(perhaps);
+                    worked = Err(error);
                 }
             }
         }
         if !given.is_empty() {
             self.tell(GroupEvent::Assigned(given));
         }
+        worked
     }
 
     /// Returns the live members, this one first, and removes those that were silent for long.
@@ -159,13 +229,13 @@ impl MemberCore {
         self.tell(GroupEvent::Revoked(partitions.to_vec()));
     }
 
-    /// Takes a partition, unless another member was faster. If the outcome is not known, returns the nonce of the try.
+    /// Takes a partition, unless another member was faster.
     async fn take(
         &self,
         partition: u32,
-        log: LogState,
+        topic: &TopicDescription,
         found: Option<Revisioned<LeaseRecord>>,
-    ) -> Result<Option<Assignment>, u64> {
+    ) -> Result<Option<Assignment>, NotTaken> {
         let (revision, before) = found.map_or_else(Default::default, |found| (found.revision, found.value));
         let record = LeaseRecord {
             group: self.join.group.to_string(),
@@ -180,38 +250,46 @@ impl MemberCore {
         let (nonce, sent) = (record.nonce, Instant::now());
         match place.swap(revision, &record).await {
             CasOutcome::Done(revision) => {
-                let committed = record.committed();
-                let held = Arc::new(HeldRecord::new(place, revision, record, sent));
+                let (committed, next) = (record.committed(), record.next);
+                let known = KnownRemovals::of_group(topic.removed.clone(), next, record.removed);
+                let held = Arc::new(HeldRecord::new(place, revision, record, sent, known));
                 let lease = held.lease().clone();
-                self.owned().insert(partition, Owned::new(held, nonce));
-                Ok(Some(Assignment::new(partition, log, committed, lease)))
+                self.owned().insert(partition, Owned::new(held, nonce, next.map_or(Position::ZERO, Position::new)));
+                Ok(Some(Assignment::new(partition, log_of(topic, partition), committed, lease)))
             }
-            CasOutcome::Conflict | CasOutcome::NotDone(_) => Ok(None),
-            CasOutcome::Unknown(_) => Err(nonce),
+            CasOutcome::Conflict => Ok(None),
+            CasOutcome::NotDone(error) => Err(NotTaken { perhaps: None, error }),
+            CasOutcome::Unknown(error) => Err(NotTaken { perhaps: Some(nonce), error }),
         }
     }
 
     /// Renews the leases of owned partitions, each on its own.
     pub(super) async fn renew(self: Arc<Self>) {
         let every = (self.join.session_timeout / 12).max(LOOK[0]);
-        loop {
+        let mut failing = Failing::new(self.join.session_timeout);
+        while !self.has_failed() {
             tokio::time::sleep(every).await;
             let held: Vec<(u32, Arc<HeldRecord>)> =
                 self.owned().iter().map(|(partition, owned)| (*partition, Arc::clone(&owned.held))).collect();
-            let renewals = held.into_iter().map(|(partition, held)| async move {
-                if let Err(error) = held.renew().await {
-                    tracing::debug!(target: "eventbus", partition, %error, "a lease was not renewed");
-                    if error.kind() == ErrorKind::Fenced {
-                        return Some((partition, held));
-                    }
-                }
-                None
-            });
-            for (partition, held) in join_all(renewals).await.into_iter().flatten() {
+            let renewals =
+                held.into_iter().map(|(partition, held)| async move { (partition, held.renew().await, held) });
+            let mut worked = Ok(());
+            for (partition, renewed, held) in join_all(renewals).await {
+                let Err(error) = renewed else { continue };
+                tracing::debug!(target: "eventbus", partition, %error, "a lease was not renewed");
                 let ours = self.owned().get(&partition).is_some_and(|owned| Arc::ptr_eq(&owned.held, &held));
-                if ours {
-                    self.lose(partition).await;
+                match error.kind() {
+                    _ if !ours => {}
+                    ErrorKind::Fenced => self.lose(partition).await,
+                    _ => worked = Err(error.about("partition", partition)),
                 }
+            }
+            let told = failing.count(&worked);
+            match worked {
+                Err(error) if lasts(&error) => self.fail(error).await,
+                // Where the member's looks fail, too, these tell it.
+                _ if self.failing.lock().lasts() => {}
+                _ => told.into_iter().for_each(|event| self.tell(event)),
             }
         }
     }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::removed::KnownRemovals;
 use super::{CasOutcome, LeaseStore, StoreKey};
 use crate::backend::{Commit, Committed, Lease};
 use crate::model::{Error, ErrorKind, Position, Result};
@@ -40,6 +41,9 @@ pub(super) struct LeaseRecord {
     pub(super) next: Option<u64>,
     /// The note, base64.
     pub(super) note: String,
+    /// The number of removals above `next` that are no loss to the group; `None` where nobody has counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) removed: Option<u64>,
 }
 
 impl LeaseRecord {
@@ -110,6 +114,8 @@ pub(super) struct HeldRecord {
     place: RecordPlace,
     lease: Lease,
     lease_time: Duration,
+    /// The removals that were no loss to the group when this ownership began.
+    known: KnownRemovals,
     state: Mutex<HeldState>,
 }
 
@@ -131,7 +137,13 @@ struct HeldState {
 
 impl HeldRecord {
     /// Makes an ownership that was just taken by a write sent at `sent`.
-    pub(super) fn new(place: RecordPlace, revision: u64, record: LeaseRecord, sent: Instant) -> Self {
+    pub(super) fn new(
+        place: RecordPlace,
+        revision: u64,
+        record: LeaseRecord,
+        sent: Instant,
+        known: KnownRemovals,
+    ) -> Self {
         let lease_time = Duration::from_millis(record.lease_ms);
         let lease = Lease::until(sent + lease_time - lease_time / 10);
         let writes = record.write;
@@ -144,7 +156,11 @@ impl HeldRecord {
             given_up: false,
             over: false,
         });
-        Self { place, lease, lease_time, state }
+        Self { place, lease, lease_time, known, state }
+    }
+
+    pub(super) fn known(&self) -> &KnownRemovals {
+        &self.known
     }
 
     pub(super) fn lease(&self) -> &Lease {
@@ -173,6 +189,7 @@ impl HeldRecord {
             record.epoch = commit.epoch;
             record.next = Some(commit.next.get());
             record.note = STANDARD.encode(&commit.note);
+            record.removed = Some(self.known.count_from(commit.next));
         })
         .await
     }
@@ -241,10 +258,10 @@ impl HeldRecord {
                     }
                     (state.revision, state.record) = (revision, found);
                 }
-                _ => {
+                found => {
                     state.over = true;
                     self.lease.revoke();
-                    return Err(fenced());
+                    return Err(found.map_or_else(gone, |_| fenced()));
                 }
             }
         }
@@ -264,8 +281,24 @@ fn fenced() -> Error {
     Error::new(ErrorKind::Fenced, "the partition is not owned by this member any more")
 }
 
-/// Marks an error as retryable, for a store that is out of reach for a while, except where trying again cannot help.
+/// Makes the error of a record that was taken away from under its owner: nobody else's is there.
+fn gone() -> Error {
+    let message = "the group's record of the partition was removed, and with it the progress";
+    Error::new(ErrorKind::LogReset, message)
+}
+
+/// Marks an error as retryable, for a store that is out of reach for a while, except where trying again cannot help: a
+/// permission is missing, or the broker refuses the call as such.
 pub(super) fn passing(error: Error) -> Error {
-    let lasting = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Closed);
+    let lasting = lasts(&error);
     error.retryable(!lasting)
+}
+
+/// Whether the same call will fail again, whenever it is made.
+pub(super) fn lasts(error: &Error) -> bool {
+    use ErrorKind::{Backend, Closed, LogReset, PermissionDenied, Refused, TooLarge, TopicMismatch, UnsafeConfig};
+    matches!(
+        error.kind(),
+        PermissionDenied | Closed | Backend | LogReset | Refused | TooLarge | TopicMismatch | UnsafeConfig
+    )
 }

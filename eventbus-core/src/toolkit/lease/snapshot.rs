@@ -69,6 +69,11 @@ impl StoreSnapshot {
         self.members.iter().any(|member| member.is_alive(now)) || self.records.iter().any(|(_, r)| r.is_owned(now))
     }
 
+    /// Returns whether the entry of this member is there.
+    pub(super) fn knows(&self, member: &str) -> bool {
+        self.members.iter().any(|found| found.value.name == member)
+    }
+
     pub(super) fn has_progress(&self) -> bool {
         self.records.iter().any(|(_, record)| record.value.next.is_some())
     }

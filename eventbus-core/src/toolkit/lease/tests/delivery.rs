@@ -146,6 +146,100 @@ async fn what_retention_took_before_it_was_delivered_is_told() {
     assert!(matches!(told, GroupEvent::Truncated { partition: 0, first } if first.get() == 50), "{told:?}");
 }
 
+/// Sends signs of life until `waited` is over.
+async fn alive_while(feed: &Feed, waited: impl Future<Output = ()>) {
+    let alive = async {
+        loop {
+            sleep(Duration::from_millis(500)).await;
+            feed.send.send(SourceEvent::Alive).unwrap();
+        }
+    };
+    tokio::select! {
+        () = alive => {}
+        () = waited => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_partition_beside_a_busy_one_under_retention_has_lost_nothing() {
+    let store = Fake::new(1);
+    let (member, feed) = reading(&store).await;
+    sleep(Duration::from_millis(10)).await;
+    member.pause(0);
+    (1..=64).for_each(|n| feed.send.send(record(n, 4 + n)).unwrap());
+    assert_eq!(positions(&member).await.len(), 64);
+    // All of the partition is delivered; others' records come and go.
+    for busy in 1..20 {
+        store.set_log(1 + 60 * (busy - 1), 69 + 60 * busy, None);
+        sleep(Duration::from_secs(1)).await;
+    }
+    let mut told = Vec::new();
+    while let Ok(event) = timeout(Duration::from_secs(1), member.next()).await {
+        told.push(event.unwrap());
+    }
+    let lifted = told.iter().all(|event| matches!(event, GroupEvent::CaughtUp { partition: 0, .. }));
+    assert!(lifted && !told.is_empty(), "{told:?}");
+    // A record of its own that retention takes before it is asked for is a loss.
+    store.set_log(1_200, 1_300, Some(1_280));
+    sleep(Duration::from_millis(1_500)).await;
+    store.set_log(1_290, 1_400, None);
+    let told = event(&member, LEASE).await;
+    assert!(matches!(told, GroupEvent::CaughtUp { next, .. } if next.get() == 1_280), "{told:?}");
+    let told = event(&member, LEASE).await;
+    assert!(matches!(told, GroupEvent::Truncated { first, .. } if first.get() == 1_290), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_between_delivered_records_is_told_and_one_after_delivery_is_not() {
+    let store = Fake::new(1);
+    let (member, feed) = reading(&store).await;
+    let waited = async {
+        for (n, position) in [(1, 5), (2, 6), (3, 9)] {
+            feed.send.send(record(n, position)).unwrap();
+        }
+        store.set_log(1, 10, None);
+        store.set_removals(&[(6, 7)]);
+        assert_eq!(positions(&member).await, [5, 6, 9]);
+        silent(&member, Duration::from_secs(3)).await;
+        feed.send.send(record(4, 12)).unwrap();
+        assert_eq!(positions(&member).await, [12]);
+        store.set_log(1, 13, None);
+        store.set_removals(&[(6, 7), (10, 12)]);
+        let told = event(&member, LEASE).await;
+        let GroupEvent::Removed { partition: 0, from, to } = told else { panic!("{told:?}") };
+        assert_eq!((from.get(), to.get()), (10, 12));
+        silent(&member, Duration::from_secs(3)).await;
+    };
+    alive_while(&feed, waited).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_removed_while_a_group_was_away_is_told_before_the_records_behind_it() {
+    let store = Fake::new(1);
+    store.set_log(1, 100, Some(99));
+    store.set_removals(&[(20, 30)]);
+    let claimed = |member: Arc<dyn Membership>, epoch| async move {
+        assert!(matches!(event(&member, LEASE).await, GroupEvent::Assigned(_)));
+        member.commit(claim(0, epoch, 10)).await.unwrap();
+        member.read(0, Position::new(1)).await.unwrap();
+        member
+    };
+    let first = claimed(member(&store, "a").await, 1).await;
+    store.feed().send.send(record(1, 10)).unwrap();
+    assert_eq!(positions(&first).await, [10], "what was removed before the group came is not its loss");
+    first.release(0).await.unwrap();
+    first.leave().await.unwrap();
+    let second = claimed(member(&store, "b").await, 2).await;
+    store.feed().send.send(record(1, 10)).unwrap();
+    assert_eq!(positions(&second).await, [10], "nor for the next member");
+    second.release(0).await.unwrap();
+    second.leave().await.unwrap();
+    store.set_removals(&[(20, 30), (40, 41)]);
+    let third = claimed(member(&store, "c").await, 3).await;
+    let told = event(&third, LEASE).await;
+    assert!(matches!(told, GroupEvent::Removed { partition: 0, to, .. } if to.get() == 41), "{told:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_scan_ends_with_the_last_record_of_the_moment_and_fails_where_one_is_missing() {
     let numbered = |delivery, left| SourceEvent::Record { delivery, left, record: delivery };

@@ -33,6 +33,7 @@ impl Willing {
                     GroupEvent::Lost(partitions) => {
                         owned.lock().unwrap().retain(|partition, _| !partitions.contains(partition));
                     }
+                    GroupEvent::Waiting { .. } => {}
                     other => panic!("{other:?}"),
                 }
             }

@@ -12,6 +12,7 @@ use crate::model::{ErrorKind, Group, Position};
 mod delivery;
 mod groups;
 mod members;
+mod place;
 mod records;
 mod store;
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::toolkit::lease::CasOutcome;
 use crate::toolkit::lease::record::{Heartbeat, HeldRecord, LeaseRecord, RecordPlace, encode, lease_ms};
+use crate::toolkit::lease::removed::KnownRemovals;
 
 fn owned_by(owner: &str) -> LeaseRecord {
     let (group, owner, nonce, lease_ms) = ("g".into(), owner.into(), rand::random(), lease_ms(LEASE));
@@ -15,7 +16,7 @@ async fn take(store: &Arc<Fake>, owner: &str) -> HeldRecord {
     let (record, sent) = (owned_by(owner), Instant::now());
     let revision = store.value(&slot(0)).map_or(0, |(revision, _)| revision);
     let CasOutcome::Done(revision) = place.swap(revision, &record).await else { panic!("not taken") };
-    HeldRecord::new(place, revision, record, sent)
+    HeldRecord::new(place, revision, record, sent, KnownRemovals::default())
 }
 
 fn stored(store: &Fake) -> LeaseRecord {

@@ -40,8 +40,12 @@ struct Shared {
     revisions: u64,
     /// Revision, time, value.
     slots: HashMap<StoreKey, (u64, u64, Bytes)>,
+    /// The number of the place that holds the slots, and whether it was removed and not made again.
+    place: u32,
+    removed: bool,
     logs: Vec<LogState>,
     last: Option<Position>,
+    removals: Arc<[(Position, Position)]>,
     /// Readers in the order of their opening.
     feeds: Vec<Arc<Feed>>,
 }
@@ -68,6 +72,7 @@ pub(super) struct Fake {
     shared: Arc<Mutex<Shared>>,
     connection: watch::Sender<ConnectionState>,
     cut: AtomicBool,
+    sealed: AtomicBool,
     faults: Mutex<VecDeque<Fault>>,
     /// The slots of all tries to swap by this handle.
     swaps: Mutex<Vec<StoreKey>>,
@@ -81,8 +86,11 @@ impl Fake {
             begun: Instant::now(),
             revisions: 0,
             slots: HashMap::new(),
+            place: 1,
+            removed: false,
             logs: vec![log; partitions as usize],
             last: None,
+            removals: Arc::default(),
             feeds: Vec::new(),
         })))
     }
@@ -90,7 +98,8 @@ impl Fake {
     fn on(shared: Arc<Mutex<Shared>>) -> Arc<Self> {
         let connection = watch::Sender::new(ConnectionState::Connected);
         let cut = AtomicBool::new(false);
-        Arc::new(Self { shared, connection, cut, faults: Mutex::default(), swaps: Mutex::default() })
+        let sealed = AtomicBool::new(false);
+        Arc::new(Self { shared, connection, cut, sealed, faults: Mutex::default(), swaps: Mutex::default() })
     }
 
     pub(super) fn another(&self) -> Arc<Self> {
@@ -118,6 +127,24 @@ impl Fake {
         self.shared().slots.get(slot).map(|(revision, _, value)| (*revision, value.clone()))
     }
 
+    /// Sets the runs of removed records.
+    pub(super) fn set_removals(&self, runs: &[(u64, u64)]) {
+        self.shared().removals = runs.iter().map(|run| (Position::new(run.0), Position::new(run.1))).collect();
+    }
+
+    /// Removes the place with all slots; makes another one, if told so.
+    pub(super) fn remove_place(&self, make_again: bool) {
+        let mut shared = self.shared();
+        shared.slots.clear();
+        shared.place += 1;
+        shared.removed = !make_again;
+    }
+
+    /// Refuses all writes for good, or takes them again.
+    pub(super) fn seal(&self, sealed: bool) {
+        self.sealed.store(sealed, Ordering::Relaxed);
+    }
+
     /// Sets all partitions' logs, and the last record that a look finds.
     pub(super) fn set_log(&self, first: u64, end: u64, last: Option<u64>) {
         let mut shared = self.shared();
@@ -130,6 +157,16 @@ impl Fake {
     /// Returns the reader that was opened last.
     pub(super) fn feed(&self) -> Arc<Feed> {
         Arc::clone(self.shared().feeds.last().unwrap())
+    }
+
+    fn takes_writes(&self) -> Result<()> {
+        if self.sealed.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Backend, "invalid operation on sealed place"));
+        }
+        match self.shared().removed {
+            true => Err(Error::new(ErrorKind::Unavailable, "nobody is there")),
+            false => Ok(()),
+        }
     }
 
     fn reach(&self) -> Result<()> {
@@ -184,15 +221,29 @@ impl LeaseStore for Fake {
         self.connection.subscribe()
     }
 
-    async fn ensure(&self, _: &TopicDescription) -> Result<()> {
-        self.reach()
+    async fn ensure(&self, _: &TopicDescription, begin_anew: bool) -> Result<String> {
+        self.reach()?;
+        let mut shared = self.shared();
+        if shared.removed && !begin_anew {
+            return Err(Error::new(ErrorKind::LogReset, "the place was removed"));
+        }
+        shared.removed = false;
+        Ok(shared.place.to_string())
+    }
+
+    async fn place(&self) -> Result<Option<String>> {
+        self.reach()?;
+        let shared = self.shared();
+        Ok((!shared.removed).then(|| shared.place.to_string()))
     }
 
     async fn describe(&self) -> Result<TopicDescription> {
         self.reach()?;
         let logs = self.shared().logs.clone();
         let partitions = u32::try_from(logs.len()).unwrap();
-        Ok(TopicDescription::new(TopicSpec::new("t").partitions(partitions), "i", logs))
+        let mut topic = TopicDescription::new(TopicSpec::new("t").partitions(partitions), "i", logs);
+        topic.removed = self.shared().removals.clone();
+        Ok(topic)
     }
 
     async fn now(&self) -> Result<u64> {
@@ -208,6 +259,9 @@ impl LeaseStore for Fake {
             return unknown();
         }
         let fault = self.faults.lock().unwrap().pop_front();
+        if let Err(error) = self.takes_writes() {
+            return CasOutcome::NotDone(error);
+        }
         match fault {
             None => self.shared().write(slot, Some(revision), value),
             Some(Fault::Lost) => {
@@ -233,6 +287,7 @@ impl LeaseStore for Fake {
 
     async fn put(&self, slot: &StoreKey, value: Bytes) -> Result<()> {
         self.reach()?;
+        self.takes_writes()?;
         self.shared().write(slot, None, value);
         Ok(())
     }
@@ -273,9 +328,9 @@ impl LeaseStore for Fake {
         Ok(())
     }
 
-    async fn last(&self, _: u32) -> Result<Option<Position>> {
+    async fn next(&self, _: u32, from: Position) -> Result<Option<Position>> {
         self.reach()?;
-        Ok(self.shared().last)
+        Ok(self.shared().last.filter(|last| *last >= from))
     }
 
     async fn backlog(&self, _: u32, from: Position) -> Result<(u64, Option<u64>)> {
