@@ -10,7 +10,7 @@ use eventbus_core::{
     Delivery, Envelope, EventBus, EventBusExt, FailurePolicy, GroupPartition, Handler, Position, StartFrom, Subscribe,
     Subscription, TopicSpec, handler_fn,
 };
-use rand::{RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The places that were handled: partition and position.
 type Handled = Arc<Mutex<BTreeSet<(u32, u64)>>>;
 
-fn noting(handled: &Handled) -> impl Handler + use<> {
+fn noting(handled: &Handled) -> Arc<dyn Handler> {
     let handled = handled.clone();
     handler_fn(move |delivery: Delivery| {
         let handled = handled.clone();
@@ -205,7 +205,7 @@ pub(crate) async fn open_transaction_is_no_reset(run: Run, _: Arc<tempfile::Temp
     let (producer, name) = transactional(&peer)?;
     begin(&producer, &name, 1)?;
     let behind = send().await?;
-    peer.bus().reset_group(TOPIC, GROUP, StartFrom::Latest).await?;
+    peer.bus().reset_group(TOPIC, GROUP, &StartFrom::Latest).await?;
     let set = peer.bus().describe_group(TOPIC, GROUP).await?.partitions;
     let next = set.first().and_then(|one| Some(one.committed.as_ref()?.next));
     if next != Some(behind.position.next()) {

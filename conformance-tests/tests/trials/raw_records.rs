@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 
 /// A record as it stands in a batch.
 #[derive(Debug, Clone, Default)]
