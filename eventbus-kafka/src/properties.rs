@@ -277,7 +277,8 @@ mod tests {
     #[test]
     fn each_passed_property_is_known_to_the_library() {
         let library = ClientConfig::new().create_native_config().unwrap();
-        for name in PASSED.iter().filter(|name| !name.starts_with("ssl.")) {
+        // Without encryption the library has no `ssl.` either, and `compression.level` is a topic's.
+        for name in PASSED.iter().filter(|name| !name.starts_with("ssl.") && **name != "compression.level") {
             assert!(library.get(name).is_ok(), "{name}");
         }
     }
