@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use eventbus_core::toolkit::settings::{UNCLEAR_LOGIN, servers};
+use eventbus_core::toolkit::settings::{UNCLEAR_LOGIN, invalid, servers};
 use eventbus_kafka::{KafkaConfig, Mechanism, Protocol, REFUSED, Sasl, Tls};
 
 use super::ConfigError;
@@ -115,7 +115,9 @@ impl KafkaSection {
         ConfigError::value_if(no_user, "password", "a user with it", "no user")?;
         let one = self.client_certificate.is_some() != self.client_key.is_some();
         ConfigError::value_if(one, "client_key", "client_certificate and client_key together", "one of them")?;
-        ConfigError::value_if(self.places().0.is_empty(), "servers", UNCLEAR_LOGIN, "something else")?;
+        if self.places().0.is_empty() {
+            return Err(ConfigError::Backend { error: invalid("servers", UNCLEAR_LOGIN) });
+        }
         let no_pair = self.properties().any(|property| property.is_none());
         let pairs = "NAME=VALUE, several with commas between them";
         ConfigError::value_if(no_pair, "properties", pairs, "something else")?;

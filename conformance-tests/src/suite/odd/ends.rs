@@ -66,6 +66,8 @@ pub(in crate::suite) async fn bus_dropped_before_its_subscription(run: Run) -> R
     let subscription = peer.subscribe(options(), steadily(millis(50))).await?;
     peer.publish_rounds(TOPIC, &keys("order", 100), 1).await?;
     run.until_calls("some are done", 8, |call| call.succeeded()).await;
+    // The process lives on, and its connection with it.
+    let _connection = peer.connection().clone();
     drop(peer);
     subscription.closed().await?;
     let started = run.count(|_| true);
