@@ -291,7 +291,7 @@ impl Delivery {
         let next = next.filter(|next| *next >= self.next);
         let nobodys = match next {
             None if asked || whole => log.end,
-            Some(next) if whole => next,
+            Some(next) if whole && !asked => next,
             _ => return self.truncated(&log),
         };
         self.next = self.next.max(nobodys);

@@ -78,7 +78,7 @@ fn overlapping(
 ) -> impl Iterator<Item = (Position, Position)> {
     let first = runs.partition_point(|run| run.1 <= from);
     let parts = runs[first..].iter().take_while(move |run| run.0 < to);
-    parts.map(move |run| (run.0.max(from), run.1.min(to)))
+    parts.map(move |run| (run.0.max(from), run.1.min(to))).filter(|run| run.0 < run.1)
 }
 
 #[cfg(test)]

@@ -200,7 +200,7 @@ async fn a_removal_between_delivered_records_is_told_and_one_after_delivery_is_n
         store.set_log(1, 10, None);
         store.set_removals(&[(6, 7)]);
         assert_eq!(positions(&member).await, [5, 6, 9]);
-        silent(&member, Duration::from_secs(3)).await;
+        silent(&member, Duration::from_millis(3_300)).await;
         feed.send.send(record(4, 12)).unwrap();
         assert_eq!(positions(&member).await, [12]);
         store.set_log(1, 13, None);
