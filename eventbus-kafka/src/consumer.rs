@@ -54,15 +54,24 @@ impl Owner for TopicOnCluster {
     }
 }
 
+/// Refuses a hand-over that may take longer than the client may go without a poll. The named limit is one of the
+/// subscription's own setting.
+fn check_drain(drain_deadline: Duration, max_poll_interval: Duration) -> Result<()> {
+    let most = (max_poll_interval / 2).saturating_sub(DRAIN_MARGIN);
+    if drain_deadline <= most {
+        return Ok(());
+    }
+    let most = most.saturating_sub(Join::HAND_BACK_GRACE);
+    let less = DRAIN_MARGIN + Join::HAND_BACK_GRACE;
+    let message = format!("drain_deadline: expected at most {most:?}, half of max_poll_interval less {less:?}");
+    Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "drain_deadline"))
+}
+
 /// Joins a group as one member.
 pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
     let topic = join.topic.spec.validate()?;
     let config = &link.config;
-    let most = config.max_poll_interval / 2;
-    if join.drain_deadline + DRAIN_MARGIN > most {
-        let message = format!("drain_deadline: expected at most {:?}, half of max_poll_interval", most - DRAIN_MARGIN);
-        return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "drain_deadline"));
-    }
+    check_drain(join.drain_deadline, config.max_poll_interval)?;
     let mut client = config.consumer(&config.group(&join.group));
     client.set("client.id", &join.member);
     if config.protocol != Protocol::Broker {
@@ -288,4 +297,20 @@ fn refused(error: &KafkaError) -> CommitError {
 
 fn partitions(list: &TopicPartitionList) -> Vec<u32> {
     list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_a_refused_drain_deadline_names_is_taken() {
+        let minutes = |count| Duration::from_secs(60 * count);
+        // As the core asks for a subscription's setting.
+        let check = |setting: Duration| check_drain(setting + Join::HAND_BACK_GRACE, minutes(5));
+        let error = check(minutes(5)).unwrap_err();
+        assert!(error.to_string().contains("drain_deadline: expected at most 139s, half of"), "{error}");
+        assert!(check(Duration::from_secs(139)).is_ok() && check(Duration::from_secs(140)).is_err());
+        assert!(check_drain(Duration::MAX, minutes(5)).is_err());
+    }
 }

@@ -141,7 +141,7 @@ impl NatsConfig {
     /// `InvalidConfig` or `UnsafeConfig`, naming the setting, what was expected and why.
     pub fn validate(&self) -> Result<()> {
         if !self.servers.iter().all(|server| is_server(server, &["nats", "tls"])) {
-            return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT]"));
+            return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT], a port of 1 to 65535"));
         }
         prefix(&self.prefix, 1, "_-")?;
         if self.connections != 1 {

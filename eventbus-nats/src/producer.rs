@@ -20,6 +20,7 @@ use eventbus_core::toolkit::Opened;
 use eventbus_core::wire::Mode;
 use eventbus_core::{Error, ErrorKind, Result, Topic};
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::Instant;
 
 use crate::answers::{Verdict, judge};
 use crate::config::NatsConfig;
@@ -52,6 +53,24 @@ impl fmt::Debug for Producer {
     }
 }
 
+/// Returns why no answer came on the bus's inbox: the server denied one of the two subjects, or it is silent.
+fn silent(link: &Link, subject: &str, begun: Instant) -> Error {
+    let inbox = format!("{}.*", link.inbox);
+    // Some servers' words come in lower case.
+    let denied = |subject: &str| {
+        let lower = subject.to_ascii_lowercase();
+        link.connection().denied_since(subject, begun) || link.connection().denied_since(&lower, begun)
+    };
+    if denied(subject) || denied(&inbox) {
+        let message = "the server denies what the bus needs: to publish to $JS.API.> and to subscribe to its inbox";
+        return Error::new(ErrorKind::PermissionDenied, message).with("subject", subject).with("inbox", inbox);
+    }
+    let patience = link.config.request_timeout;
+    Error::new(ErrorKind::Unavailable, format!("the server did not answer within {patience:?}"))
+        .with("subject", subject)
+        .with("servers", link.config.servers.join(","))
+}
+
 impl Producer {
     pub(crate) fn new(config: &NatsConfig) -> Self {
         Self {
@@ -70,7 +89,7 @@ impl Producer {
         let inbox = &link.inbox;
         let failed = |error: &dyn fmt::Display| Error::new(ErrorKind::Unavailable, format!("no inbox: {error}"));
         let mut answers = link.client.subscribe(format!("{inbox}.*")).await.map_err(|error| failed(&error))?;
-        let (subject, reply) = ("$JS.API.INFO", format!("{inbox}.check"));
+        let (subject, reply, begun) = ("$JS.API.INFO", format!("{inbox}.check"), Instant::now());
         let sent = link.client.publish_with_reply(subject, reply, Default::default()).await;
         sent.map_err(|error| failed(&error))?;
         match tokio::time::timeout(link.config.request_timeout, answers.next()).await {
@@ -78,11 +97,7 @@ impl Producer {
                 return Err(Error::new(ErrorKind::Unsupported, "JetStream is not enabled on this server or account"));
             }
             Ok(Some(message)) => drop(crate::connection::read::<serde_json::Value>(&message.payload)?),
-            _ => {
-                let message = "no answer on the bus's inbox: permissions to publish to $JS.API.> and to subscribe to \
-                               the inbox are needed";
-                return Err(Error::new(ErrorKind::PermissionDenied, message));
-            }
+            _ => return Err(silent(link, subject, begun)),
         }
         self.link.set(Arc::clone(link))?;
         let producer = Arc::downgrade(self);

@@ -18,6 +18,10 @@ pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The header that names the user's headers in their order.
 const ORDER: &str = "eventbus-headers";
 
+/// The most bytes of a payload that is copied out of the client's buffer of 64 KiB, which it would keep in memory as
+/// long as the record waits.
+const COPIED: usize = 16 << 10;
+
 /// CloudEvents on NATS: attributes in `ce-` headers.
 pub static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id(MESSAGE_ID);
 
@@ -59,7 +63,14 @@ pub(crate) fn inbound(partition: u32, at: &StreamPlace, headers: Option<HeaderMa
     let lent =
         || headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())));
     let bytes = lent().map(|(_, value)| value.len()).sum();
-    let (headers, _) = wire::copied(&[], headers.len(), bytes, lent().map(|(name, value)| (name, value.as_bytes())));
+    let copy = payload.len() <= COPIED;
+    let copied = if copy { &payload[..] } else { &[] };
+    let lent_bytes = lent().map(|(name, value)| (name, value.as_bytes()));
+    let (mut headers, copied) = wire::copied(copied, headers.len(), bytes, lent_bytes);
+    let payload = if copy { copied } else { payload };
+    // The client keeps headers in no order. Names that differ only in case are one name to the reader, which takes the
+    // last one: it must be the same one in every member.
+    headers.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut record = WireRecord { key: None, headers, payload };
     if let Some(order) = record.header(ORDER).cloned() {
         record.headers.retain(|(name, _)| name != ORDER);
@@ -114,6 +125,38 @@ mod tests {
         }
         for reply in ["", "$JS.ACK.", "$JS.ACK.S.C.1.7.3", "$JS.ACK.S.C.1.x.3.1.9", "_INBOX.a.b"] {
             assert_eq!(StreamPlace::parse(reply), None, "{reply}");
+        }
+    }
+
+    #[test]
+    fn headers_that_differ_only_in_case_read_the_same_each_time() {
+        let place = StreamPlace { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
+        let read = || {
+            let mut headers = HeaderMap::new();
+            for (name, value) in
+                [("ce-partitionkey", "a"), ("Ce-Partitionkey", "b"), ("CE-PARTITIONKEY", "c"), ("X", "1"), ("x", "2")]
+            {
+                headers.insert(name, value);
+            }
+            let read = inbound(0, &place, Some(headers), Bytes::new());
+            let Body::Encoded { record, .. } = read.body else { panic!() };
+            (read.key.unwrap().as_str().unwrap().to_owned(), record.header("x").cloned())
+        };
+        // The client's map of headers has an order of its own each time.
+        for _ in 0..64 {
+            assert_eq!(read(), ("a".to_owned(), Some(Bytes::from("2"))));
+        }
+    }
+
+    #[test]
+    fn a_small_payload_keeps_no_large_buffer_in_memory() {
+        let place = StreamPlace { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
+        let buffer = Bytes::from(vec![7; 64 << 10]);
+        for (length, shared) in [(90, false), (COPIED, false), (COPIED + 1, true)] {
+            let read = inbound(0, &place, None, buffer.slice(..length));
+            let Body::Encoded { record, .. } = read.body else { panic!() };
+            assert_eq!(record.payload.len(), length);
+            assert_eq!(record.payload.as_ptr() == buffer.as_ptr(), shared, "{length}");
         }
     }
 
