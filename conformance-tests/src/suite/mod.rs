@@ -25,6 +25,7 @@ mod matrix;
 mod memory;
 #[cfg(feature = "brokers")]
 mod nats;
+mod odd;
 mod p0;
 mod p1;
 mod p2;

@@ -2,7 +2,7 @@
 
 use super::case::{Case, CaseRuntime, Priority};
 use super::fixture::Ability;
-use super::{p0, p1, p2};
+use super::{odd, p0, p1, p2};
 
 macro_rules! cases {
     ($($priority:ident { $(
@@ -110,6 +110,8 @@ cases! {
         "f1" p1::retention::loss_stops [Truncate]: "data loss by retention is reported, and stops";
         "f2" p1::retention::loss_continues [Truncate]: "data loss is reported, and told so it goes on";
         "f3" p1::retention::idle_beside_busy [Truncate]: "an idle partition beside a busy one under retention is no loss";
+        "gF1" odd::front_door::odd_attributes [StoreRaw]: "optional attributes in odd forms are left out, the event is handled";
+        "gF2" odd::front_door::waits_for_its_topic: "a subscriber that comes before its topic waits for it";
     }
     P2 {
         "a1" p2::content::round_trip: "payloads, headers and attributes, odd bytes and all";

@@ -37,6 +37,7 @@ const TESTS: &[Test] = tests! {
         an_interrupted_publish_reports_what_it_read,
         a_record_that_the_broker_does_not_take_is_refused,
         what_the_broker_never_answered_is_told_as_unknown,
+        what_is_printed_and_published_again_is_a_copy_of_the_topic,
     }
     subscribing::{
         so_many_lines_and_nothing_finished_beyond,
@@ -48,6 +49,8 @@ const TESTS: &[Test] = tests! {
         a_deadline_ends_the_command_without_an_attempt,
         a_closed_pipe_is_no_failed_attempt,
         two_members_share_the_work,
+        a_closed_output_acknowledges_nothing,
+        a_topic_that_is_made_later_is_waited_for,
     }
     looking::{
         lag_counts_records,
