@@ -4,6 +4,9 @@
 //! {"key":"order-1","type":"OrderPlaced","id":"…"?,"source":"…"?,"time":"…"?,"sequence":7?,"headers":{…}?,"payload":…}
 //! ```
 //! with `payload_base64` for bytes that are not JSON. The error for a broken line tells its number.
+//!
+//! The lines that `subscribe` prints are read, too, so that `subscribe | publish` copies a topic: what tells only of the
+//! delivery is passed over.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,31 +14,92 @@ use std::io::{self, BufRead};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use eventbus::Envelope;
-use serde::Deserialize;
+use eventbus::{Envelope, EnvelopeBuilder};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// The source of events whose line names none.
 const SOURCE: &str = "/eventbus-cli";
+/// The content type of a payload of JSON.
+pub(crate) const JSON: &str = "application/json";
+
+/// The byte order mark, with which some editors begin a file.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Line of the input, as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
     key: Option<String>,
+    key_base64: Option<String>,
     #[serde(rename = "type")]
     event_type: String,
     id: Option<String>,
     source: Option<String>,
     time: Option<String>,
     sequence: Option<u64>,
+    /// In the order of the line, which is the envelope's.
+    #[serde(default, deserialize_with = "pairs")]
+    headers: Vec<(String, String)>,
+    version: Option<u32>,
+    correlation_id: Option<String>,
+    causation_id: Option<String>,
+    tenant: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
     #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(borrow)]
+    extensions: BTreeMap<String, String>,
+    /// `null` says that there is none, where a payload of JSON would have that of JSON.
+    #[serde(default, deserialize_with = "given")]
+    content_type: Option<Option<String>>,
+    /// `null` is a payload, too.
+    #[serde(borrow, default, deserialize_with = "given")]
     payload: Option<&'a RawValue>,
     payload_base64: Option<String>,
+    // The fields of the delivery, in a line that `subscribe` printed.
+    #[serde(default, rename = "topic")]
+    _topic: IgnoredAny,
+    #[serde(default, rename = "partition")]
+    _partition: IgnoredAny,
+    #[serde(default, rename = "position")]
+    _position: IgnoredAny,
+    #[serde(default, rename = "attempt")]
+    _attempt: IgnoredAny,
+    #[serde(default, rename = "member")]
+    _member: IgnoredAny,
+    #[serde(default, rename = "epoch")]
+    _epoch: IgnoredAny,
+    #[serde(default, rename = "replayed")]
+    _replayed: IgnoredAny,
+}
+
+/// Reads an object as pairs, in its order.
+fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, String)>, D::Error> {
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<(String, String)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+    from.deserialize_map(Pairs)
+}
+
+/// Reads a field that is there, so that `null` is told from a missing one.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 /// Line that is not an envelope.
@@ -58,9 +122,18 @@ pub(crate) fn read(lines: impl BufRead) -> impl Iterator<Item = Result<Envelope,
     read_numbered(lines).map(|read| read.map(|(_, envelope)| envelope))
 }
 
-/// Reads as [`read`] does, with the number of each envelope's line.
+/// Reads as [`read`] does, with the number of each envelope's line. A byte order mark before the first line is passed
+/// over.
 pub(crate) fn read_numbered(lines: impl BufRead) -> impl Iterator<Item = Result<(usize, Envelope), BrokenLine>> {
-    let numbered = (1..).zip(lines.split(b'\n')).filter_map(|(number, line)| envelope(line).map(|read| (number, read)));
+    let numbered = (1..).zip(lines.split(b'\n')).filter_map(|(number, mut line)| {
+        if let Ok(line) = &mut line
+            && number == 1
+            && line.starts_with(MARK)
+        {
+            line.drain(..MARK.len());
+        }
+        envelope(line).map(|read| (number, read))
+    });
     let mut broken = false;
     numbered.map_while(move |(number, read)| {
         let stop = std::mem::replace(&mut broken, read.is_err());
@@ -92,12 +165,30 @@ fn in_one_line(error: &serde_json::Error) -> String {
     format!("{what}, at column {}", error.column())
 }
 
+fn bytes(field: &str, base64: &str) -> Result<Vec<u8>, String> {
+    STANDARD.decode(base64).map_err(|error| format!("{field}: {error}"))
+}
+
+fn with<T>(
+    builder: EnvelopeBuilder,
+    value: Option<T>,
+    set: impl FnOnce(EnvelopeBuilder, T) -> EnvelopeBuilder,
+) -> EnvelopeBuilder {
+    match value {
+        Some(value) => set(builder, value),
+        None => builder,
+    }
+}
+
 impl Line<'_> {
     fn build(self) -> Result<Envelope, String> {
         let mut builder = Envelope::builder(self.event_type, self.source.unwrap_or_else(|| SOURCE.to_owned()));
-        if let Some(key) = self.key {
-            builder = builder.key(key);
-        }
+        builder = match (self.key, self.key_base64) {
+            (Some(_), Some(_)) => return Err("key and key_base64 are both given".to_owned()),
+            (Some(key), None) => builder.key(key),
+            (None, Some(text)) => builder.key(bytes("key_base64", &text)?),
+            (None, None) => builder,
+        };
         if let Some(id) = self.id {
             builder = builder.id(id);
         }
@@ -111,15 +202,23 @@ impl Line<'_> {
         for (name, value) in self.headers {
             builder = builder.header(name, value);
         }
+        for (name, value) in self.extensions {
+            builder = builder.extension(name, value);
+        }
+        builder = with(builder, self.version, EnvelopeBuilder::version);
+        builder = with(builder, self.correlation_id, EnvelopeBuilder::correlation_id);
+        builder = with(builder, self.causation_id, EnvelopeBuilder::causation_id);
+        builder = with(builder, self.tenant, EnvelopeBuilder::tenant);
+        builder = with(builder, self.traceparent, EnvelopeBuilder::traceparent);
+        builder = with(builder, self.tracestate, EnvelopeBuilder::tracestate);
+        let json = self.payload.map(|_| JSON.to_owned());
         builder = match (self.payload, self.payload_base64) {
             (Some(_), Some(_)) => return Err("payload and payload_base64 are both given".to_owned()),
-            (Some(json), None) => builder.payload(json.get().to_owned()).content_type("application/json"),
-            (None, Some(text)) => {
-                let bytes = STANDARD.decode(text).map_err(|error| format!("payload_base64: {error}"))?;
-                builder.payload(bytes)
-            }
+            (Some(json), None) => builder.payload(json.get().to_owned()),
+            (None, Some(text)) => builder.payload(bytes("payload_base64", &text)?),
             (None, None) => builder,
         };
+        builder = with(builder, self.content_type.unwrap_or(json), EnvelopeBuilder::content_type);
         builder.build().map_err(|error| error.to_string())
     }
 }
@@ -152,6 +251,29 @@ mod tests {
     }
 
     #[test]
+    fn null_is_a_payload_and_told_from_none() {
+        let of = |line: &str| {
+            let read = one(line).unwrap();
+            (String::from_utf8(read.payload().to_vec()).unwrap(), read.content_type().map(str::to_owned))
+        };
+        assert_eq!(of(r#"{"type":"T","payload":null}"#), ("null".into(), Some(JSON.into())));
+        assert_eq!(of(r#"{"type":"T","payload":null,"content_type":null}"#), ("null".into(), None));
+        assert_eq!(of(r#"{"type":"T"}"#), (String::new(), None));
+        assert_eq!(of(r#"{"type":"T","payload_base64":null}"#), (String::new(), None));
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_first_line_is_passed_over_and_nowhere_else() {
+        let line = "{\"type\":\"T\"}\n";
+        let good = |text: &str| read(text.as_bytes()).filter(Result::is_ok).count();
+        assert_eq!(good(&format!("\u{feff}{line}{line}")), 2);
+        assert_eq!(good(&format!("\u{feff}\n{line}")), 1);
+        assert_eq!(good(&format!("{line}\u{feff}{line}")), 1);
+        assert_eq!(good("\u{feff}"), 0);
+        assert!(read("\u{feff}".as_bytes()).next().is_none());
+    }
+
+    #[test]
     fn broken_lines_say_what_is_wrong() {
         for (line, says) in [
             ("{", "EOF while parsing"),
@@ -162,6 +284,9 @@ mod tests {
             (r#"{"type":""}"#, "type"),
             (r#"{"type":"T","time":"yesterday"}"#, "time: expected RFC 3339"),
             (r#"{"type":"T","payload":1,"payload_base64":""}"#, "both"),
+            (r#"{"type":"T","payload":null,"payload_base64":"aGk="}"#, "payload and payload_base64 are both given"),
+            (r#"{"type":"T","key":"a","key_base64":"aGk="}"#, "both"),
+            (r#"{"type":"T","key_base64":"!"}"#, "key_base64"),
             (r#"{"type":"T","payload_base64":"!"}"#, "payload_base64"),
             (r#"{"type":"T","headers":{"ce-id":"x"}}"#, "reserved"),
         ] {
@@ -178,7 +303,15 @@ mod tests {
         assert_eq!(read[1].as_ref().unwrap_err().number, 3);
     }
 
+    /// `EVENTBUS_FUZZ_INPUTS` sets the number of inputs; `scripts/fuzz` sets a large one.
+    fn inputs() -> ProptestConfig {
+        let cases = std::env::var("EVENTBUS_FUZZ_INPUTS").ok().and_then(|inputs| inputs.parse().ok()).unwrap_or(1_000);
+        ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    }
+
     proptest! {
+        #![proptest_config(inputs())]
+
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = read(&bytes[..]).count();
@@ -186,10 +319,17 @@ mod tests {
 
         #[test]
         fn no_object_makes_the_reader_panic(
-            fields in prop::collection::vec(("(key|type|id|time|headers|payload|sequence)", "(\"[^\"]{0,8}\"|-?[0-9]{1,22}|null|\\{\\}|\\[\\])"), 0..6)
+            fields in prop::collection::vec(("(key|key_base64|id|time|headers|extensions|content_type|payload|payload_base64|sequence|version|partition|tenant)", "(\"[^\"]{0,8}\"|-?[0-9]{1,22}|null|\\{\\}|\\[\\]|\\{\"[a-z]{1,9}\":\"[a-z ]{0,3}\"\\})"), 0..6)
         ) {
             let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-            let _ = read(format!("{{{}}}", fields.join(",")).as_bytes()).count();
+            let lines = format!("\u{feff}{{\"type\":\"T\",{}}}\n", fields.join(","));
+            for read in read(lines.as_bytes()) {
+                // What is read is printed so that it is read as the same.
+                let Ok(envelope) = read else { continue };
+                let printed = crate::record::printed(&envelope);
+                let again = one(std::str::from_utf8(&printed).unwrap());
+                prop_assert_eq!(again, Ok(envelope), "{}", String::from_utf8_lossy(&printed));
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ mod record;
 mod seconds;
 mod shell;
 mod start;
+mod stdio;
 mod subscribe;
 mod target;
 mod topics;

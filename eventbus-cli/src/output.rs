@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::exit::Failure;
+use crate::stdio;
 
 /// Whether a table is wanted.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,7 @@ impl Form {
 
 /// Writes text to stdout, and flushes it.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    stdio::output_is_open()?;
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|error| Failure::failed(format!("standard output cannot be written: {error}")))

@@ -4,6 +4,7 @@
 //! payload is `payload_base64`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +12,8 @@ use eventbus::{Delivery, Envelope};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
+
+use crate::input::JSON;
 
 /// Place of an envelope: where it was read, and by which member.
 #[derive(Debug, Serialize)]
@@ -65,10 +68,30 @@ struct Line<'a, M> {
     #[serde(serialize_with = "headers")]
     headers: &'a Envelope,
     #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    causation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extensions: BTreeMap<&'a str, &'a str>,
+    /// The content type, where it is not the one that the reader of the line would take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
 }
+
+/// What the names of the bus's own extension attributes begin with: marks of a delivery, such as a replay's.
+const OWN: &str = "eventbus";
 
 /// Absence of further fields.
 #[derive(Debug, Serialize)]
@@ -91,6 +114,14 @@ pub(crate) fn line(envelope: &Envelope, place: &DeliveryPlace<'_>, more: &impl S
         place,
         more,
         headers: envelope,
+        version: envelope.version(),
+        correlation_id: envelope.correlation_id(),
+        causation_id: envelope.causation_id(),
+        tenant: envelope.tenant(),
+        traceparent: envelope.traceparent(),
+        tracestate: envelope.tracestate(),
+        extensions: envelope.extensions().filter(|(name, _)| !name.starts_with(OWN)).collect(),
+        content_type: Some(envelope.content_type()).filter(|media| *media != json.map(|_| JSON)),
         payload: json,
         payload_base64: (json.is_none() && !payload.is_empty()).then(|| STANDARD.encode(payload)),
     };
@@ -122,6 +153,12 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
+/// Prints an envelope as `subscribe` does, for tests of those who read the line.
+#[cfg(test)]
+pub(crate) fn printed(envelope: &Envelope) -> Vec<u8> {
+    tests::written(envelope).into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +175,7 @@ mod tests {
         }
     }
 
-    fn written(envelope: &Envelope) -> String {
+    pub(super) fn written(envelope: &Envelope) -> String {
         String::from_utf8(line(envelope, &place(), &Nothing {}).unwrap()).unwrap()
     }
 
@@ -153,6 +190,38 @@ mod tests {
             "\n"
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_line_is_read_back_as_the_same_envelope() {
+        let full = || {
+            Envelope::builder("T", "/s")
+                .id("i")
+                .key("k")
+                .sequence(7)
+                .version(2)
+                .header("h", "v")
+                .tenant("t")
+                .traceparent("p")
+                .tracestate("s")
+        };
+        let key = eventbus::Key::from_bytes(vec![255]).unwrap();
+        for envelope in [
+            full().header("a", "w").correlation_id("c").causation_id("d").extension("x", "1").json(&1),
+            full().extension("subject", "other").extension("dataschema", "/schema").payload("null"),
+            Envelope::builder("T", "/s").payload("null").content_type(JSON),
+            Envelope::builder("T", "/s").payload("12").content_type("text/plain"),
+            Envelope::builder("T", "/s").payload("{}").content_type("application/cloud+json"),
+            Envelope::builder("T", "/s").payload("not json").content_type(JSON),
+            Envelope::builder("T", "/s").payload(vec![0, 255]).key(key),
+            Envelope::builder("T", "/s").content_type("text/plain"),
+            Envelope::builder("T", "/s"),
+        ] {
+            let envelope = envelope.build().unwrap();
+            let text = written(&envelope);
+            let read: Vec<_> = crate::input::read(text.as_bytes()).collect();
+            assert_eq!(read[0].as_ref().unwrap(), &envelope, "{text}");
+        }
     }
 
     #[test]

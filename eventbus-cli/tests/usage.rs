@@ -17,6 +17,8 @@ fn bad_usage_is_named_and_ends_with_2() {
         (&publish, &["--url", "localhost"], "expected it to begin with one of memory://"),
         (&publish, &["--url", "memory://?partition=2"], "did you mean \"partitions\"?"),
         (&publish, &["--url", "nats://"], "servers is missing"),
+        (&publish, &["--url", "nats://127.0.0.1:99999"], "a port of 1 to 65535"),
+        (&publish, &["--url", "kafka://127.0.0.1:99999"], "a port of 1 to 65535"),
         (&publish, &["--url", "memory://", "--partitions", "0"], "--partitions"),
         (&publish, &["--url", "memory://", "--in", "/nowhere/events"], "/nowhere/events"),
         (&publish, &["--url", "memory://", "--mode", "fire", "--receipts"], "--receipts"),
@@ -113,8 +115,7 @@ fn a_broken_line_is_named_and_what_was_read_before_it_is_published() {
 
 #[test]
 fn a_refused_line_fails_no_line_of_another_key() {
-    // An envelope larger than the publish budget is refused, and with it those of its key read meanwhile. A batch with
-    // an envelope that is too large takes no place at all.
+    // An envelope larger than the publish budget is refused, and with it those of its key read meanwhile.
     let large = format!("{{\"key\":\"a\",\"type\":\"T\",\"payload\":\"{}\"}}\n", "x".repeat(20_000));
     let input = [event("a", 1), large, event("b", 1), event("a", 2)].concat();
     for mode in ["confirm", "batch"] {
@@ -126,9 +127,52 @@ fn a_refused_line_fails_no_line_of_another_key() {
             let (line, outcome) = (receipt["line"].as_u64().unwrap(), receipt["outcome"].as_str().unwrap());
             assert_eq!(outcome == "refused", receipt["error"].is_string(), "{receipt}");
             assert!(line != 2 || outcome == "refused", "{receipt}");
-            assert!(mode == "batch" || receipt["key"] != "b" || outcome == "confirmed", "{receipt}");
+            assert!(receipt["key"] != "b" || outcome == "confirmed", "{receipt}");
+            // In a batch the others of its key go, too: it is known before anything is published.
+            assert!(mode != "batch" || line == 2 || outcome == "confirmed", "{receipt}");
         }
     }
+}
+
+#[test]
+fn a_closed_standard_stream_is_an_error_and_not_an_empty_or_silent_one() {
+    let program = env!("CARGO_BIN_EXE_eventbus");
+    let memory = "--url memory:// --topic t";
+    for (arguments, says) in [
+        (format!("subscribe {memory} --group g --idle-exit 0.1 >&-"), "standard output is closed"),
+        (format!("publish {memory} --receipts </dev/null >&-"), "standard output is closed"),
+        (format!("publish {memory} <&-"), "standard input is closed"),
+        ("topics --url memory:// list >&-".to_owned(), "standard output is closed"),
+    ] {
+        let output = std::process::Command::new("sh").args(["-c", &format!("{program} {arguments}")]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {said}");
+        assert!(said.contains(says), "{arguments}: {said}");
+    }
+    // A stream that leads nowhere on purpose is open.
+    for redirected in ["<>/dev/null 1<>/dev/null", "</dev/null >/dev/null"] {
+        let command = format!("{program} publish {memory} --receipts {redirected}");
+        let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command}: {output:?}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_and_a_payload_of_null_are_read() {
+    let input = "\u{feff}{\"key\":\"k\",\"type\":\"T\",\"payload\":null}\n{\"type\":\"T\",\"payload\":1}\n";
+    let publish = ["publish", "--url", "memory://", "--topic", "t"];
+    run_with(&publish, input).ends_with(0).says("2 confirmed, 0 refused, 0 unknown");
+}
+
+#[test]
+fn one_too_large_in_a_full_batch_is_refused_alone() {
+    let large = format!("{{\"key\":\"k3\",\"type\":\"T\",\"payload\":\"{}\"}}\n", "x".repeat(200_000));
+    let input = [events(7, 490), large.clone(), events(7, 490), large].concat();
+    let url = "memory://?budget_bytes=150000&share=1";
+    let arguments = ["publish", "--url", url, "--topic", "t", "--receipts", "--mode", "batch"];
+    let ran = run_with(&arguments, &input).ends_with(1).says("980 confirmed, 2 refused, 0 unknown");
+    let refused = ran.lines().into_iter().filter(|receipt| receipt["outcome"] == "refused");
+    assert_eq!(refused.map(|receipt| receipt["line"].as_u64().unwrap()).collect::<Vec<_>>(), [491, 982]);
 }
 
 #[test]

@@ -130,7 +130,10 @@ impl KafkaConfig {
     /// `InvalidConfig` or `UnsafeConfig`, naming the setting, what was expected and why.
     pub fn validate(&self) -> Result<()> {
         if !self.brokers.split(',').all(is_host) {
-            return Err(invalid("brokers", "expected HOST[:PORT], several with commas between them"));
+            return Err(invalid(
+                "brokers",
+                "expected HOST[:PORT], several with commas between them, a port of 1 to 65535",
+            ));
         }
         prefix(&self.prefix, 0, "._-")?;
         one_of("compression", &self.compression, &["none", "gzip", "snappy", "lz4", "zstd"])?;

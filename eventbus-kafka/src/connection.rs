@@ -130,13 +130,14 @@ impl Link {
     /// Connects: a broker must answer within the connect time-out.
     pub(crate) async fn connect(config: &KafkaConfig) -> Result<Arc<Self>> {
         config.validate()?;
+        config.tls.check_files()?;
         let admin = RwLock::new(Arc::new(admin(config).map_err(|error| refused_setting(&error))?));
         let link = Arc::new(Self { config: config.clone(), reached: Arc::default(), admin, asked: Mutex::default() });
         let answer = link.run(|link| link.probe().map_err(|error| to_core(&error, "connect"))).await;
         match (answer, link.reached.trouble()) {
             (Ok(()), _) => Ok(link),
-            (Err(_), Some(why)) => Err(Error::new(ErrorKind::Unauthorized, why)),
-            (Err(error), None) => Err(error.with("brokers", &config.brokers)),
+            (Err(_), Some(why)) => Err(Error::new(ErrorKind::Unauthorized, why).with("servers", &config.brokers)),
+            (Err(error), None) => Err(error.with("servers", &config.brokers)),
         }
     }
 

@@ -60,15 +60,24 @@ impl Owner for TopicOnCluster {
     }
 }
 
+/// Refuses a hand-over that may take longer than the client may go without a poll. The named limit is one of the
+/// subscription's own setting.
+fn check_drain(drain_deadline: Duration, max_poll_interval: Duration) -> Result<()> {
+    let most = (max_poll_interval / 2).saturating_sub(DRAIN_MARGIN);
+    if drain_deadline <= most {
+        return Ok(());
+    }
+    let most = most.saturating_sub(Join::HAND_BACK_GRACE);
+    let less = DRAIN_MARGIN + Join::HAND_BACK_GRACE;
+    let message = format!("drain_deadline: expected at most {most:?}, half of max_poll_interval less {less:?}");
+    Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "drain_deadline"))
+}
+
 /// Joins a group as one member.
 pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
     let topic = join.topic.spec.validate()?;
     let config = &link.config;
-    let most = config.max_poll_interval / 2;
-    if join.drain_deadline + DRAIN_MARGIN > most {
-        let message = format!("drain_deadline: expected at most {:?}, half of max_poll_interval", most - DRAIN_MARGIN);
-        return Err(Error::new(ErrorKind::UnsafeConfig, message).with("setting", "drain_deadline"));
-    }
+    check_drain(join.drain_deadline, config.max_poll_interval)?;
     let mut client = config.consumer(&config.group(&join.group));
     let name = config.topic(&topic);
     client.set("client.id", &join.member);
@@ -304,17 +313,22 @@ impl GroupConsumer {
                 &mut clash.lock().unwrap_or_else(PoisonError::into_inner),
             ));
         }
-        match error.rdkafka_error_code() {
-            // The log no longer has the next record, or not yet.
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Polled::Interrupted,
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => Polled::Interrupted,
-            Some(Code::AllBrokersDown) => Polled::Disconnected,
-            code => match (unreadable(error), code) {
-                (Some(unreadable), _) => Polled::Over(unreadable),
-                (None, Some(code)) => refusals::joining(code, &error.to_string()),
-                (None, None) => refusals::unheard(error),
-            },
-        }
+        meaning(error)
+    }
+}
+
+/// The meaning of an error that did not end the client.
+fn meaning<R>(error: &KafkaError) -> Polled<R> {
+    match error.rdkafka_error_code() {
+        // The log no longer has the next record, or not yet.
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Polled::Interrupted,
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => Polled::Interrupted,
+        Some(Code::AllBrokersDown) => Polled::Disconnected,
+        code => match (unreadable(error), code) {
+            (Some(unreadable), _) => Polled::Over(unreadable),
+            (None, Some(code)) => refusals::joining(code, &error.to_string()),
+            (None, None) => refusals::unheard(error),
+        },
     }
 }
 
@@ -344,7 +358,7 @@ mod tests {
     #[test]
     fn what_the_client_cannot_read_ends_the_member_and_is_told() {
         for code in [Code::BadMessage, Code::BadCompression, Code::InvalidMessage, Code::MessageSizeTooLarge] {
-            match trouble::<()>(&KafkaError::MessageConsumption(code)) {
+            match meaning::<()>(&KafkaError::MessageConsumption(code)) {
                 Polled::Over(error) => {
                     assert!(
                         error.kind() == ErrorKind::Backend && error.to_string().contains("cannot be read"),
@@ -354,7 +368,18 @@ mod tests {
                 other => panic!("{code}: {other:?}"),
             }
         }
-        let passes = trouble::<()>(&KafkaError::MessageConsumption(Code::BrokerTransportFailure));
+        let passes = meaning::<()>(&KafkaError::MessageConsumption(Code::BrokerTransportFailure));
         assert!(matches!(passes, Polled::Nothing));
+    }
+
+    #[test]
+    fn the_limit_that_a_refused_drain_deadline_names_is_taken() {
+        let minutes = |count| Duration::from_secs(60 * count);
+        // As the core asks for a subscription's setting.
+        let check = |setting: Duration| check_drain(setting + Join::HAND_BACK_GRACE, minutes(5));
+        let error = check(minutes(5)).unwrap_err();
+        assert!(error.to_string().contains("drain_deadline: expected at most 139s, half of"), "{error}");
+        assert!(check(Duration::from_secs(139)).is_ok() && check(Duration::from_secs(140)).is_err());
+        assert!(check_drain(Duration::MAX, minutes(5)).is_err());
     }
 }

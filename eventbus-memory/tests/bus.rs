@@ -231,3 +231,41 @@ fn a_subscription_whose_handlers_runtime_is_gone_seems_to_run() {
     let error = ended.expect("it goes on without anybody to handle anything").unwrap_err();
     assert_eq!(error.kind(), eventbus_core::ErrorKind::HandlerFailed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_does_not_exist_yet_is_waited_for_and_it_is_told() {
+    let world = MemoryWorld::new();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hook = {
+        let told = told.clone();
+        move |event: &eventbus_core::BusEvent<'_>| {
+            if let eventbus_core::BusEvent::AwaitingTopic { topic, patience, .. } = event {
+                told.lock().unwrap().push((topic.to_string(), *patience));
+            }
+        }
+    };
+    let config = BusConfig::new().threads(Threads::Caller).hook(hook);
+    let bus = MemoryEventBus::builder().world(world.clone()).config(config).build().unwrap();
+    let handler = || handler_fn(|_| async { Ok(()) });
+    let begun = tokio::time::Instant::now();
+    let error = bus.subscribe(Subscribe::to(TOPIC), handler()).await.unwrap_err();
+    assert_eq!((error.kind(), begun.elapsed()), (eventbus_core::ErrorKind::UnknownTopic, Duration::ZERO));
+    let patience = Duration::from_secs(60);
+    let options = || Subscribe::to(TOPIC).wait_for_topic(patience);
+    let error = bus.subscribe(options(), handler()).await.unwrap_err();
+    assert_eq!(error.kind(), eventbus_core::ErrorKind::UnknownTopic);
+    assert_eq!(begun.elapsed().as_secs(), 60);
+    assert!(error.to_string().contains("waited=60s"), "{error}");
+    assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [(TOPIC.to_owned(), patience)], "once, not at each look");
+
+    let makes = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        bus.ensure_topic(&TopicSpec::new(TOPIC).partitions(4)).await.unwrap();
+    };
+    let (subscription, ()) = tokio::join!(bus.subscribe(options(), handler()), makes);
+    subscription.unwrap().drain(Duration::from_secs(1)).await.unwrap();
+    assert!(begun.elapsed() < patience + Duration::from_secs(15));
+    // A longest wait overflows nothing.
+    let options = Subscribe::to(TOPIC).wait_for_topic(Duration::MAX);
+    bus.subscribe(options, handler()).await.unwrap().drain(Duration::from_secs(1)).await.unwrap();
+}

@@ -144,7 +144,7 @@ impl NatsConfig {
             return Err(invalid("servers", UNCLEAR_LOGIN));
         }
         if !self.servers.iter().all(|server| is_server(server, &["nats", "tls"])) {
-            return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT]"));
+            return Err(invalid("servers", "expected nats://HOST[:PORT] or tls://HOST[:PORT], a port of 1 to 65535"));
         }
         prefix(&self.prefix, 1, "_-")?;
         if self.connections != 1 {

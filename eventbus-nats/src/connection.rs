@@ -20,6 +20,7 @@ use crate::removals::Cleanup;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError, Subscriber};
 use bytes::Bytes;
 use eventbus_core::backend::ConnectionState;
+use eventbus_core::toolkit::credentials::readable;
 use eventbus_core::toolkit::{Connectivity, OwnThread};
 use eventbus_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
@@ -59,9 +60,11 @@ fn heard(connection: &Connectivity, event: &Event) {
     }
 }
 
-/// Finds the subject of a missing permission to publish, in lower or upper case as servers word it.
+/// Finds the subject of a missing permission to publish or to subscribe, in lower or upper case as servers word it.
 fn denied_subject(text: &str) -> Option<&str> {
-    let start = text.to_ascii_lowercase().find("permissions violation for publish to \"")?;
+    let lower = text.to_ascii_lowercase();
+    let begins = ["permissions violation for publish to \"", "permissions violation for subscription to \""];
+    let start = begins.iter().find_map(|begin| lower.find(begin))?;
     text[start..].split('"').nth(1)
 }
 
@@ -275,6 +278,7 @@ async fn start_client(
         }
         std::future::ready(())
     });
+    config.tls.check_files()?;
     let options = authorize(options, &config.auth).await?;
     let reached = thread.run(reach(options, config.clone())).await;
     let client = reached.ok_or_else(|| Error::new(ErrorKind::Backend, "the client's thread ended"))??;
@@ -319,6 +323,7 @@ async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOption
         Auth::Nkey(seed) => options.nkey(seed),
         Auth::Credentials(text) => options.credentials(&text).map_err(|_| bad("the credentials cannot be read"))?,
         Auth::CredentialsFile(path) => {
+            readable("credentials_file", &path)?;
             let shown = path.display().to_string();
             let read = options.credentials_file(path).await;
             read.map_err(|_| bad("the credentials file cannot be read").with("file", shown))?
@@ -331,7 +336,8 @@ async fn authorize(options: ConnectOptions, auth: &Auth) -> Result<ConnectOption
 async fn reach(options: ConnectOptions, config: NatsConfig) -> Result<Client> {
     let until = Instant::now() + config.connect_timeout;
     loop {
-        match options.clone().connect(config.servers.clone()).await.map_err(connect_error) {
+        let connected = options.clone().connect(config.servers.clone()).await.map_err(connect_error);
+        match connected.map_err(|error| error.with("servers", config.servers.join(","))) {
             Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() + RETRY < until => {
                 tokio::time::sleep(RETRY).await;
             }
@@ -351,11 +357,25 @@ fn connect_error(error: async_nats::ConnectError) -> Error {
                 .with("setting", "servers");
         }
         _ if kind == ConnectErrorKind::Tls || is_tls(&error) => {
-            return Error::new(ErrorKind::Unauthorized, format!("TLS failed: {error}"));
+            return Error::new(ErrorKind::Unauthorized, format!("TLS failed: {}", with_causes(&error)));
         }
-        _ => format!("no server can be reached: {error}"),
+        _ => format!("no server can be reached: {}", with_causes(&error)),
     };
     Error::new(ErrorKind::Unavailable, message)
+}
+
+/// Words an error with those of its causes that it does not repeat itself.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Tells TLS errors by their kind: certificates that are not accepted come as invalid data.
@@ -381,7 +401,7 @@ mod tests {
             (r#"Permissions Violation for Publish to "a.b""#, Some("a.b")),
             (r#"'Permissions Violation for Publish to "a.b"'"#, Some("a.b")),
             (r#"permissions violation for publish to "$js.api""#, Some("$js.api")),
-            (r#"Permissions Violation for Subscription to "a.b""#, None),
+            (r#"Permissions Violation for Subscription to "a.*" using queue "q""#, Some("a.*")),
             ("Maximum Connections Exceeded", None),
         ] {
             assert_eq!(denied_subject(text), subject, "{text}");

@@ -26,6 +26,9 @@ use crate::error::{Failure, Outcome};
 use crate::headers::Headers;
 use crate::wire::{MESSAGE_ID, StreamPlace};
 
+/// The end of a request whose next message does not fit into its bytes, as servers word it.
+const TOO_LARGE: &str = "Message Size Exceeds MaxBytes";
+
 /// The last millisecond of the year 9999, the end of the server's notation of times.
 const LATEST: u64 = 253_402_300_799_999;
 
@@ -155,10 +158,11 @@ impl Delivered {
 
 #[async_trait]
 impl Source<Delivered> for Pulls {
-    async fn request(&mut self, records: usize) -> Result<()> {
+    async fn request(&mut self, records: usize, bytes: Option<usize>) -> Result<()> {
         let Consumer { link, stream, name } = &self.consumer;
         let (expires, idle_heartbeat) = (Some(link.config.fetch_wait), link.config.heartbeat);
-        let request = BatchConfig { batch: records, expires, idle_heartbeat, ..BatchConfig::default() };
+        let max_bytes = bytes.unwrap_or_default();
+        let request = BatchConfig { batch: records, max_bytes, expires, idle_heartbeat, ..BatchConfig::default() };
         let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}");
         let sent = self.client.publish_with_reply(next, self.inbox.clone(), json!(request).to_string().into()).await;
         sent.map_err(|error| Failure::Unanswered(error.to_string()).into())
@@ -189,6 +193,9 @@ fn pulled(message: Message) -> SourceEvent<Delivered> {
     match status.as_u16() {
         100 => SourceEvent::Alive,
         404 | 408 => SourceEvent::Ended(message.headers.as_ref().and_then(left).unwrap_or_default()),
+        409 if message.description.as_deref().is_some_and(|text| text.contains(TOO_LARGE)) => {
+            SourceEvent::Full(message.headers.as_ref().and_then(left).unwrap_or_default())
+        }
         // The consumer is gone, the server is leaving, or nobody is there.
         code => SourceEvent::Broken(format!("{code} {}", message.description.unwrap_or_default())),
     }

@@ -57,6 +57,24 @@ impl fmt::Debug for Producer {
     }
 }
 
+/// Returns why no answer came on the bus's inbox: the server denied one of the two subjects, or it is silent.
+fn silent(link: &Link, subject: &str, begun: Instant) -> Error {
+    let inbox = format!("{}.*", link.inbox);
+    // Some servers' words come in lower case.
+    let denied = |subject: &str| {
+        let lower = subject.to_ascii_lowercase();
+        link.connection().denied_since(subject, begun) || link.connection().denied_since(&lower, begun)
+    };
+    if denied(subject) || denied(&inbox) {
+        let message = "the server denies what the bus needs: to publish to $JS.API.> and to subscribe to its inbox";
+        return Error::new(ErrorKind::PermissionDenied, message).with("subject", subject).with("inbox", inbox);
+    }
+    let patience = link.config.request_timeout;
+    Error::new(ErrorKind::Unavailable, format!("the server did not answer within {patience:?}"))
+        .with("subject", subject)
+        .with("servers", link.config.servers.join(","))
+}
+
 impl Producer {
     pub(crate) fn new(config: &NatsConfig) -> Self {
         Self {
@@ -73,7 +91,7 @@ impl Producer {
     /// watch.
     pub(crate) async fn start(self: &Arc<Self>, link: &Arc<Link>) -> Result<()> {
         let mut answers = link.answers().await?;
-        let (subject, reply) = ("$JS.API.INFO", format!("{}.check", link.inbox));
+        let (subject, reply, begun) = ("$JS.API.INFO", format!("{}.check", link.inbox), Instant::now());
         let sent = link.client().publish_with_reply(subject, reply, Default::default()).await;
         sent.map_err(|error| Error::new(ErrorKind::Unavailable, format!("no inbox: {error}")))?;
         match tokio::time::timeout(link.config.request_timeout, answers.next()).await {
@@ -81,11 +99,7 @@ impl Producer {
                 return Err(Error::new(ErrorKind::Unsupported, "JetStream is not enabled on this server or account"));
             }
             Ok(Some(message)) => drop(crate::connection::read::<serde_json::Value>(&message.payload)?),
-            _ => {
-                let message = "no answer on the bus's inbox: permissions to publish to $JS.API.> and to subscribe to \
-                               the inbox are needed";
-                return Err(Error::new(ErrorKind::PermissionDenied, message));
-            }
+            _ => return Err(silent(link, subject, begun)),
         }
         self.link.set(Arc::clone(link))?;
         // An acknowledgement releases the next record of its key, which goes through the client again.

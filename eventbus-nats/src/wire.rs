@@ -21,6 +21,10 @@ pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The header that names the user's headers in their order.
 const ORDER: &str = "eventbus-headers";
 
+/// The most bytes of a payload that is copied out of the client's buffer of 64 KiB, which it would keep in memory as
+/// long as the record waits.
+const COPIED: usize = 16 << 10;
+
 /// CloudEvents on NATS: attributes in `ce-` headers; by the released binding, a structured event has no headers.
 pub static BINDING: Binding = Binding::new("ce-").percent_encoded(true).message_id(MESSAGE_ID).bare_documents(true);
 
@@ -62,8 +66,9 @@ pub(crate) fn inbound(partition: u32, at: &StreamPlace, headers: &Headers, paylo
     put_in_order(&mut listed);
     let bytes = listed.iter().map(|(_, value)| value.len()).sum();
     let lent = listed.iter().map(|(name, value)| (*name, &**value));
-    let (headers, _) = wire::copied(&[], listed.len(), bytes, lent);
-    let record = WireRecord { key: None, headers, payload };
+    let copy = payload.len() <= COPIED;
+    let (headers, copied) = wire::copied(if copy { &payload } else { &[] }, listed.len(), bytes, lent);
+    let record = WireRecord { key: None, headers, payload: if copy { copied } else { payload } };
     Inbound::new(partition, at.position, at.stored_at, Body::Encoded { record, binding: &BINDING })
 }
 
@@ -171,6 +176,18 @@ mod tests {
         let topic = "t".parse().unwrap();
         let context = wire::DecodeContext { topic: &topic, partition: 0, position: place.position, stored_at: 0 };
         assert_eq!(wire::decode(&record, binding, &context).unwrap().envelope.headers().count(), 100_000);
+    }
+
+    #[test]
+    fn a_small_payload_keeps_no_large_buffer_in_memory() {
+        let place = StreamPlace { position: Position::new(1), delivery: 1, stored_at: 0, pending: 0 };
+        let buffer = Bytes::from(vec![7; 64 << 10]);
+        for (length, shared) in [(90, false), (COPIED, false), (COPIED + 1, true)] {
+            let read = inbound(0, &place, &Headers::Stored(Bytes::new()), buffer.slice(..length));
+            let Body::Encoded { record, .. } = read.body else { panic!() };
+            assert_eq!(record.payload.len(), length);
+            assert_eq!(record.payload.as_ptr() == buffer.as_ptr(), shared, "{length}");
+        }
     }
 
     #[test]

@@ -114,6 +114,8 @@ cases! {
         "gC2" odd::refusals::refused_when_sent_again [LoseConfirmation, RefusePublish]: "stored, its answer lost, refused when sent again: confirmed, and one copy";
         "gE1" odd::ends::blocked_handler_keeps_its_partition on Threads: "a handler that blocks its thread keeps its partition until its member's session would be over";
         "gE2" odd::ends::bus_dropped_before_its_subscription: "the last handle of a bus dropped while a subscription lives: handed back as if closed";
+        "gF1" odd::front_door::odd_attributes [StoreRaw]: "optional attributes in odd forms are left out, the event is handled";
+        "gF2" odd::front_door::waits_for_its_topic: "a subscriber that comes before its topic waits for it";
     }
     P2 {
         "a1" p2::content::round_trip: "payloads, headers and attributes, odd bytes and all";

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use eventbus::{
     BatchConfirmation, BatchPublishing, Confirmation, Envelope, Error, ErrorKind, EventBus, Key, Publishing, Receipt,
 };
+use futures_util::FutureExt;
 
 /// Line of the input whose envelope was handed to the bus.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ enum Step {
     Answer(Confirmation),
     BatchRoom(BatchPublishing),
     BatchAnswer(BatchConfirmation),
+    /// The batch was refused as a whole.
+    BatchFailed(Error),
 }
 
 fn split(lines: Vec<(usize, Envelope)>) -> (Vec<Line>, Vec<Envelope>) {
@@ -47,6 +50,13 @@ fn split(lines: Vec<(usize, Envelope)>) -> (Vec<Line>, Vec<Envelope>) {
         (Line { number, id, key, bytes: envelope.size() }, envelope)
     };
     lines.into_iter().map(line).unzip()
+}
+
+/// Finds the line whose envelope made the bus refuse its batch: the largest of those with the id that the error names.
+fn culprit(lines: &[Line], error: &Error) -> Option<usize> {
+    let refused = error.refusal()?;
+    let named = lines.iter().enumerate().filter(|(_, line)| line.id == refused.id);
+    named.max_by_key(|(_, line)| line.bytes).map(|(which, _)| which)
 }
 
 impl Flight {
@@ -59,9 +69,41 @@ impl Flight {
         Self { lines, step, fire }
     }
 
-    pub(super) fn batch(bus: &dyn EventBus, topic: &str, lines: Vec<(usize, Envelope)>) -> Self {
-        let (lines, envelopes) = split(lines);
-        Self { lines, step: Step::BatchRoom(bus.publish_batch(topic, envelopes)), fire: false }
+    /// Publishes the lines together, at the call. An envelope that is too large makes the bus refuse the whole batch:
+    /// it is taken out, and the others are published before anything else is. Returns also the outcomes of those that
+    /// were taken out; `None` if no line is left.
+    pub(super) fn batch(
+        bus: &dyn EventBus,
+        topic: &str,
+        lines: Vec<(usize, Envelope)>,
+    ) -> (Option<Self>, Vec<Outcome>) {
+        let (mut lines, mut envelopes) = split(lines);
+        let mut refused = Vec::new();
+        while !lines.is_empty() {
+            let mut publishing = bus.publish_batch(topic, envelopes.clone());
+            let error = match (&mut publishing).now_or_never() {
+                Some(Err(error)) if error.kind() == ErrorKind::TooLarge => error,
+                Some(Ok(confirmation)) => return (Some(Self::of(lines, Step::BatchAnswer(confirmation))), refused),
+                Some(Err(error)) => return (Some(Self::of(lines, Step::BatchFailed(error))), refused),
+                None => return (Some(Self::of(lines, Step::BatchRoom(publishing))), refused),
+            };
+            let Some(culprit) = culprit(&lines, &error) else {
+                return (Some(Self::of(lines, Step::BatchFailed(error))), refused);
+            };
+            // The refusal sealed every key of the batch, and is reported: all of them may go on (P2).
+            for key in lines.iter().filter_map(|line| line.key.as_ref()) {
+                if let Err(error) = bus.resume(topic, Some(key)) {
+                    tracing::warn!(%error, "a key could not be resumed");
+                }
+            }
+            envelopes.remove(culprit);
+            refused.push(Outcome { line: lines.remove(culprit), result: Some(Err(error)) });
+        }
+        (None, refused)
+    }
+
+    const fn of(lines: Vec<Line>, step: Step) -> Self {
+        Self { lines, step, fire: false }
     }
 
     fn outcomes(&mut self, results: impl IntoIterator<Item = Option<Result<Receipt, Error>>>) -> Vec<Outcome> {
@@ -76,6 +118,7 @@ impl Flight {
             Step::Answer(confirmation) => drop(confirmation.cancel()),
             Step::BatchRoom(publishing) => drop(publishing.cancel()),
             Step::BatchAnswer(confirmation) => drop(confirmation.cancel()),
+            Step::BatchFailed(_) => {}
         }
     }
 }
@@ -99,10 +142,12 @@ impl Future for Flight {
                 }
                 Step::BatchRoom(publishing) => match ready!(Pin::new(publishing).poll(cx)) {
                     Ok(confirmation) => this.step = Step::BatchAnswer(confirmation),
-                    Err(error) => {
-                        return Poll::Ready(this.outcomes(std::iter::repeat_with(|| Some(Err(error.clone())))));
-                    }
+                    Err(error) => this.step = Step::BatchFailed(error),
                 },
+                Step::BatchFailed(error) => {
+                    let error = error.clone();
+                    return Poll::Ready(this.outcomes(std::iter::repeat_with(|| Some(Err(error.clone())))));
+                }
                 Step::BatchAnswer(confirmation) => {
                     let outcome = ready!(Pin::new(confirmation).poll(cx));
                     let results: Vec<_> = outcome.results().iter().cloned().map(Some).collect();

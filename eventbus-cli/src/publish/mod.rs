@@ -25,6 +25,7 @@ use crate::exit::{Exit, Failure};
 use crate::input::{self, BrokenLine};
 use crate::interrupt::Interrupt;
 use crate::seconds;
+use crate::stdio;
 use crate::target::{GOODBYE, Target, leave_within, warn_if_volatile};
 use crate::voice::say;
 
@@ -76,7 +77,7 @@ outcome is confirmed, refused or unknown, the latter two with error."#;
 enum Mode {
     /// Each line for itself
     Confirm,
-    /// As many lines together as have been read, up to 500; one that takes no place fails as a whole
+    /// As many lines together as have been read, up to 500
     Batch,
     /// Nobody waits; failures are counted at the end
     Fire,
@@ -98,6 +99,9 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::usage("--receipts: --mode fire waits for no confirmation, so there is nothing to print"));
     }
     let config = args.target.configuration()?;
+    if args.receipts {
+        stdio::output_is_open()?;
+    }
     let input = open(args)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     let ended = runtime.block_on(run(args, &config, input));
@@ -108,6 +112,7 @@ pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
 
 fn open(args: &Args) -> Result<Box<dyn BufRead + Send>, Failure> {
     if args.input.as_os_str() == "-" {
+        stdio::input_is_open()?;
         if io::stdin().is_terminal() {
             say("reading lines from the terminal; Ctrl-D ends them");
         }
@@ -251,11 +256,14 @@ impl Publisher {
             self.lines += lines.len();
             self.untold += lines.len();
             self.bytes += lines.iter().map(|(_, envelope)| envelope.size()).sum::<usize>();
-            let flight = match self.mode {
+            let (flight, refused) = match self.mode {
                 Mode::Batch => Flight::batch(&*self.bus, &self.topic, lines),
-                Mode::Confirm | Mode::Fire => Flight::single(&*self.bus, &self.topic, lines, self.mode == Mode::Fire),
+                Mode::Confirm | Mode::Fire => {
+                    (Some(Flight::single(&*self.bus, &self.topic, lines, self.mode == Mode::Fire)), Vec::new())
+                }
             };
-            self.flights.push(flight);
+            self.flights.extend(flight);
+            self.told(refused);
         }
         broken
     }

@@ -9,8 +9,9 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus::observe::BusEvent;
+use eventbus::observe::{BusEvent, OwnershipChange};
 use eventbus::{Backoff, ErrorKind, EventBusConfig, FailurePolicy, StartFrom, Subscribe, Subscription, TopicSpec};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::exec::Exec;
@@ -20,7 +21,7 @@ use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::target::{Target, leave, warn_if_volatile};
 use crate::voice::say;
-use crate::{seconds, start};
+use crate::{seconds, start, stdio};
 
 /// Print a topic's envelopes, or run a command for each, in order per key
 ///
@@ -53,7 +54,10 @@ pub(crate) struct Args {
     /// Ends after exactly so many lines, and finishes nothing beyond them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
-    /// Ends when nothing came for so long
+    /// Waits so long for a topic that does not exist yet
+    #[arg(long, value_name = "SECS", value_parser = seconds::parse)]
+    wait_for_topic: Option<Duration>,
+    /// Ends when nothing came for so long, counted from when the first partition was assigned
     #[arg(long, value_name = "SECS", value_parser = seconds::parse)]
     idle_exit: Option<Duration>,
     /// Runs this by the shell for each attempt
@@ -114,6 +118,11 @@ impl From<OnFailure> for FailurePolicy {
 /// be reaped before the next attempt begins, and a slow reader of stdout is not a failure.
 const NO_LIMIT: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 const DRAIN: Duration = Duration::from_secs(30);
+/// Time in which a member that `--idle-exit` may end is given a partition, if there is one for it.
+const UNASSIGNED: Duration = Duration::from_secs(30);
+
+/// Time at which the first partition was assigned.
+type Assigned = watch::Receiver<Option<Instant>>;
 
 pub(crate) fn main(args: &Args) -> Result<Exit, Failure> {
     let config = args.target.configuration()?;
@@ -131,6 +140,9 @@ impl Args {
         }
         if let Some(start) = &self.from {
             options = options.start(start.clone());
+        }
+        if let Some(patience) = self.wait_for_topic {
+            options = options.wait_for_topic(patience);
         }
         if let Some(policy) = self.on_failure {
             options = options.then(policy.into());
@@ -166,8 +178,16 @@ fn member() -> String {
 }
 
 async fn run(args: &Args, config: &EventBusConfig) -> Result<Exit, Failure> {
+    stdio::output_is_open()?;
     let interrupt = Interrupt::listen().map_err(Failure::failed)?;
-    let Some(bus) = args.target.connect_unless(&interrupt, config, |bus| bus.hook(notes)).await? else {
+    let (tell_assigned, assigned) = watch::channel(None);
+    let listen = move |event: &BusEvent<'_>| {
+        if matches!(event, BusEvent::Ownership { change: OwnershipChange::Claimed, .. }) {
+            tell_assigned.send_if_modified(|at| at.replace(at.unwrap_or_else(Instant::now)).is_none());
+        }
+        notes(event);
+    };
+    let Some(bus) = args.target.connect_unless(&interrupt, config, |bus| bus.hook(listen)).await? else {
         return Ok(Exit::Interrupted);
     };
     if warn_if_volatile(&bus) {
@@ -175,15 +195,26 @@ async fn run(args: &Args, config: &EventBusConfig) -> Result<Exit, Failure> {
     }
     if args.reset {
         let start = args.from.clone().unwrap_or_default();
-        bus.reset_group(&args.topic, &args.group, &start).await?;
+        match bus.reset_group(&args.topic, &args.group, &start).await {
+            // A group has no progress on a topic that does not exist.
+            Err(error) if error.kind() == ErrorKind::UnknownTopic && args.wait_for_topic.is_some() => {}
+            reset => reset?,
+        }
     }
     let writer = Writer::start().map_err(Failure::failed)?;
     let handling = Arc::new(Handling::new(writer, args.exec(config), args.count.map(u64::from)));
-    let subscription = bus.subscribe(args.options(), handling.clone()).await?;
+    let subscription = tokio::select! {
+        biased;
+        () = interrupt.wait() => {
+            leave(&bus).await;
+            return Ok(Exit::Interrupted);
+        }
+        subscription = bus.subscribe(args.options(), handling.clone()) => subscription?,
+    };
     if std::io::stdout().is_terminal() {
         say(format_args!("{} of group {} is listening; Ctrl-C ends it", subscription.member(), args.group));
     }
-    let ended = wait(args, &subscription, &handling, &interrupt).await;
+    let ended = wait(args, &subscription, &handling, &interrupt, assigned).await;
     let exit = end(subscription, &handling, ended, args.deadline(config)).await;
     leave(&bus).await;
     say(format_args!("{} handled, {} attempts failed", handling.finished(), handling.failed()));
@@ -207,6 +238,9 @@ fn notes(event: &BusEvent<'_>) {
                 "the broker does not let this member go on for {} s, trying again: {error}",
                 age.as_secs()
             ));
+        }
+        BusEvent::AwaitingTopic { topic, patience, .. } => {
+            say(format_args!("topic {topic} does not exist; waiting for it, at most {} s", patience.as_secs_f64()));
         }
         BusEvent::DataLost { at, from, to } => {
             say(format_args!("records were removed unhandled: partition {}, {from} to {to}", at.partition));
@@ -243,27 +277,39 @@ enum Ended {
     Stopped(Result<(), eventbus::Error>),
 }
 
-async fn wait(args: &Args, subscription: &Subscription, handling: &Handling, interrupt: &Interrupt) -> Ended {
+async fn wait(
+    args: &Args,
+    subscription: &Subscription,
+    handling: &Handling,
+    interrupt: &Interrupt,
+    assigned: Assigned,
+) -> Ended {
     tokio::select! {
         biased;
         error = handling.output_broken() => Ended::Output(error),
         () = handling.counted() => Ended::Counted,
         () = interrupt.wait() => Ended::Interrupted,
         ended = subscription.closed() => Ended::Stopped(ended),
-        () = idle(args.idle_exit, handling) => Ended::Idle,
+        () = idle(args.idle_exit, handling, assigned) => Ended::Idle,
     }
 }
 
-/// Waits until no attempt has run for this long; for ever without a limit.
-async fn idle(after: Option<Duration>, handling: &Handling) {
+/// Waits until no attempt has run for this long; for ever without a limit. The time counts from the first assignment of
+/// a partition: before it, nothing can come.
+async fn idle(after: Option<Duration>, handling: &Handling, mut assigned: Assigned) {
     let Some(after) = after else { return std::future::pending().await };
     loop {
-        let quiet_since = handling.quiet_since();
+        let first = *assigned.borrow_and_update();
+        let since = handling.quiet_since().map(|since| first.map_or(since + UNASSIGNED, |first| since.max(first)));
         let now = Instant::now();
-        match quiet_since.map(|since| since + after) {
-            Some(end) if end <= now => return,
-            Some(end) => tokio::time::sleep_until(end).await,
-            None => tokio::time::sleep(after.max(Duration::from_millis(10))).await,
+        let end = match since {
+            Some(since) if since + after <= now => return,
+            Some(since) => since + after,
+            None => now + after.max(Duration::from_millis(10)),
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(end) => {}
+            Ok(()) = assigned.changed() => {}
         }
     }
 }

@@ -38,6 +38,7 @@ const TESTS: &[Test] = tests! {
         a_record_that_the_broker_does_not_take_is_refused,
         what_the_broker_never_answered_is_told_as_unknown,
         what_a_full_stream_refuses_is_told_while_it_waits_and_refused_at_the_deadline,
+        what_is_printed_and_published_again_is_a_copy_of_the_topic,
     }
     subscribing::{
         so_many_lines_and_nothing_finished_beyond,
@@ -49,6 +50,8 @@ const TESTS: &[Test] = tests! {
         a_deadline_ends_the_command_without_an_attempt,
         a_closed_pipe_is_no_failed_attempt,
         two_members_share_the_work,
+        a_closed_output_acknowledges_nothing,
+        a_topic_that_is_made_later_is_waited_for,
     }
     looking::{
         lag_counts_records,

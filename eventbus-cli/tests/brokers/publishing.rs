@@ -120,3 +120,36 @@ pub(crate) fn what_a_full_stream_refuses_is_told_while_it_waits_and_refused_at_t
         assert!(receipts.iter().any(|receipt| receipt["outcome"] == "refused"), "{receipts:?}");
     }
 }
+
+pub(crate) fn what_is_printed_and_published_again_is_a_copy_of_the_topic(world: &World) {
+    let full = concat!(
+        r#"{"key":"k","type":"T","id":"i","source":"/s","time":"2026-01-02T03:04:05.678Z","sequence":7,"version":2,"#,
+        r#""headers":{"z":"1","a":"2"},"tenant":"t","correlation_id":"c","causation_id":"d","extensions":{"x":"y"},"#,
+        r#""traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","payload":null}"#
+    );
+    let input = [
+        &format!("\u{feff}{full}\n"),
+        "{\"key\":\"k\",\"type\":\"T\",\"id\":\"j\",\"content_type\":null,\"payload\":{\"n\": 1.0}}\n",
+        "{\"key_base64\":\"/w==\",\"type\":\"T\",\"id\":\"k\",\"content_type\":\"text/plain\",\"payload_base64\":\"AP8=\"}\n",
+        "{\"key\":\"k\",\"type\":\"T\",\"id\":\"l\"}\n",
+    ];
+    world.publish("one", &input.concat());
+    let lines = |topic: &str| {
+        let printed = world.run("subscribe", &["--topic", topic, "--group", "g", "--count", "4"]).ends_with(0);
+        let mut lines = printed.lines();
+        lines.sort_by_key(|line| line["id"].to_string());
+        (printed.stdout, lines)
+    };
+    let (printed, first) = lines("one");
+    assert!(printed.contains(r#""headers":{"z":"1","a":"2"}"#) && printed.contains(r#""payload":null"#), "{printed}");
+    assert!(first[3].get("payload").is_none() && first[3].get("payload_base64").is_none(), "{}", first[3]);
+    world.publish("two", &printed);
+    let (_, mut second) = lines("two");
+    assert_eq!(second.len(), first.len());
+    for (copy, original) in second.iter_mut().zip(&first) {
+        for of_the_delivery in ["topic", "partition", "position", "member", "epoch", "attempt"] {
+            copy[of_the_delivery] = original[of_the_delivery].clone();
+        }
+        assert_eq!(copy, original);
+    }
+}

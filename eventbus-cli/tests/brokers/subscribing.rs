@@ -225,3 +225,31 @@ pub(crate) fn two_members_share_the_work(world: &World) {
     printed.sort_by_key(|line| (line["partition"].as_u64(), line["position"].as_u64()));
     assert_all_once(&printed, keys, count);
 }
+
+pub(crate) fn a_closed_output_acknowledges_nothing(world: &World) {
+    world.publish("t", &events(1, 5));
+    let program = env!("CARGO_BIN_EXE_eventbus");
+    let command = format!("{program} subscribe --url '{}' --topic t --group g --idle-exit 1 >&-", world.url);
+    let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard output is closed"), "{said}");
+    let again = world.run("subscribe", &["--topic", "t", "--group", "g", "--count", "5"]).ends_with(0);
+    assert_all_once(&again.lines(), 1, 5);
+}
+
+pub(crate) fn a_topic_that_is_made_later_is_waited_for(world: &World) {
+    let group = ["--topic", "later", "--group", "g"];
+    let waits = |seconds| [&group[..], &["--count", "2", "--reset", "--wait-for-topic", seconds]].concat();
+    let mut waiting = world.start("subscribe", &waits("100"));
+    let ran = world.run("subscribe", &waits("0.5")).ends_with(1).says("unknown topic");
+    assert!(ran.stderr.contains("topic later does not exist; waiting for it"), "{}", ran.stderr);
+    world.publish("later", &events(1, 2));
+    assert_all_once(&waiting.rest(), 1, 2);
+    assert_eq!(waiting.wait().0, Some(0));
+    // The wait can be interrupted.
+    let mut waiting = world.start("subscribe", &["--topic", "never", "--group", "g", "--wait-for-topic", "100"]);
+    waiting.said_once("waiting for it");
+    waiting.signal("-INT");
+    assert_eq!(waiting.wait().0, Some(130));
+}

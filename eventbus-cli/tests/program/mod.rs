@@ -176,6 +176,11 @@ impl Running {
         }
     }
 
+    /// Waits until the program has said this on stderr.
+    pub(crate) fn said_once(&self, text: &str) {
+        while !self.stderr.recv_timeout(PATIENCE).unwrap().contains(text) {}
+    }
+
     fn said(&self) -> String {
         self.stderr.try_iter().map(|line| line + "\n").collect()
     }

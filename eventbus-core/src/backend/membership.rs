@@ -64,6 +64,10 @@ pub struct Join {
 }
 
 impl Join {
+    /// The time that the core adds to a subscription's own `drain_deadline`, for the last calls to the broker: a backend
+    /// that refuses a deadline names the setting's limit without it.
+    pub const HAND_BACK_GRACE: Duration = Duration::from_secs(6);
+
     /// Makes a request with the default time-outs (10 s, 30 s).
     #[must_use]
     pub fn new(topic: TopicDescription, group: Group, member: impl Into<String>) -> Self {

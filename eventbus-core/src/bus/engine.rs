@@ -19,7 +19,7 @@ use crate::model::{Envelope, Error, ErrorKind, Group, Key, OnExisting, Position,
 use crate::mutant::Seam;
 use crate::observe::{BusEvent, Hooks, Propagator};
 use crate::publish::{BatchPublishing, Lanes, Publish, Publishing, Traced};
-use crate::runtime::{Env, Mutex, OwnThread};
+use crate::runtime::{Backoff, Env, Mutex, OwnThread};
 use crate::subscribe::HandleTelemetry;
 use crate::subscribe::{
     CloseBy, FailurePolicy, HAND_BACK_GRACE, HandleLayer, Handler, OnLogReset, Pool, Running, Scope, Session,
@@ -28,6 +28,9 @@ use crate::subscribe::{
 
 /// The counter that numbers buses and subscriptions of this process, so that a handler's own are told from others.
 static COUNTER: AtomicU64 = AtomicU64::new(1);
+
+/// The longest wait for a topic that does not exist: a hundred years, so that no sum of times overflows.
+const LONGEST_WAIT: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// The ordering engine on a [`Backend`].
 ///
@@ -140,11 +143,8 @@ impl Bus {
     async fn join(&self, options: Subscribe, handler: Arc<dyn Handler>) -> Result<Subscription> {
         let prefix = options.member.clone().unwrap_or_else(|| "member".into());
         let (topic, group, settings) = options.checked()?;
+        let described = self.await_topic(&topic, &group, settings.wait_for_topic.unwrap_or_default()).await?;
         let backend = self.reach()?;
-        let described = {
-            let (backend, topic) = (backend.clone(), topic.clone());
-            self.own.run(async move { backend.describe_topic(&topic).await }).await?
-        };
         let dead_letters = match settings.policy {
             FailurePolicy::DeadLetter => Some(self.ensure_dead_letters(&topic, &group, &described).await?),
             _ => None,
@@ -152,7 +152,7 @@ impl Bus {
         let member: Arc<str> = format!("{prefix}-{:016x}", self.env.random()).into();
         let mut join = Join::new(described.clone(), group.clone(), &*member);
         join.session_timeout = settings.session_timeout;
-        join.drain_deadline = settings.drain_deadline + HAND_BACK_GRACE;
+        join.drain_deadline = settings.drain_deadline.saturating_add(HAND_BACK_GRACE);
         join.begin_anew = settings.on_log_reset == OnLogReset::Earliest;
         let membership = self.own.run(async move { backend.join(join).await }).await?;
 
@@ -215,6 +215,34 @@ impl Bus {
             let _ = tell_ended.send(Some(error));
         });
         Ok(Subscription { inner: running })
+    }
+
+    /// Describes a topic. One that does not exist is looked for again, with back-off, for as long as there is patience.
+    async fn await_topic(&self, topic: &Topic, group: &Group, patience: Duration) -> Result<TopicDescription> {
+        let until = Instant::now() + patience.min(LONGEST_WAIT);
+        let again = Backoff::exponential().max(Duration::from_secs(2));
+        for attempt in 0.. {
+            let (backend, topic_name) = (self.reach()?, topic.clone());
+            let pause = again.delay(attempt, self.env.random()).min(until.saturating_duration_since(Instant::now()));
+            let looked = self.own.run(async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                backend.describe_topic(&topic_name).await
+            });
+            let missing = match looked.await {
+                Err(error) if error.kind() == ErrorKind::UnknownTopic && !patience.is_zero() => error,
+                looked => return looked,
+            };
+            if Instant::now() >= until {
+                return Err(missing.with("waited", format_args!("{patience:?}")));
+            }
+            if attempt == 0 {
+                tracing::info!(target: "eventbus", %topic, ?patience, "waiting for a topic that does not exist yet");
+                self.hooks.emit(&BusEvent::AwaitingTopic { topic, group, patience });
+            }
+        }
+        Err(Error::closed("bus"))
     }
 
     /// Registers a subscription, so that closing the bus drains it, too. Returns false where the bus is closed already.

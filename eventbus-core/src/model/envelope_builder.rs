@@ -22,16 +22,14 @@ const RESERVED_HEADERS: [&str; 3] = ["content-type", "traceparent", "tracestate"
 const RESERVED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "eventbus-"];
 
 /// Extension names that envelopes have as fields, or that the bus writes.
-const RESERVED_EXTENSIONS: [&str; 19] = [
+const RESERVED_EXTENSIONS: [&str; 17] = [
     "specversion",
     "id",
     "source",
     "type",
     "time",
-    "subject",
     "data",
     "datacontenttype",
-    "dataschema",
     "partitionkey",
     "sequence",
     "eventversion",
@@ -201,7 +199,8 @@ impl EnvelopeBuilder {
     }
 
     /// Adds a CloudEvents extension attribute. Its name has 1 to 20 characters of `a-z 0-9`, is no field of an
-    /// envelope, and does not begin with `eventbus`.
+    /// envelope, and does not begin with `eventbus`. `subject` and `dataschema` are attributes of CloudEvents that count
+    /// as extensions here; a `subject` that is the key's text is no extension, since the bus writes it anyway.
     pub fn extension(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let name = name.into();
         if let Err(error) = check_extension_name(&name) {
@@ -287,6 +286,10 @@ impl EnvelopeBuilder {
         }
         check_source(&a.source)?;
         check_time(a.time)?;
+        let key = attributes.key.as_ref().and_then(Key::as_str);
+        if key.is_some() && attributes.extensions.get("subject").map(String::as_str) == key {
+            attributes.extensions.remove("subject");
+        }
         attributes.size = attributes.count_size();
         Ok(Envelope(Arc::new(attributes)))
     }
@@ -340,7 +343,7 @@ pub(crate) fn check_header(name: &str, value: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_value(name: &str, value: &str) -> Result<(), Error> {
+pub(crate) fn check_value(name: &str, value: &str) -> Result<(), Error> {
     if value.is_empty() || value.len() > MAX_VALUE || !is_text(value) {
         return Err(invalid(format!("{name:?}: expected 1 to {MAX_VALUE} bytes without control characters")));
     }
@@ -403,6 +406,13 @@ mod tests {
         assert!(envelope().tenant("a\u{7}").build().is_err());
         assert!(envelope().extension("Upper", "x").build().is_err());
         assert!(envelope().extension("partitionkey", "x").build().is_err());
+    }
+
+    #[test]
+    fn a_subject_is_an_extension_unless_it_is_the_key() {
+        let of = |subject: &str| envelope().key("k").extension("subject", subject).build().unwrap();
+        assert_eq!(of("other").extension("subject"), Some("other"));
+        assert_eq!(of("k").extensions().count(), 0);
     }
 
     #[test]

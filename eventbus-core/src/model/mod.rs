@@ -17,7 +17,7 @@ pub use codec::{Codec, Json};
 pub(crate) use envelope::Attributes;
 pub use envelope::Envelope;
 pub use envelope_builder::EnvelopeBuilder;
-pub(crate) use envelope_builder::{check_header, is_text};
+pub(crate) use envelope_builder::{check_header, check_value, is_text};
 pub use error::{Error, ErrorKind, Refusal, Result};
 pub use event::Event;
 pub use key::{Key, MAX_KEY_BYTES, murmur2};

@@ -123,6 +123,15 @@ pub enum BusEvent<'a> {
         /// Claimed, released or lost.
         change: OwnershipChange,
     },
+    /// A subscription waits for a topic that does not exist yet. Told once, when the wait begins.
+    AwaitingTopic {
+        /// The topic.
+        topic: &'a Topic,
+        /// The group.
+        group: &'a Group,
+        /// How long the subscription waits at most.
+        patience: Duration,
+    },
     /// A subscription ended with an error.
     SubscriptionEnded {
         /// The topic.

@@ -197,6 +197,7 @@ settings! {
     others {
         policy: FailurePolicy = FailurePolicy::default();
         handler_timeout: Option<Duration> = None;
+        wait_for_topic: Option<Duration> = None;
     }
 }
 
@@ -227,6 +228,13 @@ impl Subscribe {
     /// Sets how long one attempt may take before it counts as failed and its future is dropped. Default: no limit.
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
         self.chosen.handler_timeout = Some(Some(timeout));
+        self
+    }
+
+    /// Sets how long subscribing waits for a topic that does not exist yet. The wait is told as
+    /// [`BusEvent::AwaitingTopic`](crate::BusEvent::AwaitingTopic). Default: it fails at once.
+    pub fn wait_for_topic(mut self, patience: Duration) -> Self {
+        self.chosen.wait_for_topic = Some(Some(patience));
         self
     }
 

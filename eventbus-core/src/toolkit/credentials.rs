@@ -3,7 +3,10 @@
 //! Invariant: a secret is never printed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::model::Result;
+use crate::validate::invalid;
 
 /// A text that is never printed, not even by `Debug`.
 ///
@@ -101,7 +104,35 @@ pub struct Tls {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
+/// Checks that a file which a setting names can be read, before a client is given it: clients' errors name no file.
+///
+/// # Errors
+/// `InvalidConfig`, with the setting, the file and the system's words.
+pub fn readable(setting: &'static str, file: &Path) -> Result<()> {
+    match std::fs::File::open(file).and_then(|opened| opened.metadata()) {
+        Ok(found) if found.is_dir() => {
+            Err(invalid(setting, format!("expected a file, {} is a directory", file.display())))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(setting, format!("{} cannot be read: {error}", file.display())).caused_by(error)),
+    }
+}
+
 impl Tls {
+    /// Checks that the files can be read.
+    ///
+    /// # Errors
+    /// As [`readable`].
+    pub fn check_files(&self) -> Result<()> {
+        let (certificate, key) = self.client_certificate.as_ref().map_or((None, None), |(c, k)| (Some(c), Some(k)));
+        let files = [
+            ("root_certificates", self.root_certificates.as_ref()),
+            ("client_certificate", certificate),
+            ("client_key", key),
+        ];
+        files.into_iter().try_for_each(|(setting, file)| file.map_or(Ok(()), |file| readable(setting, file)))
+    }
+
     /// Returns whether connections are encrypted from the beginning, whatever the server says.
     #[must_use]
     pub fn is_on(&self) -> bool {
@@ -118,6 +149,25 @@ mod tests {
         let sasl = Sasl::new(Mechanism::Plain, "me", "s3cret");
         assert_eq!(format!("{sasl:?}"), "Sasl { mechanism: Plain, user: Secret, password: Secret }");
         assert_eq!(format!("{:?}", ("me", Secret::from(String::from("s3cret")))), "(\"me\", Secret)");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_with_its_setting() {
+        let nowhere = || PathBuf::from("/nowhere/file.pem");
+        for (tls, setting) in [
+            (Tls { root_certificates: Some(nowhere()), ..Tls::default() }, "root_certificates"),
+            (Tls { client_certificate: Some((nowhere(), nowhere())), ..Tls::default() }, "client_certificate"),
+            (Tls { client_certificate: Some(("Cargo.toml".into(), nowhere())), ..Tls::default() }, "client_key"),
+        ] {
+            let error = tls.check_files().unwrap_err().to_string();
+            assert!(
+                error.contains("/nowhere/file.pem cannot be read: No such file") && error.contains(setting),
+                "{error}"
+            );
+        }
+        let error = readable("credentials_file", Path::new("src")).unwrap_err().to_string();
+        assert!(error.contains("credentials_file: expected a file, src is a directory"), "{error}");
+        assert!(Tls::default().check_files().is_ok());
     }
 
     #[test]

@@ -141,10 +141,17 @@ pub fn prefix(text: &str, least: usize, marks: &str) -> Result<()> {
     Err(invalid("prefix", format!("expected {length} of A-Z a-z 0-9{marks}, got {text:?}")))
 }
 
-/// Returns whether this can be a host, with or without a port.
+/// Returns whether this can be a host, with or without a port of 1 to 65535.
 #[must_use]
 pub fn is_host(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
+    let port = match text.rsplit_once(':') {
+        // Behind more than one colon stands a part of an address, unless that is in brackets.
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => Some(port),
+        _ => None,
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port != 0);
+    let characters = text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
+    !text.is_empty() && characters && port.is_none_or(is_port)
 }
 
 /// Returns whether this is `SCHEME://HOST[:PORT]` with one of these schemes.
@@ -238,6 +245,8 @@ mod tests {
     fn a_host_holds_nothing_that_could_be_a_path_or_a_secret() {
         assert!(["a", "a.b-c_d:1", "[::1]:9"].into_iter().all(is_host));
         assert!(!["", "a/b", "u@a", "a b", "http://a"].into_iter().any(is_host));
+        assert!(["a:65535", "::1", "fe80::1:99999", "[::1]"].into_iter().all(is_host));
+        assert!(!["a:0", "a:65536", "a:99999", "a:", "a:x", "[::1]:0", "a:+1"].into_iter().any(is_host));
     }
 
     #[test]

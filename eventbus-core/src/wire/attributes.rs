@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::record::{Binding, DecodeContext, Decoded, FOREIGN_TYPE, Hop, WireRecord, is_hop, undecodable};
-use crate::model::{Attributes, Envelope, EnvelopeBuilder, Error, Key, Stamp, check_header, is_text};
+use crate::model::{Attributes, Envelope, EnvelopeBuilder, Error, Key, Stamp, check_header, check_value, is_text};
 
 /// The attribute of a key that is no text, where the record has no key of its own.
 pub(super) const BINARY_KEY: &str = "eventbuskeybase64";
@@ -170,21 +170,24 @@ impl<'a> Reader<'a> {
             "type" => self.event_type = Some(value.into_owned()),
             // An empty value of an optional attribute says as much as none.
             _ if value.is_empty() => {}
-            "time" => {
-                let time = OffsetDateTime::parse(&value, &Rfc3339);
-                self.time = Some(time.map_err(|error| undecodable(name, format!("expected RFC 3339: {error}")))?);
-            }
-            "datacontenttype" => self.content_type(value.into_owned()),
-            "subject" => self.subject = Some(value),
             "partitionkey" => self.partition_key = Some(value),
             BINARY_KEY => self.binary_key = Some(value),
+            // These two are a stamp, or they are extensions: that is seen at the end.
+            "producer" => self.producer = Some(value),
+            "number" => self.number = Some(value),
+            // An optional attribute in a form that no envelope holds: the event is worth more than it.
+            _ if check_value(name, &value).is_err() => self.leave_out(name),
+            "time" => match OffsetDateTime::parse(&value, &Rfc3339) {
+                Ok(time) => self.time = Some(time),
+                Err(_) => self.leave_out(name),
+            },
+            "datacontenttype" => self.content_type(value.into_owned()),
+            "subject" => self.subject = Some(value),
             "correlationid" => self.rest.correlation_id = Some(value.into_owned()),
             "causationid" => self.rest.causation_id = Some(value.into_owned()),
             "tenant" => self.rest.tenant = Some(value.into_owned()),
             "traceparent" => self.rest.traceparent = Some(value.into_owned()),
             "tracestate" => self.rest.tracestate = Some(value.into_owned()),
-            "producer" => self.producer = Some(value),
-            "number" => self.number = Some(value),
             "sequence" if whole::<u64>(&value).is_some() => self.rest.sequence = whole(&value),
             "eventversion" if whole::<u32>(&value).is_some() => self.rest.version = whole(&value),
             _ if extension_name(name) => {
@@ -283,8 +286,12 @@ impl<'a> Reader<'a> {
         let mut extensions = std::mem::take(&mut self.rest.extensions);
         if told.is_none() {
             // A foreign producer's extensions happen to have these names.
-            extensions.extend(self.producer.take().map(|value| ("producer".to_owned(), value.into_owned())));
-            extensions.extend(self.number.take().map(|value| ("number".to_owned(), value.into_owned())));
+            for (name, value) in [("producer", self.producer.take()), ("number", self.number.take())] {
+                match value {
+                    Some(value) if check_value(name, &value).is_err() => self.left_out.push(name.to_owned()),
+                    value => extensions.extend(value.map(|value| (name.to_owned(), value.into_owned()))),
+                }
+            }
         }
         let said_by_key = self.subject.as_deref() == key.as_ref().and_then(key_text);
         if let Some(subject) = self.subject.take().filter(|_| !said_by_key) {
@@ -331,6 +338,11 @@ pub(super) fn key(
         return Ok(None);
     }
     Key::from_bytes(bytes).map(Some).map_err(|error| undecodable(name, error.message()))
+}
+
+/// Whether an event is nothing without this attribute, or without its key in no line: it is never left out.
+pub(super) fn is_needed(name: &str) -> bool {
+    matches!(name, "specversion" | "id" | "source" | "type" | "partitionkey" | BINARY_KEY)
 }
 
 /// Reads a whole number: digits only, and in range.

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
-use super::attributes::{self, BINARY_KEY, Reader};
+use super::attributes::{self, BINARY_KEY, Reader, is_needed};
 use super::headers::attribute_header;
 use super::record::{Binding, CONTENT_TYPE, DecodeContext, Decoded, Peek, WireRecord, undecodable};
-use crate::model::{Envelope, Error, Stamp};
+use crate::model::{Envelope, Error, Stamp, check_value};
 
 /// The characters that are encoded in a header's value: everything outside `!` to `~`, and the two that readers by the
 /// HTTP rules would take for something else.
@@ -44,13 +44,18 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
     let mut media = None;
     for (header, value) in &record.headers {
         if let Some(name) = attribute_name(header, binding) {
-            let text = read(value, binding).ok_or_else(|| undecodable(&name, "expected UTF-8"))?;
-            reader.attribute(&name, text)?;
+            match read(value, binding) {
+                Some(text) => reader.attribute(&name, text)?,
+                None if is_needed(&name) => return Err(undecodable(&name, "expected UTF-8")),
+                None => reader.leave_out(header),
+            }
         } else if header.eq_ignore_ascii_case(binding.content_type.unwrap_or(CONTENT_TYPE))
             || header.eq_ignore_ascii_case(CONTENT_TYPE)
         {
-            let text = std::str::from_utf8(value).map_err(|_| undecodable(CONTENT_TYPE, "expected UTF-8"))?;
-            media = Some(text.to_owned());
+            match std::str::from_utf8(value) {
+                Ok(text) if text.is_empty() || check_value(CONTENT_TYPE, text).is_ok() => media = Some(text.to_owned()),
+                _ => reader.leave_out(header),
+            }
         } else {
             reader.header(header, value, binding);
         }

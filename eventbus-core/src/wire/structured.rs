@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::attributes::{self, BINARY_KEY, LENIENT, Reader};
+use super::attributes::{self, BINARY_KEY, LENIENT, Reader, is_needed};
 use super::binary;
 use super::headers::attribute_header;
 use super::record::{
@@ -139,19 +139,28 @@ pub(super) fn decode(record: &WireRecord, binding: &Binding, context: &DecodeCon
     reader.finish(payload, context)
 }
 
+/// Returns a document's members. A byte order mark before the document is passed over.
+fn members(document: &[u8]) -> Result<Members<'_>, serde_json::Error> {
+    serde_json::from_slice(document.strip_prefix("\u{feff}".as_bytes()).unwrap_or(document))
+}
+
 fn read_document(document: &Bytes, reader: &mut Reader<'_>) -> Result<Bytes, Error> {
-    let members: Members<'_> = serde_json::from_slice(document)
+    let members = members(document)
         .map_err(|error| undecodable("document", format!("expected a JSON object: {error}")).caused_by(error))?;
     for (name, value) in &members {
         if matches!(&**name, "data" | "data_base64") {
             continue;
         }
-        if let Some(value) = text(name, value)? {
-            reader.attribute(name, value.into())?;
+        match text(name, value) {
+            Ok(Some(value)) => reader.attribute(name, value.into())?,
+            Ok(None) => {}
+            Err(error) if is_needed(name) => return Err(error),
+            Err(_) => reader.leave_out(name),
         }
     }
-    let data = members.get("data").copied();
     let encoded = members.get("data_base64").copied().filter(|raw| raw.get() != "null");
+    // Some producers write both members, and null for the one that they do not use.
+    let data = members.get("data").copied().filter(|raw| encoded.is_none() || raw.get() != "null");
     match (data, encoded) {
         (Some(_), Some(_)) => Err(undecodable("data", "expected one of data and data_base64, got both")),
         (Some(data), None) => read_data(document, data, reader),
@@ -214,7 +223,7 @@ pub(super) fn peek(record: &WireRecord, binding: &Binding) -> Peek {
             return Peek { key: reader.key().ok().flatten(), stamp: Some(stamp) };
         }
     }
-    if let Ok(members) = serde_json::from_slice::<Members<'_>>(&record.payload) {
+    if let Ok(members) = members(&record.payload) {
         for name in ["partitionkey", BINARY_KEY, "producer", "number"] {
             let value = members.get(name).and_then(|value| text(name, value).ok().flatten());
             if let Some(value) = value {

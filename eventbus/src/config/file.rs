@@ -18,6 +18,7 @@ pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
 
 /// Reads a TOML document. It need not name a backend, since another source may.
 pub(super) fn read(text: &str, origin: Origin) -> Result<Source, ConfigError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
         ConfigError::Toml { line, message: error.message().to_owned() }

@@ -73,6 +73,8 @@ section! {
         on_data_loss: OnDataLoss = "stop", Word(&["stop", "continue"]) => Subscribe::on_data_loss;
         /// how long one attempt may take
         handler_timeout_ms: u64 = "no limit", TIME => millis(Subscribe::handler_timeout);
+        /// how long subscribing waits for a topic that does not exist yet
+        wait_for_topic_ms: u64 = "not at all", TIME => millis(Subscribe::wait_for_topic);
         /// how long a hand-over waits for running handlers
         drain_deadline_ms: u64 = "30 s", number(0, CENTURY) => millis(Subscribe::drain_deadline);
         /// how long a silent member keeps its partitions

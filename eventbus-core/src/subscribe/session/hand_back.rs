@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::claim::{commit_of, commit_until_known};
 use super::context::{Claimed, DrainReport, SessionContext};
+use crate::backend::Join;
 use crate::model::Result;
 use crate::subscribe::pool::PartitionProgress;
 
@@ -23,7 +24,7 @@ const DROP_GRACE: Duration = Duration::from_secs(1);
 pub(crate) const CALL_GRACE: Duration = Duration::from_secs(2);
 
 /// The time that a hand-over may take beyond its deadline: the backend fences only after that.
-pub(crate) const HAND_BACK_GRACE: Duration = Duration::from_secs(6);
+pub(crate) const HAND_BACK_GRACE: Duration = Join::HAND_BACK_GRACE;
 
 /// Waits until no handler of the partition runs, and drops running ones at the deadline.
 pub(crate) async fn drain(shared: &Arc<SessionContext>, partition: u32, deadline: Instant) -> DrainReport {

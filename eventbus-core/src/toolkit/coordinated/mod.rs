@@ -227,7 +227,7 @@ impl MemberConfig {
     /// Makes the settings that the core asks for, with this lease.
     #[must_use]
     pub fn of(join: &Join, lease: Duration) -> Self {
-        let (session, drain) = (join.session_timeout, join.drain_deadline + DRAIN_MARGIN);
+        let (session, drain) = (join.session_timeout, join.drain_deadline.saturating_add(DRAIN_MARGIN));
         Self { member: join.member.clone(), session, lease, drain, inherits: false }
     }
 }

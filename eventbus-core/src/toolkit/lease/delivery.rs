@@ -3,8 +3,8 @@
 //! Invariants (S3, S6):
 //! * within one read positions rise and no delivery is missing; at the first gap, error or silence the read ends with
 //!   an interruption, and nothing comes after it;
-//! * the records requested and not yet taken by the member are bounded, in number and, by their average size, in bytes;
-//!   a paused read requests nothing more;
+//! * the records requested and not yet taken by the member are bounded, in number and in bytes, also where records grow
+//!   while a request is open; a paused read requests nothing more;
 //! * a position is passed over as nobody's only where the broker, asked after the log's ends were seen, has no record
 //!   there, and retention cannot have taken one before;
 //! * losses below the read or within it, and the progress of an idle partition, are told through the same queue as records.
@@ -25,6 +25,12 @@ use crate::model::{Position, Result};
 
 /// Bytes of one partition that may be on their way.
 const BYTES: usize = 8 << 20;
+
+/// The least bytes that are worth a request.
+const LEAST: usize = BYTES / 32;
+
+/// Records whose average size says how many more are requested.
+const AVERAGED: usize = 256;
 
 /// Records requested before their size is known.
 const FIRST: usize = 64;
@@ -48,13 +54,16 @@ pub(super) struct Told {
 pub(super) struct Flow {
     /// Records requested and not yet taken.
     asked: AtomicUsize,
+    /// Bytes of the records delivered and not yet taken.
+    held: AtomicUsize,
     paused: AtomicBool,
     wake: Notify,
 }
 
 impl Flow {
-    pub(super) fn taken(&self, records: usize) {
-        self.asked.fetch_sub(records, Ordering::AcqRel);
+    pub(super) fn taken(&self, records: &[Inbound]) {
+        self.asked.fetch_sub(records.len(), Ordering::AcqRel);
+        self.held.fetch_sub(records.iter().map(|record| record.bytes).sum(), Ordering::AcqRel);
         self.wake.notify_one();
     }
 
@@ -137,9 +146,14 @@ struct Pulling {
     pace: ReadPacing,
     /// Records of open requests that have not come yet.
     open: usize,
+    /// Bytes that open requests may still bring: more than that while requests that were served leave bytes over.
+    open_bytes: usize,
+    /// Whether the next record did not fit into a request.
+    outgrown: bool,
     /// Deliveries so far.
     delivered: u64,
-    bytes: usize,
+    /// The newest records' number and bytes.
+    newest: (usize, usize),
     /// Whether records came since the log's ends were last seen.
     fresh: bool,
     /// The time at which the broker was last heard of.
@@ -148,7 +162,49 @@ struct Pulling {
 
 impl Pulling {
     fn new(source: Box<dyn Source>, pace: ReadPacing) -> Self {
-        Self { source, pace, open: 0, delivered: 0, bytes: 0, fresh: false, heard: Instant::now() }
+        let heard = Instant::now();
+        let (open, open_bytes, newest) = (0, 0, (0, 0));
+        Self { source, pace, open, open_bytes, outgrown: false, delivered: 0, newest, fresh: false, heard }
+    }
+
+    /// Returns the most records to have requested and not yet taken, by the average size of the newest.
+    fn most(&self) -> usize {
+        match self.newest {
+            (0, _) => FIRST.min(self.pace.batch),
+            (records, bytes) => (BYTES / (bytes / records).max(1)).clamp(1, self.pace.batch),
+        }
+    }
+
+    /// Returns the bytes that so many records may have: four times as many as the newest, so that requests beside this
+    /// one have room.
+    fn bytes_of(&self, records: usize) -> usize {
+        match self.newest {
+            (0, _) => BYTES,
+            (newest, bytes) => (4 * records).saturating_mul(bytes / newest).clamp(LEAST, BYTES),
+        }
+    }
+
+    /// Notes a record that came.
+    fn came(&mut self, bytes: usize) {
+        self.delivered += 1;
+        self.outgrown = false;
+        self.ends(1);
+        self.open_bytes = self.open_bytes.saturating_sub(bytes);
+        let (records, sum) = &mut self.newest;
+        (*records, *sum) = (*records + 1, *sum + bytes);
+        if *records > AVERAGED {
+            (*records, *sum) = (*records / 2, *sum / 2);
+        }
+    }
+
+    /// Notes that so many records of open requests came, or will not come any more. Returns their number.
+    fn ends(&mut self, records: usize) -> usize {
+        let ended = records.min(self.open);
+        self.open -= ended;
+        if self.open == 0 {
+            self.open_bytes = 0;
+        }
+        ended
     }
 
     /// Returns the next event if it is there already.
@@ -215,24 +271,28 @@ impl Delivery {
         }
     }
 
-    /// Requests more when half of the records that may be on their way was taken.
+    /// Requests more when half of the records that may be on their way was taken, and there is room for their bytes. A
+    /// record that did not fit is requested alone, with the room of all, once everything before it was taken.
     async fn ask(&self, pulling: &mut Pulling) -> Result<()> {
-        let batch = pulling.pace.batch;
-        let most = match pulling.delivered {
-            0 => FIRST.min(batch),
-            delivered => (BYTES / (pulling.bytes / delivered as usize).max(1)).clamp(1, batch),
-        };
+        let most = pulling.most();
         let asked = self.flow.asked.load(Ordering::Acquire);
         if asked > most / 2 || self.flow.paused.load(Ordering::Acquire) {
             return Ok(());
         }
-        let more = most - asked;
+        let room = BYTES.saturating_sub(self.flow.held.load(Ordering::Acquire) + pulling.open_bytes);
+        let (more, bytes) = match pulling.outgrown {
+            true if asked > 0 => return Ok(()),
+            true => (1, None),
+            false if room < LEAST => return Ok(()),
+            false => (most - asked, Some(pulling.bytes_of(most - asked).min(room))),
+        };
         self.flow.asked.fetch_add(more, Ordering::AcqRel);
         if pulling.open == 0 {
             pulling.heard = Instant::now();
         }
         pulling.open += more;
-        pulling.source.request(more).await
+        pulling.open_bytes += bytes.unwrap_or_default();
+        pulling.source.request(more, bytes).await
     }
 
     /// Takes an event, and those that are there behind it.
@@ -248,17 +308,15 @@ impl Delivery {
                         broken = Some(format!("a gap: delivery {delivery} after {}", pulling.delivered));
                         break;
                     }
-                    pulling.delivered += 1;
-                    pulling.open = pulling.open.saturating_sub(1);
+                    pulling.came(record.bytes);
+                    self.flow.held.fetch_add(record.bytes, Ordering::AcqRel);
                     self.next = record.position.next();
                     self.passed.delivered(record.position);
-                    pulling.bytes += record.bytes;
                     records.push(record);
                 }
-                SourceEvent::Ended(left) => {
-                    let left = left.min(pulling.open);
-                    pulling.open -= left;
-                    self.flow.asked.fetch_sub(left, Ordering::AcqRel);
+                SourceEvent::Ended(left) | SourceEvent::Full(left) => {
+                    pulling.outgrown = matches!(event, SourceEvent::Full(_));
+                    self.flow.asked.fetch_sub(pulling.ends(left), Ordering::AcqRel);
                 }
                 SourceEvent::Alive => {}
                 SourceEvent::Broken(why) => {

@@ -41,8 +41,8 @@ pub fn mapped<R: 'static, T>(source: impl Source<R>, read: impl FnMut(R) -> T + 
 
 #[async_trait]
 impl<S: Source<R>, R: 'static, T, F: FnMut(R) -> T + Send + 'static> Source<T> for Mapped<S, R, F> {
-    async fn request(&mut self, records: usize) -> Result<()> {
-        self.source.request(records).await
+    async fn request(&mut self, records: usize, bytes: Option<usize>) -> Result<()> {
+        self.source.request(records, bytes).await
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<T>> {
@@ -51,6 +51,7 @@ impl<S: Source<R>, R: 'static, T, F: FnMut(R) -> T + Send + 'static> Source<T> f
                 SourceEvent::Record { delivery, left, record: (self.read)(record) }
             }
             SourceEvent::Ended(left) => SourceEvent::Ended(left),
+            SourceEvent::Full(left) => SourceEvent::Full(left),
             SourceEvent::Alive => SourceEvent::Alive,
             SourceEvent::Broken(why) => SourceEvent::Broken(why),
         })

@@ -273,7 +273,7 @@ impl MemberCore {
         let read = owned.get(&told.partition).and_then(|owned| owned.read.as_ref());
         let Some((_, flow, _)) = read.filter(|(number, ..)| *number == told.read) else { return false };
         if let GroupEvent::Records(records) = &told.event {
-            flow.taken(records.len());
+            flow.taken(records);
         }
         true
     }

@@ -192,8 +192,9 @@ pub struct ReadPacing {
 /// Reader of one partition for one read; or, for [`scan`], of anything else kept as a log. Dropped, it ends.
 #[async_trait]
 pub trait Source<R = Inbound>: Send + 'static {
-    /// Requests up to so many further records.
-    async fn request(&mut self, records: usize) -> Result<()>;
+    /// Requests up to so many further records, of at most so many bytes together: where the next record does not fit
+    /// any more, the request ends with [`SourceEvent::Full`]. Without a limit of bytes records of any size come.
+    async fn request(&mut self, records: usize, bytes: Option<usize>) -> Result<()>;
 
     /// Polls for the next event. Not called again after [`SourceEvent::Broken`].
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<SourceEvent<R>>;
@@ -215,6 +216,8 @@ pub enum SourceEvent<R = Inbound> {
     },
     /// A request ended with so many of its records not delivered.
     Ended(usize),
+    /// A request ended, with so many of its records not delivered, because the next record did not fit into its bytes.
+    Full(usize),
     /// The source is still there.
     Alive,
     /// Nothing more will come, for this reason.

@@ -46,7 +46,7 @@ pub async fn scan<R>(
     while left > 0 {
         if asked == 0 {
             asked = left.min(BATCH);
-            source.request(usize::try_from(asked).unwrap_or(usize::MAX)).await?;
+            source.request(usize::try_from(asked).unwrap_or(usize::MAX), None).await?;
         }
         let pulled = tokio::time::timeout(silence, poll_fn(|context| source.poll_next(context))).await;
         match pulled.map_err(|_| broken("the broker fell silent while records were read".into()))? {
@@ -62,7 +62,7 @@ pub async fn scan<R>(
             }
             SourceEvent::Alive => {}
             // Retention or a removal took the remaining records.
-            SourceEvent::Ended(_) => return Ok(()),
+            SourceEvent::Ended(_) | SourceEvent::Full(_) => return Ok(()),
             SourceEvent::Broken(why) => return Err(broken(why)),
         }
     }

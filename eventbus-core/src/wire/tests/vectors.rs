@@ -284,9 +284,7 @@ fn what_cannot_be_decoded_names_the_attribute_and_the_place() {
     let structured = |document| record(&[("content-type", STRUCTURED)], document);
     let cases = [
         (record(&[("ce_specversion", "0.3")], ""), "specversion"),
-        (record(&[("ce_time", "yesterday")], ""), "time"),
         (record(&[("ce_id", "")], ""), "id"),
-        (record(&[("ce_tenant", "a\nb")], ""), "tenant"),
         (record(&[("content-type", "application/cloudevents-batch+json")], "[]"), "content-type"),
         (structured("{"), "document"),
         (structured("[]"), "document"),
@@ -343,4 +341,54 @@ fn a_header_repeats_the_key_of_a_structured_record_where_the_record_has_none() {
     other.headers.retain(|(name, _)| name != "ce-partitionkey");
     other.headers.push(("ce-partitionkey".into(), "b".into()));
     assert!(decode(&other, &binding, &context).unwrap_err().to_string().contains("partitionkey"));
+}
+
+#[test]
+fn an_optional_attribute_in_an_odd_form_is_left_out_and_the_event_read() {
+    let long = "x".repeat(9_000);
+    let document = format!(
+        "\u{feff}{}",
+        serde_json::json!({
+            "specversion": "1.0", "id": "i", "source": "/s", "type": "T", "time": "2026-01-02T03:04:05",
+            "x": {"a": 1}, "y": [], "z": "a\u{7}b", "w": long, "tenant": "a\u{0}", "datacontenttype": {}, "v": "kept",
+            "partitionkey": "k", "data": null, "data_base64": "aGk=",
+        })
+    );
+    for (content_type, binding) in
+        [("application/cloudevents+json", &KEYED), ("Application/CloudEvents+JSON", &TEXTUAL)]
+    {
+        let record = record(&[("content-type", content_type)], &document);
+        let decoded = decode_at_42(&record, binding).unwrap();
+        let envelope = &decoded.envelope;
+        assert_eq!((envelope.id(), envelope.event_type(), &envelope.payload()[..]), ("i", "T", &b"hi"[..]));
+        assert_eq!(envelope.time().unix_timestamp(), 1_700_000_000, "the time of storing");
+        assert_eq!(envelope.extensions().collect::<Vec<_>>(), [("v", "kept")]);
+        assert_eq!((envelope.tenant(), envelope.content_type()), (None, None));
+        assert_eq!(peek(&record, binding).key, envelope.key().cloned());
+        let mut left_out = decoded.left_out;
+        left_out.sort();
+        assert_eq!(left_out, ["datacontenttype", "tenant", "time", "w", "x", "y", "z"]);
+    }
+    let mut binary = record(&[("ce_id", "i"), ("ce_time", "tomorrow"), ("ce_x", "a\u{7}"), ("ce_key", "")], "p");
+    for name in ["ce_tenant", "content-type"] {
+        binary.headers.push((name.into(), bytes::Bytes::from_static(b"\xff")));
+    }
+    let decoded = decode_at_42(&binary, &KEYED).unwrap();
+    assert_eq!((decoded.envelope.id(), decoded.envelope.tenant()), ("i", None));
+    assert_eq!(decoded.left_out, ["time", "x", "ce_tenant", "content-type"]);
+}
+
+#[test]
+fn an_attribute_without_which_an_event_is_nothing_is_not_left_out() {
+    for (member, name) in [
+        (r#""id":{}"#, "id"),
+        (r#""type":[]"#, "type"),
+        (r#""source":{}"#, "source"),
+        (r#""partitionkey":{}"#, "partitionkey"),
+        (r#""specversion":{}"#, "specversion"),
+    ] {
+        let record = record(&[("content-type", "application/cloudevents+json")], &format!("{{{member}}}"));
+        let error = decode_at_42(&record, &TEXTUAL).unwrap_err();
+        assert!(error.context().any(|(what, value)| what == "attribute" && value == name), "{error}");
+    }
 }

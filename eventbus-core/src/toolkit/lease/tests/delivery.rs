@@ -11,7 +11,11 @@ use crate::wire::{Binding, WireRecord};
 static BINDING: Binding = Binding::new("ce-");
 
 fn record(delivery: u64, position: u64) -> SourceEvent {
-    let record = WireRecord { key: None, headers: Vec::new(), payload: "x".into() };
+    record_of(delivery, position, 1)
+}
+
+fn record_of(delivery: u64, position: u64, bytes: usize) -> SourceEvent {
+    let record = WireRecord { key: None, headers: Vec::new(), payload: vec![b'x'; bytes].into() };
     let body = Body::Encoded { record, binding: &BINDING };
     SourceEvent::Record { delivery, left: 0, record: Inbound::new(0, Position::new(position), 0, body) }
 }
@@ -105,6 +109,39 @@ async fn a_paused_read_asks_for_nothing_more_and_no_more_is_on_its_way_than_the_
     assert_eq!(positions(&member).await.len(), 100);
     sleep(Duration::from_millis(10)).await;
     assert_eq!(feed.asked.load(Ordering::Relaxed), first + 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_grow_while_a_request_is_open_are_bounded_in_bytes() {
+    const MIB: usize = 1 << 20;
+    let store = Fake::new(1);
+    let (member, feed) = reading(&store).await;
+    (1..=64).for_each(|n| feed.send.send(record(n, 4 + n)).unwrap());
+    assert_eq!(positions(&member).await.len(), 64);
+    sleep(Duration::from_millis(10)).await;
+    let limits = || feed.limits.lock().unwrap().clone();
+    assert!(limits().iter().all(|limit| limit.is_some_and(|bytes| bytes <= 8 * MIB)), "{:?}", limits());
+    let asked = feed.asked.load(Ordering::Relaxed);
+    // A large record comes and is not taken yet: the next one does not fit.
+    feed.send.send(record_of(65, 69, MIB)).unwrap();
+    feed.send.send(SourceEvent::Full(99)).unwrap();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(feed.asked.load(Ordering::Relaxed), asked, "nothing is asked for while anything waits to be taken");
+    assert_eq!(positions(&member).await, [69]);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(
+        (feed.asked.load(Ordering::Relaxed), limits().last().copied()),
+        (asked + 1, Some(None)),
+        "one, of any size"
+    );
+    // By now the size of records is known.
+    feed.send.send(record_of(66, 70, 9 * MIB)).unwrap();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(feed.asked.load(Ordering::Relaxed), asked + 1, "it takes more than there is room");
+    assert_eq!(positions(&member).await, [70]);
+    sleep(Duration::from_millis(10)).await;
+    assert!(limits().last().unwrap().is_some_and(|bytes| bytes <= 8 * MIB), "{:?}", limits());
+    assert!(feed.asked.load(Ordering::Relaxed) <= asked + 101);
 }
 
 #[tokio::test(start_paused = true)]

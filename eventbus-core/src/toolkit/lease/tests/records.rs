@@ -34,6 +34,26 @@ fn what_is_stored_never_changes_its_form() {
     assert_eq!(encode(&heartbeat).unwrap(), r#"{"group":"g","name":"m","lease_ms":1}"#);
 }
 
+proptest::proptest! {
+    #[test]
+    fn a_record_or_heartbeat_by_anybody_is_read_or_refused(
+        fields in proptest::collection::vec((
+            "(group|owner|name|nonce|write|lease_ms|epoch|next|note|x)", "(-?[0-9]{1,21}|null|\"[A-Za-z0-9+/=]{0,9}\"|\\[\\]|1e9)",
+        ), 0..10),
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
+    ) {
+        let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        for bytes in [format!("{{{}}}", fields.join(",")).into_bytes(), bytes] {
+            serde_json::from_slice::<Heartbeat>(&bytes).ok();
+            if let Ok(record) = serde_json::from_slice::<LeaseRecord>(&bytes) {
+                drop(record.committed());
+                let again: LeaseRecord = serde_json::from_slice(&encode(&record).unwrap()).unwrap();
+                proptest::prop_assert_eq!(again, record);
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_was_lost_is_found_by_reading_back() {
     let store = Fake::new(1);

@@ -184,10 +184,13 @@ pub(super) struct Feed {
     pub(super) send: mpsc::UnboundedSender<SourceEvent>,
     /// Records requested so far.
     pub(super) asked: Arc<AtomicUsize>,
+    /// The limits of bytes of the requests so far.
+    pub(super) limits: Arc<Mutex<Vec<Option<usize>>>>,
 }
 
 pub(super) struct FakeSource<R> {
     asked: Arc<AtomicUsize>,
+    limits: Arc<Mutex<Vec<Option<usize>>>>,
     items: mpsc::UnboundedReceiver<SourceEvent<R>>,
 }
 
@@ -195,14 +198,15 @@ impl<R> FakeSource<R> {
     /// Makes a source that gives the sent events.
     pub(super) fn new() -> (Self, mpsc::UnboundedSender<SourceEvent<R>>) {
         let (send, items) = mpsc::unbounded_channel();
-        (Self { asked: Arc::default(), items }, send)
+        (Self { asked: Arc::default(), limits: Arc::default(), items }, send)
     }
 }
 
 #[async_trait]
 impl<R: Send + 'static> Source<R> for FakeSource<R> {
-    async fn request(&mut self, records: usize) -> Result<()> {
+    async fn request(&mut self, records: usize, bytes: Option<usize>) -> Result<()> {
         self.asked.fetch_add(records, Ordering::Relaxed);
+        self.limits.lock().unwrap().push(bytes);
         Ok(())
     }
 
@@ -341,7 +345,7 @@ impl LeaseStore for Fake {
     async fn open(&self, _: u32, from: Position) -> Result<Box<dyn Source>> {
         self.reach()?;
         let (source, send) = FakeSource::new();
-        let feed = Feed { from, send, asked: Arc::clone(&source.asked) };
+        let feed = Feed { from, send, asked: Arc::clone(&source.asked), limits: Arc::clone(&source.limits) };
         self.shared().feeds.push(Arc::new(feed));
         Ok(Box::new(source))
     }
