@@ -189,8 +189,8 @@ async fn a_limit_of_consumers_is_said_in_the_servers_words_and_passes() {
     let server = Server::start("");
     let (tell, mut told) = mpsc::unbounded_channel();
     let hooked = BusConfig::default().hook(move |event: &BusEvent<'_>| {
-        if let BusEvent::Waiting { error, .. } = event {
-            let _ = tell.send(error.to_string());
+        if let BusEvent::Retrying(retry) = event {
+            let _ = tell.send(retry.error.to_string());
         }
     });
     let bus = NatsEventBus::connect_with(server.config(), hooked).await.unwrap();

@@ -233,12 +233,6 @@ fn notes(event: &BusEvent<'_>) {
         BusEvent::Skipped { at, attempts, error } => {
             say(format_args!("skipped after {attempts} attempts: {}: {error}", place(at)));
         }
-        BusEvent::Waiting { age, error, .. } => {
-            say(format_args!(
-                "the broker does not let this member go on for {} s, trying again: {error}",
-                age.as_secs()
-            ));
-        }
         BusEvent::AwaitingTopic { topic, patience, .. } => {
             say(format_args!("topic {topic} does not exist; waiting for it, at most {} s", patience.as_secs_f64()));
         }
@@ -250,10 +244,6 @@ fn notes(event: &BusEvent<'_>) {
         }
         BusEvent::Stalled { at, age, .. } => {
             say(format_args!("stalled for {} s: {}", age.as_secs(), place(at)));
-        }
-        BusEvent::Waiting { partition, age, error, .. } => {
-            let whose = partition.map(|partition| format!("partition {partition}, ")).unwrap_or_default();
-            say(format_args!("the broker has taken nothing for {} s: {whose}{error}", age.as_secs()));
         }
         _ => {}
     }

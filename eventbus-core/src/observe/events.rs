@@ -157,20 +157,6 @@ pub enum BusEvent<'a> {
     },
     /// The connection's state changed.
     Connection(ConnectionState),
-    /// Calls of a subscription to the broker have failed for long. They are made again, and nothing is lost; but nothing
-    /// goes on until the broker takes them. Reported again and again while it lasts.
-    Waiting {
-        /// The topic.
-        topic: &'a Topic,
-        /// The group.
-        group: &'a Group,
-        /// The partition; `None` for the whole member.
-        partition: Option<u32>,
-        /// The time since the first failure.
-        age: Duration,
-        /// The last error, in the broker's words.
-        error: &'a Error,
-    },
 }
 
 /// Change of an ownership.

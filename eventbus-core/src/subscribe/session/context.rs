@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::resume::ResumePoint;
 use crate::backend::{Backend, Capabilities, Lease, Membership};
 use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
-use crate::observe::{BusEvent, Location, OwnershipChange};
+use crate::observe::{BusEvent, Location, OwnershipChange, Retry};
 use crate::publish::Lanes;
 use crate::runtime::Mutex;
 use crate::subscribe::handler::DeliveryContext;
@@ -174,9 +174,9 @@ impl SessionContext {
     }
 
     pub(super) fn report_waiting(&self, partition: Option<u32>, age: Duration, error: &Error) {
-        let Self { topic, group, .. } = self;
-        tracing::warn!(target: "eventbus", %topic, %group, ?partition, ?age, %error, "the broker does not take a call; it is made again");
-        self.workers.hooks.emit(&BusEvent::Waiting { topic, group, partition, age, error });
+        let retry = Retry { group: Some(&self.group), partition, ..Retry::new("receive", &self.topic, age, error) };
+        tracing::warn!(target: "eventbus", "{retry}");
+        self.workers.hooks.emit(&BusEvent::Retrying(&retry));
     }
 
     pub(super) fn report_stalls(&self, now: Instant) {
