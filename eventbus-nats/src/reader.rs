@@ -43,6 +43,9 @@ const STRETCH: (u32, u32) = (64, 4_096);
 /// The most positions below a known refused record that are read one by one, rather than lose the connection to it.
 const NEAR: u64 = 20_000;
 
+/// The number of partitions above which those without a refused record are forgotten: topics come and go.
+const REMEMBERED: usize = 10_000;
+
 /// The pauses between two looks for the next record of a partition that is read one by one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
@@ -97,14 +100,22 @@ impl Suspects {
 
     /// Notes the start of a read: not before it is made, since a look that fails has seen nothing.
     fn began(&self, subject: &str, from: Position, breaks: u64) {
-        if breaks > 0 {
-            self.all().entry(subject.to_owned()).or_default().began = Some((from, breaks));
+        if breaks == 0 {
+            return;
         }
+        let mut all = self.all();
+        if all.len() >= REMEMBERED && !all.contains_key(subject) {
+            all.retain(|_, suspect| suspect.last.is_some());
+        }
+        all.entry(subject.to_owned()).or_default().began = Some((from, breaks));
     }
 
     /// Notes a record that came by the single road. Returns whether the next one has to come by it, too.
     fn passed(&self, subject: &str, position: Position, refused: bool) -> bool {
         let mut all = self.all();
+        if !refused && !all.contains_key(subject) {
+            return false;
+        }
         let suspect = all.entry(subject.to_owned()).or_default();
         if refused {
             if suspect.left == 0 && suspect.last < Some(position) {
@@ -249,7 +260,9 @@ struct Partition {
 
 impl Partition {
     async fn next(self: Arc<Self>, from: Position, pause: Duration) -> Outcome<Option<Delivered>> {
-        tokio::time::sleep(pause).await;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let record = single(&self.link, &self.stream, &self.subject, from).await?;
         self.guard.check().await?;
         Ok(record)
