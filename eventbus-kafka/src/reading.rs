@@ -17,7 +17,7 @@ pub(crate) enum ReadEvent<R> {
     /// Nothing, for the moment.
     Nothing,
     /// An obstacle that does not pass: a missing permission.
-    Failed(Error),
+    Unreadable(Error),
 }
 
 /// Reads partitions, each to its end or until `each` returns `false` for it. Blocks: for a thread that may.
@@ -47,7 +47,7 @@ pub(crate) fn read_to_ends<R>(
                 }
             }
             ReadEvent::End(partition) => drop(left.remove(&partition)),
-            ReadEvent::Failed(error) => return Err(error),
+            ReadEvent::Unreadable(error) => return Err(error),
             ReadEvent::Record(..) | ReadEvent::Nothing => {}
         }
     }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_the_client_may_not_read_is_not_waited_for() {
-        let denied = || ReadEvent::Failed(Error::new(ErrorKind::PermissionDenied, "no right to read"));
+        let denied = || ReadEvent::Unreadable(Error::new(ErrorKind::PermissionDenied, "no right to read"));
         let failed = read_to_ends([0], PATIENCE, denied, |_, ()| panic!("no record"));
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::PermissionDenied);
     }

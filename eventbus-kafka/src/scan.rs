@@ -89,7 +89,7 @@ fn read(link: &Link, name: &str, places: &Places, each: impl FnMut(u32, &Record<
         Some(Ok(message)) => ReadEvent::Record(wire::partition(message.partition()), message),
         // The end is told also where a transaction's marker or compaction left no record before it.
         Some(Err(KafkaError::PartitionEOF(partition))) => ReadEvent::End(wire::partition(partition)),
-        Some(Err(error)) if is_denied(&error) => ReadEvent::Failed(to_core(&error, "reading the log")),
+        Some(Err(error)) if is_denied(&error) => ReadEvent::Unreadable(to_core(&error, "reading the log")),
         Some(Err(_)) | None => ReadEvent::Nothing,
     };
     let read = read_to_ends(places.iter().map(|(partition, _)| *partition), PATIENCE, next, each);
