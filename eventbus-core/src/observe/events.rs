@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::retries::Retry;
+use super::retry::Retry;
 use crate::backend::ConnectionState;
 use crate::model::{Envelope, Error, Group, Key, Position, Receipt, Stamp, Topic};
 

@@ -4,12 +4,13 @@
 //! ownership, sealed keys, a stalled partition, a retry that lasts. They are called outside of all locks, in the order of a key.
 
 mod events;
-mod retries;
+mod notices;
+mod retry;
 mod telemetry;
 
 pub(crate) use events::Hooks;
 pub use events::{BusEvent, Hook, Location, OwnershipChange};
-pub use retries::Retry;
-pub(crate) use retries::RetryNotices;
+pub(crate) use notices::RetryNotices;
+pub use retry::Retry;
 pub use telemetry::Propagator;
 pub(crate) use telemetry::labels;

@@ -1,10 +1,10 @@
 //! Replacement of a client: all its records are told, and only then its line goes on with another.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Pipeline;
-use super::failure::DeliveryErrorKind;
+use super::failure::{DeliveryError, DeliveryErrorKind};
 use super::line::{Failed, Line};
 use super::producer::Producer;
 use super::quarantine::TopicPartition;
@@ -25,10 +25,7 @@ impl<P: Pipeline> Producer<P> {
             None => None,
         };
         let (mut failed, back) = line.state.lock().drain();
-        if let Some(reason) = reason {
-            let unclear = failed.iter_mut().filter(|(_, failure)| failure.verdict == DeliveryErrorKind::Unclear);
-            unclear.for_each(|(_, failure)| *failure = reason.clone());
-        }
+        clarify(&mut failed, reason.as_ref());
         let gone = self.gone(&failed).await;
         let suspected = if line.alone { HashSet::new() } else { self.suspect(&failed).await };
         for (submission, failure) in failed {
@@ -85,6 +82,20 @@ impl<P: Pipeline> Producer<P> {
         lines.extend(self.quarantine.lock().lines());
         for line in lines {
             self.replace(&line).await;
+        }
+    }
+}
+
+/// Gives records that were told nothing of their own the reason that is known of another: of their topic, if it takes no
+/// record of this user, or of the client.
+fn clarify(failed: &mut Failed, reason: Option<&DeliveryError>) {
+    let forbidden = failed.iter().filter(|(_, failure)| failure.verdict == DeliveryErrorKind::Forbidden);
+    let forbidden: HashMap<Topic, DeliveryError> =
+        forbidden.map(|(submission, failure)| (submission.topic.clone(), failure.clone())).collect();
+    for (submission, failure) in failed.iter_mut().filter(|(_, failure)| failure.verdict == DeliveryErrorKind::Unclear)
+    {
+        if let Some(known) = forbidden.get(&submission.topic).or(reason) {
+            *failure = known.clone();
         }
     }
 }

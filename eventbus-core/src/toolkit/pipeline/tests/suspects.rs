@@ -147,3 +147,18 @@ async fn what_is_said_of_topic_or_user_condemns_each_record_and_narrows_nothing(
         assert_eq!((bench.broker.is_alone(1), bench.broker.learned()), (false, 0));
     }
 }
+
+#[tokio::test]
+async fn a_topic_that_takes_nothing_of_the_user_is_told_to_all_its_records_at_once() {
+    let bench = Bench::new();
+    bench.begin(0, 1);
+    bench.submit(0, 2..=4);
+    bench.broker.fail(0, 0, 1, DeliveryErrorKind::Forbidden);
+    bench.told(4).await;
+    let doubt = "doubtful";
+    assert_eq!(
+        bench.told.take(),
+        [(1, "stored"), (2, doubt), (3, doubt), (4, doubt)],
+        "each would be refused in its turn"
+    );
+}

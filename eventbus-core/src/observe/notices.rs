@@ -3,68 +3,19 @@
 //! Invariant: a retry that is older than a given age is told with the broker's own words: to hooks, as a warning and in
 //! a gauge. It is told again after waits that double. The end of a retry that was told is told, too.
 
-use std::fmt;
 use std::time::Duration;
 
 use metrics::{Gauge, gauge};
 use tokio::time::Instant;
 
 use super::events::{BusEvent, Hooks};
+use super::retry::Retry;
 use super::telemetry::labels;
-use crate::model::{Error, Group, Key, Topic};
+use crate::model::{Group, Topic};
 use crate::runtime::Mutex;
 
 /// The longest wait before a retry is told again.
 const LONGEST: Duration = Duration::from_secs(300);
-
-/// An operation that fails and is tried again: the oldest of its kind on a topic.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Retry<'a> {
-    /// The operation, by its name in the metrics' label `messaging.operation.name`.
-    pub operation: &'static str,
-    /// The topic.
-    pub topic: &'a Topic,
-    /// The group; `None` for a publish.
-    pub group: Option<&'a Group>,
-    /// The partition, where the operation is about one.
-    pub partition: Option<u32>,
-    /// The key, where the operation is about one.
-    pub key: Option<&'a Key>,
-    /// The time since the operation was first tried.
-    pub age: Duration,
-    /// How many other operations of this kind on the topic are as late.
-    pub others: usize,
-    /// The last error, with the broker's own words.
-    pub error: &'a Error,
-}
-
-impl<'a> Retry<'a> {
-    /// Makes a retry of an operation on a topic, which is `age` old and whose last error this is.
-    pub(crate) fn new(operation: &'static str, topic: &'a Topic, age: Duration, error: &'a Error) -> Self {
-        Self { operation, topic, group: None, partition: None, key: None, age, others: 0, error }
-    }
-}
-
-impl fmt::Display for Retry<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: topic {}", self.operation, self.topic)?;
-        if let Some(group) = self.group {
-            write!(f, ", group {group}")?;
-        }
-        if let Some(partition) = self.partition {
-            write!(f, ", partition {partition}")?;
-        }
-        if let Some(key) = self.key {
-            write!(f, ", key {key}")?;
-        }
-        write!(f, ": no success for {} s", self.age.as_secs())?;
-        if self.others > 0 {
-            write!(f, ", nor for {} more", self.others)?;
-        }
-        write!(f, "; it is tried again: {}", self.error)
-    }
-}
 
 /// The teller of one kind of operation on one topic: at most one retry, the oldest, is told at a time.
 pub(crate) struct RetryNotices {
@@ -143,7 +94,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::model::ErrorKind;
+    use crate::model::{Error, ErrorKind, Key};
 
     #[tokio::test(start_paused = true)]
     async fn a_retry_is_told_when_it_is_late_then_ever_more_seldom_and_once_when_it_is_over() {
