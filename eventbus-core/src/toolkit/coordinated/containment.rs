@@ -6,8 +6,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::rebalance::{MemberItem, RebalanceListener};
-use super::{Client, member_left};
 use crate::model::{Error, ErrorKind, Result};
 
 /// Runs work whose panic becomes an error with the panic's words.
@@ -23,21 +21,6 @@ pub(super) fn contained<T>(doing: &str, work: impl FnOnce() -> T) -> Result<T> {
 /// Drops what a panic carried; its own drop may panic, too.
 fn forget(panic: Box<dyn Any + Send>) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-}
-
-impl<C: Client> RebalanceListener<C> {
-    /// Ends the member with this error: the core is told, leases end, and later callers get the error, too.
-    pub(super) fn fail(&self, error: Error) {
-        tracing::error!(target: "eventbus", %error, member = self.config().member, "a member is at its end");
-        let _ = self.failure().set(error.clone());
-        self.hand(MemberItem::Over(error));
-        self.close();
-    }
-
-    /// Returns the error for a caller who comes too late.
-    pub(super) fn left(&self) -> Error {
-        self.failure().get().cloned().unwrap_or_else(member_left)
-    }
 }
 
 /// The error of a call that a thread took and never answered: the member's end is told by its next event.

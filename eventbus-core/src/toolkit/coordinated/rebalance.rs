@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::assignments::{Assignments, OwnedPartition, PendingRevocation, Rejoin};
 use super::containment::contained;
-use super::{Client, MemberConfig};
+use super::{Client, MemberConfig, member_left};
 use crate::backend::{ConnectionState, GroupEvent, Inbound};
 use crate::model::{Error, ErrorKind, Position};
 use crate::runtime::Mutex;
@@ -80,10 +80,6 @@ impl<C> RebalanceListener<C> {
 
     pub(super) fn state(&self) -> MutexGuard<'_, Assignments> {
         self.0.state.lock()
-    }
-
-    pub(super) fn failure(&self) -> &OnceLock<Error> {
-        &self.0.failure
     }
 
     pub(super) fn waiting(&self) -> &AtomicUsize {
@@ -304,6 +300,19 @@ impl<C: Client> RebalanceListener<C> {
     /// Lets go of the partitions that a closed member kept.
     pub(super) fn let_go(&self) {
         self.state().keeping = false;
+    }
+
+    /// Ends the member with this error: the core is told, leases end, and later callers get the error, too.
+    pub(super) fn fail(&self, error: Error) {
+        tracing::error!(target: "eventbus", %error, member = self.config().member, "a member is at its end");
+        let _ = self.0.failure.set(error.clone());
+        self.hand(MemberItem::Over(error));
+        self.close();
+    }
+
+    /// Returns the error for a caller who comes too late.
+    pub(super) fn left(&self) -> Error {
+        self.0.failure.get().cloned().unwrap_or_else(member_left)
     }
 
     /// Asks whether the topic still exists, for a member without partitions: a coordinator takes them away when their
