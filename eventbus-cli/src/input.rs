@@ -14,7 +14,7 @@ use std::io::{self, BufRead};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use eventbus::{Envelope, EnvelopeBuilder};
+use eventbus::{Envelope, EnvelopeBuilder, Key};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -186,7 +186,10 @@ impl Line<'_> {
         builder = match (self.key, self.key_base64) {
             (Some(_), Some(_)) => return Err("key and key_base64 are both given".to_owned()),
             (Some(key), None) => builder.key(key),
-            (None, Some(text)) => builder.key(bytes("key_base64", &text)?),
+            (None, Some(text)) => {
+                let key = Key::from_bytes(bytes("key_base64", &text)?);
+                builder.key(key.map_err(|error| format!("key_base64: {error}"))?)
+            }
             (None, None) => builder,
         };
         if let Some(id) = self.id {
