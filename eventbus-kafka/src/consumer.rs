@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_limit_that_a_refused_drain_deadline_names_is_taken() {
-        let minutes = |count| Duration::from_secs(60 * count);
+        let minutes = |count: u64| Duration::from_secs(60 * count);
         // As the core asks for a subscription's setting.
         let check = |setting: Duration| check_drain(setting + Join::HAND_BACK_GRACE, minutes(5));
         let error = check(minutes(5)).unwrap_err();

@@ -58,7 +58,9 @@ mod tests {
     use super::*;
 
     /// Headers whose accessor panics as the client's does.
-    struct Foreign(Vec<Option<(&'static str, Option<&'static [u8]>)>>);
+    type ForeignHeader = Option<(&'static str, Option<&'static [u8]>)>;
+
+    struct Foreign(Vec<ForeignHeader>);
 
     impl Headers for Foreign {
         fn count(&self) -> usize {

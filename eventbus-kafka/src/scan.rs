@@ -64,7 +64,7 @@ pub(crate) fn backlogs(link: &Link, name: &str, behind: &[(u32, Range<Position>)
     let places: Vec<_> = behind.iter().map(|(partition, range)| (*partition, wire::offset(range.start))).collect();
     let mut read: HashMap<u32, (Backlog, Position)> = HashMap::new();
     let counted = reader(link, name, &places, Isolation::Committed).and_then(|consumer| {
-        read_by(&consumer, &places, |partition, message| {
+        read_by(&consumer, name, &places, |partition, message| {
             let (backlog, next) = read.entry(partition).or_default();
             if backlog.records == 0 {
                 backlog.oldest = message.timestamp().to_millis().and_then(|millis| millis.try_into().ok());
@@ -114,7 +114,7 @@ fn read(link: &Link, name: &str, places: &Places, each: impl FnMut(u32, &Record<
     if places.is_empty() {
         return Ok(());
     }
-    read_by(&reader(link, name, places, Isolation::Uncommitted)?, places, each)
+    read_by(&reader(link, name, places, Isolation::Uncommitted)?, name, places, each)
 }
 
 fn reader(link: &Link, name: &str, places: &Places, reads: Isolation) -> Result<BaseConsumer> {
@@ -126,7 +126,12 @@ fn reader(link: &Link, name: &str, places: &Places, reads: Isolation) -> Result<
     assigned().map_err(|error: KafkaError| to_core(&error, "reading the log"))
 }
 
-fn read_by(consumer: &BaseConsumer, places: &Places, each: impl FnMut(u32, &Record<'_>) -> bool) -> Result<()> {
+fn read_by(
+    consumer: &BaseConsumer,
+    name: &str,
+    places: &Places,
+    each: impl FnMut(u32, &Record<'_>) -> bool,
+) -> Result<()> {
     let next = || match consumer.poll(Duration::from_millis(100)) {
         Some(Ok(message)) => ReadEvent::Record(wire::partition(message.partition()), message),
         // The end is told also where a transaction's marker or compaction left no record before it.

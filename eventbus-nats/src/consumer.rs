@@ -150,6 +150,12 @@ impl Delivered {
         Self { place, subject: message.subject, headers, payload: message.payload }
     }
 
+    /// The bytes of the payload, and of the headers where they come as they are stored.
+    pub(crate) fn bytes(&self) -> usize {
+        let headers = if let Headers::Stored(block) = &self.headers { block.len() } else { 0 };
+        self.payload.len() + headers
+    }
+
     /// The message id, by which the server drops copies.
     pub(crate) fn id(&self) -> Option<String> {
         self.headers.text(MESSAGE_ID)

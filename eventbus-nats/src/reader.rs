@@ -218,12 +218,13 @@ impl Reader {
         link.suspects.began(subject, begin, breaks);
         let (link, stream, subject) = (Arc::clone(link), stream.to_owned(), subject.to_owned());
         let partition = Arc::new(Partition { link, stream, subject, guard: consumer });
-        let (delivered, wanted, pause) = (0, 0, Duration::ZERO);
+        let (delivered, wanted, room, pause) = (0, 0, 0, Duration::ZERO);
         Ok(Self::Single(SingleReader {
             partition,
             next: begin,
             delivered,
             wanted,
+            room,
             pause,
             over: false,
             under_way: None,
@@ -233,10 +234,13 @@ impl Reader {
 
 #[async_trait]
 impl Source<Delivered> for Reader {
-    async fn request(&mut self, records: usize) -> Result<()> {
+    async fn request(&mut self, records: usize, bytes: Option<usize>) -> Result<()> {
         match self {
-            Self::Pulled(pulls) => return pulls.request(records).await,
-            Self::Single(reader) => reader.wanted += records,
+            Self::Pulled(pulls) => return pulls.request(records, bytes).await,
+            Self::Single(reader) => {
+                reader.wanted += records;
+                reader.room = reader.room.saturating_add(bytes.unwrap_or(usize::MAX));
+            }
         }
         Ok(())
     }
@@ -275,6 +279,8 @@ pub(crate) struct SingleReader {
     next: Position,
     delivered: u64,
     wanted: usize,
+    /// The bytes that the wanted records may still have together.
+    room: usize,
     /// The pause before the next look, where the last one found nothing.
     pause: Duration,
     over: bool,
@@ -287,7 +293,11 @@ impl SingleReader {
             return Poll::Ready(SourceEvent::Broken("the next records are pulled again".into()));
         }
         if self.wanted == 0 {
+            self.room = 0;
             return Poll::Pending;
+        }
+        if self.room == 0 {
+            return Poll::Ready(SourceEvent::Full(std::mem::take(&mut self.wanted)));
         }
         let Self { partition, next, pause, .. } = self;
         let under_way = self.under_way.get_or_insert_with(|| Arc::clone(partition).next(*next, *pause).boxed());
@@ -297,6 +307,7 @@ impl SingleReader {
             Ok(Some(record)) => {
                 self.pause = Duration::ZERO;
                 self.wanted -= 1;
+                self.room = self.room.saturating_sub(record.bytes());
                 self.delivered += 1;
                 self.next = record.place.position.next();
                 self.over = !passed(&self.partition.link, &self.partition.subject, &record);

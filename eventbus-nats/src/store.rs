@@ -20,12 +20,13 @@ use bytes::Bytes;
 use eventbus_core::backend::{ConnectionState, TopicDescription};
 use eventbus_core::toolkit::lease::{CasOutcome, LeaseStore, ReadPacing, Source, StoreKey, StoredEntry, mapped};
 use eventbus_core::{Error, ErrorKind, Group, Position, Result, Storage, Topic};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::connection::{Link, read};
 use crate::consumer::{self, Consumer, Delivered};
-use crate::error::{Failure, NO_MESSAGE, NO_STREAM, Outcome, SIZE_REQUIRED, STREAM_EXISTS, WRONG_LAST};
+use crate::error::{Failure, NO_STREAM, Outcome, SIZE_REQUIRED, STREAM_EXISTS, WRONG_LAST};
 use crate::names::Names;
 use crate::reader::{self, Reader, read_all};
 use crate::topics::{StreamInfo, refused};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use conformance_tests::suite::{Peer, Run};
 use eventbus_core::dead_letter::topic_of;
 use eventbus_core::{
-    Delivery, Envelope, EventBus, EventBusExt, FailurePolicy, GroupPartition, Handler, Position, StartFrom, Subscribe,
+    Delivery, Envelope, EventBusExt, FailurePolicy, GroupPartition, Handler, Position, StartFrom, Subscribe,
     Subscription, TopicSpec, handler_fn,
 };
 use rand::{Rng, SeedableRng};
@@ -106,7 +106,8 @@ pub(crate) async fn foreign_bytes_are_handled_or_dead_lettered(run: Run, _: Arc<
     let ours = peer.bus().publish_confirmed(TOPIC, Envelope::builder("T", "/s").key("k").build()?).await?;
     stored.insert((ours.partition, ours.position.get()));
     until_group(&subscription, "all is handled or dead-lettered", no_lag).await?;
-    let (handled, letters) = (handled.lock().unwrap().clone(), peer.bus().describe_topic(letters.as_str()).await?);
+    let letters = peer.bus().describe_topic(letters.as_str()).await?;
+    let handled = handled.lock().unwrap().clone();
     if !handled.contains(&good) || handled.contains(&many) || !handled.contains(&(ours.partition, ours.position.get()))
     {
         return Err(wrong(format!("{good:?} is to be handled, {many:?} is not: {handled:?}")));

@@ -70,7 +70,7 @@ impl Inbox {
 }
 
 enum DriverResult {
-    Described(Arc<TopicLanes>, u64, Result<TopicDescription>),
+    Described(Arc<TopicLanes>, u64, Box<Result<TopicDescription>>),
     Searched(Arc<TopicLanes>, TicketId, Result<StampOutcome>),
     Counted(Arc<TopicLanes>, Result<u32>),
 }
@@ -147,7 +147,7 @@ impl LanesDriver {
                 let shared = Arc::clone(&self.shared);
                 self.jobs.push(Box::pin(async move {
                     let answer = describe(&shared, &topic).await;
-                    DriverResult::Described(topic, version, answer)
+                    DriverResult::Described(topic, version, Box::new(answer))
                 }));
             }
             DriverCommand::FindStamp(topic, place, search) => {
@@ -176,7 +176,7 @@ impl LanesDriver {
 
     fn finish(&mut self, done: DriverResult) {
         match done {
-            DriverResult::Described(topic, version, answer) => topic.described(version, answer),
+            DriverResult::Described(topic, version, answer) => topic.described(version, *answer),
             DriverResult::Counted(topic, Ok(count)) => topic.counted(count),
             DriverResult::Counted(topic, Err(error)) => {
                 tracing::debug!(target: "eventbus", topic = %topic.name(), %error, "partitions could not be counted");
