@@ -26,11 +26,13 @@ const TOPICS_FOUND: &str = "the bus looks for topics that grew or were made agai
 const LEFT: &str = "set socket_timeout_ms instead: a silent broker must be left";
 const VERSIONS: &str = "the bus needs what brokers say of their versions";
 const CALLBACK: &str = "it can be set by code only, and the bus's clients have their own";
+const CHECKED: &str = "always on: a batch that cannot be read ends the subscription; it is not passed over";
 const NO_EFFECT: &str = "it has no effect";
 
 /// Properties of librdkafka that would break the contract, or for which the bus has a setting, and why. They are
 /// refused by name.
 pub const REFUSED: &[(&str, &str)] = &[
+    ("check.crcs", CHECKED),
     ("enable.idempotence", STAMPED),
     ("enable.gapless.guarantee", "always on: a refused record would leave a hole behind which others are stored"),
     ("acks", REPLICATED),
@@ -176,7 +178,6 @@ const PASSED: &[&str] = &[
     "api.version.request.timeout.ms",
     "broker.address.family",
     "broker.address.ttl",
-    "check.crcs",
     "client.dns.lookup",
     "client.rack",
     "compression.level",

@@ -232,6 +232,7 @@ async fn administrators_change_a_group_under_its_members() {
     member.commit(0, 2, 9).await.unwrap();
     assert_eq!(kind(backend.reset_group(&topic, &group, &[(0, Position::ZERO)]).await), ErrorKind::GroupActive);
     assert_eq!(kind(backend.delete_group(&topic, &group).await), ErrorKind::GroupActive);
+    member.membership.release(0).await.unwrap();
     member.membership.leave().await.unwrap();
     backend.reset_group(&topic, &group, &[(0, Position::new(1)), (1, Position::new(7))]).await.unwrap();
     let partitions = backend.describe_group(&topic, &group).await.unwrap().partitions;

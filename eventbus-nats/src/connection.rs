@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::reader::Suspects;
 use crate::removals::Cleanup;
+use crate::suspects::Suspects;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Request, RequestErrorKind, ServerError, Subscriber};
 use bytes::Bytes;
 use eventbus_core::backend::ConnectionState;

@@ -17,10 +17,10 @@
 //! | `connection`, `error`, `health` | the one connection, requests, errors and health |
 //! | `topics`, `labels` | streams as topics, and the labels in their metadata |
 //! | `unsafe_streams` | streams that are no topics, since they lose or move records (S8) |
-//! | `producer`, `in_flight`, `answers` | submissions, and their fates (P1 to P3) |
+//! | `producer`, `in_flight`, `late`, `answers` | submissions, and their fates (P1 to P3) |
 //! | `store` | a topic's bucket, as the core's leases need it (S3 to S5) |
 //! | `consumer`, `removals` | consumers that are used once, their messages (S3), their removal |
-//! | `reader` | reads past records that the client cannot take (S2) |
+//! | `reader`, `suspects` | reads past records that the client cannot take (S2) |
 //! | `wire`, `headers` | envelopes as messages |
 //! | `backend`, `bus` | the interface that the engine calls, and the engine on top |
 #![forbid(unsafe_code)]
@@ -43,6 +43,7 @@ mod producer;
 mod reader;
 mod removals;
 mod store;
+mod suspects;
 mod tokens;
 mod topics;
 mod unsafe_streams;
