@@ -60,6 +60,9 @@ pub(crate) struct Args {
     /// Leaves out the backends' own clients
     #[arg(long)]
     no_bare: bool,
+    /// Prints all figures, in a table that no common terminal is wide enough for
+    #[arg(long)]
+    wide: bool,
     /// Writes report.json and index.html, a page with plots that needs no network, into this folder
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -148,7 +151,8 @@ fn tell(args: &Args, outcome: &Outcome, report: &Report, baseline: Option<&Repor
     if outcome.summaries.is_empty() {
         return Ok(());
     }
-    show(args, &table::of(&outcome.summaries)).map_err(Failure::failed)?;
+    let table = if args.wide { table::wide } else { table::of };
+    show(args, &table(&outcome.summaries)).map_err(Failure::failed)?;
     if let Some(baseline) = baseline {
         show_changes(args, baseline, report).map_err(Failure::failed)?;
     }

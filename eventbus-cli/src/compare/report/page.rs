@@ -6,7 +6,7 @@ use super::contents::{About, Report};
 use super::plots::{self, Axis, Bar, Line};
 use crate::compare::baseline::{self, Change};
 use crate::compare::figures::{Client, Run, Summary};
-use crate::compare::table::{confidence, latency, micros, range, rate, seconds, time};
+use crate::compare::table::{confidence, latency, micros, range, rate, seconds, time, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -23,6 +23,7 @@ pub(super) fn page(report: &Report, before: Option<&Report>) -> String {
             }
             body {
                 h1 { "eventbus compare: " (page.backends.join(", ")) }
+                p.verdict { (verdict(report.summaries.iter())) "." }
                 p.quiet { (report.made) ". " (confidence(report.summaries.iter())) }
                 (page.warnings())
                 (page.legend())
@@ -293,6 +294,10 @@ impl Page<'_> {
         };
         let lines: Vec<Line> =
             all.iter().filter(|one| one.run.client == Client::Bus).filter_map(|one| line(&one)).collect();
+        // One partition has all messages: nothing to show.
+        if lines.iter().all(|line| line.points.len() < 2) {
+            return None;
+        }
         let percent = |value: f64| format!("{value:.1} %");
         plots::shares(
             "part of the messages",
