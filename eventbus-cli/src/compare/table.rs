@@ -76,7 +76,8 @@ fn told_apart(run: &Run) -> Option<String> {
     is_told.then(|| format!("{} on {}: {}\n", run.workload, run.client.on(&run.backend), time(run)))
 }
 
-fn ratio(ratio: Option<f64>) -> String {
+/// Words a ratio; an empty text where there is none.
+pub(crate) fn ratio(ratio: Option<f64>) -> String {
     ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"))
 }
 

@@ -6,7 +6,7 @@ use super::contents::{About, Report};
 use super::plots::{self, Axis, Bar, Line};
 use crate::compare::baseline::{self, Change};
 use crate::compare::figures::{Client, Run, Summary};
-use crate::compare::table::{confidence, latency, micros, range, rate, seconds, time, verdict};
+use crate::compare::table::{confidence, latency, micros, range, rate, ratio, seconds, time, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -128,7 +128,6 @@ impl Page<'_> {
     }
 
     fn cell(&self, workload: &str, backend: &str) -> Markup {
-        let ratio = |ratio: Option<f64>| ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
         html! {
             @match self.find(workload, backend, Client::Bus) {
                 Some(one) => {

@@ -108,7 +108,7 @@ impl Changes {
     }
 }
 
-/// Job: the workloads to run.
+/// Workloads to run: fixed ones, or the user's events as one.
 #[derive(Debug)]
 pub(crate) struct WorkloadSet {
     pub(crate) workloads: Vec<Workload>,

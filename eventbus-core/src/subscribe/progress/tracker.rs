@@ -211,6 +211,7 @@ impl Tracker {
         last
     }
 
+    // Rarely does anything: inlined, it costs every finished record instructions.
     #[inline(never)]
     fn give_back_memory(&mut self) {
         if self.positions.capacity() > KEPT_CAPACITY {
