@@ -18,13 +18,20 @@ mod trials;
 
 /// Abilities that one broker alone does not have, and those that the producer's numbering rules out: a record that is
 /// held, or whose confirmation is held, holds those behind it in the partition, of whatever key.
-const MISSING: [Ability; 5] = [
+const MISSING: [Ability; 9] = [
     Ability::Park,
     Ability::ChangeLeader,
     Ability::HoldPublish,
     Ability::BlackHoleKey,
     // The coordinator deletes a topic's offsets with the topic.
     Ability::KeepProgress,
+    // A log loses records at its beginning only, a group with members keeps its progress, and readers are no state of
+    // the broker's.
+    Ability::RemoveRecord,
+    Ability::RemoveProgress,
+    Ability::EndReaders,
+    // A compacted topic is one that is read with its gaps.
+    Ability::SpoilTopic,
 ];
 
 fn providers() -> Result<(Vec<Arc<dyn Provider>>, bool), String> {

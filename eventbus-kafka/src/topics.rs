@@ -30,6 +30,9 @@ const LEADS: Duration = Duration::from_secs(2);
 /// Bytes that a broker's limit counts beside the records of a batch.
 const BATCH_FRAME: usize = 64;
 
+/// The setting that says how records leave a topic.
+const POLICY: &str = "cleanup.policy";
+
 /// The topics of a bus.
 pub(crate) struct Topics {
     link: Arc<Link>,
@@ -68,14 +71,15 @@ impl Topics {
     }
 
     /// Changes the settings that can be changed. The broker takes the whole of them, so the topic's other settings are
-    /// sent along and stay.
+    /// sent along and stay; so does its policy of cleaning up, which no spec asks for.
     pub(crate) async fn alter(&self, spec: &TopicSpec) -> Result<()> {
         let topic = &spec.topic.parse()?;
         let name = self.link.config.topic(topic);
         let own =
             self.configs(topic).await?.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
         let own = own.map(|entry| (entry.name, entry.value.unwrap_or_default()));
-        let settings: Settings = own.chain(self.settings(spec)).collect();
+        let asked = self.settings(spec).into_iter().filter(|(name, _)| name != POLICY);
+        let settings: Settings = own.chain(asked).collect();
         let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
         let change = settings.iter().fold(change, |change, (name, value)| change.set(name, value));
         let alter = async |admin: &Admin, options: &_| admin.alter_configs([&change], options).await;
@@ -89,7 +93,7 @@ impl Topics {
         // Kafka's limit of bytes counts each partition.
         let each = spec.max_bytes.map(|bytes| u128::from(bytes / u64::from(spec.partitions.max(1))));
         let settings = [
-            ("cleanup.policy", Some("delete".to_owned())),
+            (POLICY, Some("delete".to_owned())),
             ("retention.ms", Some(limit(spec.max_age.map(|age| age.as_millis())))),
             ("retention.bytes", Some(limit(each))),
             ("min.insync.replicas", self.link.config.min_insync_replicas.map(|least| least.to_string())),
@@ -116,7 +120,7 @@ impl Topics {
     pub(crate) async fn learn(&self, topic: &Topic) -> Result<ConfigResource> {
         let settings = self.configs(topic).await?;
         let limit = number_of(&settings, "max.message.bytes").and_then(|limit| usize::try_from(limit).ok());
-        let policy = settings.get("cleanup.policy").and_then(|entry| entry.value.as_deref());
+        let policy = settings.get(POLICY).and_then(|entry| entry.value.as_deref());
         let compacted = policy.is_some_and(|policy| policy.contains("compact"));
         let facts = facts(&self.link.config.topic(topic), limit.unwrap_or(1_048_588), compacted);
         self.known.set(topic, facts);

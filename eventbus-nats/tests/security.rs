@@ -140,11 +140,11 @@ async fn credentials_files() {
     let token = jwt(&account, &user, of_user);
     let right = server.file("right.creds");
     std::fs::write(&right, credentials(&user, &token)).unwrap();
-    let wrong = vec![
-        Auth::Credentials(credentials(&other, &token)),
-        Auth::Credentials("s3cret".into()),
-        Auth::CredentialsFile(server.file("missing.creds")),
-    ];
+    let wrong = vec![Auth::Credentials(credentials(&other, &token)), Auth::Credentials("s3cret".into())];
+    let missing = server.file("missing.creds");
+    let error = NatsEventBus::connect(server.config().auth(Auth::CredentialsFile(missing))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    assert!(error.to_string().contains("missing.creds"), "{error}");
     check(&server, Auth::CredentialsFile(right), wrong).await;
     connect(&server.config().auth(Auth::Credentials(credentials(&user, &token)))).await;
 }

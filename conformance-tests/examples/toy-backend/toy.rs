@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::backend::Ticket;
@@ -50,6 +51,8 @@ struct AssignedPartition {
     /// The next position to deliver, once the core reads.
     reader: Option<usize>,
     paused: bool,
+    /// Whether its owner has claimed it, and not released it.
+    claimed: bool,
 }
 
 fn unknown(topic: &Topic) -> Error {
@@ -219,7 +222,8 @@ impl Backend for ToyBackend {
             Ok(())
         })?;
         self.0.changed.notify_waiters();
-        Ok(Arc::new(ToyMember { toy: self.0.clone(), topic, group: join.group, member: join.member }))
+        let (group, member, session) = (join.group, join.member, join.session_timeout);
+        Ok(Arc::new(ToyMember { toy: self.0.clone(), topic, group, member, session }))
     }
 
     async fn list_groups(&self, topic: &Topic) -> Result<Vec<Group>> {
@@ -267,12 +271,13 @@ impl Backend for ToyBackend {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ToyMember {
     toy: Arc<Toy>,
     topic: Topic,
     group: Group,
     member: String,
+    session: Duration,
 }
 
 impl ToyMember {
@@ -286,6 +291,19 @@ impl ToyMember {
         });
         self.toy.changed.notify_waiters();
         answer
+    }
+
+    /// Makes room for the next owner.
+    fn give_up(&self) -> Result<()> {
+        let given_up = self.toy.with(&self.topic, |topic| {
+            let group = topic.group(&self.group)?;
+            if group.owner.take_if(|owner| *owner == self.member).is_some() {
+                group.partitions.iter_mut().for_each(|assigned| assigned.claimed = false);
+            }
+            Ok(())
+        });
+        self.toy.changed.notify_waiters();
+        given_up
     }
 
     fn set_paused(&self, partition: u32, paused: bool) {
@@ -331,23 +349,35 @@ impl Membership for ToyMember {
                 return Err(Error::new(ErrorKind::Fenced, "the epoch was superseded").with("epoch", commit.epoch));
             }
             assigned.committed = Some(Committed { next: commit.next, epoch: commit.epoch, note: commit.note });
+            assigned.claimed |= commit.claim;
             Ok(())
         })
     }
 
-    /// Does nothing: partitions go one by one only where a backend shares them out.
-    async fn release(&self, _: u32) -> Result<()> {
-        Ok(())
+    /// Notes that nothing runs any more: partitions go one by one only where a backend shares them out.
+    async fn release(&self, partition: u32) -> Result<()> {
+        self.assigned(partition, |assigned| {
+            assigned.claimed = false;
+            Ok(())
+        })
     }
 
+    /// Leaves. Where a handler may still run, the next owner has to wait until this member's session would be over.
     async fn leave(&self) -> Result<()> {
-        let left = self.toy.with(&self.topic, |topic| {
+        let busy = self.toy.with(&self.topic, |topic| {
             let group = topic.group(&self.group)?;
             group.members.retain(|member| *member != self.member);
-            group.owner.take_if(|owner| *owner == self.member);
-            Ok(())
+            Ok(group.partitions.iter().any(|assigned| assigned.claimed))
+        })?;
+        if !busy {
+            return self.give_up();
+        }
+        let (member, session) = (self.clone(), self.session);
+        tokio::spawn(async move {
+            tokio::time::sleep(session).await;
+            // A topic that was deleted meanwhile has no owner.
+            let _ = member.give_up();
         });
-        self.toy.changed.notify_waiters();
-        left
+        Ok(())
     }
 }

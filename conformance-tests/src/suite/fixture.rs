@@ -5,124 +5,19 @@
 //! fixture cannot make answers [`Missing`], and its provider leaves the [`Ability`] out of [`Provider::abilities`]. A
 //! case states its needs, so that a missing ability is a printed SKIP and nothing else is.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use eventbus_core::backend::Backend;
 use eventbus_core::wire::WireRecord;
 use eventbus_core::{Env, Error, Position};
 
+pub use super::ability::{Abilities, Ability, FaultError, Missing};
+use super::operator::{NoOperator, Operator};
 use crate::harness::LogReader;
-
-/// An ability that a fixture may have, and a case may need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Ability {
-    /// Refuse the n-th publish for good ([`Fixture::on_publish`], [`PublishFault::Refuse`]).
-    RefusePublish,
-    /// Store a publish and lose its confirmation.
-    LoseConfirmation,
-    /// Lose the confirmations of all publishes of one key, while those of other keys are confirmed.
-    BlackHoleKey,
-    /// Hold a publish in the network, and let it go later.
-    HoldPublish,
-    /// Take no writes for a topic for a while.
-    TopicDown,
-    /// Keep a commit from arriving.
-    DropCommit,
-    /// Cut one process's connection and heal it ([`Connection::cut`]).
-    CutConnection,
-    /// Freeze one process, as under a debugger, and thaw it ([`Connection::freeze`]).
-    FreezeProcess,
-    /// Kill one process ([`Connection::kill`]).
-    KillProcess,
-    /// End a member's session from outside.
-    ExpireMember,
-    /// Take one partition away from its owner without asking.
-    TakePartition,
-    /// Kill the broker and start it again; what it had confirmed survives.
-    RestartBroker,
-    /// Move a partition's leader or the group's coordinator to another node of a cluster.
-    ChangeLeader,
-    /// Remove a partition's oldest records, as retention would.
-    Truncate,
-    /// Delete a topic and create it again while groups have progress.
-    Recreate,
-    /// Keep a group's progress when its topic is deleted.
-    KeepProgress,
-    /// Recognise a stamp that is sent again, within a window that ends.
-    DuplicateWindow,
-    /// Store a copy of a record that is in the log already, as an older client would by sending it again too late.
-    StoreCopy,
-    /// Store a record that no envelope can be read from.
-    StoreRaw,
-    /// Limit the size of records.
-    LimitRecords,
-    /// Refuse wrong credentials.
-    Credentials,
-    /// Park a failed envelope: a later step of the library.
-    Park,
-}
-
-impl Ability {
-    /// A stable name, as the matrix prints it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RefusePublish => "refuse a publish",
-            Self::LoseConfirmation => "lose a confirmation",
-            Self::BlackHoleKey => "black-hole one key's confirmations",
-            Self::HoldPublish => "hold a publish",
-            Self::TopicDown => "take a topic down",
-            Self::DropCommit => "drop a commit",
-            Self::CutConnection => "cut a connection",
-            Self::FreezeProcess => "freeze a process",
-            Self::KillProcess => "kill a process",
-            Self::ExpireMember => "expire a member",
-            Self::TakePartition => "take a partition away",
-            Self::RestartBroker => "restart the broker",
-            Self::ChangeLeader => "change the leader (a cluster)",
-            Self::Truncate => "truncate a log",
-            Self::Recreate => "recreate a topic",
-            Self::KeepProgress => "keep progress beyond its topic",
-            Self::DuplicateWindow => "duplicate window",
-            Self::StoreCopy => "store a second copy",
-            Self::StoreRaw => "store a raw record",
-            Self::LimitRecords => "limit records",
-            Self::Credentials => "credentials",
-            Self::Park => "Park (a later step)",
-        }
-    }
-}
-
-impl fmt::Display for Ability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The abilities of a provider.
-pub type Abilities = BTreeSet<Ability>;
-
-/// An ability that the fixture was asked for and does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the fixture cannot {0}, and the case did not say that it needs it")]
-pub struct Missing(pub Ability);
-
-/// The reason why a fault was not injected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FaultError {
-    /// The fixture cannot do it, and had not said that it can.
-    #[error(transparent)]
-    Missing(#[from] Missing),
-    /// The fixture tried, and failed with this error.
-    #[error("the fault was not injected: {0}")]
-    Failed(String),
-}
 
 /// The clock of the cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,7 +200,7 @@ pub enum UnderWay {
     Either,
 }
 
-type Done = Result<(), FaultError>;
+pub(super) type Done = Result<(), FaultError>;
 
 /// One isolated bus world.
 #[async_trait]
@@ -391,6 +286,17 @@ pub trait Fixture: fmt::Debug + Send + Sync + 'static {
     async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Done {
         let _ = (topic, partition, record);
         Err(Missing(Ability::StoreRaw).into())
+    }
+
+    /// Stores a record with this key, whose headers have any bytes as names and values.
+    async fn store_bytes(&self, topic: &str, partition: u32, key: Bytes, headers: Vec<(Bytes, Bytes)>) -> Done {
+        let _ = (topic, partition, key, headers);
+        Err(Missing(Ability::StoreBytes).into())
+    }
+
+    /// The hand of the broker's operator. Default: one who can do nothing.
+    fn operator(&self) -> &dyn Operator {
+        &NoOperator
     }
 
     /// A reader of the broker's logs by a client of the suite's own. Default: none, and a connection of the backend

@@ -8,6 +8,7 @@
 //! states the abilities of the fixture that it needs. A missing one is a SKIP that names it; a case that asks for an
 //! ability which it did not state fails, so nothing is ever skipped in silence.
 
+mod ability;
 #[cfg(feature = "brokers")]
 mod backends;
 mod call;
@@ -26,6 +27,7 @@ mod memory;
 #[cfg(feature = "brokers")]
 mod nats;
 mod odd;
+mod operator;
 mod p0;
 mod p1;
 mod p2;
@@ -48,11 +50,12 @@ pub use fixture::{
 };
 pub use gate::{Gate, Gated};
 #[cfg(feature = "brokers")]
-pub use kafka::{GroupProtocol, KafkaProvider, kafka_config};
+pub use kafka::{GroupProtocol, KafkaProvider, RawRecord, kafka_config, produce};
 pub use matrix::{Matrix, Outcome};
 pub use memory::{MemoryKind, MemoryProvider};
 #[cfg(feature = "brokers")]
 pub use nats::{NatsProvider, nats_config};
+pub use operator::Operator;
 pub use p0::churn::may_come_again;
 pub use p0::members::until_owns;
 pub use parity::{Outcomes, drawn_script};

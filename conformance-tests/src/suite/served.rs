@@ -84,7 +84,8 @@ impl<S: Server + Clone> Servers<S> {
     pub(super) fn abilities(&self) -> Abilities {
         use Ability::{
             Credentials, CutConnection, ExpireMember, FreezeProcess, KillProcess, LimitRecords, LoseConfirmation,
-            Recreate, RefusePublish, RestartBroker, StoreCopy, StoreRaw, TakePartition, TopicDown, Truncate,
+            LowerLimit, Recreate, RefusePublish, RestartBroker, StoreBytes, StoreCopy, StoreRaw, TakePartition,
+            TopicDown, Truncate,
         };
         let mut abilities = Abilities::from([
             RefusePublish,
@@ -99,7 +100,9 @@ impl<S: Server + Clone> Servers<S> {
             Recreate,
             StoreCopy,
             StoreRaw,
+            StoreBytes,
             LimitRecords,
+            LowerLimit,
         ]);
         if matches!(self.source, Source::Container(_)) {
             abilities.extend([RestartBroker, Credentials]);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use conformance_tests::suite::{Peer, Run};
+use conformance_tests::suite::{Peer, RawRecord, Run, produce};
 use eventbus_core::dead_letter::topic_of;
 use eventbus_core::{
     Delivery, Envelope, EventBusExt, FailurePolicy, GroupPartition, Handler, Position, StartFrom, Subscribe,
@@ -15,7 +15,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::operator::Operator;
-use super::raw_records::{RawRecord, bytes, produce};
+use super::raw_records::{bytes, drawn};
 use super::world::{GROUP, TOPIC, Tested, with_topic, wrong};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -95,7 +95,7 @@ pub(crate) async fn foreign_bytes_are_handled_or_dead_lettered(run: Run, _: Arc<
             _ => Some(format!("k{}", n % 9).into_bytes()),
         };
         let partition = random.random_range(0..3);
-        stored.insert(store(&peer, partition, RawRecord::drawn(&mut random, key)).await?);
+        stored.insert(store(&peer, partition, drawn(&mut random, key)).await?);
     }
     // One that is certainly handled although a name is not UTF-8, and one that certainly is not.
     let odd = vec![(b"caf\xe9".to_vec(), Some(b"x".to_vec()))];

@@ -128,7 +128,7 @@ impl DeadLetters {
         let options = Subscribe::to(self.letters.as_str()).group(&group).start(StartFrom::Positions(from));
         let subscription = self.bus.subscribe(undisturbed(options).then(FailurePolicy::Skip), reader.clone()).await?;
         let ends: HashMap<u32, Position> = (0..).zip(described.logs()?.iter().map(|log| log.end)).collect();
-        let read = until(&subscription, async || is_through(&subscription, &ends)).await;
+        let read = until(&subscription, || is_through(&subscription, &ends)).await;
         let closed = subscription.drain(GOODBYE).await;
         if let Err(error) = self.bus.delete_group(self.letters.as_str(), &group).await {
             tracing::warn!(target: "eventbus", %error, "a reader's group stays on a dead-letter topic");
@@ -179,7 +179,7 @@ impl DeadLetters {
         let options = undisturbed(options).budget_bytes(BYTES).attempts(u32::MAX).backoff(backoff);
         let subscription = self.bus.subscribe(options.then(FailurePolicy::Stop), work.clone()).await?;
         let mut left = work.left.subscribe();
-        let through = async || Ok(*left.borrow_and_update() == 0 || is_stuck(&subscription)?);
+        let through = || Ok(*left.borrow_and_update() == 0 || is_stuck(&subscription)?);
         let worked = until(&subscription, through).await;
         subscription.drain(GOODBYE).await?;
         worked.map(|()| work.outcome.lock().clone())
@@ -207,14 +207,14 @@ fn undisturbed(options: Subscribe) -> Subscribe {
 }
 
 /// Polls `is_so` until it is true. An error where the subscription ends by itself before.
-async fn until(subscription: &Subscription, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+async fn until(subscription: &Subscription, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     loop {
         tokio::select! {
             biased;
             ended = subscription.closed() => return ended.and(Err(Error::new(ErrorKind::Closed, "the bus was closed"))),
             () = tokio::time::sleep(LOOK) => {}
         }
-        if is_so().await? {
+        if is_so()? {
             return Ok(());
         }
     }

@@ -66,7 +66,7 @@ pub enum ErrorKind {
     LogReset,
     /// The log no longer holds some records that were not handled (S3).
     DataLost,
-    /// A record cannot be decoded (S2).
+    /// A record cannot be decoded (S2); a subscription ends with this if the policy was to stop.
     Undecodable,
     /// A handler failed and the policy was to stop (S2).
     HandlerFailed,

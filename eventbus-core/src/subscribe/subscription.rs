@@ -13,8 +13,12 @@ use super::pool::PartitionView;
 use super::session::{DrainReport, SessionCommand};
 use super::shield::Scope;
 use super::worker::Workers;
-use crate::backend::{Backend, GroupPartition};
+use crate::backend::{Backend, GroupDescription, GroupPartition};
 use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
+use crate::runtime::poll_until;
+
+/// Time in which a broker may not know yet that a member has joined.
+const JOINING: Duration = Duration::from_secs(10);
 
 /// A running subscription. Dropping it closes it with a deadline of zero: running handlers' futures are dropped and
 /// their envelopes are delivered again (S7). Call [`drain`](Self::drain) to finish running handlers first.
@@ -91,12 +95,18 @@ impl Subscription {
         answer.await.map_err(|_| Error::closed("subscription"))?
     }
 
-    /// Reports progress and lag of the whole group, as committed. Lag is a count of records.
+    /// Reports progress and lag of the whole group, as committed. Lag is a count of records. A broker that does not know
+    /// the group yet, since this member has only just joined, is asked again for up to ten seconds. Cancel safe.
     ///
     /// # Errors
     /// The broker's error.
     pub async fn lag(&self) -> Result<Vec<GroupPartition>> {
-        let described = self.inner.backend.describe_group(&self.inner.topic, &self.inner.group).await?;
+        let joining = |answer: &Result<GroupDescription>| {
+            answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::UnknownGroup)
+        };
+        let Running { backend, topic, group, .. } = &*self.inner;
+        let patience = if self.inner.ended.borrow().is_some() { Duration::ZERO } else { JOINING };
+        let described = poll_until(patience, joining, || backend.describe_group(topic, group)).await?;
         Ok(described.partitions)
     }
 

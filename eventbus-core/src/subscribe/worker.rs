@@ -122,12 +122,12 @@ impl Workers {
             return job.finished();
         }
         if let Some(error) = self.misplaced(&job) {
-            return self.give_up(job, 0, error);
+            return self.give_up(job, 0, ErrorKind::HandlerFailed, error);
         }
         let envelope = match self.decode(&job) {
             Ok(envelope) => envelope,
             // No attempt can help: the policy decides, with the raw bytes kept.
-            Err(error) => return self.give_up(job, 0, error.to_string()),
+            Err(error) => return self.give_up(job, 0, error.kind(), error.to_string()),
         };
         if dead_letter::is_replay_for_others(&envelope, job.context.group.as_str()) {
             self.hooks.emit(&BusEvent::ReplayIgnored { at: &self.location(&job) });
@@ -135,7 +135,8 @@ impl Workers {
             return job.finished();
         }
         if job.attempt > self.settings.attempts {
-            return self.give_up(job, self.settings.attempts, "its handler ended the process".into());
+            let error = "its handler ended the process".into();
+            return self.give_up(job, self.settings.attempts, ErrorKind::HandlerFailed, error);
         }
         let replayed = dead_letter::is_replay(&envelope);
         let delivery = Delivery {
@@ -173,11 +174,12 @@ impl Workers {
 
     pub(super) fn give_up_after(&self, job: Attempt, error: &HandlerError) -> AttemptResult {
         let attempts = job.attempt;
-        self.give_up(job, attempts, error.message().to_owned())
+        self.give_up(job, attempts, ErrorKind::HandlerFailed, error.message().to_owned())
     }
 
-    /// Applies the policy to an envelope whose attempts are used up (S2).
-    fn give_up(&self, job: Attempt, attempts: u32, error: String) -> AttemptResult {
+    /// Applies the policy to an envelope whose attempts are used up, or that no attempt can help (S2). The kind is that
+    /// of the error with which a subscription stops.
+    fn give_up(&self, job: Attempt, attempts: u32, kind: ErrorKind, error: String) -> AttemptResult {
         match self.settings.policy {
             // Another owner handles the envelope again: an event without effect is not reported (S5).
             FailurePolicy::Skip if !self.pool.owns(&job.context) => AttemptResult::Abandoned,
@@ -189,7 +191,7 @@ impl Workers {
             }
             FailurePolicy::Stop => {
                 let at = &job.record;
-                let stop = Error::new(ErrorKind::HandlerFailed, error)
+                let stop = Error::new(kind, error)
                     .with("topic", &job.context.topic)
                     .with("group", &job.context.group)
                     .with("partition", at.partition)

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use eventbus_core::wire::WireRecord;
 use eventbus_core::{Position, Result};
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext};
@@ -150,6 +150,58 @@ impl Admin {
         Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
+    /// Sets one setting of a topic, and waits until the broker acts by it.
+    pub(super) async fn set(&self, topic: &str, setting: &str, value: String) -> Result<()> {
+        let name = self.names.topic(topic);
+        // Settings that are not named are reset, and a topic that was just made may not show its own yet. A bus names
+        // them all.
+        let shown = |settings: &[(String, String)]| settings.iter().any(|(name, _)| name == "retention.ms");
+        let settings = self.settings_once(&name, "its settings are not shown", shown).await?;
+        let altered = settings
+            .iter()
+            .filter(|(name, _)| name != setting)
+            .fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |altered, (name, value)| altered.set(name, value));
+        let altered = altered.set(setting, &value);
+        let done = self.admin.alter_configs([&altered], &options()).await.map_err(|error| failed(&name, error))?;
+        done.into_iter().find_map(std::result::Result::err).map_or(Ok(()), |(_, code)| Err(failed(&name, code)))?;
+        // The controller's answer comes before the broker acts by it.
+        let taken = |settings: &[(String, String)]| settings.iter().any(|one| (&*one.0, &one.1) == (setting, &value));
+        self.settings_once(&name, "the setting is not taken", taken).await.map(drop)
+    }
+
+    /// The settings of a topic, as soon as `holds` accepts them, for five seconds at the most.
+    async fn settings_once(
+        &self,
+        name: &str,
+        otherwise: &str,
+        holds: impl Fn(&[(String, String)]) -> bool,
+    ) -> Result<Vec<(String, String)>> {
+        for _ in 0..100 {
+            let settings = self.settings(name).await?;
+            if holds(&settings) {
+                return Ok(settings);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(failed(name, otherwise))
+    }
+
+    /// Gives a topic more partitions, and waits until the broker leads them.
+    pub(super) async fn add_partitions(&self, topic: &str, count: u32) -> Result<()> {
+        let (name, count) = (self.names.topic(topic), count as usize);
+        let more = NewPartitions::new(&name, count);
+        let added = self.admin.create_partitions([&more], &options()).await.map_err(|error| failed(&name, error))?;
+        all("adding partitions", added)?;
+        for _ in 0..100 {
+            let name = name.clone();
+            if self.reading(move |client| Ok(log::bounds(client, &name).map_or(0, |all| all.len()))).await? == count {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(failed(topic, "the partitions do not come"))
+    }
+
     /// Deletes the topic and makes it again, as a tool would from its configuration.
     pub(super) async fn recreate(&self, topic: &str) -> Result<()> {
         let name = self.names.topic(topic);
@@ -199,31 +251,6 @@ impl Admin {
 #[async_trait]
 impl Limits for Admin {
     async fn limit(&self, topic: &str, bytes: usize) -> Result<()> {
-        let (name, bytes) = (self.names.topic(topic), bytes.to_string());
-        // Settings that are not named are reset, and a topic that was just made may not show its own yet. A bus names
-        // them all.
-        let mut settings = self.settings(&name).await?;
-        for _ in 0..100 {
-            if settings.iter().any(|(name, _)| name == "retention.ms") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            settings = self.settings(&name).await?;
-        }
-        let kept = settings.iter().filter(|(name, _)| name != "max.message.bytes");
-        let altered = kept
-            .fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |altered, (name, value)| altered.set(name, value));
-        let altered = altered.set("max.message.bytes", &bytes);
-        let done = self.admin.alter_configs([&altered], &options()).await.map_err(|error| failed(&name, error))?;
-        done.into_iter().find_map(std::result::Result::err).map_or(Ok(()), |(_, code)| Err(failed(&name, code)))?;
-        // The controller's answer comes before the broker acts by it.
-        let limit = ("max.message.bytes".to_owned(), bytes);
-        for _ in 0..100 {
-            if self.settings(&name).await?.contains(&limit) {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Err(failed(&name, "the limit is not taken"))
+        self.set(topic, "max.message.bytes", bytes.to_string()).await
     }
 }

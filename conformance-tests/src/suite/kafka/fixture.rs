@@ -5,15 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use eventbus_core::backend::ForwardBackend;
 use eventbus_core::backend::Ticket;
 use eventbus_core::backend::{Backend, Join, Membership, Outbound};
+use eventbus_core::toolkit::poll_until_blocking;
 use eventbus_core::wire::WireRecord;
-use eventbus_core::{Error, Position};
+use eventbus_core::{Error, ErrorKind, Position};
 use eventbus_kafka::{KafkaBackend, Mechanism, Sasl};
 
 use super::admin::Admin;
 use super::config::{GroupProtocol, SESSION, kafka_config};
+use super::log::PATIENCE;
+use super::raw::{RawRecord, produce};
 use super::reader::KafkaReader;
 use crate::brokers::{Broker, KafkaServer};
 use crate::harness::LogReader;
@@ -24,6 +28,7 @@ use crate::suite::fixture::{
     Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
 use crate::suite::limited::Limited;
+use crate::suite::operator::Operator;
 use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
 /// Bytes that the broker, and the client on top of that, count beside a record's own.
@@ -161,7 +166,12 @@ impl Fixture for KafkaFixture {
         let described = control.describe_group(&tried(topic.parse())?, &tried(group.parse())?).await;
         // The description is all that is needed of this backend.
         let _ = control.close().await;
-        let owner = tried(described)?.partitions.into_iter().find(|one| one.partition == partition);
+        let partitions = match described {
+            // The broker tells no members of a group that it assigns, and this one has no progress yet.
+            Err(error) if error.kind() == ErrorKind::UnknownGroup => return Ok(()),
+            described => tried(described)?.partitions,
+        };
+        let owner = partitions.into_iter().find(|one| one.partition == partition);
         match owner.and_then(|one| one.owner) {
             Some(owner) if owner == member => self.silence(member).await,
             _ => Ok(()),
@@ -194,6 +204,21 @@ impl Fixture for KafkaFixture {
 
     async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Done {
         tried(self.admin.store_raw(topic, partition, record).await)
+    }
+
+    async fn store_bytes(&self, topic: &str, partition: u32, key: Bytes, headers: Vec<(Bytes, Bytes)>) -> Done {
+        let headers = headers.into_iter().map(|(name, value)| (name.to_vec(), Some(value.to_vec()))).collect();
+        let record = RawRecord { key: Some(key.to_vec()), value: Some(b"{}".to_vec()), headers, time: -1 };
+        let (address, name) = (self.server.address.to_string(), self.admin.names.topic(topic));
+        let partition = tried(i32::try_from(partition))?;
+        // The broker that was just told of a topic does not lead it yet.
+        let storing =
+            move || poll_until_blocking(PATIENCE, Result::is_err, |_| produce(&address, &name, partition, &record));
+        tried(tried(tokio::task::spawn_blocking(storing).await)?).map(drop)
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        &self.admin
     }
 
     async fn reader(&self) -> Result<Option<Arc<dyn LogReader>>, Error> {

@@ -10,6 +10,8 @@ mod config;
 mod fixture;
 mod log;
 mod names;
+mod operator;
+mod raw;
 mod reader;
 
 use std::sync::Arc;
@@ -22,7 +24,8 @@ use self::admin::Admin;
 pub use self::config::{GroupProtocol, kafka_config};
 use self::fixture::KafkaFixture;
 use self::names::Names;
-use super::fixture::{Abilities, Clock, Fixture, Provider, Setup};
+pub use self::raw::{RawRecord, produce};
+use super::fixture::{Abilities, Ability, Clock, Fixture, Provider, Setup};
 use super::served::{Servers, Source, address_in, prefix};
 use crate::brokers::KafkaServer;
 
@@ -64,7 +67,9 @@ impl Provider for KafkaProvider {
     }
 
     fn abilities(&self) -> Abilities {
-        self.servers.abilities()
+        let mut abilities = self.servers.abilities();
+        abilities.insert(Ability::AddPartitions);
+        abilities
     }
 
     fn clock(&self) -> Clock {

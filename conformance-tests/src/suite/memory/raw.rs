@@ -7,30 +7,29 @@ use async_trait::async_trait;
 use eventbus_core::backend::{Backend, Body, GroupEvent, Inbound, Join, Membership, Outbound};
 use eventbus_core::backend::{ForwardBackend, ForwardMember};
 use eventbus_core::wire::{Binding, WireRecord, header_name};
-use eventbus_core::{Envelope, Key, ProducerId, Result, Stamp};
+use eventbus_core::{Envelope, Error, ErrorKind, Key, ProducerId, Result, Stamp};
 
 const DISGUISE: &str = "conformance.raw";
 
 /// A binding as brokers with record keys and plain header values have it.
 static BINDING: Binding = Binding::new("ce_").keyed(true);
 
+/// What the payload of a disguise holds: the headers, and the payload.
+type Disguised = (Vec<(String, Vec<u8>)>, Vec<u8>);
+
 /// Makes an envelope that stands for raw bytes.
 pub(super) fn disguise(topic: &str, partition: u32, record: WireRecord) -> Result<Outbound> {
-    let mut builder = Envelope::builder(DISGUISE, "/raw").payload(record.payload);
+    let headers = record.headers.into_iter().map(|(name, value)| (name.into_owned(), value.to_vec())).collect();
+    let disguised: Disguised = (headers, record.payload.to_vec());
+    let payload = serde_json::to_vec(&disguised).map_err(|error| Error::new(ErrorKind::Backend, error.to_string()))?;
+    let mut builder = Envelope::builder(DISGUISE, "/raw").payload(payload);
     if let Some(key) = record.key {
         builder = builder.key(Key::from_bytes(key)?);
     }
-    for (name, value) in record.headers {
-        builder = builder.header(format!("raw-{name}"), String::from_utf8_lossy(&value));
-    }
     let envelope = builder.build()?;
     // Foreign producers stamp nothing; the log wants a stamp, and the layer takes it off again.
-    let stamp = Stamp::new(ProducerId::new(u128::MAX), uuid_like(envelope.id()));
+    let stamp = Stamp::new(ProducerId::new(u128::MAX), crate::history::digest(envelope.id().as_bytes()));
     Ok(Outbound::new(topic.parse()?, partition, stamp, envelope))
-}
-
-fn uuid_like(id: &str) -> u64 {
-    crate::history::digest(id.as_bytes())
 }
 
 fn undisguised(record: Inbound) -> Inbound {
@@ -38,13 +37,11 @@ fn undisguised(record: Inbound) -> Inbound {
     if envelope.event_type() != DISGUISE {
         return record;
     }
+    let Ok((headers, payload)) = serde_json::from_slice::<Disguised>(envelope.payload()) else { return record };
     let wire = WireRecord {
         key: envelope.key().map(Key::to_bytes),
-        headers: envelope
-            .headers()
-            .map(|(name, value)| (header_name(name.trim_start_matches("raw-")), value.to_owned().into()))
-            .collect(),
-        payload: envelope.payload().clone(),
+        headers: headers.into_iter().map(|(name, value)| (header_name(&name), value.into())).collect(),
+        payload: payload.into(),
     };
     let body = Body::Encoded { record: wire, binding: &BINDING };
     Inbound::new(record.partition, record.position, record.stored_at, body)

@@ -1,6 +1,7 @@
 //! The suite's own client, which does to a log what an operator, a retention policy or an older program does, and which
 //! ends leases.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use futures_util::StreamExt;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
 
-use super::names;
+use super::{names, raw};
 use crate::suite::limited::Limits;
 
 /// CloudEvents on NATS, as the library's documentation describes them.
@@ -28,6 +29,7 @@ const BATCH: usize = 2_000;
 /// A client beside the ones under test, on a connection that no fault strikes.
 #[derive(Clone, Debug)]
 pub(super) struct Admin {
+    server: SocketAddr,
     client: async_nats::Client,
     context: Context,
     prefix: String,
@@ -44,7 +46,7 @@ impl Admin {
             .ping_interval(Duration::from_secs(2));
         let client = options.connect(format!("nats://{server}")).await.map_err(|error| failed("connecting", error))?;
         let context = jetstream::new(client.clone());
-        Ok(Self { client, context, prefix: prefix.to_owned() })
+        Ok(Self { server, client, context, prefix: prefix.to_owned() })
     }
 
     async fn stream(&self, name: &str) -> Result<stream::Stream> {
@@ -95,6 +97,19 @@ impl Admin {
         stream.purge().sequence(first.get()).await.map(drop).map_err(|error| failed("purging", error))
     }
 
+    /// Changes the settings of a topic's stream.
+    pub(super) async fn change(&self, topic: &str, change: impl FnOnce(&mut stream::Config)) -> Result<()> {
+        let mut config = self.topic(topic).await?.cached_info().config.clone();
+        change(&mut config);
+        self.context.update_stream(config).await.map(drop).map_err(|error| failed("changing", error))
+    }
+
+    /// Removes the bucket of all groups on a topic.
+    pub(super) async fn remove_bucket(&self, topic: &str) -> Result<()> {
+        let bucket = names::bucket(&self.prefix, topic);
+        self.context.delete_stream(&bucket).await.map(drop).map_err(|error| failed(&bucket, error))
+    }
+
     /// Deletes the stream and makes it again, as a tool would from its configuration.
     pub(super) async fn recreate(&self, topic: &str) -> Result<()> {
         let stream = self.topic(topic).await?;
@@ -115,30 +130,33 @@ impl Admin {
         self.store(found.subject.to_string(), found.headers, found.payload).await.map(drop)
     }
 
-    /// Stores a record that no bus wrote. NATS has no record keys, and its own headers for attributes.
+    /// Stores a record that no bus wrote, byte for byte. NATS has no record keys, and its own headers for attributes.
     pub(super) async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Result<()> {
-        let mut headers = HeaderMap::new();
-        let mut insert = |name: &str, value: &[u8]| {
-            if let (Ok(name), Ok(value)) =
-                (name.parse::<HeaderName>(), String::from_utf8_lossy(value).parse::<HeaderValue>())
-            {
-                headers.insert(name, value);
-            }
+        let attribute = |name: &str, value: &[u8]| {
+            (Bytes::from(format!("ce-{name}")), Bytes::from(percent_encode(value, NON_ALPHANUMERIC).to_string()))
         };
-        for (name, value) in &record.headers {
-            let encoded = percent_encode(value, NON_ALPHANUMERIC).to_string();
-            match name.strip_prefix("ce_") {
-                Some(attribute) => insert(&format!("ce-{attribute}"), encoded.as_bytes()),
-                None if name == "content-type" && !value.starts_with(b"application/cloudevents") => {
-                    insert("ce-datacontenttype", encoded.as_bytes());
-                }
-                None => insert(name, value),
+        let header = |(name, value): &(Cow<'static, str>, Bytes)| match name.strip_prefix("ce_") {
+            Some(name) => attribute(name, value),
+            None if name == "content-type" && !value.starts_with(b"application/cloudevents") => {
+                attribute("datacontenttype", value)
             }
-        }
-        if let Some(key) = &record.key {
-            insert("ce-partitionkey", percent_encode(key, NON_ALPHANUMERIC).to_string().as_bytes());
-        }
-        self.store(names::subject(&self.prefix, topic, partition), headers, record.payload).await.map(drop)
+            None => (Bytes::copy_from_slice(name.as_bytes()), value.clone()),
+        };
+        let mut headers: Vec<_> = record.headers.iter().map(header).collect();
+        headers.extend(record.key.iter().map(|key| attribute("partitionkey", key)));
+        self.store_bytes(topic, partition, headers, record.payload).await
+    }
+
+    /// Stores a record with these headers, as they are.
+    pub(super) async fn store_bytes(
+        &self,
+        topic: &str,
+        partition: u32,
+        headers: Vec<(Bytes, Bytes)>,
+        payload: Bytes,
+    ) -> Result<()> {
+        let subject = names::subject(&self.prefix, topic, partition);
+        raw::store(self.server, &subject, &headers, &payload).await.map_err(|error| failed("storing", error))
     }
 
     /// Reads every record of a stream, by position, with its subject.
@@ -246,9 +264,7 @@ impl Admin {
 #[async_trait]
 impl Limits for Admin {
     async fn limit(&self, topic: &str, bytes: usize) -> Result<()> {
-        let mut config = self.topic(topic).await?.cached_info().config.clone();
-        config.max_message_size = i32::try_from(bytes).unwrap_or(i32::MAX);
-        self.context.update_stream(config).await.map(drop).map_err(|error| failed("limiting", error))
+        self.change(topic, |config| config.max_message_size = i32::try_from(bytes).unwrap_or(i32::MAX)).await
     }
 }
 

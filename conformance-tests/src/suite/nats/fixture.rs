@@ -23,6 +23,7 @@ use crate::suite::fixture::{
     Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
 use crate::suite::limited::Limited;
+use crate::suite::operator::Operator;
 use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
 /// Bytes of a message that the backend counts beside the record's own.
@@ -141,6 +142,15 @@ impl Fixture for NatsFixture {
 
     async fn store_raw(&self, topic: &str, partition: u32, record: WireRecord) -> Done {
         tried(self.admin.store_raw(topic, partition, record).await)
+    }
+
+    async fn store_bytes(&self, topic: &str, partition: u32, key: Bytes, mut headers: Vec<(Bytes, Bytes)>) -> Done {
+        headers.push((Bytes::from_static(b"ce-partitionkey"), key));
+        tried(self.admin.store_bytes(topic, partition, headers, Bytes::from_static(b"{}")).await)
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        &self.admin
     }
 
     async fn reader(&self) -> Result<Option<Arc<dyn LogReader>>, Error> {

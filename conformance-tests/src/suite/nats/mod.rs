@@ -8,6 +8,8 @@ mod admin;
 mod config;
 mod fixture;
 mod names;
+mod operator;
+mod raw;
 mod reader;
 
 use std::sync::Arc;
@@ -57,9 +59,13 @@ impl Provider for NatsProvider {
     }
 
     fn abilities(&self) -> Abilities {
-        use Ability::{BlackHoleKey, DuplicateWindow, HoldPublish, KeepProgress};
+        use Ability::{
+            BlackHoleKey, DuplicateWindow, EndReaders, HoldPublish, KeepProgress, RemoveProgress, RemoveRecord,
+            SpoilTopic,
+        };
         let mut abilities = self.servers.abilities();
         abilities.extend([BlackHoleKey, DuplicateWindow, HoldPublish, KeepProgress]);
+        abilities.extend([EndReaders, RemoveProgress, RemoveRecord, SpoilTopic]);
         abilities
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventbus_core::{BusEvent, Envelope, TopicSpec};
+use eventbus_core::{BusEvent, Envelope, ErrorKind, TopicSpec};
 use tokio::sync::mpsc;
 
 use crate::suite::common::{TOPIC, millis};
@@ -56,5 +56,25 @@ pub(in crate::suite) async fn refused_when_sent_again(run: Run) -> Result<(), Fa
     }
     ensure!(run.log(TOPIC).await?.len() == 5, "five were published, the log has {}", run.log(TOPIC).await?.len());
     run.judge(&crate::oracle::Expectations::new(1).log_read(), &[(TOPIC, &[])]).await?;
+    Ok(())
+}
+
+/// The topic's limit is lowered: what is larger is refused, and what is smaller is confirmed meanwhile.
+pub(in crate::suite) async fn limit_lowered(run: Run) -> Result<(), Failure> {
+    let peer = run.process().await?;
+    peer.topic(TopicSpec::new(TOPIC).partitions(1)).await?;
+    let of_size = |key: &str, size| Envelope::builder("T", "/s").key(key).payload(vec![7; size]).build();
+    peer.bus().publish(TOPIC, of_size("k", 10_000)?).await?.await?;
+    run.fixture().operator().limit_records(TOPIC, 4_000).await?;
+    let large = peer.bus().publish(TOPIC, of_size("k", 10_000)?).await?;
+    for _ in 0..3 {
+        peer.bus().publish(TOPIC, of_size("other", 10)?).await?.await?;
+    }
+    let Err(refused) = large.await else { return Err(Failure::wrong("it is larger than the limit, and was stored")) };
+    let told = matches!(refused.kind(), ErrorKind::TooLarge | ErrorKind::Refused);
+    ensure!(told, "expected a refusal for its size, got {refused}");
+    peer.bus().publish(TOPIC, of_size("k", 10)?).await?.await?;
+    let stored = run.log(TOPIC).await?.len();
+    ensure!(stored == 5, "five were confirmed, {stored} are stored");
     Ok(())
 }

@@ -15,6 +15,9 @@ use crate::suite::{Call, Failure, Run, UnderWay};
 /// no handler's place.
 const NEVER: Backoff = Backoff::fixed(std::time::Duration::from_secs(24 * 3600));
 
+/// Room for all records that stay unfinished, whatever a backend holds of each in memory.
+const ROOM: usize = 256 << 20;
+
 /// Returns the watermark of the last confirmed commit, and the runs that it names beyond.
 fn last_commit(events: &[Event]) -> (u64, Vec<(u64, u64)>) {
     let commits = events.iter().rev().filter_map(|event| match &event.kind {
@@ -61,7 +64,8 @@ async fn killed_behind_slow_heads(
         let then = if is_slow(delivery) { Act::Fail } else { Act::Succeed };
         Step { takes: millis(1), then }
     };
-    let one = first.subscribe(subscribe().concurrency(16).attempts(9).backoff(NEVER), script).await?;
+    let one =
+        first.subscribe(subscribe().concurrency(16).attempts(9).backoff(NEVER).budget_bytes(ROOM), script).await?;
     let done = fast.len() * rounds;
     let ends = |events: &[Event]| events.iter().filter(|event| matches!(event.kind, Kind::End { .. })).count();
     run.until("the heads have failed, the tail is done", || run.inspect(ends) >= done + slow.len()).await;

@@ -5,4 +5,4 @@ pub(super) mod handlers;
 pub(super) mod keys;
 pub(super) mod life;
 pub(super) mod publishing;
-pub(super) mod retention;
+pub(in crate::suite) mod retention;

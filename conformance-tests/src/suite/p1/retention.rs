@@ -12,7 +12,7 @@ use crate::suite::failure::ensure;
 use crate::suite::p0::members::topic;
 use crate::suite::{Failure, Peer, Run};
 
-fn counting(run: &Run) -> (Arc<AtomicUsize>, eventbus_core::BusConfig) {
+pub(in crate::suite) fn counting(run: &Run) -> (Arc<AtomicUsize>, eventbus_core::BusConfig) {
     let losses = Arc::new(AtomicUsize::new(0));
     let seen = losses.clone();
     let config = run.config().hook(move |event: &BusEvent<'_>| {

@@ -58,6 +58,8 @@ struct OwnedPartition {
     generation: u64,
     job: UnderWay,
     wanted_back: Arc<Notify>,
+    /// The position below which losses were told.
+    lost_below: Position,
 }
 
 /// The job of an ownership that is under way. A job must not outlive its ownership: its claim, read or opening would be
@@ -260,6 +262,7 @@ impl Session {
             generation: self.generations,
             job: UnderWay::default(),
             wanted_back: Arc::default(),
+            lost_below: Position::ZERO,
         };
         self.owned.insert(partition, stage);
         self.enqueue(partition, SessionJob::Open(Box::new(assignment)));
@@ -289,9 +292,13 @@ impl Session {
         }
     }
 
+    /// Tells what the log lost at its beginning, once: each read tells it again until a record comes.
     fn truncated(&mut self, partition: u32, first: Position) -> Result<()> {
         let Some(expected) = self.shared.workers.pool.expected(partition) else { return Ok(()) };
-        self.check_loss(partition, expected, first).map_err(|error| self.shared.about(partition, error))
+        let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
+        let told = owned.lost_below;
+        owned.lost_below = told.max(first);
+        self.check_loss(partition, expected.max(told), first).map_err(|error| self.shared.about(partition, error))
     }
 
     /// Tells records that are missing between others. The session may be beyond them already: they were never delivered.

@@ -302,12 +302,12 @@ impl<C: Client> RebalanceListener<C> {
         self.state().keeping = false;
     }
 
-    /// Ends the member with this error: the core is told, leases end, and later callers get the error, too.
+    /// Ends the member with this error: leases end, the core is told, and later callers get the error, too.
     pub(super) fn fail(&self, error: Error) {
         tracing::error!(target: "eventbus", %error, member = self.config().member, "a member is at its end");
         let _ = self.0.failure.set(error.clone());
-        self.hand(MemberItem::Over(error));
         self.close();
+        self.hand(MemberItem::Over(error));
     }
 
     /// Returns the error for a caller who comes too late.

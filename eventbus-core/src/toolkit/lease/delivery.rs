@@ -345,8 +345,10 @@ impl Delivery {
     /// Takes in a look. Where the partition has no further record, nothing is left below the end seen before.
     fn looked(&mut self, seen: Option<Looked>) {
         let Some(Looked { log, next, asked, whole }) = seen else { return };
-        // A record that came meanwhile is not left any more.
-        let next = next.filter(|next| *next >= self.next);
+        // The record that was seen came meanwhile: of those behind it the look says nothing.
+        if next.is_some_and(|next| next < self.next) {
+            return;
+        }
         let nobodys = match next {
             None if asked || whole => log.end,
             Some(next) if whole && !asked => next,

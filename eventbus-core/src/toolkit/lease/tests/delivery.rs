@@ -227,6 +227,26 @@ async fn a_full_partition_beside_a_busy_one_under_retention_has_lost_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_that_a_record_overtakes_passes_over_those_behind_it() {
+    let store = Fake::new(1);
+    let (member, feed) = reading(&store).await;
+    // Of this partition are 40 and 60; others' records fill the log.
+    store.set_log(1, 100, Some(40));
+    let looks = store.slow_looks(Duration::from_millis(300));
+    let waited = async {
+        while store.looks() == looks {
+            sleep(Duration::from_millis(10)).await;
+        }
+        feed.send.send(record(1, 40)).unwrap();
+        assert_eq!(positions(&member).await, [40]);
+        silent(&member, Duration::from_millis(400)).await;
+        feed.send.send(record(2, 60)).unwrap();
+        assert_eq!(positions(&member).await, [60]);
+    };
+    alive_while(&feed, waited).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removal_between_delivered_records_is_told_and_one_after_delivery_is_not() {
     let store = Fake::new(1);
     let (member, feed) = reading(&store).await;

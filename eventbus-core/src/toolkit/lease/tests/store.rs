@@ -45,6 +45,8 @@ struct Shared {
     removed: bool,
     logs: Vec<LogState>,
     last: Option<Position>,
+    /// Looks for a next record so far, and the time from what each sees to its answer.
+    looks: (usize, Duration),
     removals: Arc<[(Position, Position)]>,
     /// Readers in the order of their opening.
     feeds: Vec<Arc<Feed>>,
@@ -90,6 +92,7 @@ impl Fake {
             removed: false,
             logs: vec![log; partitions as usize],
             last: None,
+            looks: (0, Duration::ZERO),
             removals: Arc::default(),
             feeds: Vec::new(),
         })))
@@ -152,6 +155,17 @@ impl Fake {
             (log.first, log.end) = (Position::new(first), Position::new(end));
         }
         shared.last = last.map(Position::new);
+    }
+
+    /// Lets each look for a next record take so long from now on. Returns the number of looks so far.
+    pub(super) fn slow_looks(&self, takes: Duration) -> usize {
+        let mut shared = self.shared();
+        shared.looks.1 = takes;
+        shared.looks.0
+    }
+
+    pub(super) fn looks(&self) -> usize {
+        self.shared().looks.0
     }
 
     /// Returns the reader that was opened last.
@@ -334,7 +348,13 @@ impl LeaseStore for Fake {
 
     async fn next(&self, _: u32, from: Position) -> Result<Option<Position>> {
         self.reach()?;
-        Ok(self.shared().last.filter(|last| *last >= from))
+        let (seen, takes) = {
+            let mut shared = self.shared();
+            shared.looks.0 += 1;
+            (shared.last.filter(|last| *last >= from), shared.looks.1)
+        };
+        sleep(takes).await;
+        Ok(seen)
     }
 
     async fn backlog(&self, _: u32, from: Position) -> Result<(u64, Option<u64>)> {
