@@ -41,7 +41,6 @@ pub struct Bus {
     backend: Arc<dyn Backend>,
     lanes: Arc<Lanes>,
     publish: Arc<dyn Publish>,
-    traced: Arc<Traced>,
     handle_layers: Vec<Arc<dyn HandleLayer>>,
     hooks: Hooks,
     env: Arc<dyn Env>,
@@ -119,8 +118,8 @@ impl Bus {
             Lanes::new(backend.clone(), env.clone(), config, hooks.clone())
         };
         own.spawn(driver.run());
-        let traced = Arc::new(Traced::new(backend.system(), config.propagator.clone(), lanes.clone()));
-        let mut publish: Arc<dyn Publish> = traced.clone();
+        let traced = Traced::new(backend.system(), config.propagator.clone(), lanes.clone());
+        let mut publish: Arc<dyn Publish> = Arc::new(traced);
         for layer in &config.publish_layers {
             publish = layer.layer(publish);
         }
@@ -129,7 +128,6 @@ impl Bus {
             backend: Arc::new(Named(backend)),
             lanes,
             publish,
-            traced,
             handle_layers: config.handle_layers,
             hooks,
             env: config.env,
@@ -332,8 +330,7 @@ impl EventBus for Bus {
     }
 
     fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
-        let envelopes = envelopes.into_iter().map(|envelope| self.traced.trace(envelope)).collect();
-        self.lanes.publish_batch(topic, envelopes)
+        self.publish.publish_batch(topic, envelopes)
     }
 
     fn resume(&self, topic: &str, key: Option<&Key>) -> Result<()> {

@@ -128,6 +128,17 @@ impl Future for BatchConfirmation {
 }
 
 /// The outcome of a batch: one result for each envelope.
+///
+/// An outcome that nobody looks at hides the envelopes that are not stored, so the compiler warns of it:
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # async fn send(bus: std::sync::Arc<dyn eventbus_core::EventBus>) -> Result<(), eventbus_core::Error> {
+/// bus.publish_batch("orders", Vec::new()).await?.confirmed().await;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "envelopes of the batch may not be stored; `into_receipts` returns the first error"]
 #[derive(Debug, Clone)]
 pub struct BatchOutcome {
     results: Vec<Result<Receipt>>,

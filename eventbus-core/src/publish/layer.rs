@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::batch_confirmation::BatchPublishing;
 use super::confirmation::Publishing;
 use crate::model::Envelope;
 
@@ -11,13 +12,18 @@ pub trait Publish: Send + Sync + 'static {
     /// waits first gives up P1 for the envelopes that it delays. So change the envelope and pass it on, or refuse it
     /// ([`Publishing::failed`]).
     fn publish(&self, topic: &str, envelope: Envelope) -> Publishing;
+
+    /// Publishes as [`EventBus::publish_batch`](crate::EventBus::publish_batch) does. What a layer does to an envelope,
+    /// it does to each of a batch; a batch of which it refuses one, it refuses as a whole
+    /// ([`BatchPublishing::failed`]).
+    fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing;
 }
 
-/// A layer around publishing: middleware that changes envelopes or refuses them. Batches do not pass through it.
+/// A layer around publishing: middleware that changes envelopes or refuses them, one by one and in batches.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use eventbus_core::{Envelope, Publish, PublishLayer, Publishing};
+/// use eventbus_core::{BatchPublishing, Envelope, Error, Publish, PublishLayer, Publishing};
 ///
 /// struct Tenant(&'static str);
 /// struct WithTenant(&'static str, Arc<dyn Publish>);
@@ -28,11 +34,24 @@ pub trait Publish: Send + Sync + 'static {
 ///     }
 /// }
 ///
+/// impl WithTenant {
+///     fn add(&self, envelope: Envelope) -> Result<Envelope, Error> {
+///         envelope.into_builder().tenant(self.0).build()
+///     }
+/// }
+///
 /// impl Publish for WithTenant {
 ///     fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
-///         match envelope.into_builder().tenant(self.0).build() {
+///         match self.add(envelope) {
 ///             Ok(envelope) => self.1.publish(topic, envelope),
 ///             Err(error) => Publishing::failed(error),
+///         }
+///     }
+///
+///     fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
+///         match envelopes.into_iter().map(|envelope| self.add(envelope)).collect() {
+///             Ok(envelopes) => self.1.publish_batch(topic, envelopes),
+///             Err(error) => BatchPublishing::failed(error),
 ///         }
 ///     }
 /// }

@@ -6,6 +6,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::batch_confirmation::BatchPublishing;
 use super::confirmation::Publishing;
 use super::layer::Publish;
 use crate::model::{Envelope, Topic};
@@ -67,7 +68,7 @@ impl Traced {
 
     /// Adds the trace context of this publish to the envelope, unless it carries one: a creation context is never
     /// overwritten.
-    pub(crate) fn trace(&self, envelope: Envelope) -> Envelope {
+    fn trace(&self, envelope: Envelope) -> Envelope {
         let Some(propagator) = self.propagator.as_ref().filter(|_| envelope.traceparent().is_none()) else {
             return envelope;
         };
@@ -80,5 +81,10 @@ impl Traced {
 impl Publish for Traced {
     fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
         self.span(topic, envelope.id()).in_scope(|| self.inner.publish(topic, self.trace(envelope)))
+    }
+
+    fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
+        let traced = |envelope: Envelope| self.span(topic, envelope.id()).in_scope(|| self.trace(envelope));
+        self.inner.publish_batch(topic, envelopes.into_iter().map(traced).collect())
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::model::{Envelope, Group, Position, Topic};
+use crate::model::{Envelope, Error, ErrorKind, Group, Position, Topic};
 
 /// Handler of envelopes. For one key, the next call comes only after this envelope is finished (S1).
 ///
@@ -76,7 +76,9 @@ where
 
 /// Failure of a handler, and whether trying again can help.
 ///
-/// Every `std::error::Error` converts into a retryable failure.
+/// Every `std::error::Error` converts into a retryable failure, with the errors that caused it in its text. An
+/// [`Error`](crate::Error) of the bus about the envelope itself (`Undecodable`, `InvalidEnvelope`, `InvalidName`,
+/// `TooLarge`) converts into a permanent one.
 pub struct HandlerError {
     message: String,
     permanent: bool,
@@ -84,13 +86,16 @@ pub struct HandlerError {
 
 impl HandlerError {
     /// Makes a failure that trying again can help: the envelope is tried again after the back-off, in place (S2).
+    ///
+    /// The text is the error's alternate form, `{:#}`, in which error types such as `anyhow::Error` name their causes.
     pub fn retry(error: impl fmt::Display) -> Self {
-        Self { message: error.to_string(), permanent: false }
+        Self { message: format!("{error:#}"), permanent: false }
     }
 
-    /// Makes a failure that trying again cannot help: the failure policy decides at once.
+    /// Makes a failure that trying again cannot help: the failure policy decides at once. The text is as of
+    /// [`retry`](Self::retry).
     pub fn permanent(error: impl fmt::Display) -> Self {
-        Self { message: error.to_string(), permanent: true }
+        Self { message: format!("{error:#}"), permanent: true }
     }
 
     /// Returns whether this failure alone uses up the attempts.
@@ -112,10 +117,33 @@ impl fmt::Debug for HandlerError {
     }
 }
 
-impl<E: std::error::Error> From<E> for HandlerError {
+impl<E: std::error::Error + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self::retry(error)
+        let known = (&error as &dyn std::error::Error).downcast_ref::<Error>();
+        Self { message: with_causes(&error), permanent: known.is_some_and(is_about_the_envelope) }
     }
+}
+
+/// Whether each further attempt would meet the same error. A bus that is closed, or a key that is sealed, is not the
+/// envelope's fault.
+fn is_about_the_envelope(error: &Error) -> bool {
+    use ErrorKind::{InvalidEnvelope, InvalidName, TooLarge, Undecodable};
+    matches!(error.kind(), Undecodable | InvalidEnvelope | InvalidName | TooLarge)
+}
+
+/// Returns an error's text with those of its causes. Some errors repeat their cause themselves.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let said = next.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = next.source();
+    }
+    text
 }
 
 /// One attempt at one envelope.
@@ -217,4 +245,44 @@ impl Delivery {
 pub trait HandleLayer: Send + Sync + 'static {
     /// Wraps `inner`.
     fn layer(&self, inner: Arc<dyn Handler>) -> Arc<dyn Handler>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("connecting to the store")]
+    struct Connecting(#[source] io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("reading: {0}")]
+    struct Reading(#[source] io::Error);
+
+    fn refused() -> io::Error {
+        io::Error::other("Connection refused")
+    }
+
+    #[test]
+    fn the_cause_of_an_error_is_lost() {
+        let failure = HandlerError::from(Connecting(refused()));
+        assert_eq!(failure.message(), "connecting to the store: Connection refused");
+        assert!(!failure.is_permanent());
+        assert_eq!(HandlerError::from(Reading(refused())).message(), "reading: Connection refused");
+    }
+
+    #[test]
+    fn an_envelope_that_cannot_be_read_is_tried_again() {
+        for (kind, permanent) in [
+            (ErrorKind::Undecodable, true),
+            (ErrorKind::TooLarge, true),
+            (ErrorKind::Closed, false),
+            (ErrorKind::KeySealed, false),
+            (ErrorKind::Unavailable, false),
+        ] {
+            assert_eq!(HandlerError::from(Error::new(kind, "no")).is_permanent(), permanent, "{kind}");
+        }
+    }
 }

@@ -189,6 +189,10 @@ impl Publish for Lanes {
     fn publish(&self, topic: &str, envelope: Envelope) -> Publishing {
         Self::publish(self, topic, envelope)
     }
+
+    fn publish_batch(&self, topic: &str, envelopes: Vec<Envelope>) -> BatchPublishing {
+        Self::publish_batch(self, topic, envelopes)
+    }
 }
 
 impl Drop for Lanes {
