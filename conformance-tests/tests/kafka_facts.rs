@@ -144,7 +144,15 @@ async fn keyless_on_a_compacted_topic_ends_the_producer(run: Run, _: Arc<tempfil
         outcome.await?;
     }
     publisher.publisher().publish("compacted", "k", 0).await?;
-    Ok(())
+    // A change of its settings leaves it compacted: keys are asked for as before, also by a bus that learns them anew.
+    let changed = TopicSpec::new("compacted").partitions(2).max_age(Duration::from_secs(3_600));
+    publisher.topic(changed.on_existing(OnExisting::CreateOrUpdate)).await?;
+    let other = run.process().await?;
+    let keyless = other.publisher().publish("compacted", "", 0).await;
+    match keyless.as_ref().is_err_and(|error| !error.is_retryable()) {
+        true => Ok(()),
+        false => Err(wrong(format!("the topic was changed into one that is not compacted: {keyless:?}"))),
+    }
 }
 
 /// The largest record that the bus takes is stored, one byte more is refused at once, and many small records do not

@@ -34,6 +34,10 @@ const GONE: Duration = Duration::from_secs(2);
 /// The silence after which a member is forgotten, in lengths of its lease.
 const FORGOTTEN: u32 = 10;
 
+/// The age by the store's clock at which the heartbeat of a dead member is removed, in lengths of its lease. A member
+/// that finds its own entry gone within its lease would take it for the end of all of them.
+const LONG_DEAD: u32 = 2;
+
 /// A member's knowledge of the others.
 #[derive(Default)]
 pub(super) struct MemberView {
@@ -77,7 +81,9 @@ impl MemberCore {
         while !self.has_failed() {
             let mut worked = Ok(());
             if said.elapsed() >= self.join.session_timeout / 3 {
-                worked = self.heartbeat().await.map(|()| said = Instant::now());
+                // Counted from before the sending: others count from the store's time.
+                let sent = Instant::now();
+                worked = self.heartbeat().await.map(|()| said = sent);
             }
             self.end_fenced().await;
             let looked = self.look(&mut known, said).await;
@@ -137,7 +143,7 @@ impl MemberCore {
     }
 
     async fn rebalance(&self, view: StoreSnapshot, known: &mut MemberView) -> Result<()> {
-        let members = self.members(&view, known).await;
+        let members = self.members(&view, known).await?;
         let mut records: HashMap<u32, Revisioned<LeaseRecord>> = view.records.into_iter().collect();
         let plan = self.plan(&members, &records, known);
         self.ask_back(&plan.yields);
@@ -175,21 +181,34 @@ impl MemberCore {
         worked
     }
 
-    /// Returns the live members, this one first, and removes those that were silent for long.
-    async fn members(&self, view: &StoreSnapshot, known: &mut MemberView) -> Vec<String> {
-        let me = &self.join.member;
-        let mut members = vec![me.clone()];
-        for Revisioned { revision, value: member, .. } in &view.members {
-            let slot = StoreKey::Member(self.join.group.clone(), member.name.clone());
-            let silent = known.unchanged(slot.clone(), *revision);
-            let lease = Duration::from_millis(member.lease_ms);
-            if member.name != *me && silent < lease {
-                members.push(member.name.clone());
-            } else if silent > lease * FORGOTTEN {
-                let _ = self.store.remove(&slot, Some(*revision)).await;
+    /// Returns the live members, this one first, and removes those that are dead for long.
+    ///
+    /// A newcomer has not watched anybody for a lease, so the store's clock counts, too: a member is dead whose last
+    /// heartbeat is older than its lease there, if it was silent for half a lease by this member's clock. (Clocks of a
+    /// cluster's nodes differ.) A share that is kept for a dead member would be idle.
+    async fn members(&self, view: &StoreSnapshot, known: &mut MemberView) -> Result<Vec<String>> {
+        let mut members = vec![self.join.member.clone()];
+        let mut now = None;
+        for heartbeat in view.members.iter().filter(|heartbeat| heartbeat.value.name != self.join.member) {
+            let name = &heartbeat.value.name;
+            let slot = StoreKey::Member(self.join.group.clone(), name.clone());
+            let silent = known.unchanged(slot.clone(), heartbeat.revision);
+            let lease = Duration::from_millis(heartbeat.value.lease_ms);
+            let mut old = Duration::ZERO;
+            if silent >= lease / 2 {
+                let now = match now {
+                    Some(now) => now,
+                    None => *now.insert(self.store.now().await?),
+                };
+                old = heartbeat.age(now);
+            }
+            if silent < lease && old < lease {
+                members.push(name.clone());
+            } else if silent > lease * FORGOTTEN || old > lease * LONG_DEAD {
+                let _ = self.store.remove(&slot, Some(heartbeat.revision)).await;
             }
         }
-        members
+        Ok(members)
     }
 
     fn plan(

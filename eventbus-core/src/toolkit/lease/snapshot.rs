@@ -3,6 +3,8 @@
 //! Invariant: an unreadable entry is left out, so that one foreign entry does not stop a group; a write over it
 //! conflicts, and is not made.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
@@ -32,6 +34,11 @@ impl Revisioned<LeaseRecord> {
 }
 
 impl Revisioned<Heartbeat> {
+    /// Returns the time since the heartbeat, by the store's clock.
+    pub(super) fn age(&self, now: u64) -> Duration {
+        Duration::from_millis(now.saturating_sub(self.written))
+    }
+
     /// Returns whether the member is believed alive, by the store's clock.
     pub(super) fn is_alive(&self, now: u64) -> bool {
         alive(self.written, self.value.lease_ms, now)

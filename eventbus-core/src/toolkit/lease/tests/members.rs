@@ -87,6 +87,23 @@ async fn members_that_come_and_go_share_to_within_one_and_little_moves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_that_was_killed_long_ago_keeps_a_share_from_the_next() {
+    let store = Fake::new(8);
+    // Another kept the group after the kill, and left by itself: all partitions are free.
+    let killed = StoreKey::Member("g".parse().unwrap(), "killed".into());
+    store.put(&killed, r#"{"group":"g","name":"killed","lease_ms":10000}"#.into()).await.unwrap();
+    sleep(LEASE * 20).await;
+    let first = Willing::join(&store, "first").await;
+    sleep(LEASE * 6 / 10).await;
+    assert_eq!(first.owned().len(), 8);
+    assert_eq!(store.value(&killed), None, "the next one would wait again");
+    // One that lives keeps its share, however late the newcomer is.
+    let second = Willing::join(&store.another(), "second").await;
+    sleep(LEASE * 3).await;
+    assert_eq!((first.owned().len(), second.owned().len()), (4, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_that_is_cut_off_ends_before_another_takes_over() {
     let store = Fake::new(2);
     let far = store.another();
