@@ -1,7 +1,7 @@
 //! Router of events by type: [`Router`], a handler that passes each type of event to a handler of its own.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{self, Future};
 use std::marker::PhantomData;
@@ -14,6 +14,7 @@ use metrics::{Counter, counter};
 
 use super::handler::{Delivery, Handler, HandlerError};
 use crate::model::{Codec, Error, ErrorKind, Event, Json};
+use crate::runtime::Mutex;
 
 type Routes = BTreeMap<String, Arc<dyn Handler>>;
 type Handling<'a> = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send + 'a>>;
@@ -69,7 +70,12 @@ pub struct Router {
     otherwise: Otherwise,
     skipped: AtomicU64,
     counter: Counter,
+    /// The first types that were skipped, each of which was warned of.
+    warned: Mutex<BTreeSet<String>>,
 }
+
+/// The most types that are warned of: a producer may write any number.
+const WARNED: usize = 1_000;
 
 enum Otherwise {
     Unknown(OnUnknownType),
@@ -91,13 +97,26 @@ impl Router {
     fn skip(&self, delivery: &Delivery) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
         self.counter.increment(1);
+        let event_type = delivery.envelope().event_type();
+        let mut warned = self.warned.lock();
+        if warned.len() < WARNED && !warned.contains(event_type) {
+            warned.insert(event_type.to_owned());
+            tracing::warn!(
+                target: "eventbus",
+                topic = %delivery.topic(),
+                group = %delivery.group(),
+                event_type,
+                "events of a type that has no handler are skipped",
+            );
+        }
+        drop(warned);
         tracing::debug!(
             target: "eventbus",
             topic = %delivery.topic(),
             group = %delivery.group(),
             partition = delivery.partition(),
             position = %delivery.position(),
-            event_type = delivery.envelope().event_type(),
+            event_type,
             id = delivery.envelope().id(),
             "skipped an event whose type has no handler",
         );
@@ -228,6 +247,7 @@ impl RouterBuilder {
                 otherwise: self.otherwise,
                 skipped: AtomicU64::new(0),
                 counter: counter!("eventbus.router.skipped"),
+                warned: Mutex::default(),
             }),
         }
     }

@@ -72,6 +72,7 @@ impl HandleTelemetry {
             eventbus.position = delivery.position().get(),
             eventbus.attempt = delivery.attempt(),
             eventbus.epoch = delivery.epoch(),
+            otel.status_code = tracing::field::Empty,
             traceparent = envelope.traceparent(),
         );
         if let (Some(propagator), Some(traceparent)) = (&self.propagator, envelope.traceparent()) {
@@ -126,6 +127,7 @@ impl Observed<'_> {
             self.telemetry.consumed.increment(1);
         } else {
             self.telemetry.failed.increment(1);
+            self.span.record("otel.status_code", "ERROR");
         }
         let now = Instant::now();
         self.telemetry.duration.record(now.duration_since(self.since).as_secs_f64());

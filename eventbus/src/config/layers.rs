@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::knobs::{Given, Knob, Section};
+use super::scheme::SCHEMES;
 use super::sections::knobs;
 use super::source::{Origin, Source, TYPE};
 use super::{ConfigError, EventBusConfig, file, url};
@@ -24,7 +25,8 @@ const MASK: &str = "********";
 /// Sources of a configuration. A later one overrides an earlier one: first the file, then variables, then the URL.
 ///
 /// A variable is named after section and setting: `EVENTBUS_SUBSCRIBE__CONCURRENCY=64`. Variables without two
-/// underscores are ignored, apart from `EVENTBUS_URL`, which is the URL if no other is given.
+/// underscores are ignored, apart from `EVENTBUS_URL`, which is the URL if no other is given; one that would be a setting
+/// with two is refused.
 ///
 /// ```
 /// use eventbus::config::{Layers, Origin};
@@ -78,7 +80,7 @@ impl Layers {
         let mut variables = Vec::new();
         for (name, value) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if name.starts_with(PREFIX) && (name == URL || name.contains("__")) {
+            if name.starts_with(PREFIX) && (name == URL || name.contains("__") || one_short(&name).is_some()) {
                 let no_text = |_| ConfigError::url("its value is no UTF-8").of(&name);
                 let value = value.into_string().map_err(no_text)?;
                 variables.push((name, value));
@@ -90,7 +92,8 @@ impl Layers {
     /// Adds variables as an environment holds them. Empty ones, and those of other programs, are ignored.
     ///
     /// # Errors
-    /// A section that does not exist, naming the variable; an `EVENTBUS_URL` that cannot be read.
+    /// A section that does not exist, or a setting behind one underscore, naming the variable; an `EVENTBUS_URL` that
+    /// cannot be read.
     pub fn variables<N: AsRef<str>, V: Into<String>>(
         mut self,
         variables: impl IntoIterator<Item = (N, V)>,
@@ -104,6 +107,9 @@ impl Layers {
             } else if let Some((section, setting)) = rest.split_once("__") {
                 let section = Section::named(&section.to_ascii_lowercase()).map_err(|error| error.of(name))?;
                 self.variables.push((section, setting.to_ascii_lowercase(), name.to_owned(), value));
+            } else if let Some((setting, meant)) = one_short(name) {
+                let expected = format!("two underscores between section and setting, {meant}");
+                return Err(ConfigError::value(setting, expected, "one").of(name));
             }
         }
         Ok(self)
@@ -144,6 +150,15 @@ impl Layers {
         let settings = own.iter().chain(knobs()).map(|knob| Setting::of(knob, laid.settings.remove(&knob.key())));
         Ok(InForce { backend: (config.backend.to_string(), origin), settings: settings.collect(), config })
     }
+}
+
+/// Finds the setting whose variable has this name but for an underscore. Returns it with the right name.
+fn one_short(name: &str) -> Option<(&'static str, String)> {
+    let rest = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+    let mut all = SCHEMES.iter().flat_map(|scheme| scheme.knobs).chain(knobs());
+    let meant = all.find(|knob| format!("{}_{}", knob.section.as_str(), knob.name) == rest)?;
+    let right = format!("{}__{}", meant.section.as_str(), meant.name).to_ascii_uppercase();
+    Some((meant.name, format!("{PREFIX}{right}")))
 }
 
 /// Setting in force: its value, and where that came from.
@@ -258,6 +273,8 @@ mod tests {
         let error = of("EVENTBUS_SUBSCRIBE__CONCURENCY", "1");
         assert!(error.contains("EVENTBUS_SUBSCRIBE__CONCURENCY: unknown setting"), "{error}");
         assert!(error.contains("did you mean \"concurrency\"?"), "{error}");
+        let error = of("EVENTBUS_SUBSCRIBE_ATTEMPTS", "9");
+        assert!(error.contains("EVENTBUS_SUBSCRIBE_ATTEMPTS: ") && error.contains("SUBSCRIBE__ATTEMPTS"), "{error}");
         let error = of("EVENTBUS_SUBSCRIBER__CONCURRENCY", "1");
         assert!(error.contains("did you mean \"subscribe\"?"), "{error}");
         let error = of("EVENTBUS_TOPIC__PARTITIONS", "many");
