@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::knobs::{Given, Knob, Section};
-use super::scheme::SCHEMES;
+use super::scheme::schemes;
 use super::sections::knobs;
 use super::source::{Origin, Source, TYPE};
 use super::{ConfigError, EventBusConfig, file, url};
@@ -155,7 +155,7 @@ impl Layers {
 /// Finds the setting whose variable has this name but for an underscore. Returns it with the right name.
 fn one_short(name: &str) -> Option<(&'static str, String)> {
     let rest = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
-    let mut all = SCHEMES.iter().flat_map(|scheme| scheme.knobs).chain(knobs());
+    let mut all = schemes().iter().flat_map(|scheme| scheme.knobs).chain(knobs());
     let meant = all.find(|knob| format!("{}_{}", knob.section.as_str(), knob.name) == rest)?;
     let right = format!("{}__{}", meant.section.as_str(), meant.name).to_ascii_uppercase();
     Some((meant.name, format!("{PREFIX}{right}")))

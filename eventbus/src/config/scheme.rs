@@ -30,7 +30,7 @@ const KAFKA: Scheme = Scheme::new("kafka", super::kafka::KNOBS, eventbus_kafka::
 #[cfg(not(feature = "kafka"))]
 const KAFKA: Scheme = Scheme { missing: Some("build it with the feature `kafka`"), ..Scheme::new("kafka", &[], &[]) };
 
-pub(super) const SCHEMES: &[Scheme] =
+const SCHEMES: &[Scheme] =
     &[Scheme { place: "name", ..Scheme::new("memory", &[], &[]) }, NATS, Scheme { name: "tls", ..NATS }, KAFKA];
 
 /// Returns all known schemes, whether this program has their backend or not.
