@@ -17,6 +17,7 @@
 //! | a member is not told that its topic was deleted | `deleted_topic_is_waited_for` |
 //! | a header's name may be any bytes, and the client panics on it | `foreign_bytes_are_handled_or_dead_lettered` |
 //! | positions may hold a transaction's marker, or what it took back | `markers_of_transactions_are_no_records` |
+//! | limits are numbers up to 2^63 - 1, beyond what a topic may be asked for with | `topic_with_the_largest_limits_has_members` |
 //! | an open transaction ends what a reader sees of the log | `open_transaction_is_no_reset` |
 //! | a topic may grow under a group that began at its end | `partitions_younger_than_the_group_are_read_from_their_beginning` |
 //! | a topic may grow under its publishers, and other clients go by the new number | `grown_topic_moves_keys` |
@@ -49,7 +50,7 @@ use libtest_mimic::{Arguments, Trial};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use odd_records::{
     foreign_bytes_are_handled_or_dead_lettered, markers_of_transactions_are_no_records, open_transaction_is_no_reset,
-    partitions_younger_than_the_group_are_read_from_their_beginning,
+    partitions_younger_than_the_group_are_read_from_their_beginning, topic_with_the_largest_limits_has_members,
 };
 use operator::Operator;
 use world::{GROUP, TOPIC, Tested, expect, judged, keys, until_ended, with_topic, wrong};
@@ -552,6 +553,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         client_tells_how_it_fares,
         foreign_bytes_are_handled_or_dead_lettered,
         markers_of_transactions_are_no_records,
+        topic_with_the_largest_limits_has_members,
         open_transaction_is_no_reset,
         partitions_younger_than_the_group_are_read_from_their_beginning,
     ];

@@ -316,12 +316,18 @@ mod tests {
         #![proptest_config(inputs())]
 
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = read(&bytes[..]).count();
+        fn foreign_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let lines = bytes.split(|byte| *byte == b'\n').count();
+            for (at, line) in read(&bytes[..]).enumerate() {
+                prop_assert!(at < lines);
+                if let Err(BrokenLine { number, problem }) = line {
+                    prop_assert!((1..=lines).contains(&number) && !problem.is_empty() && !problem.contains('\n'), "{}: {}", number, problem);
+                }
+            }
         }
 
         #[test]
-        fn no_object_makes_the_reader_panic(
+        fn a_foreign_object_is_read_or_refused(
             fields in prop::collection::vec(("(key|key_base64|id|time|headers|extensions|content_type|payload|payload_base64|sequence|version|partition|tenant)", "(\"[^\"]{0,8}\"|-?[0-9]{1,22}|null|\\{\\}|\\[\\]|\\{\"[a-z]{1,9}\":\"[a-z ]{0,3}\"\\})"), 0..6)
         ) {
             let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();

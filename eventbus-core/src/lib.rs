@@ -113,6 +113,7 @@ pub mod dead_letter {
 #[doc(hidden)]
 pub mod note {
     pub use crate::subscribe::progress::note::*;
+    pub use crate::subscribe::progress::note_format::NoteError;
 }
 
 pub use backend::{Capabilities, ConnectionState, GroupDescription, GroupPartition, Health, TopicDescription};

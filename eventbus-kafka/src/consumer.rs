@@ -27,7 +27,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use crate::config::Protocol;
 use crate::connection::{Context, Link, Owner, refused_setting};
 use crate::error::{to_core, unreadable};
-use crate::note::{Fingerprint, print_of};
+use crate::note::{Fingerprint, print_of, text_beside};
 use crate::positions::CaughtUp;
 use crate::refusals;
 use crate::scan;
@@ -75,7 +75,8 @@ fn check_drain(drain_deadline: Duration, max_poll_interval: Duration) -> Result<
 
 /// Joins a group as one member.
 pub(crate) fn join(link: &Arc<Link>, join: &Join) -> Result<KafkaMember> {
-    let topic = join.topic.spec.validate()?;
+    // The other settings are those of the broker, which has wider limits than a topic may be asked for with.
+    let topic = join.topic.spec.topic.parse()?;
     let config = &link.config;
     check_drain(join.drain_deadline, config.max_poll_interval)?;
     let mut client = config.consumer(&config.group(&join.group));
@@ -254,7 +255,7 @@ impl Client for GroupConsumer {
         for element in answer.elements() {
             element.error().map_err(failed)?;
             if let Some(next) = wire::known(element.offset()) {
-                found.insert(wire::partition(element.partition()), (next, element.metadata().to_owned()));
+                found.insert(wire::partition(element.partition()), (next, text_beside(&element).to_owned()));
             }
         }
         Ok(found)
@@ -353,6 +354,9 @@ fn partitions(list: &TopicPartitionList) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use eventbus_core::TopicSpec;
+    use eventbus_core::backend::TopicDescription;
+
     use super::*;
 
     #[test]
@@ -370,6 +374,18 @@ mod tests {
         }
         let passes = meaning::<()>(&KafkaError::MessageConsumption(Code::BrokerTransportFailure));
         assert!(matches!(passes, Polled::Nothing));
+    }
+
+    /// Records kept for ever, as operators write it, and more partitions than a topic is made with.
+    #[tokio::test]
+    async fn a_topic_with_settings_that_no_topic_is_made_with_has_members() {
+        let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+        let link = Link::connect(&crate::config::KafkaConfig::new(cluster.bootstrap_servers())).await.unwrap();
+        let mut spec = TopicSpec::new("t").partitions(5_000).max_bytes(u64::MAX);
+        spec.max_age = Some(Duration::from_millis(i64::MAX as u64));
+        assert!(spec.validate().is_err());
+        let topic = TopicDescription::counted(spec, "", Vec::new());
+        join(&link, &Join::new(topic, "g".parse().unwrap(), "m")).unwrap();
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::Protocol;
 use crate::connection::{Admin, Link};
 use crate::error::{only, refused};
-use crate::note::CommitMetadata;
+use crate::note::{CommitMetadata, text_beside};
 use crate::topics::{count, watermarks, without_leader, without_leaders};
 use crate::{scan, wire};
 
@@ -114,7 +114,7 @@ fn progress(link: &Link, topic: &str, group: &str) -> KafkaResult<Vec<(u32, Comm
     let committed = link.in_name_of(group, |client| client.committed_offsets(list, link.timeout()))?;
     let progress = committed.elements().into_iter().map(|element| {
         let known = wire::known(element.offset());
-        let stored = known.map(|next| (next, CommitMetadata::decode(element.metadata()).unwrap_or_default()));
+        let stored = known.map(|next| (next, CommitMetadata::decode(text_beside(&element)).unwrap_or_default()));
         (wire::partition(element.partition()), stored)
     });
     Ok(progress.collect())

@@ -37,7 +37,7 @@ thread_local! {
 
 /// Calls an accessor that may panic; `None` where it did. The process's panic hook is not called, since a record that
 /// somebody else wrote is no defect of this process.
-fn quietly<T>(access: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn quietly<T>(access: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let others = std::panic::take_hook();

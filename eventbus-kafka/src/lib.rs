@@ -29,6 +29,8 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+#[cfg(test)]
+mod foreign_bytes;
 mod groups;
 mod headers;
 mod note;

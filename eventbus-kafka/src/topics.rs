@@ -133,7 +133,7 @@ impl Topics {
         let mut spec = TopicSpec::new(topic.as_str());
         (spec.partitions, spec.replicas) = (partitions, replicas);
         spec.max_age = number_of(&settings, "retention.ms").map(Duration::from_millis);
-        spec.max_bytes = number_of(&settings, "retention.bytes").map(|bytes| bytes * u64::from(partitions));
+        spec.max_bytes = number_of(&settings, "retention.bytes").map(|bytes| bytes.saturating_mul(partitions.into()));
         let name = self.link.config.topic(topic);
         let ask = move |link: &Link| logs(link, &name, partitions);
         let logs = self.link.ask("asking for the ends of the log", ask).await?;

@@ -10,7 +10,7 @@ use eventbus_core::backend::{Body, Inbound};
 use eventbus_core::wire::{self, Binding, Mode, WireRecord};
 use eventbus_core::{Envelope, Position, Stamp};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
-use rdkafka::{Message, Offset};
+use rdkafka::{Message, Offset, Timestamp};
 
 use crate::headers;
 
@@ -51,16 +51,52 @@ pub(crate) fn size(envelope: &Envelope, stamp: Stamp, mode: Mode) -> usize {
 
 /// Turns a delivered message into a record, copied once.
 pub(crate) fn inbound<M: Message>(partition: u32, message: &M) -> Inbound {
-    let many = message.headers().map(Headers::count).filter(|count| *count > headers::MOST);
-    let (headers, payload) = copied(message.headers(), message.payload().unwrap_or_default());
-    // The key has its own piece of memory, so that a caller who keeps it keeps no payload.
-    let record = WireRecord { key: message.key().map(Bytes::copy_from_slice), headers, payload };
-    let stored_at = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()).unwrap_or_default();
-    let inbound =
-        Inbound::new(partition, position(message.offset()), stored_at, Body::Encoded { record, binding: &BINDING });
-    match many {
-        Some(count) => inbound.undecodable(format!("expected at most {} headers, got {count}", headers::MOST)),
-        None => inbound,
+    Fields::of(message).inbound(partition)
+}
+
+/// Reads the stamp of a record, without copying the rest.
+pub(crate) fn stamp<M: Message>(message: &M) -> Option<Stamp> {
+    Fields::of(message).stamp()
+}
+
+/// The fields of a message that make a record.
+pub(crate) struct Fields<'a, H> {
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) headers: Option<&'a H>,
+    pub(crate) payload: &'a [u8],
+    pub(crate) offset: i64,
+    pub(crate) time: Timestamp,
+}
+
+impl<'a, H: Headers> Fields<'a, H> {
+    fn of<M: Message<Headers = H>>(message: &'a M) -> Self {
+        let payload = message.payload().unwrap_or_default();
+        let (offset, time) = (message.offset(), message.timestamp());
+        Self { key: message.key(), headers: message.headers(), payload, offset, time }
+    }
+
+    pub(crate) fn inbound(&self, partition: u32) -> Inbound {
+        let many = self.headers.map(Headers::count).filter(|count| *count > headers::MOST);
+        let (headers, payload) = copied(self.headers, self.payload);
+        // The key has its own piece of memory, so that a caller who keeps it keeps no payload.
+        let record = WireRecord { key: self.key.map(Bytes::copy_from_slice), headers, payload };
+        let stored_at = self.time.to_millis().and_then(|millis| u64::try_from(millis).ok()).unwrap_or_default();
+        let body = Body::Encoded { record, binding: &BINDING };
+        let inbound = Inbound::new(partition, position(self.offset), stored_at, body);
+        match many {
+            Some(count) => inbound.undecodable(format!("expected at most {} headers, got {count}", headers::MOST)),
+            None => inbound,
+        }
+    }
+
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        let (headers, payload) = copied(self.headers, &[]);
+        let record = WireRecord { key: None, headers, payload };
+        match wire::peek(&record, &BINDING).stamp {
+            // A structured record has its stamp in the payload.
+            None => self.inbound(0).stamp,
+            found => found,
+        }
     }
 }
 
@@ -69,17 +105,6 @@ fn copied<H: Headers>(headers: Option<&H>, payload: &[u8]) -> (Vec<(Cow<'static,
     let headers = headers.filter(|headers| headers.count() <= headers::MOST);
     let count = headers.map_or(0, Headers::count);
     wire::copied(payload, count, 32 * count, headers.into_iter().flat_map(headers::all))
-}
-
-/// Reads the stamp of a record, without copying the rest.
-pub(crate) fn stamp<M: Message>(message: &M) -> Option<Stamp> {
-    let (headers, payload) = copied(message.headers(), &[]);
-    let record = WireRecord { key: None, headers, payload };
-    match wire::peek(&record, &BINDING).stamp {
-        // A structured record has its stamp in the payload.
-        None => inbound(0, message).stamp,
-        found => found,
-    }
 }
 
 /// The position that an answer names; `None` if it names none.
@@ -110,7 +135,6 @@ pub(crate) fn offset(position: Position) -> i64 {
 #[cfg(test)]
 mod tests {
     use eventbus_core::ProducerId;
-    use rdkafka::Timestamp;
     use rdkafka::message::OwnedMessage;
 
     use super::*;

@@ -73,12 +73,17 @@ fn plain(payload: &[u8]) -> Option<(u64, bool)> {
     if !text.starts_with("{\"stream\":") {
         return None;
     }
-    let digits = text.split_once("\"seq\":")?.1.trim_start();
+    let (before, digits) = text.split_once("\"seq\":")?;
+    // Anything nested may hold numbers and errors of its own.
+    if before[1..].contains(['{', '[']) {
+        return None;
+    }
+    let digits = digits.trim_start();
     let end = digits.find(|c: char| !c.is_ascii_digit())?;
     let (seq, rest) = digits.split_at(end);
     let duplicate = match rest.trim() {
         "}" => false,
-        rest if rest.starts_with(',') && rest.ends_with("\"duplicate\": true}") => true,
+        rest if rest.strip_prefix(',').is_some_and(|rest| rest.trim_start() == "\"duplicate\": true}") => true,
         _ => return None,
     };
     seq.parse().ok().filter(|seq| *seq > 0).map(|seq| (seq, duplicate))

@@ -187,7 +187,7 @@ impl Source<Delivered> for Pulls {
 
 /// Reads a message of the consumer. A record is known by its reply subject alone: old servers also store the status
 /// that a foreign producer wrote.
-fn pulled(message: Message) -> SourceEvent<Delivered> {
+pub(crate) fn pulled(message: Message) -> SourceEvent<Delivered> {
     if let Some(place) = message.reply.as_deref().and_then(StreamPlace::parse) {
         let StreamPlace { delivery, pending: left, .. } = place;
         return SourceEvent::Record { delivery, left, record: Delivered::of(place, message) };

@@ -104,7 +104,7 @@ fn without_end(line: &[u8]) -> &[u8] {
 /// Whether the rest of a version line is empty, or a status with or without a description.
 fn is_status(rest: &[u8]) -> bool {
     let Ok(rest) = from_utf8(rest).map(str::trim) else { return false };
-    let status = rest.split(' ').next().unwrap_or_default();
+    let status = rest.split(' ').next().unwrap_or_default().trim();
     status.is_empty() || status.parse::<StatusCode>().is_ok()
 }
 

@@ -85,7 +85,9 @@ impl Labels {
             return Err(foreign("its metadata name another topic").with("setting", "topic"));
         }
         let mut spec = TopicSpec::new(topic.as_str());
+        // A count beyond the most would be taken at its word, and a log listed for each.
         let partitions = self.get("eventbus-partitions").and_then(|count| count.parse().ok());
+        let partitions = partitions.filter(|count| (1..=TopicSpec::MAX_PARTITIONS).contains(count));
         spec.partitions = partitions.ok_or_else(|| foreign("it has no count of partitions"))?;
         let word = self.get("eventbus-after-refusal").map(|word| serde_json::Value::String(word.to_owned()));
         spec.after_refusal = word.and_then(|word| serde_json::from_value(word).ok()).unwrap_or_default();
@@ -138,6 +140,8 @@ mod tests {
             ("eventbus-hash", "crc32", "setting=hash"),
             ("eventbus-topic", "u", "setting=topic"),
             ("eventbus-partitions", "many", "no count of partitions"),
+            ("eventbus-partitions", "0", "no count of partitions"),
+            ("eventbus-partitions", "4294967295", "no count of partitions"),
         ] {
             let mut labels = Labels::new(&asked());
             labels.set(name, value.into());

@@ -33,6 +33,8 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+#[cfg(test)]
+mod foreign_bytes;
 mod headers;
 mod health;
 mod in_flight;

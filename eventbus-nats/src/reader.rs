@@ -40,12 +40,14 @@ use crate::wire::StreamPlace;
 /// The pauses between two looks for the next record of a partition that is read one by one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
+/// An answer with a message.
+#[derive(Deserialize)]
+pub(crate) struct Got {
+    pub(crate) message: RawMessage,
+}
+
 /// Gets a message from the stream's leader; `None` where none fits.
 pub(crate) async fn message(link: &Link, stream: &str, request: &Value) -> Outcome<Option<RawMessage>> {
-    #[derive(Deserialize)]
-    struct Got {
-        message: RawMessage,
-    }
     match link.api::<Got>(&format!("STREAM.MSG.GET.{stream}"), request).await {
         Ok(got) => Ok(Some(got.message)),
         Err(failure) if failure.is(NO_MESSAGE) => Ok(None),
@@ -56,10 +58,14 @@ pub(crate) async fn message(link: &Link, stream: &str, request: &Value) -> Outco
 /// Gets the first record under a filter at this position or above.
 async fn single(link: &Link, stream: &str, subject: &str, from: Position) -> Outcome<Option<Delivered>> {
     let request = json!({ "seq": from.get().max(1), "next_by_subj": subject });
-    let Some(raw) = message(link, stream, &request).await? else { return Ok(None) };
+    message(link, stream, &request).await?.map(delivered).transpose()
+}
+
+/// Reads a message of an answer as a record.
+pub(crate) fn delivered(raw: RawMessage) -> Outcome<Delivered> {
     let decoded = |text: &str| match STANDARD.decode(text) {
         Ok(bytes) => Ok(Bytes::from(bytes)),
-        Err(error) => Err(Failure::Unanswered(format!("a record that cannot be read: {error}"))),
+        Err(error) => Err(Failure::Unanswered(format!("record {} cannot be read: {error}", raw.sequence))),
     };
     let headers = match &raw.headers {
         Some(block) => Headers::Stored(decoded(block)?),
@@ -68,7 +74,7 @@ async fn single(link: &Link, stream: &str, subject: &str, from: Position) -> Out
     let stored_at = u64::try_from(raw.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     let place = StreamPlace { position: Position::new(raw.sequence), delivery: 0, stored_at, pending: 0 };
     let payload = decoded(&raw.payload)?;
-    Ok(Some(Delivered { place, subject: Subject::from(raw.subject), headers, payload }))
+    Ok(Delivered { place, subject: Subject::from(raw.subject), headers, payload })
 }
 
 /// Notes a record that came by the single road, and tells of a refused one. Returns whether the next one has to come by
@@ -303,7 +309,7 @@ async fn read_singly(
 fn first(start: DeliverPolicy, created: Created) -> Position {
     match start {
         DeliverPolicy::ByStartSequence { start_sequence } => Position::new(start_sequence),
-        _ => Position::new(created.delivered.stream_seq + 1),
+        _ => Position::new(created.delivered.stream_seq).next(),
     }
 }
 

@@ -68,7 +68,8 @@ pub(crate) struct StreamState {
 impl StreamState {
     /// Counts the records that were removed from between others.
     pub(crate) fn removed(&self) -> u64 {
-        if self.records == 0 { 0 } else { (self.last_seq + 1).saturating_sub(self.first_seq + self.records) }
+        let behind = self.first_seq.saturating_add(self.records);
+        if self.records == 0 { 0 } else { self.last_seq.saturating_add(1).saturating_sub(behind) }
     }
 
     pub(crate) fn first(&self) -> u64 {
@@ -125,13 +126,13 @@ impl StreamInfo {
 
     /// The log as each of its partitions sees it.
     pub(crate) fn log(&self) -> LogState {
-        let end = self.state.last_seq + 1;
+        let end = self.state.last_seq.saturating_add(1);
         let first = if self.state.records == 0 { end } else { self.state.first_seq.max(1) };
         LogState { incarnation: self.incarnation(), first: Position::new(first), end: Position::new(end) }
     }
 
     /// The settings in force, read from configuration and metadata.
-    fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
+    pub(crate) fn spec(&self, topic: &Topic) -> Result<TopicSpec> {
         let of_topic = self.config.labels.spec(topic);
         let mut spec = of_topic.map_err(|error| error.with("stream", self.text("name")))?;
         unsafe_streams::check(&self.config.settings)?;

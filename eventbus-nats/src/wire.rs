@@ -72,20 +72,21 @@ pub(crate) fn inbound(partition: u32, at: &StreamPlace, headers: &Headers, paylo
     Inbound::new(partition, at.position, at.stored_at, Body::Encoded { record, binding: &BINDING })
 }
 
-/// Puts headers in the order that the header for it names, and takes that header out. Without it, names that may differ
-/// only in case are sorted: the last of them counts, and it must be the same one at each reading. The costs stay
-/// proportional to the headers, whatever a foreign producer wrote: this runs beside the renewals of leases.
+/// Puts headers in the order that the header for it names, and takes that header out. Without it, they are sorted where
+/// their order tells: it must be the same one at each reading. The costs stay proportional to the headers, whatever a
+/// foreign producer wrote: this runs beside the renewals of leases.
 fn put_in_order(headers: &mut Vec<Header<'_>>) {
-    let mut order = None;
-    headers.retain(|(name, value)| {
-        let names_order = name.eq_ignore_ascii_case(ORDER);
-        if names_order {
-            order = Some(value.clone());
+    let mut order: Option<Header<'_>> = None;
+    headers.retain(|header| {
+        let names_order = header.0.eq_ignore_ascii_case(ORDER);
+        // Names that differ in case come in no order.
+        if names_order && order.as_ref().is_none_or(|known| known.0 <= header.0) {
+            order = Some(header.clone());
         }
         !names_order
     });
-    let Some(order) = order else {
-        if headers.iter().any(|(name, _)| *name != MESSAGE_ID && name.bytes().any(|byte| byte.is_ascii_uppercase())) {
+    let Some((_, order)) = order else {
+        if order_tells(headers) {
             headers.sort_by_key(|(name, _)| *name);
         }
         return;
@@ -97,6 +98,17 @@ fn put_in_order(headers: &mut Vec<Header<'_>>) {
         }
     }
     headers.sort_by_cached_key(|(name, _)| (places.get(name.as_bytes()).copied().flatten(), *name));
+}
+
+/// Whether the order of headers makes a difference: to an envelope's own headers, of which there are several then, and
+/// among names that differ only in case, the last of which counts. What this library writes passes without sorting.
+fn order_tells(headers: &[Header<'_>]) -> bool {
+    let mut others = 0;
+    headers.iter().filter(|(name, _)| *name != MESSAGE_ID).any(|(name, _)| {
+        others += usize::from(!name.starts_with(BINDING.prefix));
+        let cased = name.bytes().any(|byte| byte.is_ascii_uppercase());
+        others > 1 || cased || name.eq_ignore_ascii_case(MESSAGE_ID)
+    })
 }
 
 /// The place of a delivered message, read from its reply subject.
@@ -158,6 +170,12 @@ mod tests {
         };
         assert_eq!(read(b"a: 1\r\nb: 1\r\nc: 1\r\neventbus-headers: c,a,b,a\r\n"), ["c", "a", "b"]);
         assert_eq!(read(b"ce-id: 1\r\nCE-ID: 2\r\nCe-Id: 3\r\n"), ["CE-ID", "Ce-Id", "ce-id"]);
+        assert_eq!(read(b"b: 1\r\nce-id: 1\r\na: 1\r\n"), ["a", "b", "ce-id"]);
+        assert_eq!(read(b"nats-msg-id: 1\r\nNats-Msg-Id: 2\r\n"), ["Nats-Msg-Id", "nats-msg-id"]);
+        let two = [&b"eventbus-headers: c,b\r\n"[..], b"Eventbus-Headers: b,c\r\n"];
+        for [first, second] in [two, [two[1], two[0]]] {
+            assert_eq!(read(&[b"b: 1\r\nc: 1\r\n", first, second].concat()), ["c", "b"]);
+        }
     }
 
     /// The product of both numbers would take minutes.

@@ -80,15 +80,16 @@ fn no_lag(partitions: &[GroupPartition]) -> bool {
 }
 
 /// Headers, keys and values of any bytes: each record is handled, or is a dead letter, and the member goes on.
+/// `EVENTBUS_ODD_RECORDS` sets their number; `scripts/fuzz` sets a large one.
 pub(crate) async fn foreign_bytes_are_handled_or_dead_lettered(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
-    const RECORDS: usize = 150;
+    let records = std::env::var("EVENTBUS_ODD_RECORDS").map_or(Ok(150), |records| records.parse()).map_err(wrong)?;
     let peer = with_topic(&run, 3).await?;
     let handled = Handled::default();
     let subscription = peer.bus().subscribe(options().then(FailurePolicy::DeadLetter), noting(&handled)).await?;
     let letters = topic_of(&TOPIC.parse()?, &GROUP.parse()?)?;
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(run.seed());
     let mut stored = BTreeSet::new();
-    for n in 0..RECORDS {
+    for n in 0..records {
         let key = match random.random_range(0..4) {
             0 => None,
             1 => Some(bytes(&mut random, 5)),
@@ -192,6 +193,22 @@ pub(crate) async fn markers_of_transactions_are_no_records(run: Run, _: Arc<temp
         8 => Ok(()),
         other => Err(wrong(format!("{other} handled of 8"))),
     }
+}
+
+/// An operator's topic keeps its records for ever, in the largest numbers that the broker takes.
+pub(crate) async fn topic_with_the_largest_limits_has_members(run: Run, _: Arc<tempfile::TempDir>) -> Tested {
+    let largest = i64::MAX.to_string();
+    let limits = [("retention.ms", &*largest), ("retention.bytes", &*largest)];
+    Operator::of(&run).await?.create(TOPIC, 3, &limits).await?;
+    let peer = run.process().await?;
+    let handled = Handled::default();
+    let subscription = peer.bus().subscribe(options().then(FailurePolicy::DeadLetter), noting(&handled)).await?;
+    let ours = peer.bus().publish_confirmed(TOPIC, Envelope::builder("T", "/s").key("k").build()?).await?;
+    until_group(&subscription, "all is handled", no_lag).await?;
+    subscription.drain(PATIENCE).await?;
+    let handled = handled.lock().unwrap().clone();
+    let all = BTreeSet::from([(ours.partition, ours.position.get())]);
+    if handled == all { Ok(()) } else { Err(wrong(format!("handled: {handled:?}"))) }
 }
 
 /// A group whose progress lies above another program's open transaction reads the same log as before.

@@ -175,6 +175,8 @@ impl<'a> Reader<'a> {
             // These two are a stamp, or they are extensions: that is seen at the end.
             "producer" => self.producer = Some(value),
             "number" => self.number = Some(value),
+            // This one may be the key once more, which may be longer than an attribute.
+            "subject" => self.subject = Some(value),
             // An optional attribute in a form that no envelope holds: the event is worth more than it.
             _ if check_value(name, &value).is_err() => self.leave_out(name),
             "time" => match OffsetDateTime::parse(&value, &Rfc3339) {
@@ -182,7 +184,6 @@ impl<'a> Reader<'a> {
                 Err(_) => self.leave_out(name),
             },
             "datacontenttype" => self.content_type(value.into_owned()),
-            "subject" => self.subject = Some(value),
             "correlationid" => self.rest.correlation_id = Some(value.into_owned()),
             "causationid" => self.rest.causation_id = Some(value.into_owned()),
             "tenant" => self.rest.tenant = Some(value.into_owned()),
@@ -294,8 +295,10 @@ impl<'a> Reader<'a> {
             }
         }
         let said_by_key = self.subject.as_deref() == key.as_ref().and_then(key_text);
-        if let Some(subject) = self.subject.take().filter(|_| !said_by_key) {
-            extensions.insert("subject".to_owned(), subject.into_owned());
+        match self.subject.take().filter(|_| !said_by_key) {
+            Some(subject) if check_value("subject", &subject).is_err() => self.left_out.push("subject".to_owned()),
+            Some(subject) => drop(extensions.insert("subject".to_owned(), subject.into_owned())),
+            None => {}
         }
         let topic = context.topic;
         let attributes = Attributes {

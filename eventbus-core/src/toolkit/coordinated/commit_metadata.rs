@@ -106,17 +106,22 @@ impl CommitMetadata {
     #[must_use]
     pub fn encode(&self) -> String {
         let print = self.fingerprint.map(|print| format!("{}:{}:{:x}", print.offset, print.time, print.digest));
-        let owner = self.owner.as_bytes();
         let partitions = self.partitions.map(|partitions| format!(";{partitions}"));
         format!(
             "{VERSION};{};{};{};{};{}{}",
             self.epoch,
             self.incarnation,
             print.unwrap_or_default(),
-            BASE64.encode(owner.get(..OWNER_BYTES).unwrap_or(owner)),
+            BASE64.encode(self.kept_owner()),
             BASE64.encode(&self.note),
             partitions.unwrap_or_default(),
         )
+    }
+
+    /// Returns the beginning of the owner's name that a line keeps: no half of a character, or it would be no beginning.
+    fn kept_owner(&self) -> &str {
+        let cut = (0..=OWNER_BYTES).rev().find_map(|end| self.owner.get(..end));
+        if self.owner.len() <= OWNER_BYTES { &self.owner } else { cut.unwrap_or_default() }
     }
 
     /// Reads a line; `None` where another program wrote it.
@@ -163,7 +168,8 @@ impl CommitMetadata {
 
 fn print_of(text: &str) -> Option<Fingerprint> {
     let mut parts = text.split(':');
-    let offset = parts.next()?.parse().ok()?;
+    // A negative number would be one of the client's words for a place.
+    let offset = parts.next()?.parse().ok().filter(|offset| *offset >= 0)?;
     let time = parts.next()?.parse().ok()?;
     Some(Fingerprint { offset, time, digest: u64::from_str_radix(parts.next()?, 16).ok()? })
 }
@@ -237,6 +243,16 @@ mod tests {
         }
         let nothing = CommitMetadata::default();
         assert_eq!(CommitMetadata::decode(&nothing.encode()), Some(nothing));
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters_and_a_place_that_no_record_has_is_no_fingerprint() {
+        let owner = format!("{}ü", "x".repeat(OWNER_BYTES - 1));
+        let read = CommitMetadata::decode(&CommitMetadata { owner: owner.clone(), ..stored(0) }.encode()).unwrap();
+        assert_eq!(read.owner, "x".repeat(OWNER_BYTES - 1));
+        assert!(owner.starts_with(&read.owner));
+        let read = CommitMetadata::decode("eb1;1;i;-2:1:2;;").unwrap();
+        assert_eq!((read.epoch, read.fingerprint), (1, None));
     }
 
     /// A line stored by an earlier version is read by a later one.

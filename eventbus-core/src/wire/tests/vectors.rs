@@ -200,6 +200,23 @@ fn a_key_beyond_the_limit_is_undecodable_and_peeked_as_none() {
     assert_eq!(peek(&foreign, &KEYED).key, None);
 }
 
+/// The key is an attribute twice, and once as one that may not be as long.
+#[test]
+fn a_key_longer_than_an_attribute_leaves_nothing_out() {
+    let envelope = Envelope::builder("T", "/s").key("k".repeat(20_000)).build().unwrap();
+    for binding in [&KEYED, &TEXTUAL] {
+        for mode in [Mode::Binary, Mode::Structured] {
+            let read = decode_at_42(&encode(&envelope, None, binding, mode), binding).unwrap();
+            assert_eq!((read.envelope, read.left_out), (envelope.clone(), Vec::<String>::new()), "{mode:?}");
+        }
+    }
+    // A subject of its own is an extension, or too long for one.
+    for (length, left_out) in [(8_000, 0), (9_000, 1)] {
+        let record = record(&[("ce_subject", &"s".repeat(length))], "");
+        assert_eq!(decode_at_42(&record, &KEYED).unwrap().left_out.len(), left_out);
+    }
+}
+
 #[test]
 fn foreign_events_are_read_leniently() {
     let headers = [

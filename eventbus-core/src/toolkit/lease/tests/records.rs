@@ -4,6 +4,8 @@ use super::*;
 use crate::toolkit::lease::CasOutcome;
 use crate::toolkit::lease::record::{Heartbeat, HeldRecord, LeaseRecord, RecordPlace, encode, lease_ms};
 use crate::toolkit::lease::removed::KnownRemovals;
+use crate::toolkit::lease::snapshot::StoreSnapshot;
+use crate::toolkit::lease::{StoredEntry, StoredKey};
 
 fn owned_by(owner: &str) -> LeaseRecord {
     let (group, owner, nonce, lease_ms) = ("g".into(), owner.into(), rand::random(), lease_ms(LEASE));
@@ -34,19 +36,43 @@ fn what_is_stored_never_changes_its_form() {
     assert_eq!(encode(&heartbeat).unwrap(), r#"{"group":"g","name":"m","lease_ms":1}"#);
 }
 
+/// `EVENTBUS_FUZZ_INPUTS` sets the number of inputs; `scripts/fuzz` sets a large one.
+fn inputs() -> proptest::prelude::ProptestConfig {
+    let cases = std::env::var("EVENTBUS_FUZZ_INPUTS").ok().and_then(|inputs| inputs.parse().ok()).unwrap_or(500);
+    proptest::prelude::ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}
+
 proptest::proptest! {
+    #![proptest_config(inputs())]
+
     #[test]
-    fn a_record_or_heartbeat_by_anybody_is_read_or_refused(
+    fn a_foreign_record_or_heartbeat_is_read_or_refused(
         fields in proptest::collection::vec((
-            "(group|owner|name|nonce|write|lease_ms|epoch|next|note|x)", "(-?[0-9]{1,21}|null|\"[A-Za-z0-9+/=]{0,9}\"|\\[\\]|1e9)",
+            "(group|owner|name|nonce|write|lease_ms|epoch|next|note|removed|x)", "(-?[0-9]{1,21}|null|\"[A-Za-z0-9+/=]{0,9}\"|\\[\\]|1e9)",
         ), 0..10),
         bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
     ) {
         let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-        for bytes in [format!("{{{}}}", fields.join(",")).into_bytes(), bytes] {
-            serde_json::from_slice::<Heartbeat>(&bytes).ok();
-            if let Ok(record) = serde_json::from_slice::<LeaseRecord>(&bytes) {
-                drop(record.committed());
+        // One that has all fields, some of them twice or in another form, is a record more often.
+        let whole = [
+            r#""group":"g","owner":"m","nonce":7,"write":1,"lease_ms":10000,"epoch":3,"next":5,"note":"bg==""#,
+            r#""group":"g","name":"m","lease_ms":10000"#,
+        ].map(|whole| format!("{{{}}}", fields.iter().map(String::as_str).chain([whole]).collect::<Vec<_>>().join(",")).into_bytes());
+        for bytes in [format!("{{{}}}", fields.join(",")).into_bytes(), bytes].into_iter().chain(whole) {
+            let stored = |key| StoredEntry { key, revision: 1, written: 5, value: bytes.clone().into() };
+            let view = StoreSnapshot::of(vec![stored(StoredKey::Member), stored(StoredKey::Partition(3))]);
+            for now in [0, 5, u64::MAX] {
+                view.is_active(now);
+            }
+            let (heartbeat, record) = (serde_json::from_slice::<Heartbeat>(&bytes), serde_json::from_slice::<LeaseRecord>(&bytes));
+            proptest::prop_assert_eq!((view.members.len(), view.records.len()), (heartbeat.is_ok().into(), record.is_ok().into()));
+            if let Ok(heartbeat) = heartbeat {
+                proptest::prop_assert!(view.knows(&heartbeat.name));
+                let again: Heartbeat = serde_json::from_slice(&encode(&heartbeat).unwrap()).unwrap();
+                proptest::prop_assert_eq!(again, heartbeat);
+            }
+            if let Ok(record) = record {
+                proptest::prop_assert_eq!(record.committed().map(|committed| committed.next.get()), record.next);
                 let again: LeaseRecord = serde_json::from_slice(&encode(&record).unwrap()).unwrap();
                 proptest::prop_assert_eq!(again, record);
             }
