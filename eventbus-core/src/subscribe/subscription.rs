@@ -94,7 +94,7 @@ impl Subscription {
     /// Reports progress and lag of the whole group, as committed. Lag is a count of records.
     ///
     /// # Errors
-    /// The broker's error.
+    /// `UnknownGroup` until the broker has admitted the first member of a new group; or the broker's error.
     pub async fn lag(&self) -> Result<Vec<GroupPartition>> {
         let described = self.inner.backend.describe_group(&self.inner.topic, &self.inner.group).await?;
         Ok(described.partitions)
