@@ -15,7 +15,7 @@ use eventbus_core::note::{Note, NoteError};
 use eventbus_core::toolkit::coordinated::CommitMetadata;
 use eventbus_core::toolkit::settings::{is_host, is_server, servers};
 use eventbus_core::wire::{Binding, DecodeContext, Mode, WireRecord, decode, encode, peek};
-use eventbus_core::{ErrorKind, Position, Stamp, Topic};
+use eventbus_core::{Envelope, ErrorKind, Position, Stamp, Topic};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -87,6 +87,19 @@ fn record() -> impl Strategy<Value = WireRecord> {
     )
 }
 
+/// An envelope without the attributes under names of the library's own that give way to those of a new record.
+fn rewritten(envelope: &Envelope, stamp: Option<Stamp>) -> Envelope {
+    let stamped = stamp.is_some();
+    let own = [
+        ("producer", stamped),
+        ("number", stamped),
+        ("sequence", envelope.sequence().is_some()),
+        ("eventversion", envelope.version().is_some()),
+    ];
+    let names = own.into_iter().filter(|(_, gives_way)| *gives_way).map(|(name, _)| name);
+    names.fold(envelope.clone().into_builder(), |builder, name| builder.without_extension(name)).build().unwrap()
+}
+
 proptest! {
     #![proptest_config(inputs())]
 
@@ -109,7 +122,8 @@ proptest! {
                 let mode = if structured { Mode::Structured } else { Mode::Binary };
                 let written = encode(&decoded.envelope, decoded.stamp, binding, mode);
                 let again = decode(&written, binding, &context).unwrap();
-                prop_assert_eq!((&again.envelope, again.stamp), (&decoded.envelope, decoded.stamp), "{:?}", written);
+                let expected = rewritten(&decoded.envelope, decoded.stamp);
+                prop_assert_eq!((&again.envelope, again.stamp), (&expected, decoded.stamp), "{:?}", written);
                 prop_assert!(again.left_out.is_empty(), "{:?}", again.left_out);
             }
             Err(error) => {

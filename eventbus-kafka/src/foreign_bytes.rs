@@ -6,7 +6,7 @@
 
 use eventbus_core::backend::{Body, Inbound};
 use eventbus_core::wire::{self as core_wire, DecodeContext, Decoded, Mode};
-use eventbus_core::{ErrorKind, Position, Result};
+use eventbus_core::{Envelope, ErrorKind, Position, Result, Stamp};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -104,6 +104,19 @@ fn stored() -> impl Strategy<Value = Stored> {
         .prop_map(|(key, payload, headers, offset, time)| Stored { key, payload, headers, offset, time })
 }
 
+/// An envelope without the attributes under names of the library's own that give way to those of a new record.
+fn rewritten(envelope: &Envelope, stamp: Option<Stamp>) -> Envelope {
+    let stamped = stamp.is_some();
+    let own = [
+        ("producer", stamped),
+        ("number", stamped),
+        ("sequence", envelope.sequence().is_some()),
+        ("eventversion", envelope.version().is_some()),
+    ];
+    let names = own.into_iter().filter(|(_, gives_way)| *gives_way).map(|(name, _)| name);
+    names.fold(envelope.clone().into_builder(), |builder, name| builder.without_extension(name)).build().unwrap()
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -134,7 +147,7 @@ proptest! {
                 let again = fields.inbound(3);
                 prop_assert_eq!(fields.stamp(), Some(stamp));
                 prop_assert!(wire::size(&envelope, stamp, mode) <= wire::most(&envelope));
-                prop_assert_eq!(stored.decoded(&again).unwrap().envelope, envelope);
+                prop_assert_eq!(stored.decoded(&again).unwrap().envelope, rewritten(&envelope, Some(stamp)));
             }
             Err(error) => {
                 prop_assert_eq!(error.kind(), ErrorKind::Undecodable);

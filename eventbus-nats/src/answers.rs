@@ -135,7 +135,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_unknown() {
-        for payload in ["{", "[]", "{}", r#"{"stream":"T","seq":0}"#, "+OK", r#"{"stream":"T","seq":-1}"#] {
+        for payload in [
+            "{",
+            "[]",
+            "{}",
+            r#"{"stream":"T","seq":0}"#,
+            "+OK",
+            r#"{"stream":"T","seq":-1}"#,
+            r#"{"error":{"code":"x"},"stream":"T","seq":7}"#,
+        ] {
             assert!(matches!(fate(payload), Fate::Unknown(_)), "{payload}");
         }
         assert!(matches!(judge(Some(200), b""), Verdict::Known(Fate::Unknown(_))));

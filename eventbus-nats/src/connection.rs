@@ -95,7 +95,13 @@ impl fmt::Debug for Link {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer<T> {
-    Refused { error: ApiError },
+    Refused {
+        error: ApiError,
+    },
+    /// An error in a form that nobody knows is no success, whatever else the answer holds.
+    Unknown {
+        error: serde_json::Map<String, serde_json::Value>,
+    },
     Done(T),
 }
 
@@ -259,6 +265,10 @@ pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Outcome<T> {
     match serde_json::from_slice(answer) {
         Ok(Answer::Done(done)) => Ok(done),
         Ok(Answer::Refused { error }) => Err(Failure::Api(error)),
+        Ok(Answer::Unknown { error }) => {
+            let error = serde_json::Value::from(error);
+            Err(Failure::Unanswered(format!("an error of the server that cannot be read: {error}")))
+        }
         Err(error) => Err(Failure::Unanswered(format!("an answer that cannot be read: {error}"))),
     }
 }

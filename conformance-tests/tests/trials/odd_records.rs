@@ -7,7 +7,7 @@ use std::time::Duration;
 use conformance_tests::suite::{Peer, RawRecord, Run, produce};
 use eventbus_core::dead_letter::topic_of;
 use eventbus_core::{
-    Delivery, Envelope, EventBusExt, FailurePolicy, GroupPartition, Handler, Position, StartFrom, Subscribe,
+    Delivery, Envelope, ErrorKind, EventBusExt, FailurePolicy, GroupPartition, Handler, Position, StartFrom, Subscribe,
     Subscription, TopicSpec, handler_fn,
 };
 use rand::{Rng, SeedableRng};
@@ -60,8 +60,13 @@ async fn store(
 async fn until_group(subscription: &Subscription, what: &str, holds: impl Fn(&[GroupPartition]) -> bool) -> Tested {
     let look = async {
         loop {
-            if holds(&subscription.lag().await?) {
-                return Ok(());
+            match subscription.lag().await {
+                Ok(seen) if holds(&seen) => return Ok(()),
+                // The coordinator admits the first member of a group a moment after the subscription has begun.
+                Err(error) if error.kind() != ErrorKind::UnknownGroup && !error.is_retryable() => {
+                    return Err(error.into());
+                }
+                _ => {}
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

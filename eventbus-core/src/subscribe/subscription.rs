@@ -99,7 +99,7 @@ impl Subscription {
     /// the group yet, since this member has only just joined, is asked again for up to ten seconds. Cancel safe.
     ///
     /// # Errors
-    /// The broker's error.
+    /// `UnknownGroup` until the broker has admitted the first member of a new group; or the broker's error.
     pub async fn lag(&self) -> Result<Vec<GroupPartition>> {
         let joining = |answer: &Result<GroupDescription>| {
             answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::UnknownGroup)

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use eventbus_core::backend::{Body, Fate, Inbound};
 use eventbus_core::toolkit::lease::{SourceEvent, StoredKey};
 use eventbus_core::wire::{self, DecodeContext, Decoded, Mode};
-use eventbus_core::{Error, ErrorKind, Position, Result, Topic, TopicSpec};
+use eventbus_core::{Envelope, Error, ErrorKind, Position, Result, Stamp, Topic, TopicSpec};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -146,6 +146,19 @@ fn read_of(record: &Inbound, topic: &Topic) -> impl PartialEq + std::fmt::Debug 
     (envelope, record.key.clone(), record.stamp, record.bytes)
 }
 
+/// An envelope without the attributes under names of the library's own that give way to those of a new record.
+fn rewritten(envelope: &Envelope, stamp: Option<Stamp>) -> Envelope {
+    let stamped = stamp.is_some();
+    let own = [
+        ("producer", stamped),
+        ("number", stamped),
+        ("sequence", envelope.sequence().is_some()),
+        ("eventversion", envelope.version().is_some()),
+    ];
+    let names = own.into_iter().filter(|(_, gives_way)| *gives_way).map(|(name, _)| name);
+    names.fold(envelope.clone().into_builder(), |builder, name| builder.without_extension(name)).build().unwrap()
+}
+
 /// A record must not change with the road that it came by, and not from one reading to the next.
 #[test]
 fn a_header_block_is_read_as_the_client_reads_it() {
@@ -185,7 +198,7 @@ proptest! {
                 prop_assert!(size >= payload.len());
                 let again = inbound(3, &PLACE, &Headers::Read(map), payload);
                 let again = decoded(&again, &topic).unwrap();
-                prop_assert_eq!((again.envelope, again.stamp), (envelope, Some(stamp)));
+                prop_assert_eq!((again.envelope, again.stamp), (rewritten(&envelope, Some(stamp)), Some(stamp)));
             }
             Ok(_) => prop_assert_eq!(read.stamp, None),
             Err(error) => {
