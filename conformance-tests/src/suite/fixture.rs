@@ -5,7 +5,6 @@
 //! fixture cannot make answers [`Missing`], and its provider leaves the [`Ability`] out of [`Provider::abilities`]. A
 //! case states its needs, so that a missing ability is a printed SKIP and nothing else is.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,97 +14,8 @@ use eventbus_core::backend::Backend;
 use eventbus_core::wire::WireRecord;
 use eventbus_core::{Env, Error, Position};
 
+use super::ability::{Abilities, Ability};
 use crate::harness::LogReader;
-
-/// An ability that a fixture may have, and a case may need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Ability {
-    /// Refuse the n-th publish for good ([`Fixture::on_publish`], [`PublishFault::Refuse`]).
-    RefusePublish,
-    /// Store a publish and lose its confirmation.
-    LoseConfirmation,
-    /// Lose the confirmations of all publishes of one key, while those of other keys are confirmed.
-    BlackHoleKey,
-    /// Hold a publish in the network, and let it go later.
-    HoldPublish,
-    /// Take no writes for a topic for a while.
-    TopicDown,
-    /// Keep a commit from arriving.
-    DropCommit,
-    /// Cut one process's connection and heal it ([`Connection::cut`]).
-    CutConnection,
-    /// Freeze one process, as under a debugger, and thaw it ([`Connection::freeze`]).
-    FreezeProcess,
-    /// Kill one process ([`Connection::kill`]).
-    KillProcess,
-    /// End a member's session from outside.
-    ExpireMember,
-    /// Take one partition away from its owner without asking.
-    TakePartition,
-    /// Kill the broker and start it again; what it had confirmed survives.
-    RestartBroker,
-    /// Move a partition's leader or the group's coordinator to another node of a cluster.
-    ChangeLeader,
-    /// Remove a partition's oldest records, as retention would.
-    Truncate,
-    /// Delete a topic and create it again while groups have progress.
-    Recreate,
-    /// Keep a group's progress when its topic is deleted.
-    KeepProgress,
-    /// Recognise a stamp that is sent again, within a window that ends.
-    DuplicateWindow,
-    /// Store a copy of a record that is in the log already, as an older client would by sending it again too late.
-    StoreCopy,
-    /// Store a record that no envelope can be read from.
-    StoreRaw,
-    /// Limit the size of records.
-    LimitRecords,
-    /// Refuse wrong credentials.
-    Credentials,
-    /// Park a failed envelope: a later step of the library.
-    Park,
-}
-
-impl Ability {
-    /// A stable name, as the matrix prints it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RefusePublish => "refuse a publish",
-            Self::LoseConfirmation => "lose a confirmation",
-            Self::BlackHoleKey => "black-hole one key's confirmations",
-            Self::HoldPublish => "hold a publish",
-            Self::TopicDown => "take a topic down",
-            Self::DropCommit => "drop a commit",
-            Self::CutConnection => "cut a connection",
-            Self::FreezeProcess => "freeze a process",
-            Self::KillProcess => "kill a process",
-            Self::ExpireMember => "expire a member",
-            Self::TakePartition => "take a partition away",
-            Self::RestartBroker => "restart the broker",
-            Self::ChangeLeader => "change the leader (a cluster)",
-            Self::Truncate => "truncate a log",
-            Self::Recreate => "recreate a topic",
-            Self::KeepProgress => "keep progress beyond its topic",
-            Self::DuplicateWindow => "duplicate window",
-            Self::StoreCopy => "store a second copy",
-            Self::StoreRaw => "store a raw record",
-            Self::LimitRecords => "limit records",
-            Self::Credentials => "credentials",
-            Self::Park => "Park (a later step)",
-        }
-    }
-}
-
-impl fmt::Display for Ability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The abilities of a provider.
-pub type Abilities = BTreeSet<Ability>;
 
 /// An ability that the fixture was asked for and does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -305,6 +215,16 @@ pub enum UnderWay {
     Either,
 }
 
+/// A permission that a broker may take away and give back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Right {
+    /// Publishing to the topic.
+    Publish,
+    /// Storing the progress of the topic's groups.
+    Commit,
+}
+
 type Done = Result<(), FaultError>;
 
 /// One isolated bus world.
@@ -373,6 +293,42 @@ pub trait Fixture: fmt::Debug + Send + Sync + 'static {
     async fn truncate(&self, topic: &str, partition: u32, first: Position) -> Done {
         let _ = (topic, partition, first);
         Err(Missing(Ability::Truncate).into())
+    }
+
+    /// Removes the records of one partition below `first`, and no other's.
+    async fn purge(&self, topic: &str, partition: u32, first: Position) -> Done {
+        let _ = (topic, partition, first);
+        Err(Missing(Ability::Purge).into())
+    }
+
+    /// Limits the size of a topic's records, as the broker counts it.
+    async fn limit_records(&self, topic: &str, bytes: usize) -> Done {
+        let _ = (topic, bytes);
+        Err(Missing(Ability::LimitRecords).into())
+    }
+
+    /// Sets how long a topic keeps its records.
+    async fn retain(&self, topic: &str, long: Duration) -> Done {
+        let _ = (topic, long);
+        Err(Missing(Ability::Retain).into())
+    }
+
+    /// Removes the readers that the topic's groups have at the broker. Returns their number.
+    async fn remove_readers(&self, topic: &str) -> Result<usize, FaultError> {
+        let _ = topic;
+        Err(Missing(Ability::RemoveReaders).into())
+    }
+
+    /// Removes the progress of all groups of a topic, from under their members.
+    async fn remove_progress(&self, topic: &str) -> Done {
+        let _ = topic;
+        Err(Missing(Ability::RemoveProgress).into())
+    }
+
+    /// Gives every user but the operator a permission on a topic and its group, or takes it away.
+    async fn permit(&self, topic: &str, group: &str, right: Right, given: bool) -> Done {
+        let _ = (topic, group, right, given);
+        Err(Missing(Ability::Permissions).into())
     }
 
     /// Deletes the topic and creates it again, empty; the groups' progress stays as far as the broker keeps it.

@@ -8,6 +8,7 @@
 //! states the abilities of the fixture that it needs. A missing one is a SKIP that names it; a case that asks for an
 //! ability which it did not state fails, so nothing is ever skipped in silence.
 
+mod ability;
 #[cfg(feature = "brokers")]
 mod backends;
 mod call;
@@ -37,14 +38,14 @@ mod runner;
 #[cfg(feature = "brokers")]
 mod served;
 
+pub use ability::{Abilities, Ability};
 #[cfg(feature = "brokers")]
 pub use backends::backend_at;
 pub use call::Call;
 pub use case::{Case, CaseRuntime, Priority};
 pub use failure::Failure;
 pub use fixture::{
-    Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
-    Setup, UnderWay,
+    Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes, Right, Setup, UnderWay,
 };
 pub use gate::{Gate, Gated};
 #[cfg(feature = "brokers")]

@@ -1,7 +1,7 @@
 //! The registry: the one list of all cases.
 
+use super::ability::Ability;
 use super::case::{Case, CaseRuntime, Priority};
-use super::fixture::Ability;
 use super::{odd, p0, p1, p2};
 
 macro_rules! cases {

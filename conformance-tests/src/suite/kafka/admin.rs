@@ -150,6 +150,41 @@ impl Admin {
         Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
+    /// Sets how long records are kept.
+    pub(super) async fn retain(&self, topic: &str, long: Duration) -> Result<()> {
+        self.alter(topic, ("retention.ms", long.as_millis().to_string())).await
+    }
+
+    /// Alters one setting of a topic, and waits until the broker acts by it.
+    async fn alter(&self, topic: &str, (changed, value): (&str, String)) -> Result<()> {
+        let name = self.names.topic(topic);
+        // Settings that are not named are reset, and a topic that was just made may not show its own yet. A bus names
+        // them all.
+        let mut settings = self.settings(&name).await?;
+        for _ in 0..100 {
+            if settings.iter().any(|(name, _)| name == "retention.ms") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            settings = self.settings(&name).await?;
+        }
+        let kept = settings.iter().filter(|(name, _)| name != changed);
+        let altered = kept
+            .fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |altered, (name, value)| altered.set(name, value));
+        let altered = altered.set(changed, &value);
+        let done = self.admin.alter_configs([&altered], &options()).await.map_err(|error| failed(&name, error))?;
+        done.into_iter().find_map(std::result::Result::err).map_or(Ok(()), |(_, code)| Err(failed(&name, code)))?;
+        // The controller's answer comes before the broker acts by it.
+        let wanted = (changed.to_owned(), value);
+        for _ in 0..100 {
+            if self.settings(&name).await?.contains(&wanted) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(failed(&name, format!("{changed} is not taken")))
+    }
+
     /// Deletes the topic and makes it again, as a tool would from its configuration.
     pub(super) async fn recreate(&self, topic: &str) -> Result<()> {
         let name = self.names.topic(topic);
@@ -199,31 +234,6 @@ impl Admin {
 #[async_trait]
 impl Limits for Admin {
     async fn limit(&self, topic: &str, bytes: usize) -> Result<()> {
-        let (name, bytes) = (self.names.topic(topic), bytes.to_string());
-        // Settings that are not named are reset, and a topic that was just made may not show its own yet. A bus names
-        // them all.
-        let mut settings = self.settings(&name).await?;
-        for _ in 0..100 {
-            if settings.iter().any(|(name, _)| name == "retention.ms") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            settings = self.settings(&name).await?;
-        }
-        let kept = settings.iter().filter(|(name, _)| name != "max.message.bytes");
-        let altered = kept
-            .fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |altered, (name, value)| altered.set(name, value));
-        let altered = altered.set("max.message.bytes", &bytes);
-        let done = self.admin.alter_configs([&altered], &options()).await.map_err(|error| failed(&name, error))?;
-        done.into_iter().find_map(std::result::Result::err).map_or(Ok(()), |(_, code)| Err(failed(&name, code)))?;
-        // The controller's answer comes before the broker acts by it.
-        let limit = ("max.message.bytes".to_owned(), bytes);
-        for _ in 0..100 {
-            if self.settings(&name).await?.contains(&limit) {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Err(failed(&name, "the limit is not taken"))
+        self.alter(topic, ("max.message.bytes", bytes.to_string())).await
     }
 }

@@ -12,6 +12,7 @@ use eventbus_core::wire::WireRecord;
 use eventbus_core::{Error, Position};
 use eventbus_kafka::{KafkaBackend, Mechanism, Sasl};
 
+use super::acls::Access;
 use super::admin::Admin;
 use super::config::{GroupProtocol, SESSION, kafka_config};
 use super::reader::KafkaReader;
@@ -19,11 +20,12 @@ use crate::brokers::{Broker, KafkaServer};
 use crate::harness::LogReader;
 use crate::proxy::Proxy;
 use crate::proxy::kafka::{Fault, RuleId, Rules, Scope, id_header};
+use crate::suite::ability::Ability;
 use crate::suite::backends::backend_at;
 use crate::suite::fixture::{
-    Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
+    Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Right, Setup, UnderWay,
 };
-use crate::suite::limited::Limited;
+use crate::suite::limited::{Limited, Limits};
 use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
 /// Bytes that the broker, and the client on top of that, count beside a record's own.
@@ -182,6 +184,30 @@ impl Fixture for KafkaFixture {
 
     async fn truncate(&self, topic: &str, partition: u32, first: Position) -> Done {
         tried(self.admin.truncate(topic, partition, first).await)
+    }
+
+    async fn purge(&self, topic: &str, partition: u32, first: Position) -> Done {
+        tried(self.admin.truncate(topic, partition, first).await)
+    }
+
+    async fn limit_records(&self, topic: &str, bytes: usize) -> Done {
+        tried(self.admin.limit(topic, bytes).await)
+    }
+
+    async fn retain(&self, topic: &str, long: Duration) -> Done {
+        tried(self.admin.retain(topic, long).await)
+    }
+
+    async fn permit(&self, topic: &str, group: &str, right: Right, given: bool) -> Done {
+        if !self.server.kind.as_ref().is_some_and(KafkaServer::is_governed) {
+            return Err(Missing(Ability::Permissions).into());
+        }
+        let (topic, group) = (self.admin.names.topic(topic), self.admin.names.group(group));
+        let access = match right {
+            Right::Publish => Access::write(&topic),
+            Right::Commit => Access::read_as(&group),
+        };
+        tried(if given { access.allow(self.server.address).await } else { access.deny(self.server.address).await })
     }
 
     async fn recreate(&self, topic: &str) -> Done {

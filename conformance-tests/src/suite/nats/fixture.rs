@@ -1,5 +1,6 @@
 //! A world on a server, and its connections.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use crate::brokers::{Broker, NatsServer};
 use crate::harness::LogReader;
 use crate::proxy::Proxy;
 use crate::proxy::nats::{Fault, Kind, RuleId, Rules, Scope};
+use crate::suite::ability::Ability;
 use crate::suite::backends::backend_at;
 use crate::suite::fixture::{
-    Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
+    Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Right, Setup, UnderWay,
 };
-use crate::suite::limited::Limited;
+use crate::suite::limited::{Limited, Limits};
 use crate::suite::served::{Connections, Done, Proxied, Used, tried, unavailable};
 
 /// Bytes of a message that the backend counts beside the record's own.
@@ -36,6 +38,8 @@ pub(super) struct NatsFixture {
     rules: Arc<Rules>,
     armed: Mutex<Vec<RuleId>>,
     connections: Connections,
+    /// The subjects to which the buses may not publish now.
+    denied: Mutex<BTreeSet<String>>,
     setup: Setup,
 }
 
@@ -54,7 +58,7 @@ fn refusal(code: u16, err_code: u64, description: &str) -> Fault {
 impl NatsFixture {
     pub(super) fn new(server: Used<NatsServer>, prefix: String, admin: Admin, setup: Setup) -> Self {
         let (rules, armed, connections) = (Rules::new(), Mutex::default(), Connections::default());
-        Self { server, prefix, admin, rules, armed, connections, setup }
+        Self { server, prefix, admin, rules, armed, connections, denied: Mutex::default(), setup }
     }
 
     fn connection(&self, proxy: Arc<Proxy>, backend: Arc<dyn Backend>) -> Proxied {
@@ -129,6 +133,46 @@ impl Fixture for NatsFixture {
 
     async fn truncate(&self, topic: &str, _: u32, first: Position) -> Done {
         tried(self.admin.truncate(topic, first).await)
+    }
+
+    async fn purge(&self, topic: &str, partition: u32, first: Position) -> Done {
+        tried(self.admin.purge(topic, partition, first).await)
+    }
+
+    async fn limit_records(&self, topic: &str, bytes: usize) -> Done {
+        tried(self.admin.limit(topic, bytes).await)
+    }
+
+    async fn retain(&self, topic: &str, long: Duration) -> Done {
+        tried(self.admin.retain(topic, long).await)
+    }
+
+    async fn remove_readers(&self, topic: &str) -> Result<usize, FaultError> {
+        tried(self.admin.remove_readers(topic).await)
+    }
+
+    async fn remove_progress(&self, topic: &str) -> Done {
+        tried(self.admin.remove_progress(topic).await)
+    }
+
+    async fn permit(&self, topic: &str, group: &str, right: Right, given: bool) -> Done {
+        let users = self.server.kind.as_ref().and_then(NatsServer::users);
+        let users = users.ok_or(Missing(Ability::Permissions))?;
+        let subject = match right {
+            Right::Publish => format!("{}>", names::subjects(&self.prefix, topic)),
+            Right::Commit => format!("{}>", names::records(&self.prefix, topic, group)),
+        };
+        let denied: Vec<String> = {
+            let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+            if given {
+                denied.remove(&subject)
+            } else {
+                denied.insert(subject)
+            };
+            denied.iter().cloned().collect()
+        };
+        tried(users.deny(&denied))?;
+        self.server.reload().await
     }
 
     async fn recreate(&self, topic: &str) -> Done {
