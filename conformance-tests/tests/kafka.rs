@@ -29,7 +29,7 @@ const MISSING: [Ability; 9] = [
     // the broker's.
     Ability::RemoveRecord,
     Ability::RemoveProgress,
-    Ability::EndReaders,
+    Ability::RemoveReaders,
     // A compacted topic is one that is read with its gaps.
     Ability::SpoilTopic,
 ];

@@ -12,7 +12,7 @@
 //! | anything that cannot be read | unknown |
 //!
 //! The producer decides about records without an answer: silence and a lost connection are unknown; a missing
-//! permission comes as an event of the connection and is a refusal.
+//! permission comes as an event of the connection and is a refusal, unless the log holds the record.
 
 use async_nats::jetstream::publish::PublishAck;
 use eventbus_core::backend::Fate;

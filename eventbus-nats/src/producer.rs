@@ -233,7 +233,8 @@ impl OnConnection for Producer {
     }
 
     /// Refuses the submissions that were sent on this subject before, and are still unanswered when the server has
-    /// answered something sent after the event: a missing permission brings no answer.
+    /// answered something sent after the event: a missing permission brings no answer. An answer that was lost before
+    /// the permission was taken away brings none either, so the log decides.
     fn denied(self: Arc<Self>, subject: &str) {
         let of_subject = |target: &Arc<Target>| (&*target.subject == subject).then(|| target.stream.clone());
         let flying = self.flights.find(of_subject);
@@ -247,7 +248,7 @@ impl OnConnection for Producer {
             let error = Error::new(ErrorKind::PermissionDenied, message).with("subject", subject);
             for (id, _) in flying {
                 if let Some((ticket, _)) = self.flights.end(id) {
-                    ticket.tell(Fate::Refused(error.clone()));
+                    ticket.tell(Fate::Doubtful(error.clone()));
                 }
             }
         });

@@ -138,7 +138,16 @@ impl Broker {
     /// The engine's error.
     pub async fn kill(&self) -> Result<(), BrokerError> {
         let id = self.id.clone();
-        there(async move { engine::kill(&id).await }).await
+        there(async move { engine::signal(&id, "KILL").await }).await
+    }
+
+    /// Has the broker read its configuration again, which goes on meanwhile.
+    ///
+    /// # Errors
+    /// The engine's error.
+    pub async fn reload(&self) -> Result<(), BrokerError> {
+        let id = self.id.clone();
+        there(async move { engine::signal(&id, "HUP").await }).await
     }
 
     /// Stops the broker in order: it is told, and given ten seconds.
@@ -254,7 +263,7 @@ async fn start(server: &dyn Server, port: u16, shared: Option<String>) -> Result
                 host.port_bindings = Some([(format!("{inside}/tcp"), Some(vec![binding]))].into());
             }
             let volume = Mount { typ: Some(MountType::VOLUME), target: Some(data.into()), ..Mount::default() };
-            host.mounts = Some(vec![volume]);
+            host.mounts.get_or_insert_default().push(volume);
         });
     let container = request.start().await?;
     let id = container.id().to_owned();

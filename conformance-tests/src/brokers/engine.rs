@@ -96,8 +96,8 @@ pub(super) async fn remove(id: &str) -> Result<(), BrokerError> {
     Ok(docker().await?.remove_container(id, Some(options)).await?)
 }
 
-pub(super) async fn kill(id: &str) -> Result<(), BrokerError> {
-    let options = KillContainerOptionsBuilder::new().signal("KILL").build();
+pub(super) async fn signal(id: &str, signal: &str) -> Result<(), BrokerError> {
+    let options = KillContainerOptionsBuilder::new().signal(signal).build();
     Ok(docker().await?.kill_container(id, Some(options)).await?)
 }
 

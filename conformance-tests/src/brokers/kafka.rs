@@ -46,6 +46,12 @@ const SMALL: &[(&str, &str)] =
 const FULL: &[(&str, &str)] =
     &[("HEAP_OPTS", "-Xms1g -Xmx1g"), ("JVM_PERFORMANCE_OPTS", "-XX:+UseG1GC -XX:MaxGCPauseMillis=20")];
 
+/// Settings by which permissions are asked for. What has none is open to all.
+const AUTHORIZER: &[(&str, &str)] = &[
+    ("AUTHORIZER_CLASS_NAME", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+    ("ALLOW_EVERYONE_IF_NO_ACL_FOUND", "true"),
+];
+
 /// The folder of the data.
 const DATA: &str = "/var/lib/kafka/data";
 
@@ -54,6 +60,7 @@ const DATA: &str = "/var/lib/kafka/data";
 pub struct KafkaServer {
     credentials: Option<(String, String)>,
     measured: bool,
+    governed: bool,
 }
 
 impl KafkaServer {
@@ -63,7 +70,7 @@ impl KafkaServer {
     /// A broker that lets everybody in.
     #[must_use]
     pub const fn new() -> Self {
-        Self { credentials: None, measured: false }
+        Self { credentials: None, measured: false, governed: false }
     }
 
     /// A broker that demands this user and password, by SASL PLAIN.
@@ -71,6 +78,18 @@ impl KafkaServer {
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Some((user.into(), password.into()));
         self
+    }
+
+    /// A broker whose permissions can be changed while it runs: who is not told about by any may do everything.
+    #[must_use]
+    pub const fn governed(mut self) -> Self {
+        self.governed = true;
+        self
+    }
+
+    /// Whether permissions can be changed.
+    pub(crate) const fn is_governed(&self) -> bool {
+        self.governed
     }
 
     /// The ports for clients, for brokers and for controllers, if clients reach it at this port of the host.
@@ -95,7 +114,11 @@ impl Server for KafkaServer {
     }
 
     fn variant(&self) -> String {
-        let open = if self.measured { "open, measured" } else { "open" };
+        let open = match (self.governed, self.measured) {
+            (true, _) => "governed",
+            (_, true) => "open, measured",
+            _ => "open",
+        };
         self.credentials.as_ref().map_or(open.into(), |(user, password)| format!("{user}:{password}"))
     }
 
@@ -138,6 +161,9 @@ impl Server for KafkaServer {
             .iter()
             .chain(machine)
             .fold(request, |request, (name, value)| request.with_env_var(format!("KAFKA_{name}"), *value));
+        let rights = if self.governed { AUTHORIZER } else { &[] };
+        let request =
+            rights.iter().fold(request, |request, (name, value)| request.with_env_var(format!("KAFKA_{name}"), *value));
         let Some((user, password)) = &self.credentials else { return request };
         let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
         request.with_env_var("KAFKA_LISTENER_NAME_CLIENT_SASL_ENABLED_MECHANISMS", "PLAIN").with_env_var(

@@ -18,8 +18,10 @@ mod kafka;
 mod nats;
 mod owner;
 mod ports;
+mod users;
 
 pub use container::{Broker, Server};
 pub use engine::{BrokerError, background, shut_down, sweep};
 pub use kafka::KafkaServer;
 pub use nats::{NatsServer, NatsVersion};
+pub(crate) use users::OPERATOR;

@@ -1,14 +1,20 @@
 //! nats-server.
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use testcontainers::core::WaitFor;
+use testcontainers::core::{Mount, WaitFor};
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::container::Server;
+use super::users::Users;
+
+/// The folder of the users' file, inside the container.
+const USERS: &str = "/etc/eventbus";
 
 /// A line of releases, by the tag of its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,13 +52,14 @@ pub struct NatsServer {
     version: NatsVersion,
     credentials: Option<(String, String)>,
     measured: bool,
+    users: Option<Arc<Users>>,
 }
 
 impl NatsServer {
     /// A server that lets everybody in.
     #[must_use]
     pub const fn new(version: NatsVersion) -> Self {
-        Self { version, credentials: None, measured: false }
+        Self { version, credentials: None, measured: false, users: None }
     }
 
     /// A server that demands this user and password.
@@ -60,6 +67,20 @@ impl NatsServer {
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Some((user.into(), password.into()));
         self
+    }
+
+    /// A server whose permissions can be changed while it runs.
+    ///
+    /// # Errors
+    /// If the host has no room for its configuration.
+    pub fn governed(mut self) -> io::Result<Self> {
+        self.users = Some(Arc::new(Users::new()?));
+        Ok(self)
+    }
+
+    /// The users whose permissions can be changed.
+    pub(crate) fn users(&self) -> Option<&Users> {
+        self.users.as_deref()
     }
 
     /// A server that is measured: on the host's own network, since a published port takes each byte through a process
@@ -78,7 +99,11 @@ impl Server for NatsServer {
     }
 
     fn variant(&self) -> String {
-        let open = if self.measured { "open, measured" } else { "open" };
+        let open = match &self.users {
+            Some(users) => return format!("governed by {}", users.folder().display()),
+            None if self.measured => "open, measured",
+            None => "open",
+        };
         self.credentials.as_ref().map_or(open.into(), |(user, password)| format!("{user}:{password}"))
     }
 
@@ -99,6 +124,11 @@ impl Server for NatsServer {
     }
 
     fn request(&self, image: GenericImage, port: u16, _: bool) -> ContainerRequest<GenericImage> {
+        let ready = image.with_wait_for(WaitFor::message_on_stderr("Server is ready"));
+        if let Some(users) = &self.users {
+            let folder = Mount::bind_mount(users.folder().display().to_string(), USERS);
+            return ready.with_mount(folder).with_cmd(["-c".to_owned(), Users::file(USERS)]);
+        }
         let mut arguments: Vec<String> = ["-js", "-sd", "/data"].map(Into::into).into();
         if self.measured {
             arguments.extend(["-a".into(), "127.0.0.1".into(), "-p".into(), port.to_string()]);
@@ -106,7 +136,7 @@ impl Server for NatsServer {
         if let Some((user, password)) = &self.credentials {
             arguments.extend(["--user".into(), user.clone(), "--pass".into(), password.clone()]);
         }
-        image.with_wait_for(WaitFor::message_on_stderr("Server is ready")).with_cmd(arguments)
+        ready.with_cmd(arguments)
     }
 
     async fn answers(&self, mut stream: TcpStream) -> std::io::Result<bool> {

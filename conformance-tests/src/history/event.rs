@@ -461,6 +461,16 @@ pub enum Kind {
         /// The new end: records at and above it are gone.
         end: u64,
     },
+    /// The test is about to remove the records of a partition below a position, as an operator does. Where a history has
+    /// a purge of a topic, nothing but purges takes records of that topic.
+    Purged {
+        /// The topic.
+        topic: Name,
+        /// The partition.
+        partition: u32,
+        /// The first position that stays.
+        first: u64,
+    },
     /// A process began to write.
     ProcessStarted,
     /// The test killed a process: what it was handling ends here.

@@ -131,6 +131,19 @@ impl MemberProcess {
         Ok(())
     }
 
+    /// Waits until the process has ended by itself. Returns why, in its words; `None` where it has said nothing.
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub async fn ended(&mut self) -> Result<Option<String>, MemberError> {
+        let mut last = None;
+        while let Some(line) = self.output.next_line().await? {
+            last = line.strip_prefix("ended: ").map(str::to_owned);
+        }
+        self.child.wait().await?;
+        Ok(last)
+    }
+
     /// Whether the process runs, if only frozen.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

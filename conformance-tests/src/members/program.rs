@@ -20,8 +20,10 @@ pub fn run(spec: &MemberSpec) -> Result<(), String> {
     let recorder = Arc::new(recorder);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(serve(spec, recorder.clone()))?;
+    let served = runtime.block_on(serve(spec, recorder.clone()));
+    // The thread that waits for standard input waits on, and nobody waits for it.
     runtime.shutdown_background();
+    served?;
     recorder.check().map_err(|error| error.to_string())
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use eventbus_core::{Backoff, Delivery, FailurePolicy, Subscribe};
+use eventbus_core::{Backoff, Delivery, FailurePolicy, OnDataLoss, OnLogReset, Subscribe};
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{Act, Script, Step};
@@ -101,6 +101,10 @@ pub struct MemberSpec {
     pub session_ms: u64,
     /// Milliseconds between commits. Default 200.
     pub commit_ms: u64,
+    /// Whether it goes on after a loss of records. Default: it ends.
+    pub passes_losses: bool,
+    /// Whether it begins anew where the group's progress is gone. Default: it ends.
+    pub begins_anew: bool,
 }
 
 impl MemberSpec {
@@ -121,6 +125,8 @@ impl MemberSpec {
             backoff_ms: 20,
             session_ms: 3_000,
             commit_ms: 200,
+            passes_losses: false,
+            begins_anew: false,
         }
     }
 
@@ -136,5 +142,7 @@ impl MemberSpec {
             .session_timeout(Duration::from_millis(self.session_ms))
             .drain_deadline(Duration::from_secs(10))
             .commit_interval(Duration::from_millis(self.commit_ms))
+            .on_data_loss(if self.passes_losses { OnDataLoss::Continue } else { OnDataLoss::Stop })
+            .on_log_reset(if self.begins_anew { OnLogReset::Earliest } else { OnLogReset::Stop })
     }
 }

@@ -30,6 +30,7 @@ pub struct Expectations {
     pub(super) one_copy: bool,
     pub(super) strict_sessions: bool,
     pub(super) session_grace: u64,
+    pub(super) shared_positions: bool,
     pub(super) overlap: bool,
     pub(super) keys: usize,
     pub(super) partitions: usize,
@@ -48,6 +49,7 @@ impl Expectations {
             one_copy: true,
             strict_sessions: false,
             session_grace: 0,
+            shared_positions: false,
             overlap: false,
             keys: 0,
             partitions: 0,
@@ -90,6 +92,14 @@ impl Expectations {
     #[must_use]
     pub const fn explained_for(mut self, grace: u64) -> Self {
         self.session_grace = grace;
+        self
+    }
+
+    /// Expects partitions that share the positions of one log: what is purged of one may be told as lost of any that had
+    /// not come past it (O6).
+    #[must_use]
+    pub const fn shared_positions(mut self) -> Self {
+        self.shared_positions = true;
         self
     }
 

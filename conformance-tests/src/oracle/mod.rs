@@ -13,10 +13,12 @@
 //! assert!(verdict.is_legal(), "{verdict}");
 //! ```
 
+mod committed;
 mod counts;
 mod expect;
 mod facts;
 mod failure;
+mod losses;
 mod o1;
 mod o2;
 mod o3;
@@ -64,6 +66,7 @@ impl Oracle {
         o4::judge(&facts, expect.concurrency, &mut report);
         o5::judge(&facts, expect, &mut report);
         o6::judge(&facts, &mut report);
+        losses::judge(&facts, expect, &mut report);
         o7::judge(&facts, &mut report);
         o8::judge(&facts, expect, &mut report);
         vacuous::judge(&facts, expect, &mut report);

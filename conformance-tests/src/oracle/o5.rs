@@ -2,7 +2,7 @@
 //! faults are healed and the groups are quiet.
 //!
 //! Where the log was read after the run, a confirmed publish must also be in it, unless
-//! retention, a recreation or a cut of the log by the test took it.
+//! retention, a recreation, or a purge or cut of the log by the test took it.
 
 use super::expect::Expectations;
 use super::facts::{Fate, HistoryFacts, Rec};
@@ -56,5 +56,5 @@ fn should_be_kept(facts: &HistoryFacts<'_>, rec: &Rec) -> bool {
         return true;
     };
     let part = &facts.parts[slot.part as usize];
-    slot.is_in(part.era) && slot.position >= part.first_kept
+    slot.is_in(part.era) && slot.position >= part.first_kept.max(part.purged)
 }

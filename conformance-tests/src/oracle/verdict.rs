@@ -129,6 +129,10 @@ pub struct Counts {
     pub segments: usize,
     /// Reports of lost data.
     pub losses: usize,
+    /// Purges of partitions.
+    pub purges: usize,
+    /// Records that purges took from groups that had not finished them, as far as commits had told.
+    pub purged_unfinished: usize,
     /// Keys with handler calls.
     pub keys: usize,
     /// Partitions with handler calls.

@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Ability {
-    /// Refuse the n-th publish for good ([`Fixture::on_publish`], [`PublishFault::Refuse`]).
+    /// Refuse the n-th publish for good ([`Fixture::on_publish`](super::Fixture::on_publish)).
     RefusePublish,
     /// Store a publish and lose its confirmation.
     LoseConfirmation,
@@ -19,11 +19,11 @@ pub enum Ability {
     TopicDown,
     /// Keep a commit from arriving.
     DropCommit,
-    /// Cut one process's connection and heal it ([`Connection::cut`]).
+    /// Cut one process's connection and heal it ([`Connection::cut`](super::Connection::cut)).
     CutConnection,
-    /// Freeze one process, as under a debugger, and thaw it ([`Connection::freeze`]).
+    /// Freeze one process, as under a debugger, and thaw it ([`Connection::freeze`](super::Connection::freeze)).
     FreezeProcess,
-    /// Kill one process ([`Connection::kill`]).
+    /// Kill one process ([`Connection::kill`](super::Connection::kill)).
     KillProcess,
     /// End a member's session from outside.
     ExpireMember,
@@ -51,16 +51,22 @@ pub enum Ability {
     LimitRecords,
     /// Lower the limit of a topic's records while it is in use.
     LowerLimit,
+    /// Remove one partition's oldest records, and no other's.
+    Purge,
+    /// Change how long records are kept.
+    Retain,
     /// Remove one record from the middle of a log.
     RemoveRecord,
     /// Remove the groups' progress on a topic while members run.
     RemoveProgress,
     /// Change a topic's setting so that the contract cannot be kept any more.
     SpoilTopic,
-    /// Remove the broker's own state of a topic's readers.
-    EndReaders,
+    /// Remove the readers that the groups have at the broker.
+    RemoveReaders,
     /// Give a topic more partitions.
     AddPartitions,
+    /// Take a permission away and give it back.
+    Permissions,
     /// Refuse wrong credentials.
     Credentials,
     /// Park a failed envelope: a later step of the library.
@@ -97,8 +103,11 @@ impl Ability {
             Self::RemoveRecord => "remove one record",
             Self::RemoveProgress => "remove progress",
             Self::SpoilTopic => "spoil a topic's settings",
-            Self::EndReaders => "remove readers",
+            Self::RemoveReaders => "remove readers",
             Self::AddPartitions => "add partitions",
+            Self::Purge => "purge one partition",
+            Self::Retain => "change how long records are kept",
+            Self::Permissions => "change permissions",
             Self::Credentials => "credentials",
             Self::Park => "Park (a later step)",
         }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::pin::Pin;
 
+use super::ability::Ability;
 use super::failure::Failure;
-use super::fixture::Ability;
 use super::run::Run;
 
 /// The priority of a case, as the contract sorts them.

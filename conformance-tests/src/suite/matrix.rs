@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::ability::Ability;
 use super::case::Case;
-use super::fixture::Ability;
 use super::registry::CASES;
 
 /// The outcome of a case on one backend.

@@ -39,15 +39,13 @@ mod runner;
 #[cfg(feature = "brokers")]
 mod served;
 
+pub use ability::{Abilities, Ability, FaultError, Missing};
 #[cfg(feature = "brokers")]
 pub use backends::backend_at;
 pub use call::Call;
 pub use case::{Case, CaseRuntime, Priority};
 pub use failure::Failure;
-pub use fixture::{
-    Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
-    Setup, UnderWay,
-};
+pub use fixture::{Armed, Clock, Connection, Fixture, Provider, PublishFault, Publishes, Setup, UnderWay};
 pub use gate::{Gate, Gated};
 #[cfg(feature = "brokers")]
 pub use kafka::{GroupProtocol, KafkaProvider, RawRecord, kafka_config, produce};
@@ -55,7 +53,7 @@ pub use matrix::{Matrix, Outcome};
 pub use memory::{MemoryKind, MemoryProvider};
 #[cfg(feature = "brokers")]
 pub use nats::{NatsProvider, nats_config};
-pub use operator::Operator;
+pub use operator::{Operator, Right};
 pub use p0::churn::may_come_again;
 pub use p0::members::until_owns;
 pub use parity::{Outcomes, drawn_script};

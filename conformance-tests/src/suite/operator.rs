@@ -1,6 +1,7 @@
 //! The broker's operator: what the broker's own tools do to a topic, beside the bus.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbus_core::Position;
@@ -8,6 +9,16 @@ use eventbus_core::Position;
 use super::ability::{Ability, FaultError, Missing};
 
 type Done = Result<(), FaultError>;
+
+/// A permission that a broker may take away and give back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Right {
+    /// Publishing to the topic.
+    Publish,
+    /// Storing the progress of the topic's groups.
+    Commit,
+}
 
 /// An operator's hand on a world. What the broker has no tool for answers [`Missing`].
 #[async_trait]
@@ -37,10 +48,30 @@ pub trait Operator: fmt::Debug + Send + Sync {
         Err(Missing(Ability::SpoilTopic).into())
     }
 
-    /// Removes what the broker keeps of a topic's readers. Needs [`Ability::EndReaders`].
-    async fn end_readers(&self, topic: &str) -> Done {
+    /// Removes the readers that a topic's groups have at the broker. Returns their number. Needs
+    /// [`Ability::RemoveReaders`].
+    async fn remove_readers(&self, topic: &str) -> Result<usize, FaultError> {
         let _ = topic;
-        Err(Missing(Ability::EndReaders).into())
+        Err(Missing(Ability::RemoveReaders).into())
+    }
+
+    /// Removes the records of one partition below `first`, and no other's. Needs [`Ability::Purge`].
+    async fn purge(&self, topic: &str, partition: u32, first: Position) -> Done {
+        let _ = (topic, partition, first);
+        Err(Missing(Ability::Purge).into())
+    }
+
+    /// Sets how long a topic keeps its records. Needs [`Ability::Retain`].
+    async fn retain(&self, topic: &str, long: Duration) -> Done {
+        let _ = (topic, long);
+        Err(Missing(Ability::Retain).into())
+    }
+
+    /// Gives every user but the operator a permission on a topic and its group, or takes it away. Needs
+    /// [`Ability::Permissions`].
+    async fn permit(&self, topic: &str, group: &str, right: Right, given: bool) -> Done {
+        let _ = (topic, group, right, given);
+        Err(Missing(Ability::Permissions).into())
     }
 
     /// Gives a topic this number of partitions, more than it has. Needs [`Ability::AddPartitions`].

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use eventbus_core::{FailurePolicy, TopicSpec};
 
+use super::ability::Ability;
 use super::common::{GROUP, TOPIC, expect, key_is, keys, millis, subscribe, unsteadily};
 use super::failure::Failure;
-use super::fixture::{Ability, Provider, PublishFault, Publishes, UnderWay};
+use super::fixture::{Provider, PublishFault, Publishes, UnderWay};
 use super::run::Run;
 use crate::harness::{Act, Script, Step};
 use crate::history::{EndOutcome, FinishedBy, Kind, PublishOutcome};

@@ -1,7 +1,7 @@
 //! The registry: the one list of all cases.
 
+use super::ability::Ability;
 use super::case::{Case, CaseRuntime, Priority};
-use super::fixture::Ability;
 use super::{odd, p0, p1, p2};
 
 macro_rules! cases {
@@ -141,7 +141,7 @@ cases! {
         "gD3" odd::operators::dead_letter_topic_deleted: "dead-letter topic deleted: the key waits for its letter, others do not";
         "gD4" odd::operators::progress_removed [RemoveProgress]: "progress removed under a member: ended, begun anew where told";
         "gD5" odd::operators::settings_spoiled [SpoilTopic]: "a setting that takes records out of the middle: refused by name";
-        "gD6" odd::operators::readers_removed [EndReaders]: "readers removed at the broker: made again, nothing twice";
+        "gD6" odd::operators::readers_removed [RemoveReaders]: "readers removed at the broker: made again, nothing twice";
         "gD7" odd::operators::partitions_added [AddPartitions]: "partitions added: told, refused until accepted, all handled";
         "gD8" odd::operators::group_deleted: "a group that was deleted begins anew";
         "gE1" odd::ends::blocked_handler_keeps_its_partition on Threads: "a handler that blocks its thread keeps its partition until its member's session would be over";

@@ -11,10 +11,11 @@ use eventbus_core::{BusConfig, Env, Envelope, Error, ErrorKind, Group, Mutant, T
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use super::ability::Ability;
 use super::call::{Call, calls_of};
 use super::env::SeededEnv;
 use super::failure::Failure;
-use super::fixture::{Ability, Armed, Clock, Connection, Fixture, Provider, PublishFault, Publishes, Setup};
+use super::fixture::{Armed, Clock, Connection, Fixture, Provider, PublishFault, Publishes, Setup};
 use crate::harness::{BackendReader, LogReader, Node, Numbers, envelope_of, read_back};
 use crate::history::{Event, History, Kind, MemoryRecorder, Recorder, monotonic_clock};
 use crate::oracle::{Expectations, Oracle, Verdict};

@@ -13,7 +13,8 @@ use eventbus_core::{Error, ErrorKind};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::fixture::{Abilities, Ability, Connection, FaultError, Missing, Setup, UnderWay};
+use super::ability::{Abilities, Ability};
+use super::fixture::{Connection, FaultError, Missing, Setup, UnderWay};
 use crate::brokers::{Broker, Server, background};
 use crate::proxy::{Direction, Proxy};
 
@@ -84,8 +85,8 @@ impl<S: Server + Clone> Servers<S> {
     pub(super) fn abilities(&self) -> Abilities {
         use Ability::{
             Credentials, CutConnection, ExpireMember, FreezeProcess, KillProcess, LimitRecords, LoseConfirmation,
-            LowerLimit, Recreate, RefusePublish, RestartBroker, StoreBytes, StoreCopy, StoreRaw, TakePartition,
-            TopicDown, Truncate,
+            LowerLimit, Purge, Recreate, RefusePublish, RestartBroker, Retain, StoreBytes, StoreCopy, StoreRaw,
+            TakePartition, TopicDown, Truncate,
         };
         let mut abilities = Abilities::from([
             RefusePublish,
@@ -97,6 +98,8 @@ impl<S: Server + Clone> Servers<S> {
             ExpireMember,
             TakePartition,
             Truncate,
+            Purge,
+            Retain,
             Recreate,
             StoreCopy,
             StoreRaw,
@@ -162,6 +165,11 @@ impl<S> Used<S> {
         };
         *self.starting.lock().await = Some(tried(background())?.spawn(start));
         Ok(())
+    }
+
+    /// Has the broker read its configuration again.
+    pub(super) async fn reload(&self) -> Done {
+        tried(self.broker()?.reload().await)
     }
 
     /// Freezes the broker for a time.

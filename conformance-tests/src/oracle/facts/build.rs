@@ -9,7 +9,7 @@ use crate::history::{Commit, Event, History, Kind, SessionCause, Start};
 use super::late::{find_originals, mark_superseded};
 use super::names::{Tables, next};
 use super::publish::{decide, lay_out_lines, store};
-use super::{CommitFact, Delivery, Finish, HistoryFacts, Loss, NONE, Segment, Session, Step, View};
+use super::{CommitFact, Delivery, Finish, HistoryFacts, Loss, NONE, Purge, Segment, Session, Step, View};
 
 /// Open pairs while the history is read, by call: (process, call).
 type Calls = HashMap<(u32, u64), u32>;
@@ -21,12 +21,18 @@ struct Builder<'h> {
     handlers: Calls,
     checks: Calls,
     commits: Calls,
+    /// Topics of which purges alone take records.
+    purged: BTreeSet<&'h str>,
 }
 
 impl<'h> HistoryFacts<'h> {
     /// Resolves a history; `groups` take part even if nothing is recorded of them.
     pub(in crate::oracle) fn of(history: &'h History, groups: impl Iterator<Item = (&'h str, &'h str)>) -> Self {
         let events = &history.events;
+        let purged = events.iter().filter_map(|event| match &event.kind {
+            Kind::Purged { topic, .. } => Some(&**topic),
+            _ => None,
+        });
         let mut builder = Builder {
             facts: HistoryFacts {
                 events,
@@ -39,6 +45,7 @@ impl<'h> HistoryFacts<'h> {
             handlers: Calls::new(),
             checks: Calls::new(),
             commits: Calls::new(),
+            purged: purged.collect(),
         };
         for (topic, group) in groups {
             builder.group(topic, group);
@@ -91,6 +98,14 @@ impl<'h> Builder<'h> {
                 let topic = self.tables.name(&mut self.facts, topic);
                 self.replace_logs(index, topic, Some(*partition), *end);
                 Step::Nothing
+            }
+            Kind::Purged { topic, partition, first } => {
+                let part = self.part(topic, *partition);
+                let known = &mut self.facts.parts[part as usize].purged;
+                let (from, first) = (*known, (*known).max(*first));
+                *known = first;
+                self.facts.purges.push(Purge { part, from, first });
+                Step::Purge(next(&self.facts.purges) - 1)
             }
             kind => self.publish_step(index, process, kind).unwrap_or_else(|| self.view_step(index, process, kind)),
         }
@@ -194,12 +209,16 @@ impl<'h> Builder<'h> {
             | Kind::LogReset { topic, group, partition, position } => {
                 let view = self.view(topic, group, *partition);
                 let epoch = self.segment_of(view).epoch;
-                Step::Segment(self.open_segment(view, epoch, *position))
+                // What was purged before is not for a group that begins now.
+                let purged = self.facts.parts[self.facts.views[view as usize].part as usize].purged;
+                Step::Segment(self.open_segment(view, epoch, purged.max(*position)))
             }
             Kind::DataLost { topic, group, partition, from, to } => {
                 let view = self.view(topic, group, *partition);
-                let (from, to) = (*from, *to);
-                self.facts.views[view as usize].losses.push(Loss { from, to });
+                let (from, told) = (*from, *to);
+                let part = &self.facts.parts[self.facts.views[view as usize].part as usize];
+                let to = if self.purged.contains(&**topic) { told.min(part.purged) } else { told };
+                self.facts.views[view as usize].losses.push(Loss { from, to, told });
                 Step::Loss(view)
             }
             _ => Step::Nothing,
@@ -383,6 +402,7 @@ impl<'h> Builder<'h> {
             }
             part.era += 1;
             part.ends.push(end);
+            part.purged = part.purged.min(end);
             for &slot in &part.slots {
                 let slot = &mut facts.slots[slot as usize];
                 if slot.position >= end {

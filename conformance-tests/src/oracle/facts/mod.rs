@@ -112,6 +112,8 @@ pub(super) struct Part {
     pub(super) slots: Vec<u32>,
     /// First position that the log held when it was read after the run.
     pub(super) first_kept: u64,
+    /// First position that purges have left.
+    pub(super) purged: u64,
 }
 
 impl Part {
@@ -130,7 +132,19 @@ pub(super) struct Group {
 /// A stretch of positions that was reported lost, from a record on.
 pub(super) struct Loss {
     pub(super) from: u64,
+    /// The end of what can be lost: where purges alone take records, these have taken it.
     pub(super) to: u64,
+    /// The end as it was reported.
+    pub(super) told: u64,
+}
+
+/// A purge of a partition.
+pub(super) struct Purge {
+    pub(super) part: u32,
+    /// The first position that the purges before had left.
+    pub(super) from: u64,
+    /// The first position that it leaves.
+    pub(super) first: u64,
 }
 
 /// A partition as one group sees it.
@@ -245,6 +259,7 @@ pub(super) enum Step {
     Session(u32),
     Segment(u32),
     Loss(u32),
+    Purge(u32),
 }
 
 #[derive(Default)]
@@ -262,6 +277,7 @@ pub(super) struct HistoryFacts<'h> {
     pub(super) deliveries: Vec<Delivery>,
     pub(super) finishes: Vec<Finish>,
     pub(super) commits: Vec<CommitFact<'h>>,
+    pub(super) purges: Vec<Purge>,
     pub(super) steps: Vec<Step>,
     /// Contradictions: the record, and what is wrong with it.
     pub(super) malformed: Vec<(u32, &'static str)>,

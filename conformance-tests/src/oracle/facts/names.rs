@@ -42,7 +42,15 @@ impl<'h> Tables<'h> {
 
     pub(super) fn part(&mut self, facts: &mut HistoryFacts<'h>, topic: u32, partition: u32) -> u32 {
         *self.parts.entry((topic, partition)).or_insert_with(|| {
-            facts.parts.push(Part { topic, partition, era: 0, ends: Vec::new(), slots: Vec::new(), first_kept: 0 });
+            facts.parts.push(Part {
+                topic,
+                partition,
+                era: 0,
+                ends: Vec::new(),
+                slots: Vec::new(),
+                first_kept: 0,
+                purged: 0,
+            });
             next(&facts.parts) - 1
         })
     }

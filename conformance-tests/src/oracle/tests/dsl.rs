@@ -247,6 +247,11 @@ impl Tape {
         self.add(Kind::DataLost { topic, group, partition, from, to })
     }
 
+    pub(super) fn purge(self, first: u64) -> Self {
+        let partition = self.partition;
+        self.add(Kind::Purged { topic: "t".into(), partition, first })
+    }
+
     pub(super) fn judge(&self) -> Verdict {
         let expect = self.expect.clone().unwrap_or(Expectations::new(2));
         Oracle::judge(&History::new(self.events.clone()), &expect)
@@ -260,7 +265,12 @@ impl Tape {
 
     #[track_caller]
     pub(super) fn refutes(self, rule: Rule) {
+        self.refutes_all(&[rule]);
+    }
+
+    #[track_caller]
+    pub(super) fn refutes_all(self, rules: &[Rule]) {
         let verdict = self.judge();
-        assert_eq!(verdict.rules(), [rule], "should refute {rule} alone:\n{verdict}");
+        assert_eq!(verdict.rules(), rules, "should refute {rules:?} alone:\n{verdict}");
     }
 }

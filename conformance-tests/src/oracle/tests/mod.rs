@@ -6,4 +6,5 @@ mod handling;
 mod model;
 mod properties;
 mod publishing;
+mod purges;
 mod whole;

@@ -186,6 +186,11 @@ impl Admin {
         Err(failed(name, otherwise))
     }
 
+    /// Sets how long records are kept.
+    pub(super) async fn retain(&self, topic: &str, long: Duration) -> Result<()> {
+        self.set(topic, "retention.ms", long.as_millis().to_string()).await
+    }
+
     /// Gives a topic more partitions, and waits until the broker leads them.
     pub(super) async fn add_partitions(&self, topic: &str, count: u32) -> Result<()> {
         let (name, count) = (self.names.topic(topic), count as usize);

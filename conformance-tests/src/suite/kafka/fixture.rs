@@ -23,9 +23,10 @@ use crate::brokers::{Broker, KafkaServer};
 use crate::harness::LogReader;
 use crate::proxy::Proxy;
 use crate::proxy::kafka::{Fault, RuleId, Rules, Scope, id_header};
+use crate::suite::ability::Ability;
 use crate::suite::backends::backend_at;
 use crate::suite::fixture::{
-    Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
+    Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
 use crate::suite::limited::Limited;
 use crate::suite::operator::Operator;
@@ -44,10 +45,10 @@ type Members = Arc<Mutex<BTreeMap<String, Weak<Proxy>>>>;
 
 #[derive(Debug)]
 pub(super) struct KafkaFixture {
-    server: Used<KafkaServer>,
+    pub(super) server: Used<KafkaServer>,
     protocol: GroupProtocol,
     prefix: String,
-    admin: Admin,
+    pub(super) admin: Admin,
     rules: Arc<Rules>,
     armed: Mutex<Vec<RuleId>>,
     connections: Connections,
@@ -218,7 +219,7 @@ impl Fixture for KafkaFixture {
     }
 
     fn operator(&self) -> &dyn Operator {
-        &self.admin
+        self
     }
 
     async fn reader(&self) -> Result<Option<Arc<dyn LogReader>>, Error> {

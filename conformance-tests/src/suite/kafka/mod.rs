@@ -5,6 +5,7 @@
 //! publishes are made by the proxies, faults on logs by the client. A member loses its session as members do: it is
 //! kept silent for so long. A case that restarts the broker has one of its own.
 
+mod acls;
 mod admin;
 mod config;
 mod fixture;
@@ -25,7 +26,8 @@ pub use self::config::{GroupProtocol, kafka_config};
 use self::fixture::KafkaFixture;
 use self::names::Names;
 pub use self::raw::{RawRecord, produce};
-use super::fixture::{Abilities, Ability, Clock, Fixture, Provider, Setup};
+use super::ability::{Abilities, Ability};
+use super::fixture::{Clock, Fixture, Provider, Setup};
 use super::served::{Servers, Source, address_in, prefix};
 use crate::brokers::KafkaServer;
 
@@ -35,14 +37,25 @@ pub struct KafkaProvider {
     name: String,
     protocol: GroupProtocol,
     servers: Servers<KafkaServer>,
+    governed: bool,
 }
 
 impl KafkaProvider {
     /// Makes worlds on brokers in containers.
     #[must_use]
     pub fn containers(protocol: GroupProtocol) -> Self {
-        let servers = Servers::new(Source::Container(KafkaServer::new()));
-        Self { name: format!("kafka {} {}", KafkaServer::TAG, protocol.as_str()), protocol, servers }
+        Self::of(KafkaServer::new(), protocol)
+    }
+
+    /// Makes worlds on brokers in containers, whose permissions can be changed.
+    #[must_use]
+    pub fn governed(protocol: GroupProtocol) -> Self {
+        Self { governed: true, ..Self::of(KafkaServer::new().governed(), protocol) }
+    }
+
+    fn of(server: KafkaServer, protocol: GroupProtocol) -> Self {
+        let name = format!("kafka {} {}", KafkaServer::TAG, protocol.as_str());
+        Self { name, protocol, servers: Servers::new(Source::Container(server)), governed: false }
     }
 
     /// Makes worlds on a broker that runs already, by its URL: `kafka://HOST:PORT`. It is never harmed.
@@ -56,6 +69,7 @@ impl KafkaProvider {
             name: format!("kafka {}", protocol.as_str()),
             protocol,
             servers: Servers::new(Source::Running(address)),
+            governed: false,
         })
     }
 }
@@ -69,6 +83,9 @@ impl Provider for KafkaProvider {
     fn abilities(&self) -> Abilities {
         let mut abilities = self.servers.abilities();
         abilities.insert(Ability::AddPartitions);
+        if self.governed {
+            abilities.insert(Ability::Permissions);
+        }
         abilities
     }
 

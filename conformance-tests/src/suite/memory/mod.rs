@@ -17,9 +17,9 @@ use eventbus_memory::{
 };
 use tokio::sync::oneshot;
 
+use super::ability::{Abilities, Ability};
 use super::fixture::{
-    Abilities, Ability, Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes,
-    Setup, UnderWay,
+    Armed, Clock, Connection, FaultError, Fixture, Missing, Provider, PublishFault, Publishes, Setup, UnderWay,
 };
 use raw::WithRaw;
 

@@ -18,6 +18,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
 
 use super::{names, raw};
+use crate::brokers::OPERATOR;
 use crate::suite::limited::Limits;
 
 /// CloudEvents on NATS, as the library's documentation describes them.
@@ -40,10 +41,14 @@ pub(super) fn failed(what: &str, error: impl Display) -> Error {
 }
 
 impl Admin {
-    pub(super) async fn connect(server: SocketAddr, prefix: &str) -> Result<Self> {
-        let options = async_nats::ConnectOptions::new()
-            .reconnect_delay_callback(|_| Duration::from_millis(50))
-            .ping_interval(Duration::from_secs(2));
+    /// Connects, as the operator where there are users.
+    pub(super) async fn connect(server: SocketAddr, prefix: &str, governed: bool) -> Result<Self> {
+        let options = match governed {
+            true => async_nats::ConnectOptions::with_user_and_password(OPERATOR.into(), OPERATOR.into()),
+            false => async_nats::ConnectOptions::new(),
+        };
+        let options =
+            options.reconnect_delay_callback(|_| Duration::from_millis(50)).ping_interval(Duration::from_secs(2));
         let client = options.connect(format!("nats://{server}")).await.map_err(|error| failed("connecting", error))?;
         let context = jetstream::new(client.clone());
         Ok(Self { server, client, context, prefix: prefix.to_owned() })
@@ -97,6 +102,14 @@ impl Admin {
         stream.purge().sequence(first.get()).await.map(drop).map_err(|error| failed("purging", error))
     }
 
+    /// Removes the records of one partition below a position.
+    pub(super) async fn purge(&self, topic: &str, partition: u32, first: Position) -> Result<()> {
+        let subject = names::subject(&self.prefix, topic, partition);
+        let purge = self.topic(topic).await?;
+        let purge = purge.purge().filter(subject).sequence(first.get()).await;
+        purge.map(drop).map_err(|error| failed("purging", error))
+    }
+
     /// Changes the settings of a topic's stream.
     pub(super) async fn change(&self, topic: &str, change: impl FnOnce(&mut stream::Config)) -> Result<()> {
         let mut config = self.topic(topic).await?.cached_info().config.clone();
@@ -104,10 +117,31 @@ impl Admin {
         self.context.update_stream(config).await.map(drop).map_err(|error| failed("changing", error))
     }
 
-    /// Removes the bucket of all groups on a topic.
-    pub(super) async fn remove_bucket(&self, topic: &str) -> Result<()> {
+    /// Sets how long records are kept.
+    pub(super) async fn retain(&self, topic: &str, long: Duration) -> Result<()> {
+        self.change(topic, |config| config.max_age = long).await
+    }
+
+    /// Deletes all consumers of a topic's stream. Returns their number.
+    pub(super) async fn remove_readers(&self, topic: &str) -> Result<usize> {
+        let stream = self.topic(topic).await?;
+        let (mut names, mut removed) = (stream.consumer_names(), 0);
+        while let Some(name) = names.next().await {
+            let name = name.map_err(|error| failed("listing", error))?;
+            // A reader that ended by itself is gone.
+            removed += usize::from(stream.delete_consumer(&name).await.is_ok());
+        }
+        Ok(removed)
+    }
+
+    /// Deletes the groups' bucket.
+    pub(super) async fn remove_progress(&self, topic: &str) -> Result<()> {
         let bucket = names::bucket(&self.prefix, topic);
-        self.context.delete_stream(&bucket).await.map(drop).map_err(|error| failed(&bucket, error))
+        match self.context.delete_stream(&bucket).await {
+            // It was deleted by a try that was not answered.
+            Err(_) if self.context.get_stream(&bucket).await.is_err_and(|error| is_missing(&error)) => Ok(()),
+            deleted => deleted.map(drop).map_err(|error| failed("deleting", error)),
+        }
     }
 
     /// Deletes the stream and makes it again, as a tool would from its configuration.
@@ -266,6 +300,11 @@ impl Limits for Admin {
     async fn limit(&self, topic: &str, bytes: usize) -> Result<()> {
         self.change(topic, |config| config.max_message_size = i32::try_from(bytes).unwrap_or(i32::MAX)).await
     }
+}
+
+fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
+    use jetstream::context::GetStreamErrorKind::JetStream;
+    matches!(error.kind(), JetStream(error) if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
 }
 
 fn wire(headers: Option<HeaderMap>, payload: Bytes) -> WireRecord {

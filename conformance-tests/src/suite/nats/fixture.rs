@@ -1,5 +1,6 @@
 //! A world on a server, and its connections.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,9 +19,10 @@ use crate::brokers::{Broker, NatsServer};
 use crate::harness::LogReader;
 use crate::proxy::Proxy;
 use crate::proxy::nats::{Fault, Kind, RuleId, Rules, Scope};
+use crate::suite::ability::Ability;
 use crate::suite::backends::backend_at;
 use crate::suite::fixture::{
-    Ability, Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
+    Armed, Connection, FaultError, Fixture, Missing, PublishFault, Publishes, Setup, UnderWay,
 };
 use crate::suite::limited::Limited;
 use crate::suite::operator::Operator;
@@ -31,12 +33,14 @@ const FRAME: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct NatsFixture {
-    server: Used<NatsServer>,
-    prefix: String,
-    admin: Admin,
+    pub(super) server: Used<NatsServer>,
+    pub(super) prefix: String,
+    pub(super) admin: Admin,
     rules: Arc<Rules>,
     armed: Mutex<Vec<RuleId>>,
     connections: Connections,
+    /// The subjects to which the buses may not publish now.
+    pub(super) denied: Mutex<BTreeSet<String>>,
     setup: Setup,
 }
 
@@ -55,7 +59,7 @@ fn refusal(code: u16, err_code: u64, description: &str) -> Fault {
 impl NatsFixture {
     pub(super) fn new(server: Used<NatsServer>, prefix: String, admin: Admin, setup: Setup) -> Self {
         let (rules, armed, connections) = (Rules::new(), Mutex::default(), Connections::default());
-        Self { server, prefix, admin, rules, armed, connections, setup }
+        Self { server, prefix, admin, rules, armed, connections, denied: Mutex::default(), setup }
     }
 
     fn connection(&self, proxy: Arc<Proxy>, backend: Arc<dyn Backend>) -> Proxied {
@@ -150,7 +154,7 @@ impl Fixture for NatsFixture {
     }
 
     fn operator(&self) -> &dyn Operator {
-        &self.admin
+        self
     }
 
     async fn reader(&self) -> Result<Option<Arc<dyn LogReader>>, Error> {

@@ -22,7 +22,8 @@ use eventbus_nats::NatsConfig;
 use self::admin::Admin;
 pub use self::config::nats_config;
 use self::fixture::NatsFixture;
-use super::fixture::{Abilities, Ability, Clock, Fixture, Provider, Setup};
+use super::ability::{Abilities, Ability};
+use super::fixture::{Clock, Fixture, Provider, Setup};
 use super::served::{Servers, Source, address_in, prefix};
 use crate::brokers::{NatsServer, NatsVersion};
 
@@ -31,6 +32,7 @@ use crate::brokers::{NatsServer, NatsVersion};
 pub struct NatsProvider {
     name: String,
     servers: Servers<NatsServer>,
+    governed: bool,
 }
 
 impl NatsProvider {
@@ -38,7 +40,16 @@ impl NatsProvider {
     #[must_use]
     pub fn containers(version: NatsVersion) -> Self {
         let servers = Servers::new(Source::Container(NatsServer::new(version)));
-        Self { name: format!("nats {version}"), servers }
+        Self { name: format!("nats {version}"), servers, governed: false }
+    }
+
+    /// Makes worlds on servers of this version in containers, whose permissions can be changed.
+    ///
+    /// # Errors
+    /// If the host has no room for their configuration.
+    pub fn governed(version: NatsVersion) -> std::io::Result<Self> {
+        let server = NatsServer::new(version).governed()?;
+        Ok(Self { servers: Servers::new(Source::Container(server)), governed: true, ..Self::containers(version) })
     }
 
     /// Makes worlds on a server that runs already, by its URL: `nats://HOST:PORT`. It is never harmed.
@@ -48,7 +59,7 @@ impl NatsProvider {
     pub fn running(url: &str) -> Result<Self, Error> {
         let wrong = "expected nats://HOST:PORT of a server without credentials";
         let address = address_in(url, "nats://", 4222).ok_or_else(|| Error::new(ErrorKind::InvalidConfig, wrong))?;
-        Ok(Self { name: "nats".into(), servers: Servers::new(Source::Running(address)) })
+        Ok(Self { name: "nats".into(), servers: Servers::new(Source::Running(address)), governed: false })
     }
 }
 
@@ -60,12 +71,15 @@ impl Provider for NatsProvider {
 
     fn abilities(&self) -> Abilities {
         use Ability::{
-            BlackHoleKey, DuplicateWindow, EndReaders, HoldPublish, KeepProgress, RemoveProgress, RemoveRecord,
-            SpoilTopic,
+            BlackHoleKey, DuplicateWindow, HoldPublish, KeepProgress, Permissions, RemoveProgress, RemoveReaders,
+            RemoveRecord, SpoilTopic,
         };
         let mut abilities = self.servers.abilities();
         abilities.extend([BlackHoleKey, DuplicateWindow, HoldPublish, KeepProgress]);
-        abilities.extend([EndReaders, RemoveProgress, RemoveRecord, SpoilTopic]);
+        abilities.extend([RemoveProgress, RemoveReaders, RemoveRecord, SpoilTopic]);
+        if self.governed {
+            abilities.insert(Permissions);
+        }
         abilities
     }
 
@@ -87,7 +101,7 @@ impl Provider for NatsProvider {
     async fn world(&self, setup: Setup) -> Result<Arc<dyn Fixture>, Error> {
         let server = self.servers.of(&setup).await?;
         let prefix = prefix();
-        let admin = Admin::connect(server.address, &prefix).await?;
+        let admin = Admin::connect(server.address, &prefix, self.governed).await?;
         Ok(Arc::new(NatsFixture::new(server, prefix, admin, setup)))
     }
 }

@@ -150,7 +150,7 @@ pub(in crate::suite) async fn readers_removed(run: Run) -> Result<(), Failure> {
         peer.publish_rounds(TOPIC, &keys("order", 50), 2).await?;
         run.until_calls("it is at it", round * 60, |call| call.succeeded()).await;
         run.fault("readers removed", false);
-        run.fixture().operator().end_readers(TOPIC).await?;
+        run.fixture().operator().remove_readers(TOPIC).await?;
     }
     peer.publish_rounds(TOPIC, &keys("order", 50), 2).await?;
     run.settled(TOPIC, &[GROUP]).await?;

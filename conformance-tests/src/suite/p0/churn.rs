@@ -135,14 +135,20 @@ pub(in crate::suite) async fn duplicates_are_bounded(run: Run) -> Result<(), Fai
 }
 
 /// The most deliveries that may be repeats: a record that had begun when a session ended, and that no commit before the
-/// next session had named, may come again, once a session.
+/// next session had named, may come again, once a session. To a group that begins without progress all may come again.
 #[must_use]
 pub fn may_come_again(events: &[Event]) -> usize {
-    let mut begun: BTreeSet<(u32, u64)> = BTreeSet::new();
+    let (mut begun, mut all) = (BTreeSet::new(), BTreeSet::new());
     let mut may = 0;
     for event in events {
         match &event.kind {
-            Kind::Start(start) => drop(begun.insert((start.partition, start.position))),
+            Kind::Start(start) => {
+                all.insert((start.partition, start.position));
+                begun.insert((start.partition, start.position));
+            }
+            Kind::StartPosition { partition, position, .. } => {
+                begun.extend(all.range((*partition, *position)..(*partition + 1, 0)).copied());
+            }
             Kind::CommitConfirmed(commit) => {
                 let named = |position: u64| {
                     position < commit.position
