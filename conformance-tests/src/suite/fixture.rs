@@ -15,7 +15,7 @@ use eventbus_core::backend::Backend;
 use eventbus_core::wire::WireRecord;
 use eventbus_core::{Env, Error, Position};
 
-pub use super::ability::{Abilities, Ability, FaultError, Missing};
+pub(super) use super::ability::{Abilities, Ability, FaultError, Missing};
 use super::operator::{NoOperator, Operator};
 use crate::harness::LogReader;
 
