@@ -29,6 +29,9 @@ use crate::wire::{MESSAGE_ID, StreamPlace};
 /// The end of a request whose next message does not fit into its bytes, as servers word it.
 const TOO_LARGE: &str = "Message Size Exceeds MaxBytes";
 
+/// The end of a request with a limit of bytes that was served: all of its records came.
+const SERVED: &str = "Batch Completed";
+
 /// The last millisecond of the year 9999, the end of the server's notation of times.
 const LATEST: u64 = 253_402_300_799_999;
 
@@ -199,6 +202,9 @@ pub(crate) fn pulled(message: Message) -> SourceEvent<Delivered> {
     match status.as_u16() {
         100 => SourceEvent::Alive,
         404 | 408 => SourceEvent::Ended(message.headers.as_ref().and_then(left).unwrap_or_default()),
+        409 if message.description.as_deref().is_some_and(|text| text.contains(SERVED)) => {
+            SourceEvent::Ended(message.headers.as_ref().and_then(left).unwrap_or_default())
+        }
         409 if message.description.as_deref().is_some_and(|text| text.contains(TOO_LARGE)) => {
             SourceEvent::Full(message.headers.as_ref().and_then(left).unwrap_or_default())
         }
@@ -235,6 +241,10 @@ mod tests {
         assert!(matches!(pulled(message(Some(100), None)), SourceEvent::Alive));
         assert!(matches!(pulled(message(Some(100), Some("$JS.FC.S.C.x"))), SourceEvent::Alive));
         assert!(matches!(pulled(message(Some(404), None)), SourceEvent::Ended(0)));
+        let described = |text: &str| Message { description: Some(text.into()), ..message(Some(409), None) };
+        assert!(matches!(pulled(described("Batch Completed")), SourceEvent::Ended(0)));
+        assert!(matches!(pulled(described("Message Size Exceeds MaxBytes")), SourceEvent::Full(0)));
+        assert!(matches!(pulled(described("Consumer Deleted")), SourceEvent::Broken(_)));
         assert!(matches!(pulled(message(Some(503), None)), SourceEvent::Broken(_)));
         assert!(matches!(pulled(message(None, None)), SourceEvent::Broken(_)));
     }

@@ -297,6 +297,7 @@ impl ToyMember {
     fn give_up(&self) -> Result<()> {
         let given_up = self.toy.with(&self.topic, |topic| {
             let group = topic.group(&self.group)?;
+            group.members.retain(|member| *member != self.member);
             if group.owner.take_if(|owner| *owner == self.member).is_some() {
                 group.partitions.iter_mut().for_each(|assigned| assigned.claimed = false);
             }
@@ -366,8 +367,7 @@ impl Membership for ToyMember {
     async fn leave(&self) -> Result<()> {
         let busy = self.toy.with(&self.topic, |topic| {
             let group = topic.group(&self.group)?;
-            group.members.retain(|member| *member != self.member);
-            Ok(group.partitions.iter().any(|assigned| assigned.claimed))
+            Ok(group.owner.as_ref() == Some(&self.member) && group.partitions.iter().any(|one| one.claimed))
         })?;
         if !busy {
             return self.give_up();
@@ -375,7 +375,7 @@ impl Membership for ToyMember {
         let (member, session) = (self.clone(), self.session);
         tokio::spawn(async move {
             tokio::time::sleep(session).await;
-            // A topic that was deleted meanwhile has no owner.
+            // A topic that was deleted meanwhile has no members.
             let _ = member.give_up();
         });
         Ok(())
