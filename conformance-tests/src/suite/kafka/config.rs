@@ -43,8 +43,9 @@ impl GroupProtocol {
     }
 }
 
-/// The settings of every bus under test on Kafka, by the URL of a connection: waits are short but for the producer's, all else is the default.
-/// A connection and requests over it are given time: the machine may be busy with the other cases.
+/// The settings of every bus under test on Kafka, by the URL of a connection: all waits but the producer's [`LINGER`]
+/// are short, all else is the default. A connection and requests over it are given time: the machine may be busy with
+/// the other cases.
 ///
 /// # Errors
 /// `InvalidConfig` for any other URL.
