@@ -43,7 +43,7 @@ impl GroupProtocol {
     }
 }
 
-/// The settings of every bus under test on Kafka, by the URL of a connection: all waits but the producer's [`LINGER`]
+/// The settings of every bus under test on Kafka, by the URL of a connection: all waits but the producer's linger
 /// are short, all else is the default. A connection and requests over it are given time: the machine may be busy with
 /// the other cases.
 ///
