@@ -77,8 +77,10 @@
 //! # Failure
 //!
 //! An attempt that ends in an error, a panic or a time-out is repeated in place after a back-off: its key waits, and
-//! every other key goes on. When the attempts are used up, the [`FailurePolicy`] decides: dead-letter, skip or stop. A
-//! permanent error goes to the policy at once.
+//! every other key goes on. When its attempts and its time are used up, by default 5 and 10 minutes, the
+//! [`FailurePolicy`] decides: dead-letter, skip or stop. A permanent error goes to the policy at once. A handler that
+//! cannot work yet asks to wait: [`HandlerError::wait`]. Where envelopes of many keys fail and none succeeds, handling
+//! is suspended until one does.
 //!
 //! ```
 //! use eventbus::{Backoff, Delivery, FailurePolicy, HandlerError, Subscribe, handler_fn};

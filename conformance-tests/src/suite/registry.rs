@@ -63,6 +63,7 @@ cases! {
         "17g" p0::failure::dead_letter_by_group: "two groups are independent";
         "17h" p0::failure::skipped: "Skip: counted, and the key goes on";
         "17i" p0::failure::stopped: "Stop: nothing past it acknowledged; started again, it goes on where it stood";
+        "17j" p0::outage::all_handlers_fail: "an outage of what all handlers need: suspended, nothing is given up";
         "18" p0::shutdown::drained: "shutdown drains; queued ones come back in order";
         "19" p0::shutdown::deadline_passes: "shutdown deadline passes: abandoned work is named and delivered again";
         "20" p0::config::unsafe_is_refused: "unsafe configurations are refused by name";

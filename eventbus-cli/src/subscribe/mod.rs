@@ -2,6 +2,7 @@
 
 mod counted;
 mod exec;
+mod given_up;
 mod handling;
 mod writer;
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::exec::Exec;
+use self::given_up::GivenUp;
 use self::handling::Handling;
 use self::writer::Writer;
 use crate::exit::{Exit, Failure};
@@ -30,7 +32,9 @@ use crate::{seconds, start, stdio};
 ///
 /// With --exec the command is run by the shell for each attempt, with the line on its standard input; the line is printed
 /// when the command has succeeded. A failed attempt is made again in place, after a back-off: the next envelope of its key
-/// waits, those of other keys go on. When the attempts are used up, --on-failure decides.
+/// waits, those of other keys go on. When the attempts and --give-up-after are used up, --on-failure decides.
+///
+/// The exit code is 1 where an envelope was given up: dead-lettered or skipped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -66,12 +70,18 @@ pub(crate) struct Args {
     /// How long one run of the command may take [default: no limit]
     #[arg(long, value_name = "SECS", value_parser = seconds::parse, requires = "exec")]
     handler_timeout: Option<Duration>,
-    /// What happens when the attempts are used up [default: dead-letter]
+    /// What happens when attempts and time are used up [default: dead-letter]
     #[arg(long, value_name = "POLICY", value_enum)]
     on_failure: Option<OnFailure>,
     /// Attempts before that [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     attempts: Option<u32>,
+    /// The least time before that, from the first failed attempt on [default: 600; 0 where --attempts or --on-failure is given]
+    #[arg(long, value_name = "SECS", value_parser = seconds::parse)]
+    give_up_after: Option<Duration>,
+    /// Ends with 0 although envelopes were given up
+    #[arg(long)]
+    allow_given_up: bool,
     /// Milliseconds to wait after the first failed attempt, doubling from there [default: 100]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     backoff: Option<u64>,
@@ -150,6 +160,9 @@ impl Args {
         if let Some(attempts) = self.attempts {
             options = options.attempts(attempts);
         }
+        if let Some(time) = self.give_up_after {
+            options = options.give_up_after(time);
+        }
         if let Some(millis) = self.backoff {
             let first = Duration::from_millis(millis);
             let longest = first.max(Duration::from_secs(30));
@@ -181,7 +194,10 @@ async fn run(args: &Args, config: &EventBusConfig) -> Result<Exit, Failure> {
     stdio::output_is_open()?;
     let interrupt = Interrupt::listen().map_err(Failure::failed)?;
     let (tell_assigned, assigned) = watch::channel(None);
+    let given_up = Arc::new(GivenUp::default());
+    let counting = Arc::clone(&given_up);
     let listen = move |event: &BusEvent<'_>| {
+        counting.count(event);
         if matches!(event, BusEvent::Ownership { change: OwnershipChange::Claimed, .. }) {
             tell_assigned.send_if_modified(|at| at.replace(at.unwrap_or_else(Instant::now)).is_none());
         }
@@ -217,8 +233,11 @@ async fn run(args: &Args, config: &EventBusConfig) -> Result<Exit, Failure> {
     let ended = wait(args, &subscription, &handling, &interrupt, assigned).await;
     let exit = end(subscription, &handling, ended, args.deadline(config)).await;
     leave(&bus).await;
-    say(format_args!("{} handled, {} attempts failed", handling.finished(), handling.failed()));
-    exit
+    say(format_args!("{} handled, {} attempts failed, {given_up}", handling.finished(), handling.failed()));
+    match exit {
+        Ok(_) if given_up.any() && !args.allow_given_up => Ok(Exit::Failed),
+        exit => exit,
+    }
 }
 
 /// Reports events that an operator should know.
@@ -227,11 +246,22 @@ fn notes(event: &BusEvent<'_>) {
         BusEvent::AttemptFailed { at, attempt, error } => {
             tracing::info!(partition = at.partition, position = ?at.position, key = ?at.key, attempt, error, "an attempt failed");
         }
+        BusEvent::AttemptDeferred { at, wait, reason } => {
+            tracing::info!(partition = at.partition, position = ?at.position, key = ?at.key, ?wait, reason, "the handler waits");
+        }
         BusEvent::DeadLettered { at, attempts, error } => {
             say(format_args!("dead-lettered after {attempts} attempts: {}: {error}", place(at)));
         }
         BusEvent::Skipped { at, attempts, error } => {
             say(format_args!("skipped after {attempts} attempts: {}: {error}", place(at)));
+        }
+        BusEvent::Suspended { keys, .. } => {
+            say(format_args!(
+                "suspended: envelopes of {keys} keys failed and none succeeded in between; trying one at a time"
+            ));
+        }
+        BusEvent::OutageOver { after, .. } => {
+            say(format_args!("going on after {} s of suspension", after.as_secs_f64().round()));
         }
         BusEvent::AwaitingTopic { topic, patience, .. } => {
             say(format_args!("topic {topic} does not exist; waiting for it, at most {} s", patience.as_secs_f64()));

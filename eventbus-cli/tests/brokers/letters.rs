@@ -12,8 +12,9 @@ fn fail(world: &World) {
     let input: String = (1..=3).flat_map(|n| [event("a", n), event("b", n)]).collect();
     world.publish("t", &input);
     let fails = ["--exec", "echo no >&2; false", "--attempts", "2", "--backoff", "1", "--idle-exit", "2"];
-    let ran = world.run("subscribe", &[&GROUP[..], &fails].concat()).ends_with(0);
+    let ran = world.run("subscribe", &[&GROUP[..], &fails].concat()).ends_with(1);
     assert_eq!(ran.stdout, "");
+    assert!(ran.stderr.contains("0 handled, 12 attempts failed, 6 dead-lettered, 0 skipped"), "{}", ran.stderr);
     assert_eq!(ran.stderr.matches("dead-lettered after 2 attempts").count(), 6, "{}", ran.stderr);
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn a_failing_command_is_tried_again_and_its_envelope_dead_lettered(wo
     let input = [event("good", 1), event("bad", 1), event("bad", 2), event("good", 2)].concat();
     world.publish("t", &input);
     let command = "read line; echo \"$line\" >&2; test \"$EVENTBUS_KEY $EVENTBUS_SEQUENCE\" != 'bad 1'";
-    let options = ["--exec", command, "--attempts", "3", "--backoff", "1", "--count", "3"];
+    let options = ["--exec", command, "--attempts", "3", "--backoff", "1", "--count", "3", "--allow-given-up"];
     let ran = world.run("subscribe", &[&["--topic", "t", "--group", "g"][..], &options].concat()).ends_with(0);
     let numbers = by_key(&ran.lines());
     assert_eq!((&numbers["good"], &numbers["bad"]), (&vec![1, 2], &vec![2]));
@@ -81,7 +81,7 @@ pub(crate) fn a_failing_command_is_tried_again_and_its_envelope_dead_lettered(wo
     }
     assert!(ran.stderr.contains("dead-lettered after 3 attempts"), "{}", ran.stderr);
     assert!(ran.stderr.contains("the command ended with 1"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("3 handled, 3 attempts failed"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("3 handled, 3 attempts failed, 1 dead-lettered, 0 skipped"), "{}", ran.stderr);
 }
 
 pub(crate) fn skip_and_stop(world: &World) {
@@ -90,9 +90,11 @@ pub(crate) fn skip_and_stop(world: &World) {
     let with = |group: &str, more: &[&str]| {
         world.run("subscribe", &[&["--topic", "t", "--group", group][..], &fails, more].concat())
     };
-    let ran = with("skip", &["--on-failure", "skip", "--count", "2"]).ends_with(0).says("skipped after 2 attempts");
+    let ran = with("skip", &["--on-failure", "skip", "--count", "2"]).ends_with(1).says("skipped after 2 attempts");
+    assert!(ran.stderr.contains("0 dead-lettered, 1 skipped"), "{}", ran.stderr);
     assert_eq!(by_key(&ran.lines())["a"], [1, 3]);
     let ran = with("stop", &["--on-failure", "stop"]).ends_with(1).says("the subscription stopped: handler failed");
+    assert!(ran.stderr.contains("key=a"), "{}", ran.stderr);
     assert_eq!(by_key(&ran.lines())["a"], [1]);
     // Nothing after the failed envelope was acknowledged.
     let again = world.run("subscribe", &["--topic", "t", "--group", "stop", "--count", "2"]).ends_with(0);

@@ -25,6 +25,7 @@ use crate::subscribe::{
 pub(crate) fn workers(handler: Arc<dyn Handler>, settings: Settings) -> Result<Workers> {
     let (topic, group): (Topic, Group) = ("measured".parse()?, "group".parse()?);
     let pool = Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, Seam::default());
+    let pool = pool.with_outage_guard(settings.outage_guard);
     let context = DeliveryContext {
         topic: topic.clone(),
         group: group.clone(),

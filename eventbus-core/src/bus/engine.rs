@@ -158,7 +158,10 @@ impl Bus {
         let capabilities = self.backend.capabilities();
         let handler = self.handle_layers.iter().fold(handler, |inner, layer| layer.layer(inner));
         let workers = Arc::new(Workers {
-            pool: Arc::new(Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, self.seam)),
+            pool: Arc::new(
+                Pool::new(settings.concurrency, settings.window, settings.commit_every as u64, self.seam)
+                    .with_outage_guard(settings.outage_guard),
+            ),
             handler,
             settings: settings.clone(),
             env: self.env.clone(),

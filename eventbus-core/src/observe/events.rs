@@ -56,6 +56,39 @@ pub enum BusEvent<'a> {
         /// The error's message.
         error: &'a str,
     },
+    /// A handler could not work yet, as [`HandlerError::wait`](crate::HandlerError::wait) says: its key waits, and no
+    /// attempt is charged.
+    AttemptDeferred {
+        /// The envelope's place.
+        at: &'a Location,
+        /// The time after which the envelope is handed over again.
+        wait: Duration,
+        /// The handler's reason.
+        reason: &'a str,
+    },
+    /// Envelopes of many keys failed and none succeeded in between: what the handlers need is taken to be away. Handling
+    /// is suspended; see [`outage_guard`](crate::Subscribe::outage_guard).
+    Suspended {
+        /// The topic.
+        topic: &'a Topic,
+        /// The group.
+        group: &'a Group,
+        /// The member.
+        member: &'a str,
+        /// The number of keys whose envelopes failed.
+        keys: usize,
+    },
+    /// An envelope was handled again after an outage: handling is suspended no more.
+    OutageOver {
+        /// The topic.
+        topic: &'a Topic,
+        /// The group.
+        group: &'a Group,
+        /// The member.
+        member: &'a str,
+        /// The time for which handling was suspended.
+        after: Duration,
+    },
     /// An envelope went to the dead-letter topic, and the write is confirmed.
     DeadLettered {
         /// The envelope's place.

@@ -15,6 +15,9 @@ use crate::observe::Location;
 /// The most bytes of error text in a dead letter.
 const MAX_ERROR: usize = 2 * 1024;
 
+/// The most bytes of a type, source or id in a dead letter that keeps only its record's place.
+const MAX_NAME: usize = 256;
+
 const GROUP: &str = "eventbusgroup";
 const TOPIC: &str = "eventbustopic";
 const PARTITION: &str = "eventbuspartition";
@@ -26,6 +29,9 @@ const REPLAY: &str = "eventbusreplayto";
 
 /// The type of a dead letter whose record could not be decoded; its payload is the record's, untouched.
 pub const UNDECODABLE: &str = "eventbus.undecodable";
+
+/// The type of a dead letter that keeps only its record's place, where the record's own type is too long.
+const CUT: &str = "eventbus.reference";
 
 /// Returns the dead-letter topic of a topic and group. The topic's length makes the name injective: names hold dots.
 ///
@@ -42,7 +48,8 @@ pub fn topic_of(topic: &Topic, group: &Group) -> Result<Topic> {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The original; without its payload where [`is_reference`](Self::is_reference) is set.
+    /// The original; without its payload where [`is_reference`](Self::is_reference) is set, and without headers and
+    /// most attributes where these alone were too large.
     pub envelope: Envelope,
     /// The topic that the original was read from.
     pub topic: Topic,
@@ -137,9 +144,56 @@ pub(crate) fn wrap(record: &Inbound, context: &DeliveryContext, attempts: u32, e
         .build()
 }
 
-/// Removes the payload of a dead letter, for a topic that does not take it whole.
-pub(crate) fn as_reference(letter: Envelope) -> Result<Envelope> {
-    letter.into_builder().payload(bytes::Bytes::new()).own_extension(REFERENCE, "payload").build()
+/// What a dead letter keeps of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// All of it.
+    Whole,
+    /// All but the payload.
+    Attributes,
+    /// Its place and its key.
+    Place,
+}
+
+impl Kept {
+    /// Returns what to keep where a topic did not take this.
+    pub(crate) const fn less(self) -> Self {
+        match self {
+            Self::Whole => Self::Attributes,
+            Self::Attributes | Self::Place => Self::Place,
+        }
+    }
+}
+
+/// Cuts a dead letter down, for a topic that does not take it whole: the record is where it was.
+pub(crate) fn cut(letter: Envelope, kept: Kept) -> Result<Envelope> {
+    match kept {
+        Kept::Whole => Ok(letter),
+        Kept::Attributes => {
+            letter.into_builder().payload(bytes::Bytes::new()).own_extension(REFERENCE, "payload").build()
+        }
+        Kept::Place => place_of(&letter),
+    }
+}
+
+/// Makes a dead letter of what has a bound: key, place and error, and what names the event where that is short.
+fn place_of(letter: &Envelope) -> Result<Envelope> {
+    let short = |value: &'_ str| value.len() <= MAX_NAME;
+    let event_type = Some(letter.event_type()).filter(|name| short(name)).unwrap_or(CUT);
+    let source = Some(letter.source()).filter(|source| short(source)).unwrap_or("/eventbus");
+    let mut builder = Envelope::builder(event_type, source).time(letter.time());
+    if short(letter.id()) {
+        builder = builder.id(letter.id());
+    }
+    if let Some(key) = letter.key() {
+        builder = builder.key(key.clone());
+    }
+    for name in [GROUP, TOPIC, PARTITION, POSITION, ATTEMPTS, ERROR] {
+        if let Some(value) = letter.extension(name) {
+            builder = builder.own_extension(name, value);
+        }
+    }
+    builder.own_extension(REFERENCE, "record").build()
 }
 
 /// Returns the stamp of a dead letter, derived from the original's place.
@@ -193,6 +247,24 @@ mod tests {
         assert_eq!(name("orders", "billing").as_str(), "dead-letter.6.orders.billing");
         let long = "x".repeat(150);
         assert!(topic_of(&long.parse().unwrap(), &long.parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_letter_that_is_too_large_loses_its_place() {
+        let long = "x".repeat(5_000);
+        let envelope = Envelope::builder(&*long, "/s").id("1").key("k").extension("more", &*long).header("h", &*long);
+        let envelope = envelope.payload(long.clone()).build().unwrap();
+        let record = Inbound::new(3, Position::new(9), 0, Body::Envelope(envelope));
+        let letter = wrap(&record, &context(), 5, "bad").unwrap();
+        let mut sizes = vec![letter.size()];
+        for kept in [Kept::Whole.less(), Kept::Whole.less().less()] {
+            let cut = cut(letter.clone(), kept).unwrap();
+            sizes.push(cut.size());
+            let read = DeadLetter::read(&cut).unwrap();
+            assert_eq!((read.partition, read.position.get(), read.attempts, &*read.error), (3, 9, 5, "bad"));
+            assert_eq!((read.envelope.key(), read.envelope.id(), read.is_reference), (letter.key(), "1", true));
+        }
+        assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2] && sizes[2] < 1_000, "{sizes:?}");
     }
 
     #[test]

@@ -43,13 +43,13 @@ impl Workers {
         loop {
             let observed = self.telemetry.start(&delivery, *now);
             let end = self.run(control, job.number, delivery.clone(), &observed).await;
-            *now = observed.end(matches!(end, HandlerEnd::Ok));
+            *now = observed.end(&end);
             match end {
                 HandlerEnd::Ok => return job.finished(),
                 HandlerEnd::Abandoned => return AttemptResult::Abandoned,
-                HandlerEnd::Failed(error) => match self.failed(&job, &error) {
-                    Verdict::Again(wait) => tokio::time::sleep(wait).await,
-                    Verdict::Policy(_) => return self.give_up_after(job, &error),
+                HandlerEnd::Failed(error) => match self.failed(&job, &error, *now) {
+                    Verdict::Again(wait) | Verdict::Wait(wait) => tokio::time::sleep(wait).await,
+                    Verdict::Policy => return self.give_up_after(job, &error),
                 },
             }
         }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -74,14 +75,22 @@ where
     }
 }
 
-/// Failure of a handler, and whether trying again can help.
+/// Failure of a handler, and what can help: another attempt, time, or nothing.
 ///
 /// Every `std::error::Error` converts into a retryable failure, with the errors that caused it in its text. An
 /// [`Error`](crate::Error) of the bus about the envelope itself (`Undecodable`, `InvalidEnvelope`, `InvalidName`,
 /// `TooLarge`) converts into a permanent one.
 pub struct HandlerError {
     message: String,
-    permanent: bool,
+    remedy: Remedy,
+}
+
+/// What can help after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remedy {
+    Retry,
+    Wait(Duration),
+    Nothing,
 }
 
 impl HandlerError {
@@ -89,19 +98,51 @@ impl HandlerError {
     ///
     /// The text is the error's alternate form, `{:#}`, in which error types such as `anyhow::Error` name their causes.
     pub fn retry(error: impl fmt::Display) -> Self {
-        Self { message: format!("{error:#}"), permanent: false }
+        Self { message: format!("{error:#}"), remedy: Remedy::Retry }
+    }
+
+    /// Makes a report that the handler cannot work yet and knows when to ask again: a reply 429 with `Retry-After`, a
+    /// lock that somebody else holds. The envelope is handed over again after this time, and its key waits so long. The
+    /// attempt counts in [`Delivery::attempt`], but not against [`attempts`](crate::Subscribe::attempts).
+    ///
+    /// All waits of an envelope together last at most [`give_up_after`](crate::Subscribe::give_up_after), or ten
+    /// minutes where only the attempts are limited. After that a further one counts as a failed attempt.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use eventbus_core::HandlerError;
+    ///
+    /// fn charge(retry_after: Option<u64>) -> Result<(), HandlerError> {
+    ///     match retry_after {
+    ///         Some(seconds) => Err(HandlerError::wait(Duration::from_secs(seconds), "the bank asks for patience")),
+    ///         None => Ok(()),
+    ///     }
+    /// }
+    /// assert_eq!(charge(Some(5)).unwrap_err().wait_time(), Some(Duration::from_secs(5)));
+    /// ```
+    pub fn wait(time: Duration, reason: impl fmt::Display) -> Self {
+        Self { message: format!("{reason:#}"), remedy: Remedy::Wait(time) }
     }
 
     /// Makes a failure that trying again cannot help: the failure policy decides at once. The text is as of
     /// [`retry`](Self::retry).
     pub fn permanent(error: impl fmt::Display) -> Self {
-        Self { message: format!("{error:#}"), permanent: true }
+        Self { message: format!("{error:#}"), remedy: Remedy::Nothing }
     }
 
     /// Returns whether this failure alone uses up the attempts.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        self.permanent
+        self.remedy == Remedy::Nothing
+    }
+
+    /// Returns the time after which the handler wants to be asked again, where it only waits.
+    #[must_use]
+    pub fn wait_time(&self) -> Option<Duration> {
+        match self.remedy {
+            Remedy::Wait(time) => Some(time),
+            Remedy::Retry | Remedy::Nothing => None,
+        }
     }
 
     /// Returns the error's text.
@@ -113,14 +154,15 @@ impl HandlerError {
 
 impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerError").field("permanent", &self.permanent).field("message", &self.message).finish()
+        f.debug_struct("HandlerError").field("remedy", &self.remedy).field("message", &self.message).finish()
     }
 }
 
 impl<E: std::error::Error + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         let known = (&error as &dyn std::error::Error).downcast_ref::<Error>();
-        Self { message: with_causes(&error), permanent: known.is_some_and(is_about_the_envelope) }
+        let remedy = if known.is_some_and(is_about_the_envelope) { Remedy::Nothing } else { Remedy::Retry };
+        Self { message: with_causes(&error), remedy }
     }
 }
 

@@ -10,7 +10,10 @@ use crate::model::{Error, ErrorKind, Group, Position, Result, Topic};
 use crate::runtime::Backoff;
 use crate::validate::{invalid, within};
 
-/// Policy for an envelope whose attempts are used up (S2).
+/// The time for which an envelope is tried at least, where neither attempts nor a policy are set.
+pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
+
+/// Policy for an envelope whose attempts and time are used up (S2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -162,8 +165,23 @@ settings! {
     with setters {
         /// Sets the most handlers at once. Default 16.
         concurrency: usize = 16;
-        /// Sets the attempts per envelope before the failure policy decides. Default 5.
+        /// Sets the attempts per envelope before the failure policy decides. Default 5. Where these are set, and
+        /// [`give_up_after`](Self::give_up_after) is not, the attempts alone count.
         attempts: u32 = 5;
+        /// Sets how long an envelope is tried at least: the failure policy decides when its attempts *and* this time,
+        /// counted from its first failed attempt in this ownership, are used up. Zero: the attempts alone count.
+        ///
+        /// Default 10 minutes where neither the attempts nor the [policy](Self::then) are set, so that an outage of
+        /// what the handler needs costs no order; zero where one of them is.
+        give_up_after: Duration = GIVE_UP_AFTER;
+        /// Sets the outage guard: where the envelopes of this many keys fail and nothing succeeds in between, what the
+        /// handlers need is taken to be away, and not the envelopes to be at fault. Handling is suspended: one envelope
+        /// at a time is tried, with pauses of up to 5 s; none is charged an attempt, and none is given up. After the first
+        /// success handlers start again in steps. Zero: never.
+        ///
+        /// The guard is each member's own. Default 8 where the budget in time has its default, too: neither the
+        /// attempts nor the [policy](Self::then) are set; zero where one of them is.
+        outage_guard: usize = 8;
         /// Sets the wait between attempts. Default 100 ms doubling to 30 s with full jitter.
         backoff: Backoff = Backoff::default();
         /// Sets where a group without progress starts. Default [`StartFrom::Earliest`].
@@ -201,6 +219,20 @@ settings! {
     }
 }
 
+impl Chosen {
+    /// Returns the settings. Who sets attempts or a policy gets these alone.
+    fn in_force(self) -> Settings {
+        let chosen = self.attempts.is_some() || self.policy.is_some();
+        let (time, guard) = (self.give_up_after, self.outage_guard);
+        let mut settings = self.settings();
+        if chosen {
+            settings.give_up_after = time.unwrap_or(Duration::ZERO);
+            settings.outage_guard = guard.unwrap_or(0);
+        }
+        settings
+    }
+}
+
 impl Subscribe {
     /// Makes a subscription to one topic, in the group `default`.
     pub fn to(topic: impl Into<String>) -> Self {
@@ -219,7 +251,8 @@ impl Subscribe {
         self
     }
 
-    /// Sets the policy for an envelope whose attempts are used up. Default [`FailurePolicy::DeadLetter`].
+    /// Sets the policy for an envelope whose attempts and time are used up. Default [`FailurePolicy::DeadLetter`].
+    /// Where a policy is set, and [`give_up_after`](Self::give_up_after) is not, the attempts alone count.
     pub fn then(mut self, policy: FailurePolicy) -> Self {
         self.chosen.policy = Some(policy);
         self
@@ -259,7 +292,7 @@ impl Subscribe {
     /// `InvalidName` or `InvalidConfig`, naming the setting and what was expected.
     pub(crate) fn checked(self) -> Result<(Topic, Group, Settings)> {
         let (topic, group) = (self.topic.parse::<Topic>()?, self.group.parse::<Group>()?);
-        let s = self.chosen.settings();
+        let s = self.chosen.in_force();
         within("concurrency", &s.concurrency, 1..)?;
         within("attempts", &s.attempts, 1..)?;
         within("window", &s.window, 1_000..)?;
@@ -278,5 +311,28 @@ impl Subscribe {
             }
         }
         Ok((topic, group, s))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_force(options: Subscribe) -> (u32, Duration, usize) {
+        let (_, _, settings) = options.checked().unwrap();
+        (settings.attempts, settings.give_up_after, settings.outage_guard)
+    }
+
+    #[test]
+    fn who_sets_attempts_or_a_policy_gets_more_than_these() {
+        let any = || Subscribe::to("t");
+        let second = Duration::from_secs(1);
+        assert_eq!(in_force(any()), (5, GIVE_UP_AFTER, 8));
+        assert_eq!(in_force(any().attempts(7)), (7, Duration::ZERO, 0));
+        assert_eq!(in_force(any().then(FailurePolicy::Stop)), (5, Duration::ZERO, 0));
+        assert_eq!(in_force(any().attempts(7).give_up_after(second)), (7, second, 0));
+        assert_eq!(in_force(any().attempts(7).outage_guard(3)), (7, Duration::ZERO, 3));
+        assert_eq!(in_force(any().give_up_after(second)), (5, second, 8));
+        assert_eq!(in_force(any().or(&any().attempts(7))), (7, Duration::ZERO, 0), "a configuration sets, too");
     }
 }

@@ -70,6 +70,13 @@ impl Subscription {
         self.inner.workers.pool.set_paused(false);
     }
 
+    /// Returns whether handling is suspended, because what the handlers need is taken to be away; see
+    /// [`outage_guard`](crate::Subscribe::outage_guard).
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.inner.workers.pool.is_suspended()
+    }
+
     /// Changes the most handlers at once, also while work is queued. Running handlers are not interrupted.
     ///
     /// # Errors

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use metrics::{Counter, Histogram, Label, counter, histogram};
+use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::handler::Delivery;
+use super::shield::HandlerEnd;
 use crate::model::{Group, Topic};
 use crate::observe::{Propagator, labels};
 
@@ -17,6 +18,7 @@ pub(crate) struct HandleTelemetry {
     group: Group,
     consumed: Counter,
     failed: Counter,
+    deferred: Counter,
     duration: Histogram,
     skipped: Counter,
     dead_lettered: Counter,
@@ -25,6 +27,7 @@ pub(crate) struct HandleTelemetry {
     replays_ignored: Counter,
     lost: Counter,
     stalls: Counter,
+    suspended: Gauge,
     propagator: Option<Arc<dyn Propagator>>,
 }
 
@@ -41,6 +44,7 @@ impl HandleTelemetry {
         Self {
             consumed: count("messaging.client.consumed.messages"),
             failed: count("eventbus.handle.failed"),
+            deferred: count("eventbus.handle.deferred"),
             skipped: count("eventbus.handle.skipped"),
             dead_lettered: count("eventbus.handle.dead_lettered"),
             copies: count("eventbus.handle.copies_dropped"),
@@ -48,6 +52,7 @@ impl HandleTelemetry {
             replays_ignored: count("eventbus.handle.replays_ignored"),
             lost: count("eventbus.handle.data_lost"),
             stalls: count("eventbus.partition.stalls"),
+            suspended: gauge!("eventbus.handle.suspended", labels.clone()),
             duration: histogram!("messaging.process.duration", labels),
             system,
             topic,
@@ -105,6 +110,10 @@ impl HandleTelemetry {
         self.lost.increment(1);
     }
 
+    pub(crate) fn suspended(&self, suspended: bool) {
+        self.suspended.set(if suspended { 1.0 } else { 0.0 });
+    }
+
     pub(crate) fn stalled(&self) {
         self.stalls.increment(1);
     }
@@ -121,13 +130,16 @@ impl Observed<'_> {
         if self.span.is_disabled() { run() } else { self.span.in_scope(run) }
     }
 
-    /// Ends the observation, and returns the time: the clock is read once for each attempt.
-    pub(crate) fn end(self, ok: bool) -> Instant {
-        if ok {
-            self.telemetry.consumed.increment(1);
-        } else {
-            self.telemetry.failed.increment(1);
-            self.span.record("otel.status_code", "ERROR");
+    /// Ends the observation, and returns the time: the clock is read once for each attempt. A handler that waits has not
+    /// failed.
+    pub(super) fn end(self, end: &HandlerEnd) -> Instant {
+        match end {
+            HandlerEnd::Ok => self.telemetry.consumed.increment(1),
+            HandlerEnd::Failed(error) if error.wait_time().is_some() => self.telemetry.deferred.increment(1),
+            HandlerEnd::Failed(_) | HandlerEnd::Abandoned => {
+                self.telemetry.failed.increment(1);
+                self.span.record("otel.status_code", "ERROR");
+            }
         }
         let now = Instant::now();
         self.telemetry.duration.record(now.duration_since(self.since).as_secs_f64());

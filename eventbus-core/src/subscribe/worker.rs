@@ -7,6 +7,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -119,7 +120,7 @@ impl Workers {
     async fn attempt(&self, control: &Control, job: Attempt, now: &mut Instant) -> AttemptResult {
         if job.copy {
             self.drop_copy(&job);
-            return job.finished();
+            return job.passed_over();
         }
         if let Some(error) = self.misplaced(&job) {
             return self.give_up(job, 0, ErrorKind::HandlerFailed, error);
@@ -132,9 +133,9 @@ impl Workers {
         if dead_letter::is_replay_for_others(&envelope, job.context.group.as_str()) {
             self.hooks.emit(&BusEvent::ReplayIgnored { at: &self.location(&job) });
             self.telemetry.replay_ignored();
-            return job.finished();
+            return job.passed_over();
         }
-        if job.attempt > self.settings.attempts {
+        if job.unclean >= self.settings.attempts {
             let error = "its handler ended the process".into();
             return self.give_up(job, self.settings.attempts, ErrorKind::HandlerFailed, error);
         }
@@ -152,24 +153,32 @@ impl Workers {
         }
         let observed = self.telemetry.start(&delivery, *now);
         let end = self.run(control, job.number, delivery, &observed).await;
-        *now = observed.end(matches!(end, HandlerEnd::Ok));
+        *now = observed.end(&end);
         match end {
             HandlerEnd::Ok => job.finished(),
             HandlerEnd::Abandoned => AttemptResult::Abandoned,
-            HandlerEnd::Failed(error) => match self.failed(&job, &error) {
+            // Nothing is given up while what the handlers need is away.
+            HandlerEnd::Failed(error) => match self.failed(&job, &error, *now) {
+                Verdict::Policy if self.pool.is_suspended() => AttemptResult::Retry(*now, job.record),
                 Verdict::Again(wait) => AttemptResult::Retry(*now + wait, job.record),
-                Verdict::Policy(_) => self.give_up_after(job, &error),
+                Verdict::Wait(wait) => AttemptResult::Wait(*now + wait, job.record),
+                Verdict::Policy => self.give_up_after(job, &error),
             },
         }
     }
 
-    /// Reports a failed attempt, and decides what follows.
-    pub(super) fn failed(&self, job: &Attempt, error: &HandlerError) -> Verdict {
+    /// Decides what follows an attempt that did not succeed, and reports it.
+    pub(super) fn failed(&self, job: &Attempt, error: &HandlerError, now: Instant) -> Verdict {
+        let failing_for = job.failing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let verdict = after_failure(&self.settings, job.charged, failing_for, error, self.env.random());
         if self.hooks.any() {
-            let at = self.location(job);
-            self.hooks.emit(&BusEvent::AttemptFailed { at: &at, attempt: job.attempt, error: error.message() });
+            let (at, error) = (&self.location(job), error.message());
+            self.hooks.emit(&match verdict {
+                Verdict::Wait(wait) => BusEvent::AttemptDeferred { at, wait, reason: error },
+                _ => BusEvent::AttemptFailed { at, attempt: job.attempt, error },
+            });
         }
-        after_failure(&self.settings, job.attempt, error.is_permanent(), self.env.random())
+        verdict
     }
 
     pub(super) fn give_up_after(&self, job: Attempt, error: &HandlerError) -> AttemptResult {
@@ -187,16 +196,19 @@ impl Workers {
                 let at = self.location(&job);
                 self.hooks.emit(&BusEvent::Skipped { at: &at, attempts, error: &error });
                 self.telemetry.skipped();
-                job.finished()
+                job.passed_over()
             }
             FailurePolicy::Stop => {
                 let at = &job.record;
-                let stop = Error::new(kind, error)
+                let mut stop = Error::new(kind, error)
                     .with("topic", &job.context.topic)
                     .with("group", &job.context.group)
                     .with("partition", at.partition)
                     .with("position", at.position)
                     .with("attempts", attempts);
+                if let Some(key) = &at.key {
+                    stop = stop.with("key", key);
+                }
                 self.stop.lock().get_or_insert(stop);
                 self.pool.set_paused(true);
                 AttemptResult::Abandoned

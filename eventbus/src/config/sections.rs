@@ -55,6 +55,8 @@ section! {
         concurrency: usize = "16", number(1, 1_000_000) => Subscribe::concurrency;
         /// attempts before the failure policy decides
         attempts: u32 = "5", number(1, u32::MAX as u64) => Subscribe::attempts;
+        /// the least time before the failure policy decides; 0 where `attempts` or `then` is set
+        give_up_after_ms: u64 = "10 min", number(0, CENTURY) => millis(Subscribe::give_up_after);
         /// the wait after the first failed attempt
         backoff_ms: u64 = "100 ms", number(1, DAY);
         /// the longest wait between attempts

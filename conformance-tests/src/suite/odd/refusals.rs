@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use eventbus_core::{BusEvent, Envelope, ErrorKind, TopicSpec};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::suite::common::{TOPIC, millis};
 use crate::suite::failure::ensure;
@@ -76,5 +77,16 @@ pub(in crate::suite) async fn limit_lowered(run: Run) -> Result<(), Failure> {
     peer.bus().publish(TOPIC, of_size("k", 10)?).await?.await?;
     let stored = run.log(TOPIC).await?.len();
     ensure!(stored == 5, "five were confirmed, {stored} are stored");
+    // A limit that is raised again holds nothing back, though the bus has seen the lower one.
+    run.fixture().operator().limit_records(TOPIC, 1_000_000).await?;
+    let raised = Instant::now();
+    while let Err(error) = peer.bus().publish(TOPIC, of_size("k", 10_000)?).await?.await {
+        ensure!(
+            matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Refused),
+            "after the limit was raised: {error}"
+        );
+        ensure!(raised.elapsed() < Duration::from_secs(20), "the limit was raised, and it is not seen: {error}");
+        tokio::time::sleep(millis(50)).await;
+    }
     Ok(())
 }

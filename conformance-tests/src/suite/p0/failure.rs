@@ -32,13 +32,13 @@ pub(in crate::suite) fn finished(run: &Run, by: FinishedBy) -> usize {
     run.inspect(|events| events.iter().filter(|event| such(&event.kind)).count())
 }
 
-async fn start(run: &Run) -> Result<Peer, Failure> {
+pub(super) async fn start(run: &Run) -> Result<Peer, Failure> {
     let peer = run.process().await?;
     peer.topic(TopicSpec::new(TOPIC).partitions(4)).await?;
     Ok(peer)
 }
 
-fn all_keys() -> Vec<String> {
+pub(super) fn all_keys() -> Vec<String> {
     let mut all = keys("order", 20);
     all.push("k".into());
     all
@@ -58,7 +58,7 @@ async fn one_letter(run: &Run, group: &str, attempts: u32) -> Result<DeadLetter,
     Ok(letter)
 }
 
-async fn finish(run: &Run, subscriptions: &[&Subscription], groups: &[&str]) -> Result<(), Failure> {
+pub(super) async fn finish(run: &Run, subscriptions: &[&Subscription], groups: &[&str]) -> Result<(), Failure> {
     run.settled(TOPIC, groups).await?;
     for subscription in subscriptions {
         subscription.drain(Duration::from_secs(5)).await?;

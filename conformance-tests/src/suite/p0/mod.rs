@@ -8,6 +8,7 @@ pub(super) mod log;
 pub(super) mod members;
 pub(super) mod mutants;
 pub(super) mod order;
+pub(super) mod outage;
 pub(super) mod progress;
 pub(super) mod publish;
 pub(super) mod shutdown;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::job::DeadJob;
 use super::lane::{LaneState, NONE};
+use super::outage::OutageChange;
 use super::partition::{OneAtATime, Partition};
 use super::{KEPT_CAPACITY, Pool, PoolState, wake_workers};
 use crate::model::Position;
@@ -39,6 +40,8 @@ pub(crate) struct Duties {
     pub(crate) resume: Vec<u32>,
     /// Whether enough is finished for a commit before its time.
     pub(crate) commit: bool,
+    /// The beginning or end of an outage.
+    pub(crate) outage: Option<OutageChange>,
     /// The time at which the next retry is due.
     pub(crate) timer: Option<Instant>,
 }
@@ -50,12 +53,15 @@ impl Pool {
         state.expire(now);
         state.revive();
         state.give_back_memory();
+        let next_try = state.try_again(now);
+        let retry = state.timers.first_key_value().map(|((at, _), _)| *at);
         let duties = Duties {
             dead: std::mem::take(&mut state.dead).into(),
             turns: state.turns(),
             resume: state.resumable(),
             commit: state.commit_is_due(),
-            timer: state.timers.first_key_value().map(|((at, _), _)| *at),
+            outage: state.outage_change(),
+            timer: retry.into_iter().chain(next_try).min(),
         };
         wake_workers(state);
         duties
@@ -212,6 +218,7 @@ impl Pool {
         let mut state = self.state.lock();
         state.concurrency = if state.seam.is(Mutant::OneTask) { 1 } else { concurrency };
         let concurrency = state.concurrency;
+        state.limit_handlers();
         if state.workers.len() < concurrency {
             state.workers.resize_with(concurrency, Default::default);
         }

@@ -18,6 +18,12 @@ pub(crate) struct Attempt {
     pub(crate) record: RecordBox,
     /// The number of the attempt at this record, from 1 on.
     pub(crate) attempt: u32,
+    /// Attempts of those that are charged, with this one.
+    pub(crate) charged: u32,
+    /// Attempts of those that ended their process.
+    pub(crate) unclean: u32,
+    /// The time since which the record fails or waits in this ownership.
+    pub(crate) failing_since: Option<Instant>,
     /// Whether the record is a second copy, not to be handled.
     pub(crate) copy: bool,
     /// The time at which the start check found that the partition is owned.
@@ -26,10 +32,20 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Ends the attempt as finished. The record is dropped here, and not under the pool's lock.
-    pub(crate) fn finished(mut self) -> AttemptResult {
+    /// Ends the attempt as one whose handler succeeded.
+    pub(crate) fn finished(self) -> AttemptResult {
+        self.ended(true)
+    }
+
+    /// Ends the attempt as one that is finished without its handler: a copy, or one that is skipped.
+    pub(crate) fn passed_over(self) -> AttemptResult {
+        self.ended(false)
+    }
+
+    /// The record is dropped here, and not under the pool's lock.
+    fn ended(mut self, handled: bool) -> AttemptResult {
         *self.record.0 = None;
-        AttemptResult::Finished(self.record)
+        AttemptResult::Finished { emptied: self.record, handled }
     }
 }
 
@@ -51,9 +67,11 @@ impl Deref for RecordBox {
 #[derive(Debug)]
 pub(crate) enum AttemptResult {
     /// The record is finished: handled, skipped, or not for this group. With its box, emptied.
-    Finished(RecordBox),
+    Finished { emptied: RecordBox, handled: bool },
     /// The attempt failed; the head is tried again at this time.
     Retry(Instant, RecordBox),
+    /// The handler could not work yet; the head is handed over again at this time, and nothing is charged.
+    Wait(Instant, RecordBox),
     /// The attempts are used up; the head waits until its dead letter is confirmed.
     DeadLetter(Box<DeadJob>),
     /// The attempt was dropped: its record stays unfinished, and nothing more of its partition starts in this

@@ -142,6 +142,7 @@ impl PoolState {
     /// Removes a finished head from its lane. Returns whether a commit is due.
     #[inline]
     pub(super) fn leave_head(&mut self, number: usize) -> bool {
+        self.forget_failing(number);
         let lane = &mut self.lanes[number];
         let next = self.items.remove(lane.head).next;
         self.finished += 1;
@@ -183,6 +184,7 @@ impl PoolState {
         while item != NONE {
             item = self.drop_item(item);
         }
+        self.forget_failing(lane);
         if let LaneState::Timed(at, count) = self.lanes[lane].state {
             self.timers.remove(&(at, count));
         }

@@ -27,7 +27,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -45,13 +45,17 @@ mod job;
 mod lane;
 mod lanes;
 mod one_at_a_time;
+mod outage;
 mod partition;
 mod view;
 
 pub(crate) use control::PartitionProgress;
 pub(crate) use job::{Attempt, AttemptResult, DeadJob, NextAttempt, OfferResult, RecordBox};
+pub(crate) use outage::OutageChange;
 pub(crate) use partition::Opening;
 pub use view::PartitionView;
+
+use outage::{FailingHead, OutageGuard};
 
 use lane::{Lane, LaneState, LedgerEntry, NONE, QueuedRecord};
 
@@ -82,6 +86,10 @@ struct PoolState {
     /// hash once a record.
     hasher: DefaultHashBuilder,
     items: Slab<QueuedRecord>,
+    /// Lanes whose heads have failed or waited in this ownership. An entry goes with its head: the next of the key has
+    /// not failed.
+    failing: HashMap<usize, FailingHead>,
+    guard: OutageGuard,
     /// Empty boxes for records to come: in the steady state nothing is allocated.
     spare: Vec<RecordBox>,
     ready: VecDeque<usize>,
@@ -90,6 +98,8 @@ struct PoolState {
     dead: VecDeque<DeadJob>,
     window: usize,
     concurrency: usize,
+    /// The most handlers at once now: the concurrency, or fewer in and after an outage.
+    at_once: usize,
     running: usize,
     paused: bool,
     closed: bool,
@@ -123,6 +133,8 @@ impl Pool {
                 index: HashTable::new(),
                 hasher: DefaultHashBuilder::default(),
                 items: Slab::new(),
+                failing: HashMap::new(),
+                guard: OutageGuard::default(),
                 spare: Vec::new(),
                 ready: VecDeque::new(),
                 timers: BTreeMap::new(),
@@ -130,6 +142,7 @@ impl Pool {
                 dead: VecDeque::new(),
                 window,
                 concurrency,
+                at_once: concurrency,
                 running: 0,
                 paused: false,
                 closed: false,
@@ -227,7 +240,7 @@ impl Pool {
 
 impl PoolState {
     fn may_start(&self) -> bool {
-        !self.paused && !self.closed && self.running < self.concurrency
+        !self.paused && !self.closed && self.running < self.at_once
     }
 
     /// Takes the wakers of as many idle workers as there are lanes to start.
@@ -235,7 +248,7 @@ impl PoolState {
         if !self.may_start() || self.ready.is_empty() {
             return Vec::new();
         }
-        let wanted = self.ready.len().min(self.concurrency - self.running);
+        let wanted = self.ready.len().min(self.at_once - self.running);
         let idle = self.workers.iter_mut().take(self.concurrency).filter_map(|worker| worker.idle.take());
         idle.take(wanted).collect()
     }
@@ -247,6 +260,7 @@ impl PoolState {
             *tell_session = true;
             return NextAttempt::Exit;
         }
+        self.choose_try();
         while self.may_start() {
             let Some(number) = self.ready.pop_front() else { break };
             let lane = &mut self.lanes[number];
@@ -270,6 +284,9 @@ impl PoolState {
             item.queued.attempts += 1;
             let LedgerEntry { ordinal, attempts: attempt, copy } = item.queued;
             partition.running += 1;
+            let unclean = partition.charged(item.position);
+            let failing = if self.failing.is_empty() { None } else { self.failing.get(&number) };
+            let FailingHead { since: failing_since, uncharged, .. } = failing.copied().unwrap_or_default();
             if self.seam.is(Mutant::AckBeforeHandling) {
                 partition.tracker.finish(ordinal);
             }
@@ -278,11 +295,15 @@ impl PoolState {
             self.running += 1;
             self.jobs += 1;
             self.workers[worker].job = Some((self.jobs, lane.partition, item.position));
+            self.trying(number);
             return NextAttempt::Run(Attempt {
                 number: self.jobs,
                 lane: number,
                 record,
                 attempt,
+                charged: attempt.saturating_sub(uncharged),
+                unclean,
+                failing_since,
                 copy,
                 checked,
                 context,
@@ -294,6 +315,10 @@ impl PoolState {
     /// Takes back a lane from a worker. Returns whether the session must look.
     fn complete(&mut self, number: usize, outcome: AttemptResult, now: Instant) -> bool {
         self.running -= 1;
+        if self.is_guarded() {
+            let handled = matches!(outcome, AttemptResult::Finished { handled: true, .. });
+            self.guard_ended(number, handled, now);
+        }
         let lane = &self.lanes[number];
         let Some(partition) = owner(&mut self.partitions, lane) else {
             self.orphan_ended(number);
@@ -305,11 +330,11 @@ impl PoolState {
         let turn_over = partition.free_turn();
         let draining = partition.draining;
         let tell = match outcome {
-            AttemptResult::Finished(empty) => {
+            AttemptResult::Finished { emptied, .. } => {
                 let head = &self.items[lane.head];
                 let resumes = partition.finish(head.queued.ordinal, head.bytes, now, self.window);
-                if self.spare.len() < KEPT_CAPACITY && empty.0.is_none() {
-                    self.spare.push(empty);
+                if self.spare.len() < KEPT_CAPACITY && emptied.0.is_none() {
+                    self.spare.push(emptied);
                 }
                 self.leave_head(number) || resumes
             }
@@ -324,7 +349,19 @@ impl PoolState {
                 self.drop_lane(number);
                 true
             }
-            AttemptResult::Retry(at, record) => self.wait_for_retry(number, at, record, now),
+            AttemptResult::Retry(at, record) => {
+                if self.guard_failed(number, now) {
+                    self.charge(number, false, now);
+                    self.wait_for_retry(number, at, record, now)
+                } else {
+                    self.wait_for_retry(number, now, record, now);
+                    true
+                }
+            }
+            AttemptResult::Wait(at, record) => {
+                self.charge(number, true, now);
+                self.wait_for_retry(number, at, record, now)
+            }
             AttemptResult::DeadLetter(job) => {
                 self.lanes[number].state = LaneState::DeadLetter;
                 self.dead.push_back(*job);
@@ -344,6 +381,14 @@ impl PoolState {
                 self.orphans.remove(&partition);
             }
         }
+    }
+
+    /// Has a head's time run, from its first failure or wait on.
+    fn charge(&mut self, lane: usize, waits: bool, now: Instant) {
+        let head = self.failing.entry(lane).or_default();
+        head.since.get_or_insert(now);
+        head.uncharged += u32::from(waits);
+        head.waits = waits;
     }
 
     fn wait_for_retry(&mut self, lane: usize, at: Instant, record: RecordBox, now: Instant) -> bool {

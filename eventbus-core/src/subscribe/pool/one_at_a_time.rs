@@ -49,6 +49,7 @@ impl PoolState {
         let mut back = Vec::new();
         for owned in self.partitions.values_mut() {
             let unread = owned.unread;
+            let tried = owned.tried;
             let Some(alone) = &mut owned.alone else { continue };
             if owned.tracker.watermark() >= alone.until {
                 owned.alone = None;
@@ -58,12 +59,13 @@ impl PoolState {
             if alone.turn != OneAtATime::Free || owned.running > 0 || owned.draining {
                 continue;
             }
-            if let Some((position, lane)) = owned.held.first_key_value()
+            if let Some((position, _)) = owned.held.first_key_value()
                 && unread.is_none_or(|unread| *position < unread)
                 && owned.lease.is_valid()
             {
-                let attempts = self.items[self.lanes[*lane].head].queued.attempts + 1;
-                let trying = Trying { position: *position, attempts };
+                // A process that ends here charges this start, and not the failures that it survived.
+                let unclean = tried.filter(|tried| tried.position == *position).map_or(0, |tried| tried.attempts);
+                let trying = Trying { position: *position, attempts: unclean + 1 };
                 alone.turn = OneAtATime::Writing(trying);
                 turns.push((owned.context.partition, trying));
             }

@@ -15,7 +15,7 @@ use crate::publish::Lanes;
 use crate::runtime::Mutex;
 use crate::subscribe::handler::DeliveryContext;
 use crate::subscribe::options::Settings;
-use crate::subscribe::pool::Opening;
+use crate::subscribe::pool::{Opening, OutageChange};
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Trying;
 use crate::subscribe::worker::Workers;
@@ -177,6 +177,16 @@ impl SessionContext {
         let retry = Retry { group: Some(&self.group), partition, ..Retry::new("receive", &self.topic, age, error) };
         tracing::warn!(target: "eventbus", "{retry}");
         self.workers.hooks.emit(&BusEvent::Retrying(&retry));
+    }
+
+    pub(super) fn report_outage(&self, change: OutageChange) {
+        let (topic, group, member) = (&self.topic, &self.group, &*self.member);
+        let event = match change {
+            OutageChange::Suspended { keys } => BusEvent::Suspended { topic, group, member, keys },
+            OutageChange::Resumed { after } => BusEvent::OutageOver { topic, group, member, after },
+        };
+        self.workers.telemetry.suspended(matches!(change, OutageChange::Suspended { .. }));
+        self.workers.hooks.emit(&event);
     }
 
     pub(super) fn report_stalls(&self, now: Instant) {

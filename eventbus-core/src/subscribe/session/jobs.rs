@@ -17,7 +17,7 @@ use crate::model::{ErrorKind, Position, Result};
 use crate::mutant::Mutant;
 use crate::observe::BusEvent;
 use crate::runtime::Waits;
-use crate::subscribe::dead_letter;
+use crate::subscribe::dead_letter::{self, Kept};
 use crate::subscribe::options::StartFrom;
 use crate::subscribe::pool::{DeadJob, PartitionProgress};
 use crate::subscribe::progress::note::Trying;
@@ -282,11 +282,13 @@ pub(super) fn dismiss(shared: Arc<SessionContext>, partition: u32, deadline: Ins
 pub(super) fn dead_letter_job(shared: Arc<SessionContext>, job: DeadJob) -> BoxFuture<'static, JobResult> {
     async move {
         let mut waits = waits();
-        let mut by_reference = false;
-        while let Err(error) = write_letter(&shared, &job, by_reference).await {
+        let mut kept = Kept::Whole;
+        while let Err(error) = write_letter(&shared, &job, kept).await {
             tracing::warn!(target: "eventbus", %error, "a dead letter is not written yet; its key waits");
             // A record that the topic does not take whole goes as a reference to its position.
-            by_reference |= matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Refused);
+            if matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Refused) {
+                kept = kept.less();
+            }
             waits.wait().await;
             if !shared.workers.pool.awaits_letter(job.lane, &job.context) {
                 break;
@@ -307,12 +309,10 @@ pub(super) fn dead_letter_job(shared: Arc<SessionContext>, job: DeadJob) -> BoxF
     .boxed()
 }
 
-async fn write_letter(shared: &SessionContext, job: &DeadJob, by_reference: bool) -> Result<()> {
+async fn write_letter(shared: &SessionContext, job: &DeadJob, kept: Kept) -> Result<()> {
     let Some(topic) = &shared.dead_letters else { return Ok(()) };
-    let mut letter = dead_letter::wrap(&job.record, &job.context, job.attempts, &job.error)?;
-    if by_reference {
-        letter = dead_letter::as_reference(letter)?;
-    }
+    let letter = dead_letter::wrap(&job.record, &job.context, job.attempts, &job.error)?;
+    let letter = dead_letter::cut(letter, kept)?;
     let stamp = dead_letter::stamp(&job.context, job.record.position);
     let confirmation = shared.lanes.publish_reserved(topic, stamp, letter);
     if shared.workers.seam.is(Mutant::DeadLetterUnconfirmed) {

@@ -146,6 +146,9 @@ impl Session {
         for partition in duties.resume {
             self.shared.membership.resume(partition);
         }
+        if let Some(change) = duties.outage {
+            self.shared.report_outage(change);
+        }
         if duties.commit || now >= self.next_commit {
             self.commit_all();
             self.next_commit = now + self.shared.settings.commit_interval;

@@ -32,6 +32,8 @@
 //!   batches grow with the load, and a lone record waits for nothing.
 //! - All this holds only up to a client's first failure. So *any* failed report ends the client: it is given nothing
 //!   more, all its records are called back, every ticket is told, and only then another client takes its place.
+//! - A record beyond a topic's known limit is refused before it is given. The limit is then read again: one that was
+//!   raised refuses no later record.
 //! - A record is condemned only by a report about it alone ([`DeliveryErrorKind`]). Where a batch was refused, its
 //!   partition goes on by a client of its own that sends one record at a time, until every record of the batch is
 //!   stored or condemned; other partitions do not wait for it.

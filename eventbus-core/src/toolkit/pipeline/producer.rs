@@ -3,9 +3,10 @@
 //! Locks are taken in this order: the quarantine, the lines, one line's state. Tickets are asked whether they stand
 //! under the last of them, and told under none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -27,6 +28,9 @@ type LineOf<P> = Line<<P as Pipeline>::Client>;
 
 /// Records given under one lock, which submissions need, too.
 const AT_ONCE: usize = 64;
+
+/// Pause between two questions for limits that refused a record.
+const LEARN_AGAIN: Duration = Duration::from_secs(1);
 
 /// The publishing half of a backend whose clients pipeline.
 ///
@@ -58,6 +62,9 @@ pub struct Producer<P: Pipeline> {
     pub(super) quarantine: Mutex<Quarantine<LineOf<P>>>,
     failed_lines: mpsc::UnboundedSender<Arc<LineOf<P>>>,
     failed: Mutex<Option<mpsc::UnboundedReceiver<Arc<LineOf<P>>>>>,
+    /// Topics whose known limits refused a record: they may have been raised.
+    refusing: mpsc::Sender<Topic>,
+    refused: Mutex<Option<mpsc::Receiver<Topic>>>,
     pub(super) closed: AtomicBool,
 }
 
@@ -66,6 +73,7 @@ impl<P: Pipeline> Producer<P> {
     #[must_use]
     pub fn new() -> Arc<Self> {
         let (failed_lines, failed) = mpsc::unbounded_channel();
+        let (refusing, refused) = mpsc::channel(AT_ONCE);
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             pipeline: OnceLock::new(),
@@ -74,6 +82,8 @@ impl<P: Pipeline> Producer<P> {
             quarantine: Mutex::new(Quarantine::new(failed_lines.clone())),
             failed_lines,
             failed: Mutex::new(Some(failed)),
+            refusing,
+            refused: Mutex::new(Some(refused)),
             closed: AtomicBool::new(false),
         })
     }
@@ -88,12 +98,32 @@ impl<P: Pipeline> Producer<P> {
     /// later one drops its pipeline.
     pub fn start(&self, pipeline: P) {
         let _ = self.pipeline.set(pipeline);
+        self.learn_again();
         let Some(mut failed) = self.failed.lock().take() else { return };
         let me = Weak::clone(&self.me);
         tokio::spawn(async move {
             while let Some(line) = failed.recv().await {
                 let Some(producer) = me.upgrade() else { return };
                 producer.replace(&line).await;
+            }
+        });
+    }
+
+    /// Has limits read again that refused a record, now and then: a limit that was raised holds no record back.
+    fn learn_again(&self) {
+        let Some(mut refused) = self.refused.lock().take() else { return };
+        let me = Weak::clone(&self.me);
+        tokio::spawn(async move {
+            while let Some(topic) = refused.recv().await {
+                let mut topics = HashSet::from([topic]);
+                topics.extend(std::iter::from_fn(|| refused.try_recv().ok()));
+                for topic in topics {
+                    let Some(producer) = me.upgrade() else { return };
+                    if let Some(pipeline) = producer.pipeline.get() {
+                        pipeline.refresh(&topic).await;
+                    }
+                }
+                tokio::time::sleep(LEARN_AGAIN).await;
             }
         });
     }
@@ -111,6 +141,8 @@ impl<P: Pipeline> Producer<P> {
         }
         if let Some(error) = limits.refuses(bytes, record.envelope.key().is_some()) {
             self.quarantine.lock().judged(&record.topic, record.partition, record.stamp, true);
+            // A full queue asks about this topic already, or will with the next refusal.
+            let _ = self.refusing.try_send(record.topic);
             return ticket.tell(Fate::Refused(error));
         }
         let submission =

@@ -14,6 +14,7 @@ use crate::model::Position;
 use crate::subscribe::progress::finished::{FinishedSet, Run};
 use crate::subscribe::progress::note::Trying;
 
+mod outage;
 mod properties;
 mod rig;
 #[cfg(feature = "shuttle")]
@@ -270,7 +271,11 @@ fn a_retiring_worker_never_leaves_a_ready_lane_to_sleepers() {
     // The retiring worker takes no other lane; the session that it notifies wakes the worker that may.
     let lane = rig.running[1].take().expect("it runs").lane;
     assert!(matches!(
-        rig.pool.next(1, Some((lane, AttemptResult::Finished(RecordBox::default()))), rig.now),
+        rig.pool.next(
+            1,
+            Some((lane, AttemptResult::Finished { emptied: RecordBox::default(), handled: true })),
+            rig.now
+        ),
         NextAttempt::Exit
     ));
     assert!(rig.told());

@@ -10,9 +10,9 @@ use crate::backend::{Body, Inbound, Lease};
 use crate::model::{Envelope, Key, Position};
 use crate::mutant::Seam;
 use crate::subscribe::handler::DeliveryContext;
-use crate::subscribe::pool::Pool;
 use crate::subscribe::pool::job::{Attempt, AttemptResult, DeadJob, NextAttempt, RecordBox};
 use crate::subscribe::pool::partition::Opening;
+use crate::subscribe::pool::{OutageChange, Pool};
 use crate::subscribe::progress::finished::FinishedSet;
 use crate::subscribe::progress::note::Trying;
 
@@ -27,6 +27,8 @@ pub(super) struct Rig {
     pub(super) letters: Vec<DeadJob>,
     /// Envelopes whose notes are being written.
     pub(super) turns: Vec<(u32, Trying)>,
+    /// Beginnings and ends of outages that the session was told.
+    pub(super) outages: Vec<OutageChange>,
     epochs: u64,
 }
 
@@ -82,8 +84,18 @@ impl Rig {
             running: (0..8).map(|_| None).collect(),
             letters: Vec::new(),
             turns: Vec::new(),
+            outages: Vec::new(),
             epochs: 0,
         };
+        rig.pool.set_concurrency(8);
+        rig.pool.set_concurrency(concurrency);
+        rig
+    }
+
+    /// Makes a rig whose pool is suspended when the heads of so many keys failed.
+    pub(super) fn guarded(concurrency: usize, keys: usize) -> Self {
+        let mut rig = Self::new(concurrency);
+        rig.pool = Pool::new(concurrency, 1_000_000, 2, Seam::default()).with_outage_guard(keys);
         rig.pool.set_concurrency(8);
         rig.pool.set_concurrency(concurrency);
         rig
@@ -126,6 +138,7 @@ impl Rig {
         let duties = self.pool.duties(self.now);
         self.letters.extend(duties.dead);
         self.turns.extend(duties.turns);
+        self.outages.extend(duties.outage);
     }
 
     /// Grants the turns whose notes were being written.

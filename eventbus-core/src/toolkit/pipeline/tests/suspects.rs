@@ -162,3 +162,18 @@ async fn a_topic_that_takes_nothing_of_the_user_is_told_to_all_its_records_at_on
         "each would be refused in its turn"
     );
 }
+
+#[tokio::test]
+async fn a_limit_that_was_raised_is_read_again_and_not_for_each_record() {
+    let bench = Bench::new();
+    bench.limit(1);
+    bench.submit(0, [1]);
+    assert_eq!(bench.told.take().len(), 1);
+    until(|| bench.broker.learned() == 1).await;
+    bench.submit(0, 2..=1_000);
+    assert_eq!((bench.told.take().len(), bench.broker.clients()), (999, 0), "each is refused before it is given");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.broker.learned(), 1, "the broker is asked for each");
+}
