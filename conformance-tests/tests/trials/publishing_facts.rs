@@ -7,7 +7,7 @@ use conformance_tests::harness::steadily;
 use conformance_tests::history::Kind;
 use conformance_tests::oracle::Expectations;
 use conformance_tests::suite::{PublishFault, Publishes, Run};
-use eventbus_core::{Envelope, ErrorKind, EventBus, OnExisting, TopicSpec};
+use eventbus_core::{Envelope, ErrorKind, OnExisting, TopicSpec};
 
 use super::operator::Operator;
 use super::subscribe;

@@ -86,6 +86,8 @@ pub(crate) struct Operator {
     pub(crate) told: BTreeMap<&'static str, u32>,
     /// From when to when nobody was allowed to publish.
     denied: Vec<(Instant, Instant)>,
+    /// When records were purged.
+    purged: Vec<Instant>,
     /// The committed positions, as they were read before the hand before.
     committed: Vec<u64>,
 }
@@ -94,7 +96,7 @@ impl Operator {
     pub(crate) fn new(kafka: bool) -> Self {
         let (round, committed) = (Vec::new(), Vec::new());
         let (made, told) = (BTreeMap::new(), BTreeMap::new());
-        Self { kafka, round, made, told, denied: Vec::new(), committed }
+        Self { kafka, round, made, told, denied: Vec::new(), purged: Vec::new(), committed }
     }
 
     fn made(&self, hand: Hand) -> u32 {
@@ -113,11 +115,18 @@ impl Operator {
         // A refusal may be told late, for a publish that was called while the right was missing.
         let by_right = |refused: &&Refused| {
             let denied = |(from, to): &(Instant, Instant)| refused.told >= *from && refused.called <= *to;
-            refused.error.kind() == ErrorKind::PermissionDenied && self.denied.iter().any(denied)
+            let purged = |at: &Instant| refused.called <= *at && *at <= refused.told;
+            let told = match refused.error.kind() {
+                ErrorKind::PermissionDenied => true,
+                // Refused when it was sent again, and the log has lost what would tell whether it was stored before.
+                ErrorKind::Unknown => self.purged.iter().any(purged),
+                _ => false,
+            };
+            told && self.denied.iter().any(denied)
         };
         let roots: BTreeSet<String> = refused.iter().filter(by_right).filter_map(id).collect();
         let explained = |one: &&Refused| match one.error.kind() {
-            ErrorKind::PermissionDenied => by_right(one),
+            ErrorKind::PermissionDenied | ErrorKind::Unknown => by_right(one),
             ErrorKind::Cascaded | ErrorKind::KeySealed => id(one).is_some_and(|root| roots.contains(&root)),
             _ => false,
         };
@@ -240,7 +249,11 @@ impl Chaos {
         self.run.fault("records purged", false);
         self.run.note(Kind::Purged { topic: TOPIC.into(), partition, first });
         let fixture = self.run.fixture().clone();
-        insist(|| fixture.operator().purge(TOPIC, partition, Position::new(first))).await
+        insist(|| fixture.operator().purge(TOPIC, partition, Position::new(first))).await?;
+        if let Some(operator) = &mut self.operator {
+            operator.purged.push(Instant::now());
+        }
+        Ok(())
     }
 
     /// Purges what was handled: nobody may be told of a loss. Where partitions share positions, all must have come so far.
