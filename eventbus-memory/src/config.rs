@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::backend::Pipelining;
-use eventbus_core::toolkit::settings::{invalid, within};
+use eventbus_core::toolkit::settings::invalid;
 use eventbus_core::{Env, Result, SystemEnv, settings};
 
 /// Numbering of the positions in a topic's partitions.
@@ -100,10 +100,11 @@ settings! {
     #[derive(Debug, Clone)]
     #[must_use]
     pub struct MemoryConfig {
-        given {
-            max_record_bytes: Option<usize>,
-        }
+        given {}
         value {
+            /// The largest record, in bytes as `Envelope::size` counts. Default 1 MiB, about what NATS and Kafka take: a
+            /// test meets the same refusal.
+            max_record_bytes: usize = 1 << 20, in 1..;
             /// Pipelining of publishers: how much one may have outstanding. With [`Pipelining::PerPartition`] the log
             /// has no hole behind a record that failed, whatever fault is injected. Default [`Pipelining::OnePerKey`].
             pipelining: Pipelining = Pipelining::OnePerKey;
@@ -138,7 +139,7 @@ settings! {
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self::with_defaults(None)
+        Self::with_defaults()
     }
 }
 
@@ -148,16 +149,9 @@ impl MemoryConfig {
         Self::default()
     }
 
-    /// Sets the largest record, in bytes as `Envelope::size` counts. Default: no limit.
-    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
-        self.max_record_bytes = Some(bytes);
-        self
-    }
-
     /// Checks the settings. `InvalidConfig`, naming the setting, where no world can be made of them.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_ranges()?;
-        within("max_record_bytes", &self.max_record_bytes.unwrap_or(1), 1..)?;
         if self.answer_timeout.is_zero() {
             return Err(invalid("answer_timeout", "expected more than zero"));
         }

@@ -15,7 +15,7 @@ pub(crate) fn capabilities(config: &MemoryConfig) -> Capabilities {
         Copies::Stored => Some(std::time::Duration::ZERO),
         Copies::Dropped => None,
     };
-    capabilities.max_record_bytes = config.max_record_bytes;
+    capabilities.max_record_bytes = Some(config.max_record_bytes);
     capabilities.note_bytes = config.note_bytes;
     capabilities.overshoot = config.overshoot;
     capabilities.memory_storage = true;

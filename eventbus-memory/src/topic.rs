@@ -134,7 +134,7 @@ impl TopicState {
     pub(crate) fn describe(&self, config: &MemoryConfig) -> TopicDescription {
         let logs = (0..self.logs.len()).map(|partition| self.log_state(partition)).collect();
         let mut description = TopicDescription::new(self.spec.clone(), &*self.incarnation, logs);
-        description.max_record_bytes = config.max_record_bytes;
+        description.max_record_bytes = Some(config.max_record_bytes);
         description.records = self.records;
         description.bytes = Some(self.bytes);
         description

@@ -17,7 +17,7 @@ use super::config::{BusConfig, Threads};
 use crate::backend::{Backend, Capabilities, GroupDescription, Health, Join, Named, TopicDescription, ensure_topic};
 use crate::model::{Envelope, Error, ErrorKind, Group, Key, OnExisting, Position, Result, Topic, TopicSpec};
 use crate::mutant::Seam;
-use crate::observe::{BusEvent, Hooks, Propagator};
+use crate::observe::{BusEvent, Hooks, Propagator, describe_metrics};
 use crate::publish::{BatchPublishing, Lanes, Publish, Publishing, Traced};
 use crate::runtime::{Backoff, Env, Mutex, OwnThread};
 use crate::subscribe::HandleTelemetry;
@@ -110,6 +110,7 @@ impl Bus {
     /// [`Threads::Caller`], there is no runtime.
     pub fn new(backend: Arc<dyn Backend>, config: BusConfig) -> Result<Self> {
         config.validate()?;
+        describe_metrics();
         let hooks = Hooks::new(config.hooks.clone());
         let env = config.env.clone();
         let own = Own::new(config.threads)?;

@@ -1,8 +1,8 @@
 //! [`Error`]: one error for the whole crate. It has a [`kind`](Error::kind) that code can match, says whether trying
 //! again can help and what was being done, and keeps its source.
 //!
-//! `Display` is one line; `Debug` tells everything. Neither ever holds a secret: backends put no credentials into
-//! errors.
+//! `Display` is one line, and `Debug` adds the causes to it: Rust prints an error that `main` returns by `Debug`. `{:#?}`
+//! tells every field. None of them ever holds a secret: backends put no credentials into errors.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -261,6 +261,15 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            write!(f, "{self}")?;
+            let mut cause = std::error::Error::source(self);
+            while let Some(error) = cause {
+                write!(f, "; caused by: {error}")?;
+                cause = error.source();
+            }
+            return Ok(());
+        }
         let Inner { kind, retryable, message, context, refusal, source } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
@@ -298,6 +307,14 @@ mod tests {
         assert_eq!(error.to_string(), "unknown topic: no such topic [topic=orders, partition=3]");
         assert!(!error.is_retryable());
         assert!(Error::new(ErrorKind::Unavailable, "x").is_retryable());
+    }
+
+    #[test]
+    fn an_error_that_main_returns_is_printed_as_a_struct() {
+        let cause = std::io::Error::other("no route");
+        let error = Error::new(ErrorKind::Unavailable, "no server").with("servers", "a:1").caused_by(cause);
+        assert_eq!(format!("{error:?}"), "unavailable: no server [servers=a:1]; caused by: no route");
+        assert!(format!("{error:#?}").contains("retryable: true"));
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl MemoryState {
             let closed = error.kind() == ErrorKind::Closed;
             return Some(if closed { Fate::Refused(about(error)) } else { Fate::NotStored(about(error)) });
         }
-        let most = self.config.max_record_bytes?;
+        let most = self.config.max_record_bytes;
         let bytes = record.envelope.size();
         if bytes <= most {
             return None;

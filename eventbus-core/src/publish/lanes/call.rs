@@ -79,7 +79,11 @@ impl Shard {
         }
         let most = self.metadata.as_ref().and_then(|metadata| metadata.max_record_bytes);
         let too_many = most.is_some_and(|most| entry.bytes > most);
-        too_many.then(|| entry.refused(topic, too_large(topic, entry.bytes, most)))
+        too_many.then(|| {
+            // The limit may have been raised since: it must not refuse for ever.
+            topic.request_metadata();
+            entry.refused(topic, too_large(topic, entry.bytes, most))
+        })
     }
 
     /// Asks for budget and takes a place. Where the budget refuses, nothing is left behind.

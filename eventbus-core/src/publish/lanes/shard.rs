@@ -143,6 +143,7 @@ impl Shard {
             };
             if !queued.sent && metadata.max_record_bytes.is_some_and(|most| queued.bytes > most) {
                 let error = too_large(fx.topic, queued.bytes, metadata.max_record_bytes);
+                fx.topic.request_metadata();
                 self.refuse(fx, index, error);
                 return true;
             }

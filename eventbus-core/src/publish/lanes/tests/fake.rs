@@ -46,6 +46,8 @@ pub(crate) struct FakeState {
     pub(crate) incarnation: String,
     /// The first position that is still in the log.
     pub(crate) first: Position,
+    /// The largest record, as the topic's description says.
+    pub(crate) limit: Option<usize>,
     /// The number of partitions, where a test changed it.
     pub(crate) grown: Option<u32>,
 }
@@ -81,6 +83,7 @@ impl Fake {
             incarnation: "one".into(),
             first: Position::ZERO,
             grown: None,
+            limit: None,
         };
         Self {
             capabilities,
@@ -101,7 +104,9 @@ impl Fake {
         let log = LogState { incarnation: state.incarnation.clone(), first: state.first, end };
         let spec = self.spec.clone().partitions(state.grown.unwrap_or(self.spec.partitions));
         let partitions = vec![log; spec.partitions as usize];
-        TopicDescription::new(spec, state.incarnation.clone(), partitions)
+        let mut description = TopicDescription::new(spec, state.incarnation.clone(), partitions);
+        description.max_record_bytes = state.limit;
+        description
     }
 
     pub(crate) fn end(&self) -> Position {

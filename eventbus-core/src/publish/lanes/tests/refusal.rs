@@ -97,6 +97,20 @@ async fn refused_at_the_call_seals_by_itself_and_spares_what_is_queued() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_that_was_raised_refuses_for_ever() {
+    let plan = Plan::new(Pipelining::OnePerKey);
+    plan.fake.state().limit = Some(1_000);
+    let world = plan.start().await;
+    let big = |id: &str| Envelope::builder("T", "/").id(id).payload(vec![0; 2_000]).build().unwrap();
+    let refused = now(world.lanes.publish(TOPIC, big("a"))).unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    world.fake.state().limit = Some(10_000);
+    settle().await;
+    assert!(now(world.lanes.publish(TOPIC, big("b"))).unwrap().is_ok(), "the limit was raised");
+    assert_eq!(world.fake.state().described, 2, "asked for once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_large_for_a_topic_not_known_at_the_call_is_refused_in_its_place() {
     let mut plan = Plan::new(Pipelining::PerPartition);
     plan.fake.capabilities.max_record_bytes = Some(1_000);
