@@ -57,7 +57,7 @@ section! {
         attempts: u32 = "5", number(1, u32::MAX as u64) => Subscribe::attempts;
         /// the least time before the failure policy decides; 0 where `attempts` or `then` is set
         give_up_after_ms: u64 = "10 min", number(0, CENTURY) => millis(Subscribe::give_up_after);
-        /// keys that fail without a success in between until handling is suspended; 0: never, as where `attempts` or `then` is set
+        /// keys that fail in a row until handling is suspended; 0: never, and where `attempts` or `then` is set
         outage_guard: usize = "8", at_least(0) => Subscribe::outage_guard;
         /// the wait after the first failed attempt
         backoff_ms: u64 = "100 ms", number(1, DAY);
