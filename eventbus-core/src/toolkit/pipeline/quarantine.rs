@@ -1,7 +1,7 @@
 //! Quarantine of partitions: they go by lines of their own until the culprit of a refused batch is found.
 //!
-//! Invariant: a partition's own line takes nothing before every record that failed with the batch is told, and is left
-//! only when no record of it is outstanding.
+//! Invariant: a partition's own line takes nothing before every record that failed with the batch is told, takes nothing
+//! more once the last suspect is settled, and is left only when no record of it is outstanding.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,8 @@ struct QuarantinedPartition<L> {
     line: Option<Arc<L>>,
     suspects: HashSet<Stamp>,
     outstanding: usize,
-    /// The time at which the last record was settled.
+    /// The time at which a suspect last came or was settled. Records that are no suspects do not count: under load
+    /// there is always one.
     quiet_since: Option<Instant>,
     /// Whether some records that failed with the batch are not told yet.
     held: bool,
@@ -30,9 +31,14 @@ impl<L> QuarantinedPartition<L> {
     /// the same, their batch is refused once more, and the quarantine begins anew.
     const WAITS: Duration = Duration::from_secs(5);
 
-    fn is_over(&self) -> bool {
+    /// Returns whether no suspect is waited for.
+    fn is_cleared(&self) -> bool {
         let waited = || self.quiet_since.is_some_and(|since| since.elapsed() > Self::WAITS);
-        !self.held && self.outstanding == 0 && (self.suspects.is_empty() || waited())
+        !self.held && (self.suspects.is_empty() || waited())
+    }
+
+    fn is_over(&self) -> bool {
+        self.outstanding == 0 && self.is_cleared()
     }
 }
 
@@ -41,7 +47,7 @@ pub(super) enum Route<L> {
     Common,
     /// The partition's own line, in which the record is outstanding from now on.
     Own(Arc<L>),
-    /// No line yet.
+    /// No line yet: what failed is not told, or what goes by the partition's own line has to end first.
     Held,
 }
 
@@ -66,7 +72,8 @@ impl<L> Quarantine<L> {
         let place = (topic.clone(), partition);
         self.end_if_over(&place);
         let Some(quarantined) = self.partitions.get_mut(&place) else { return Route::Common };
-        if quarantined.held {
+        // Under load the partition's own line, which sends one record at a time, would never be empty by itself.
+        if quarantined.held || quarantined.is_cleared() {
             return Route::Held;
         }
         quarantined.outstanding += 1;
@@ -89,6 +96,7 @@ impl<L> Quarantine<L> {
         for place in partitions {
             if let Some(quarantined) = self.partitions.get_mut(place) {
                 quarantined.held = false;
+                quarantined.quiet_since = Some(Instant::now());
             }
             self.end_if_over(place);
         }
@@ -98,10 +106,10 @@ impl<L> Quarantine<L> {
     /// must be proved innocent.
     pub(super) fn judged(&mut self, topic: &Topic, partition: u32, stamp: Stamp, certain: bool) {
         self.settle(topic, partition, |quarantined| {
-            if certain {
-                quarantined.suspects.remove(&stamp);
-            } else {
-                quarantined.suspects.insert(stamp);
+            let changed =
+                if certain { quarantined.suspects.remove(&stamp) } else { quarantined.suspects.insert(stamp) };
+            if changed {
+                quarantined.quiet_since = Some(Instant::now());
             }
         });
     }
@@ -121,7 +129,6 @@ impl<L> Quarantine<L> {
         let place = (topic.clone(), partition);
         if let Some(quarantined) = self.partitions.get_mut(&place) {
             change(quarantined);
-            quarantined.quiet_since = Some(Instant::now());
             self.end_if_over(&place);
         }
     }

@@ -177,3 +177,19 @@ async fn a_limit_that_was_raised_is_read_again_and_not_for_each_record() {
     }
     assert_eq!(bench.broker.learned(), 1, "the broker is asked for each");
 }
+
+#[tokio::test]
+async fn a_partition_under_load_leaves_its_own_line_when_its_suspects_are_settled() {
+    let bench = refused().await;
+    bench.submit(0, 2..=5);
+    bench.broker.store(1, 0, 1);
+    bench.broker.store(1, 0, 2);
+    assert_eq!(bench.broker.given(1, 0), [5], "no suspect, but on its way by the partition's own line");
+    bench.told.take();
+    bench.submit(0, [6]);
+    assert_eq!(bench.told.take(), [(6, "not stored")], "or the line would never be empty");
+    bench.broker.store(1, 0, 1);
+    until(|| bench.broker.is_ended(1)).await;
+    bench.submit(0, [6]);
+    assert_eq!((bench.broker.is_alone(2), bench.broker.given(2, 0)), (false, vec![6]));
+}
