@@ -74,8 +74,8 @@ fn plain(payload: &[u8]) -> Option<(u64, bool)> {
         return None;
     }
     let (before, digits) = text.split_once("\"seq\":")?;
-    // Anything nested may hold numbers and errors of its own.
-    if before[1..].contains(['{', '[']) {
+    // Anything nested may hold numbers and errors of its own. A mark before the number is not looked for behind it.
+    if before[1..].contains(['{', '[']) || before.contains("\"duplicate\"") {
         return None;
     }
     let digits = digits.trim_start();
@@ -121,6 +121,7 @@ mod tests {
         for (payload, duplicate) in [
             (r#"{"seq":5,"stream":"T"}"#, false),
             (r#"{"stream":"T","seq":5,"duplicate":true}"#, true),
+            (r#"{"stream":"T","duplicate": true,"seq":5}"#, true),
             (r#"{"stream":"T","seq":5,"val":"1"}"#, false),
         ] {
             let Fate::Stored { position, duplicate: found } = fate(payload) else { panic!("{payload}") };

@@ -198,7 +198,9 @@ proptest! {
                 prop_assert!(size >= payload.len());
                 let again = inbound(3, &PLACE, &Headers::Read(map), payload);
                 let again = decoded(&again, &topic).unwrap();
-                prop_assert_eq!((again.envelope, again.stamp), (rewritten(&envelope, Some(stamp)), Some(stamp)));
+                // In binary mode the stamp has a header of its own, and no attribute gives way to it.
+                let expected = rewritten(&envelope, Some(stamp).filter(|_| structured));
+                prop_assert_eq!((again.envelope, again.stamp), (expected, Some(stamp)));
             }
             Ok(_) => prop_assert_eq!(read.stamp, None),
             Err(error) => {

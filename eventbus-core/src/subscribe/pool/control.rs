@@ -127,6 +127,13 @@ impl Pool {
         self.state.lock().partitions.get(partition).map(Partition::expected)
     }
 
+    /// Returns the first of these positions that was not handled before this ownership; `None` where all were, or the
+    /// partition is not owned.
+    pub(crate) fn unhandled_before(&self, partition: u32, from: Position, to: Position) -> Option<Position> {
+        let state = self.state.lock();
+        Some(state.partitions.get(partition)?.unhandled_from(from)).filter(|first| *first < to)
+    }
+
     /// Begins a read of a partition. Returns where it begins, and the first position about which nothing is known yet.
     /// From that position on nothing starts until [`read_is_good`](Self::read_is_good).
     pub(crate) fn begin_read(&self, partition: u32, lookback: u64) -> Option<(Position, Position)> {

@@ -252,6 +252,13 @@ impl Partition {
         }
     }
 
+    /// Returns the first position from this one on that was not handled before this ownership.
+    pub(crate) fn unhandled_from(&self, from: Position) -> Position {
+        let from = from.max(self.start);
+        let within = self.finished.runs().find(|run| (run.first..=run.last).contains(&from));
+        within.map_or(from, |run| run.last.next())
+    }
+
     /// Returns whether a commit would store something new.
     pub(crate) fn dirty(&self) -> bool {
         self.tracker.finished_since_commit() > 0 || self.committed.is_some_and(|next| next < self.tracker.watermark())

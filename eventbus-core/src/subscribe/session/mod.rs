@@ -305,10 +305,9 @@ impl Session {
     }
 
     /// Tells records that are missing between others. The session may be beyond them already: they were never delivered.
+    /// What was handled before this session, and is read once more to recognise copies, is no loss.
     fn removed(&self, partition: u32, from: Position, to: Position) -> Result<()> {
-        if self.shared.workers.pool.expected(partition).is_none() {
-            return Ok(());
-        }
+        let Some(from) = self.shared.workers.pool.unhandled_before(partition, from, to) else { return Ok(()) };
         self.shared.report_loss(partition, from, to);
         let judged = resume::check_loss(from, to, &self.shared.settings);
         judged.map_err(|error| self.shared.about(partition, error))

@@ -127,6 +127,21 @@ fn what_comes_in_a_drain_hides_what_the_note_says_is_finished() {
 }
 
 #[test]
+fn what_was_handled_before_and_is_purged_under_the_reading_is_told_as_lost() {
+    let mut rig = Rig::new(1);
+    let lease = rig.leases[0].clone();
+    let run = Run { first: Position::new(103), last: Position::new(110) };
+    let (watermark, finished) = (Position::new(100), FinishedSet::from_runs([run]));
+    rig.pool.open(Opening { watermark, finished, ..rig::opening(0, 1, &lease, None) });
+    let unhandled =
+        |from, to| rig.pool.unhandled_before(0, Position::new(from), Position::new(to)).map(|position| position.get());
+    assert_eq!(unhandled(40, 100), None, "read to recognise copies");
+    assert_eq!(unhandled(40, 102), Some(100));
+    assert_eq!((unhandled(103, 111), unhandled(103, 112)), (None, Some(111)), "beyond the watermark");
+    assert_eq!(rig.pool.unhandled_before(1, Position::new(1), Position::new(9)), None, "another's partition");
+}
+
+#[test]
 fn a_letter_not_yet_taken_is_never_written_after_a_drain() {
     let mut rig = Rig::new(1);
     rig.open(0);
