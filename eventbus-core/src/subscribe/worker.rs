@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::dead_letter;
 use super::handler::{Delivery, Handler, HandlerError};
 use super::options::{FailurePolicy, Settings};
-use super::pool::{Attempt, AttemptResult, DeadJob, NextAttempt, Pool};
+use super::pool::{Attempt, AttemptResult, Charge, DeadJob, NextAttempt, Pool};
 use super::retry::{Verdict, after_failure};
 use super::shield::{Control, HandlerEnd, Scope, Shielded, panicked};
 use super::telemetry::{HandleTelemetry, Observed};
@@ -135,7 +135,7 @@ impl Workers {
             self.telemetry.replay_ignored();
             return job.passed_over();
         }
-        if job.unclean >= self.settings.attempts {
+        if job.charge.is_some() && job.charge().unclean >= self.settings.attempts {
             let error = "its handler ended the process".into();
             return self.give_up(job, self.settings.attempts, ErrorKind::HandlerFailed, error);
         }
@@ -169,8 +169,9 @@ impl Workers {
 
     /// Decides what follows an attempt that did not succeed, and reports it.
     pub(super) fn failed(&self, job: &Attempt, error: &HandlerError, now: Instant) -> Verdict {
-        let failing_for = job.failing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        let verdict = after_failure(&self.settings, job.charged, failing_for, error, self.env.random());
+        let Charge { attempts, since, .. } = job.charge();
+        let failing_for = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let verdict = after_failure(&self.settings, attempts, failing_for, error, self.env.random());
         if self.hooks.any() {
             let (at, error) = (&self.location(job), error.message());
             self.hooks.emit(&match verdict {

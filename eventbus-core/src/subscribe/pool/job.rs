@@ -18,12 +18,8 @@ pub(crate) struct Attempt {
     pub(crate) record: RecordBox,
     /// The number of the attempt at this record, from 1 on.
     pub(crate) attempt: u32,
-    /// Attempts of those that are charged, with this one.
-    pub(crate) charged: u32,
-    /// Attempts of those that ended their process.
-    pub(crate) unclean: u32,
-    /// The time since which the record fails or waits in this ownership.
-    pub(crate) failing_since: Option<Instant>,
+    /// What the record is charged; `None` for its first attempt.
+    pub(crate) charge: Option<Box<Charge>>,
     /// Whether the record is a second copy, not to be handled.
     pub(crate) copy: bool,
     /// The time at which the start check found that the partition is owned.
@@ -31,7 +27,23 @@ pub(crate) struct Attempt {
     pub(crate) context: Arc<DeliveryContext>,
 }
 
+/// What a record is charged that was handed over before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Charge {
+    /// The attempts that count, with the one under way.
+    pub(crate) attempts: u32,
+    /// Attempts of those that ended their process.
+    pub(crate) unclean: u32,
+    /// The time since which the record fails or waits in this ownership.
+    pub(crate) since: Option<Instant>,
+}
+
 impl Attempt {
+    /// Returns what the record is charged.
+    pub(crate) fn charge(&self) -> Charge {
+        self.charge.as_deref().copied().unwrap_or(Charge { attempts: self.attempt, unclean: 0, since: None })
+    }
+
     /// Ends the attempt as one whose handler succeeded.
     pub(crate) fn finished(self) -> AttemptResult {
         self.ended(true)

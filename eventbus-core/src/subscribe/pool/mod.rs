@@ -50,7 +50,7 @@ mod partition;
 mod view;
 
 pub(crate) use control::PartitionProgress;
-pub(crate) use job::{Attempt, AttemptResult, DeadJob, NextAttempt, OfferResult, RecordBox};
+pub(crate) use job::{Attempt, AttemptResult, Charge, DeadJob, NextAttempt, OfferResult, RecordBox};
 pub(crate) use outage::OutageChange;
 pub(crate) use partition::Opening;
 pub use view::PartitionView;
@@ -260,7 +260,9 @@ impl PoolState {
             *tell_session = true;
             return NextAttempt::Exit;
         }
-        self.choose_try();
+        if self.guard.is_suspended() {
+            self.choose_try();
+        }
         while self.may_start() {
             let Some(number) = self.ready.pop_front() else { break };
             let lane = &mut self.lanes[number];
@@ -284,9 +286,7 @@ impl PoolState {
             item.queued.attempts += 1;
             let LedgerEntry { ordinal, attempts: attempt, copy } = item.queued;
             partition.running += 1;
-            let unclean = partition.charged(item.position);
-            let failing = if self.failing.is_empty() { None } else { self.failing.get(&number) };
-            let FailingHead { since: failing_since, uncharged, .. } = failing.copied().unwrap_or_default();
+            let unclean = if attempt > 1 { partition.charged(item.position) } else { 0 };
             if self.seam.is(Mutant::AckBeforeHandling) {
                 partition.tracker.finish(ordinal);
             }
@@ -295,15 +295,16 @@ impl PoolState {
             self.running += 1;
             self.jobs += 1;
             self.workers[worker].job = Some((self.jobs, lane.partition, item.position));
-            self.trying(number);
+            if self.guard.is_suspended() {
+                self.trying(number);
+            }
+            let charge = if attempt > 1 { Some(self.charge_of(number, attempt, unclean)) } else { None };
             return NextAttempt::Run(Attempt {
                 number: self.jobs,
                 lane: number,
                 record,
                 attempt,
-                charged: attempt.saturating_sub(uncharged),
-                unclean,
-                failing_since,
+                charge,
                 copy,
                 checked,
                 context,
@@ -312,10 +313,16 @@ impl PoolState {
         NextAttempt::Idle
     }
 
+    /// Returns what a record that was handed over before is charged.
+    fn charge_of(&self, lane: usize, attempt: u32, unclean: u32) -> Box<Charge> {
+        let FailingHead { since, uncharged, .. } = self.failing.get(&lane).copied().unwrap_or_default();
+        Box::new(Charge { attempts: attempt.saturating_sub(uncharged), unclean, since })
+    }
+
     /// Takes back a lane from a worker. Returns whether the session must look.
     fn complete(&mut self, number: usize, outcome: AttemptResult, now: Instant) -> bool {
         self.running -= 1;
-        if self.is_guarded() {
+        if self.guard.is_active() {
             let handled = matches!(outcome, AttemptResult::Finished { handled: true, .. });
             self.guard_ended(number, handled, now);
         }

@@ -53,6 +53,8 @@ pub(super) struct OutageGuard {
     suspension: Option<Suspension>,
     /// The most handlers at once after a suspension, until all may run.
     step: Option<usize>,
+    /// Whether anything of the above is set, so that results have to be told to the guard.
+    active: bool,
     change: Option<OutageChange>,
 }
 
@@ -81,7 +83,20 @@ impl Pool {
 
     /// Returns whether failures are not charged, because what the handlers need is away.
     pub(crate) fn is_suspended(&self) -> bool {
-        self.state.lock().guard.suspension.is_some()
+        self.state.lock().guard.is_suspended()
+    }
+}
+
+impl OutageGuard {
+    /// Returns whether results have to be told to the guard.
+    #[inline]
+    pub(super) fn is_active(&self) -> bool {
+        self.active
+    }
+
+    #[inline]
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspension.is_some()
     }
 }
 
@@ -94,12 +109,6 @@ impl PoolState {
             Some(Suspension { next: Try::Due, .. }) => usize::MAX,
             Some(_) => 0,
         };
-    }
-
-    /// Whether results have to be told to the guard.
-    #[inline]
-    pub(super) fn is_guarded(&self) -> bool {
-        self.guard.suspension.is_some() || self.guard.step.is_some() || !self.guard.failed.is_empty()
     }
 
     /// Takes note of an attempt's end.
@@ -124,6 +133,7 @@ impl PoolState {
             self.end_back_offs();
         }
         self.guard.step = self.guard.step.map(|step| step.saturating_mul(2)).filter(|step| *step < self.concurrency);
+        self.guard.active = self.guard.step.is_some();
         self.limit_handlers();
     }
 
@@ -144,7 +154,7 @@ impl PoolState {
 
     /// Counts a head's failure. Returns whether it is charged.
     pub(super) fn guard_failed(&mut self, lane: usize, now: Instant) -> bool {
-        if self.guard.suspension.is_some() {
+        if self.guard.is_suspended() {
             self.give_back(lane);
             return false;
         }
@@ -152,6 +162,7 @@ impl PoolState {
             return true;
         }
         self.guard.failed.insert(lane);
+        self.guard.active = true;
         if self.guard.failed.len() < self.guard.keys {
             return true;
         }
@@ -204,9 +215,6 @@ impl PoolState {
     /// Brings the lane to the front of the ready ones that a suspended pool tries next: one whose head has not failed,
     /// or else the one that waited longest.
     pub(super) fn choose_try(&mut self) {
-        if self.guard.suspension.is_none() {
-            return;
-        }
         let fresh = self.ready.iter().position(|lane| !self.failing.contains_key(lane));
         if let Some(lane) = fresh.and_then(|index| self.ready.remove(index)) {
             self.ready.push_front(lane);
