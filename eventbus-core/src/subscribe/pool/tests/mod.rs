@@ -128,7 +128,7 @@ fn what_comes_in_a_drain_hides_what_the_note_says_is_finished() {
 
 #[test]
 fn what_was_handled_before_and_is_purged_under_the_reading_is_told_as_lost() {
-    let mut rig = Rig::new(1);
+    let rig = Rig::new(1);
     let lease = rig.leases[0].clone();
     let run = Run { first: Position::new(103), last: Position::new(110) };
     let (watermark, finished) = (Position::new(100), FinishedSet::from_runs([run]));
