@@ -322,7 +322,9 @@ impl PoolState {
     /// Takes back a lane from a worker. Returns whether the session must look.
     fn complete(&mut self, number: usize, outcome: AttemptResult, now: Instant) -> bool {
         self.running -= 1;
-        if self.guard.is_active() {
+        // What it makes of the result is the session's to tell, and to wait for.
+        let guarded = self.guard.is_active();
+        if guarded {
             let handled = matches!(outcome, AttemptResult::Finished { handled: true, .. });
             self.guard_ended(number, handled, now);
         }
@@ -375,7 +377,7 @@ impl PoolState {
                 true
             }
         };
-        tell || turn_over || draining
+        tell || turn_over || draining || guarded
     }
 
     /// Ends a handler whose ownership is over: its result changes nothing here (S5).
