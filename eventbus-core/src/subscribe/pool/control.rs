@@ -5,9 +5,9 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::guard::OutageChange;
 use super::job::DeadJob;
 use super::lane::{LaneState, NONE};
-use super::outage::OutageChange;
 use super::partition::{OneAtATime, Partition};
 use super::{KEPT_CAPACITY, Pool, PoolState, wake_workers};
 use crate::model::Position;

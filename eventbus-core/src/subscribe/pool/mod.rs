@@ -41,6 +41,7 @@ use partition::{Partition, Partitions};
 
 mod control;
 mod defects;
+mod guard;
 mod job;
 mod lane;
 mod lanes;
@@ -50,13 +51,12 @@ mod partition;
 mod view;
 
 pub(crate) use control::PartitionProgress;
+pub(crate) use guard::OutageChange;
 pub(crate) use job::{Attempt, AttemptResult, Charge, DeadJob, NextAttempt, OfferResult, RecordBox};
-pub(crate) use outage::OutageChange;
 pub(crate) use partition::Opening;
 pub use view::PartitionView;
 
-use outage::{FailingHead, OutageGuard};
-
+use guard::{FailingHead, OutageGuard};
 use lane::{Lane, LaneState, LedgerEntry, NONE, QueuedRecord};
 
 #[cfg(test)]

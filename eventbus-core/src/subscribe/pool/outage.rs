@@ -12,67 +12,15 @@
 
 use std::time::Duration;
 
-use hashbrown::HashSet;
 use tokio::time::Instant;
 
+use super::guard::{FailingHead, OutageChange, Suspension, Try};
 use super::lane::Lane;
 use super::{Pool, PoolState};
 
 /// The pause before the first try of a suspended pool. It doubles with each that fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// A head that has failed or waited in this ownership.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FailingHead {
-    /// When it first did, as far as that is charged.
-    pub(super) since: Option<Instant>,
-    /// Attempts that are not charged: those that waited, and those of an outage.
-    pub(super) uncharged: u32,
-    /// Whether its last attempt waited, by the handler's wish.
-    pub(super) waits: bool,
-    /// Whether it has counted towards a suspension.
-    spent: bool,
-}
-
-/// Change that the session has to tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OutageChange {
-    /// Handlers are suspended: the heads of so many keys failed, and nothing succeeded in between.
-    Suspended { keys: usize },
-    /// One succeeded, after this time.
-    Resumed { after: Duration },
-}
-
-#[derive(Debug, Default)]
-pub(super) struct OutageGuard {
-    /// The number of keys that have to fail; zero switches the guard off.
-    keys: usize,
-    /// Lanes whose heads failed since the last success.
-    failed: HashSet<usize>,
-    suspension: Option<Suspension>,
-    /// The most handlers at once after a suspension, until all may run.
-    step: Option<usize>,
-    /// Whether anything of the above is set, so that results have to be told to the guard.
-    active: bool,
-    change: Option<OutageChange>,
-}
-
-#[derive(Debug)]
-struct Suspension {
-    since: Instant,
-    next: Try,
-    pause: Duration,
-}
-
-/// State of a suspended pool's tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Try {
-    At(Instant),
-    Due,
-    /// The head of this lane is being tried.
-    Running(usize),
-}
 
 impl Pool {
     /// Suspends the pool when the heads of so many keys have failed and none has succeeded in between; zero: never.
@@ -84,19 +32,6 @@ impl Pool {
     /// Returns whether failures are not charged, because what the handlers need is away.
     pub(crate) fn is_suspended(&self) -> bool {
         self.state.lock().guard.is_suspended()
-    }
-}
-
-impl OutageGuard {
-    /// Returns whether results have to be told to the guard.
-    #[inline]
-    pub(super) fn is_active(&self) -> bool {
-        self.active
-    }
-
-    #[inline]
-    pub(super) fn is_suspended(&self) -> bool {
-        self.suspension.is_some()
     }
 }
 

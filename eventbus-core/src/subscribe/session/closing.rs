@@ -88,6 +88,9 @@ impl Session {
 
     pub(super) async fn leave(mut self) -> Ended {
         self.shared.workers.pool.close();
+        if self.shared.workers.pool.is_suspended() {
+            self.shared.workers.telemetry.suspended(false);
+        }
         let left = tokio::time::timeout(CALL_GRACE, self.shared.membership.leave()).await;
         if !matches!(left, Ok(Ok(()))) {
             tracing::debug!(target: "eventbus", group = %self.shared.group, "leaving the group failed; its session will expire");
