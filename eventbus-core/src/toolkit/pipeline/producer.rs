@@ -166,7 +166,8 @@ impl<P: Pipeline> Producer<P> {
     fn admit(&self, pipeline: &P, submission: Submission, ready: QueuedSubmission) {
         let mut quarantine = self.quarantine.lock();
         let make = || Line::new(ready.limits.limit, true);
-        let line = match quarantine.route(&submission.topic, submission.partition, make) {
+        let fits = |line: &LineOf<P>| line.limit == ready.limits.limit;
+        let line = match quarantine.route(&submission.topic, submission.partition, fits, make) {
             Route::Common => self.common(&ready.limits),
             Route::Own(line) => line,
             Route::Held => {

@@ -64,8 +64,15 @@ impl<L> Quarantine<L> {
         Self { partitions: HashMap::new(), left }
     }
 
-    /// Returns the line by which a record goes; `make` makes one for its partition.
-    pub(super) fn route(&mut self, topic: &Topic, partition: u32, make: impl FnOnce() -> Arc<L>) -> Route<L> {
+    /// Returns the line by which a record goes; `make` makes one for its partition. A line that does not fit any more,
+    /// since the topic's limit has changed, is left first.
+    pub(super) fn route(
+        &mut self,
+        topic: &Topic,
+        partition: u32,
+        fits: impl FnOnce(&L) -> bool,
+        make: impl FnOnce() -> Arc<L>,
+    ) -> Route<L> {
         if self.partitions.is_empty() {
             return Route::Common;
         }
@@ -75,6 +82,12 @@ impl<L> Quarantine<L> {
         // Under load the partition's own line, which sends one record at a time, would never be empty by itself.
         if quarantined.held || quarantined.is_cleared() {
             return Route::Held;
+        }
+        if quarantined.line.as_ref().is_some_and(|line| !fits(line)) {
+            if quarantined.outstanding > 0 {
+                return Route::Held;
+            }
+            quarantined.line.take().into_iter().for_each(|line| drop(self.left.send(line)));
         }
         quarantined.outstanding += 1;
         Route::Own(Arc::clone(quarantined.line.get_or_insert_with(make)))

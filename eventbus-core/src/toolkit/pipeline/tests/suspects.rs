@@ -193,3 +193,20 @@ async fn a_partition_under_load_leaves_its_own_line_when_its_suspects_are_settle
     bench.submit(0, [6]);
     assert_eq!((bench.broker.is_alone(2), bench.broker.given(2, 0)), (false, vec![6]));
 }
+
+#[tokio::test]
+async fn a_partition_keeps_a_line_of_its_own_whose_limit_was_raised() {
+    let bench = refused().await;
+    bench.submit(0, 2..=3);
+    assert_eq!((bench.broker.limit(1), bench.broker.given(1, 0)), (LIMIT, vec![2]));
+    bench.limit(2 * LIMIT);
+    bench.told.take();
+    bench.submit(0, [4]);
+    assert_eq!(bench.told.take(), [(4, "not stored")], "the old line has to end first");
+    bench.broker.store(1, 0, 1);
+    bench.broker.store(1, 0, 1);
+    bench.submit(0, [4]);
+    assert_eq!((bench.broker.is_alone(2), bench.broker.limit(2)), (true, 2 * LIMIT));
+    assert_eq!(bench.broker.given(2, 0), [4]);
+    until(|| bench.broker.is_ended(1)).await;
+}
