@@ -135,7 +135,7 @@ impl Workers {
             self.telemetry.replay_ignored();
             return job.passed_over();
         }
-        if job.charge.is_some() && job.charge().unclean >= self.settings.attempts {
+        if job.charge().unclean >= self.settings.attempts {
             let error = "its handler ended the process".into();
             return self.give_up(job, self.settings.attempts, ErrorKind::HandlerFailed, error);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::effects::Effects;
 use super::queues::{Hashed, LaneKind, QueuedEnvelope};
-use super::shard::{LaneEvent, Shard, TicketId, fail, too_large};
+use super::shard::{LaneEvent, Shard, TicketId, beyond_limit, fail, too_large};
 use super::shared::Lifecycle;
 use super::topic::{SHARDS, TopicLanes, waiter};
 use crate::model::{Envelope, Error, ErrorKind, Stamp};
@@ -77,13 +77,8 @@ impl Shard {
         {
             return Some(entry.refused(topic, numbers.error(topic.name())));
         }
-        let most = self.metadata.as_ref().and_then(|metadata| metadata.max_record_bytes);
-        let too_many = most.is_some_and(|most| entry.bytes > most);
-        too_many.then(|| {
-            // The limit may have been raised since: it must not refuse for ever.
-            topic.request_metadata();
-            entry.refused(topic, too_large(topic, entry.bytes, most))
-        })
+        let metadata = self.metadata.as_deref()?;
+        beyond_limit(topic, metadata, entry.bytes).map(|error| entry.refused(topic, error))
     }
 
     /// Asks for budget and takes a place. Where the budget refuses, nothing is left behind.
@@ -166,7 +161,7 @@ impl Call<'_> {
 
     pub(super) fn no_room(&self, topic: &TopicLanes, admission: Admission) -> Failure {
         let error = match admission {
-            Admission::TooLarge => too_large(topic, self.bytes, None),
+            Admission::TooLarge => too_large(self.bytes, topic.shared().config.budget_bytes),
             _ => {
                 let limit = topic.shared().config.waiting_limit;
                 Error::new(ErrorKind::Overloaded, format!("as many envelopes wait for room as may, {limit}"))

@@ -141,9 +141,9 @@ impl Shard {
                 self.list(fx, lane_index);
                 return false;
             };
-            if !queued.sent && metadata.max_record_bytes.is_some_and(|most| queued.bytes > most) {
-                let error = too_large(fx.topic, queued.bytes, metadata.max_record_bytes);
-                fx.topic.request_metadata();
+            if !queued.sent
+                && let Some(error) = beyond_limit(fx.topic, &metadata, queued.bytes)
+            {
                 self.refuse(fx, index, error);
                 return true;
             }
@@ -470,8 +470,15 @@ pub(super) fn fail(topic: &TopicLanes, key: Option<&Key>, stamp: Stamp, envelope
     Failure::refused(error, Refusal::new(stamp, envelope.id()))
 }
 
-pub(super) fn too_large(topic: &TopicLanes, bytes: usize, most: Option<usize>) -> Error {
-    let most = most.unwrap_or_else(|| topic.shared().config.budget_bytes);
+/// Returns the error of an envelope that is larger than the topic takes, as it was described last. The limit may have
+/// been raised since, and must not refuse for ever: the topic is described anew.
+pub(super) fn beyond_limit(topic: &Arc<TopicLanes>, metadata: &TopicMetadata, bytes: usize) -> Option<Error> {
+    let most = metadata.max_record_bytes.filter(|most| bytes > *most)?;
+    topic.request_metadata();
+    Some(too_large(bytes, most))
+}
+
+pub(super) fn too_large(bytes: usize, most: usize) -> Error {
     Error::new(ErrorKind::TooLarge, format!("the envelope has {bytes} bytes, expected at most {most}"))
 }
 

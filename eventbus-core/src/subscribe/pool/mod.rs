@@ -260,7 +260,7 @@ impl PoolState {
             *tell_session = true;
             return NextAttempt::Exit;
         }
-        if self.guard.is_suspended() {
+        if self.guard.is_suspended() && self.may_start() {
             self.choose_try();
         }
         while self.may_start() {

@@ -48,8 +48,10 @@ impl PoolState {
         let mut turns = Vec::new();
         let mut back = Vec::new();
         for owned in self.partitions.values_mut() {
-            let unread = owned.unread;
-            let tried = owned.tried;
+            let next = owned.held.first_key_value().map(|(position, _)| *position);
+            let next = next.filter(|position| owned.is_read(*position) && owned.lease.is_valid());
+            // A process that ends here charges this start, and not the failures that it survived.
+            let next = next.map(|position| Trying { position, attempts: owned.charged(position) + 1 });
             let Some(alone) = &mut owned.alone else { continue };
             if owned.tracker.watermark() >= alone.until {
                 owned.alone = None;
@@ -59,13 +61,7 @@ impl PoolState {
             if alone.turn != OneAtATime::Free || owned.running > 0 || owned.draining {
                 continue;
             }
-            if let Some((position, _)) = owned.held.first_key_value()
-                && unread.is_none_or(|unread| *position < unread)
-                && owned.lease.is_valid()
-            {
-                // A process that ends here charges this start, and not the failures that it survived.
-                let unclean = tried.filter(|tried| tried.position == *position).map_or(0, |tried| tried.attempts);
-                let trying = Trying { position: *position, attempts: unclean + 1 };
+            if let Some(trying) = next {
                 alone.turn = OneAtATime::Writing(trying);
                 turns.push((owned.context.partition, trying));
             }

@@ -65,22 +65,19 @@ impl PoolState {
         if let Some(suspension) = self.guard.suspension.take() {
             self.guard.change = Some(OutageChange::Resumed { after: now.saturating_duration_since(suspension.since) });
             self.guard.step = Some(1);
-            self.end_back_offs();
+            // What made them fail is over.
+            self.end_back_offs(usize::MAX);
         }
         self.guard.step = self.guard.step.map(|step| step.saturating_mul(2)).filter(|step| *step < self.concurrency);
         self.guard.active = self.guard.step.is_some();
         self.limit_handlers();
     }
 
-    /// Makes the heads ready that wait for their next attempt: what made them fail is over.
-    fn end_back_offs(&mut self) {
-        let failing = &self.failing;
-        let ended: Vec<_> = self
-            .timers
-            .iter()
-            .filter(|(_, lane)| failing.get(*lane).is_some_and(|head| !head.waits))
-            .map(|(at, lane)| (*at, *lane))
-            .collect();
+    /// Makes so many heads ready that wait for their next attempt, those first that are due first.
+    fn end_back_offs(&mut self, most: usize) {
+        let failed = |lane: &usize| self.failing.get(lane).is_some_and(|head| !head.waits);
+        let waiting = self.timers.iter().filter(|(_, lane)| failed(lane));
+        let ended: Vec<_> = waiting.map(|(at, lane)| (*at, *lane)).take(most).collect();
         for (at, lane) in ended {
             self.timers.remove(&at);
             self.make_ready(lane);
@@ -131,20 +128,11 @@ impl PoolState {
             suspension.next = Try::Due;
         }
         if suspension.next == Try::Due && self.ready.is_empty() {
-            self.end_one_back_off();
+            // Nothing else is there to be tried.
+            self.end_back_offs(1);
         }
         self.limit_handlers();
         None
-    }
-
-    /// Makes the head ready whose next attempt is due first: nothing else is there to be tried.
-    fn end_one_back_off(&mut self) {
-        let failing = &self.failing;
-        let first = self.timers.iter().find(|(_, lane)| failing.get(*lane).is_some_and(|head| !head.waits));
-        if let Some((at, lane)) = first.map(|(at, lane)| (*at, *lane)) {
-            self.timers.remove(&at);
-            self.make_ready(lane);
-        }
     }
 
     /// Brings the lane to the front of the ready ones that a suspended pool tries next: one whose head has not failed,

@@ -254,9 +254,7 @@ impl Partition {
 
     /// Returns the first position from this one on that was not handled before this ownership.
     pub(crate) fn unhandled_from(&self, from: Position) -> Position {
-        let from = from.max(self.start);
-        let within = self.finished.runs().find(|run| (run.first..=run.last).contains(&from));
-        within.map_or(from, |run| run.last.next())
+        self.finished.first_unfinished(from.max(self.start))
     }
 
     /// Returns whether a commit would store something new.

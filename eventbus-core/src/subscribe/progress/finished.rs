@@ -67,6 +67,12 @@ impl FinishedSet {
         after.checked_sub(1).and_then(|index| self.runs.get(index)).is_some_and(|run| position <= run.last)
     }
 
+    /// Returns the first position from this one on that the set does not name.
+    pub(crate) fn first_unfinished(&self, from: Position) -> Position {
+        let within = self.runs().find(|run| (run.first..=run.last).contains(&from));
+        within.map_or(from, |run| run.last.next())
+    }
+
     /// Returns whether the set names no position.
     #[must_use]
     pub fn is_empty(&self) -> bool {

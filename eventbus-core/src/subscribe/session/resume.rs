@@ -111,7 +111,7 @@ fn read_note(committed: &Committed) -> Option<Note> {
 
 /// Returns the first position from `first` on that is not finished, and the finished positions beyond it.
 fn above(first: Position, finished: &FinishedSet) -> (Position, FinishedSet) {
-    let next = finished.runs().find(|run| (run.first..=run.last).contains(&first)).map_or(first, |run| run.last.next());
+    let next = finished.first_unfinished(first);
     let beyond = finished.runs().filter(|run| run.first > next).collect::<FinishedSet>();
     (next, beyond.below(finished.horizon()))
 }

@@ -38,6 +38,18 @@ fn suspended() -> Rig {
     rig
 }
 
+/// A rig that three other heads suspend while the second worker handles a head.
+fn suspended_beside_one() -> Rig {
+    let mut rig = rig(3);
+    assert_eq!((rig.take(0), rig.take(1)), (Some(1), Some(2)));
+    rig.retry(0, SECOND);
+    for _ in 0..2 {
+        assert!(rig.take(0).is_some());
+        rig.retry(0, SECOND);
+    }
+    rig
+}
+
 #[test]
 fn a_suspended_pool_tries_two_at_once_or_charges_an_attempt() {
     let mut rig = suspended();
@@ -142,13 +154,7 @@ fn a_head_counts_towards_a_second_suspension() {
 
 #[test]
 fn a_success_of_one_that_ran_at_the_trip_ends_nothing() {
-    let mut rig = rig(3);
-    assert_eq!((rig.take(0), rig.take(1)), (Some(1), Some(2)));
-    rig.retry(0, SECOND);
-    for _ in 0..2 {
-        assert!(rig.take(0).is_some());
-        rig.retry(0, SECOND);
-    }
+    let mut rig = suspended_beside_one();
     rig.look();
     assert_eq!(rig.outages.len(), 1);
     rig.finish(1);
@@ -158,13 +164,7 @@ fn a_success_of_one_that_ran_at_the_trip_ends_nothing() {
 
 #[test]
 fn a_failure_of_one_that_ran_at_the_trip_is_charged_or_delays_the_tries() {
-    let mut rig = rig(3);
-    assert_eq!((rig.take(0), rig.take(1)), (Some(1), Some(2)));
-    rig.retry(0, SECOND);
-    for _ in 0..2 {
-        assert!(rig.take(0).is_some());
-        rig.retry(0, SECOND);
-    }
+    let mut rig = suspended_beside_one();
     rig.retry(1, SECOND);
     rig.advance(SECOND / 10);
     assert_eq!(rig.take(0), Some(5), "a fresh one is tried");

@@ -95,9 +95,7 @@ impl Rig {
     /// Makes a rig whose pool is suspended when the heads of so many keys failed.
     pub(super) fn guarded(concurrency: usize, keys: usize) -> Self {
         let mut rig = Self::new(concurrency);
-        rig.pool = Pool::new(concurrency, 1_000_000, 2, Seam::default()).with_outage_guard(keys);
-        rig.pool.set_concurrency(8);
-        rig.pool.set_concurrency(concurrency);
+        rig.pool = rig.pool.with_outage_guard(keys);
         rig
     }
 
